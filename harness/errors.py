@@ -1,0 +1,103 @@
+"""The exception tree of the harness; its root is in :mod:`userspace_chip.errors`.
+
+::
+
+    IrqmatrixError
+    └── HarnessError
+        ├── UsageError          the command line asks for what cannot be
+        ├── ConfigError         a configuration that does not say what to run, with file and line
+        ├── ImageError          a kernel, QEMU, initramfs or guest image that cannot be had or used
+        ├── HostError           a host that cannot run cases at all
+        │   └── LabLost         the lab died under its cases
+        ├── LaunchError         a QEMU that did not start
+        ├── GuestError          a guest that stopped being one, with its last console lines
+        │   ├── GuestHang       it said nothing more within its time
+        │   └── GuestCrash      its QEMU went away
+        ├── CollectError        a collector that could not read its source
+        ├── StoreError          a run directory that cannot be written or read
+        └── Interrupted         Ctrl-C or SIGTERM
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from userspace_chip.errors import IrqmatrixError
+
+
+class HarnessError(IrqmatrixError):
+    """Root of the errors of the harness: what happened, why, and what to do about it."""
+
+
+class UsageError(HarnessError):
+    """The command line asks for what cannot be."""
+
+
+class ConfigError(HarnessError):
+    """A configuration file that cannot be used; knows the file and, where there is one, the line."""
+
+    def __init__(
+        self,
+        what: str,
+        why: str | None = None,
+        fix: str | None = None,
+        *,
+        path: Path | None = None,
+        line: int | None = None,
+    ) -> None:
+        self.path = path
+        self.line = line
+        if path is not None:
+            what = f"{path}:{line}: {what}" if line is not None else f"{path}: {what}"
+        super().__init__(what, why, fix)
+
+
+class ImageError(HarnessError):
+    """A kernel, QEMU, initramfs or guest image that cannot be had or used."""
+
+
+class HostError(HarnessError):
+    """A host that cannot run cases at all."""
+
+
+class LabLost(HostError):
+    """The lab died under its cases; a new one can be booted for the rest."""
+
+
+class LaunchError(HarnessError):
+    """A QEMU that did not start; carries its exit status and what it said."""
+
+
+class GuestError(HarnessError):
+    """A guest that stopped behaving like one; carries its last console lines."""
+
+    def __init__(
+        self,
+        what: str,
+        why: str | None = None,
+        fix: str | None = None,
+        *,
+        console_tail: tuple[str, ...] = (),
+    ) -> None:
+        self.console_tail = console_tail
+        super().__init__(what, why, fix)
+
+
+class GuestHang(GuestError):
+    """The guest said nothing more within its time."""
+
+
+class GuestCrash(GuestError):
+    """The guest's QEMU went away, or the guest's kernel panicked."""
+
+
+class CollectError(HarnessError):
+    """A collector that could not read its source, or read what it cannot understand."""
+
+
+class StoreError(HarnessError):
+    """A run directory that cannot be written or read."""
+
+
+class Interrupted(HarnessError):
+    """Ctrl-C or SIGTERM: what runs is being taken down."""
