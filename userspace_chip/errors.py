@@ -7,6 +7,8 @@
     │   ├── PinRangeError       an input pin or GSI that is not there
     │   ├── AccessError         an access size or alignment that the bus cannot do
     │   ├── VectorRangeError    a vector outside 0..255
+    │   ├── FieldRangeError     a value that does not fit its register or field
+    │   ├── ProfileError        a combination of mode and versions that does not exist
     │   └── StateError          a snapshot that is not one of this chip's
     ├── EventError              an event that does not fit its type
     └── HarnessError            everything at the edges: harness/errors.py
@@ -51,6 +53,14 @@ class AccessError(ChipError):
 
 class VectorRangeError(ChipError):
     """A vector outside 0..255."""
+
+
+class FieldRangeError(ChipError):
+    """A value that does not fit the register or field that it is written to."""
+
+
+class ProfileError(ChipError):
+    """A combination of irqchip mode, QEMU and Linux version that does not exist."""
 
 
 class StateError(ChipError):

@@ -1,0 +1,262 @@
+"""The ports through which a chip reaches its neighbours: all that a chip knows of the world.
+
+A chip is a pure state machine.  It is built as ``Chip(profile, port)``, holds one comparable
+dataclass in ``chip.state``, and has
+
+``chip.save()``       an independent copy of the state (``snapshot.copy_state``)
+``chip.load(state)``  the opposite; :class:`~userspace_chip.errors.StateError` for nonsense
+``chip.emit``         where its events go (:class:`Emit`), or None for no events at all
+
+Its methods are the pins and registers.  Where time matters they take ``now_ns``, nanoseconds on
+one monotonic guest clock; a timer that a chip has armed comes back as a call of ``expire(now_ns)``.
+Effects are synchronous calls of the port, because the caller needs their result: KVM's IOAPIC
+sets remote IRR by what :meth:`IoapicPort.deliver` returns.
+
+One protocol a chip; ``irqchip.py`` implements them all, tests implement the one they need.  An
+implementation (KVM's chip or QEMU's) uses only the half of a port that the original has.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Protocol
+
+from userspace_chip.events import Arg
+from userspace_chip.messages import LapicMessage, MsiMessage
+
+
+class Irqchip(IntEnum):
+    """KVM's numbers of the in-kernel chips (``KVM_IRQCHIP_*``, uapi ``asm/kvm.h``)."""
+
+    PIC_MASTER = 0
+    PIC_SLAVE = 1
+    IOAPIC = 2
+
+
+class Source(IntEnum):
+    """KVM's interrupt source ids (``include/linux/kvm_host.h``): who holds a line high."""
+
+    USER = 0
+    RESAMPLER = 1
+    PIT = 2
+
+
+class Emit(Protocol):
+    """Takes an event: the fields in the order of ``events.EVENT_TYPES[name].fields``.
+
+    The receiver adds time, source and vCPU.
+    """
+
+    def __call__(self, name: str, *args: Arg) -> None:
+        """One event."""
+
+
+DestMap = dict[int, int]
+"""vCPU -> vector that it accepted: KVM's ``struct dest_map``, filled by a delivery on request."""
+
+
+class TimerPort(Protocol):
+    """A one-shot timer that belongs to one chip."""
+
+    def arm(self, deadline_ns: int) -> None:
+        """Ask for ``expire(now_ns)`` at ``deadline_ns``; replaces an earlier deadline."""
+
+    def cancel(self) -> None:
+        """Forget the deadline, if there is one."""
+
+
+class LapicPort(Protocol):
+    """What one local APIC needs of its machine."""
+
+    @property
+    def timer(self) -> TimerPort:
+        """The APIC timer."""
+
+    def send_ipi(self, message: LapicMessage) -> None:
+        """An ICR write or self-IPI: deliver from this CPU (KVM ignores the result of IPIs)."""
+
+    def eoi(self, vector: int, level: bool) -> None:
+        """Vector left service; ``level`` is its TMR bit.  The machine tells the IOAPICs."""
+
+    def apic_map_changed(self) -> None:
+        """Id, LDR, DFR, mode or enable state changed: KVM's map and EOI exit bitmaps are stale."""
+
+    def request(self) -> None:
+        """Something may be injectable now: KVM_REQ_EVENT and kick (CPU_INTERRUPT_HARD/POLL)."""
+
+    def nmi(self) -> None:
+        """Pend an NMI on this CPU."""
+
+    def smi(self) -> bool:
+        """Pend an SMI; False where the machine has no SMM."""
+
+    def init(self) -> None:
+        """Pend an INIT."""
+
+    def sipi(self, vector: int) -> None:
+        """Pend a start-up IPI."""
+
+    def unhalt(self) -> None:
+        """KVM's paravirtual kick (delivery mode 3)."""
+
+    def pic_output(self) -> bool:
+        """Level of the PIC's INTR wire as this CPU's LINT0 sees it."""
+
+
+class IoapicPort(Protocol):
+    """What one IOAPIC needs of its machine.  ``pin`` is this chip's pin, 0..23."""
+
+    @property
+    def timer(self) -> TimerPort:
+        """The storm throttle's delayed work."""
+
+    # KVM's chip
+    def deliver(self, message: LapicMessage, dest_map: DestMap | None = None) -> int:
+        """``kvm_irq_delivery_to_apic``: -1 nobody matched, 0 dropped, n accepted by n CPUs.
+
+        With ``dest_map`` the CPUs that accepted are recorded in it (RTC tracking).
+        """
+
+    def ack(self, pin: int) -> None:
+        """``kvm_notify_acked_irq``: the machine emits ``kvm_ack_irq`` and runs the notifiers."""
+
+    def mask_changed(self, pin: int, masked: bool) -> None:
+        """``kvm_fire_mask_notifiers``: called when the mask bit of an RTE changed."""
+
+    def rte_written(self, pin: int, old: int, new: int) -> None:
+        """After the half of an RTE is stored: who must rescan its EOI exit bitmap?"""
+
+    def has_resampler(self, pin: int) -> bool:
+        """Whether an irqfd resampler listens on the pin's GSI (Linux 6.12 unmask rule)."""
+
+    def resample(self, pin: int) -> None:
+        """Kick that resampler (KVM: instead of injecting on unmask; QEMU: resamplefd on EOI)."""
+
+    def pending_eoi(self, vcpu: int, vector: int) -> bool:
+        """Whether ``vector`` is in IRR or ISR of ``vcpu`` (restores the RTC's pending EOIs)."""
+
+    def matching(self, message: LapicMessage) -> list[int]:
+        """The vCPUs that ``message`` addresses (``kvm_apic_match_dest``; restores the RTC map)."""
+
+    # QEMU's chip
+    def send_msi(self, pin: int, message: MsiMessage, level: bool) -> None:
+        """Service of a pin.  split: ``kvm_set_irq(pin, 1)`` and for an edge ``(pin, 0)``, through
+        the route whatever ``message`` says; off/tcg: store ``message`` into the MSI window.
+        """
+
+    def update_route(self, pin: int, message: MsiMessage) -> None:
+        """split: rewrite MSI route ``pin`` (called for unmasked pins only)."""
+
+    def commit_routes(self) -> None:
+        """split: KVM_SET_GSI_ROUTING with all updates so far (also where there were none)."""
+
+    def intack(self) -> int:
+        """An INTA cycle on the PIC, for an ExtINT RTE: the vector."""
+
+
+class PicPort(Protocol):
+    """What the 8259 pair needs of its machine."""
+
+    def intr(self, level: bool) -> None:
+        """The master's INTR output after an update (KVM ``pic_irq_request``; called each time)."""
+
+    def ack(self, chip: Irqchip, pin: int) -> None:
+        """``kvm_notify_acked_irq``: an ISR bit was cleared; slave pins are given as 8..15 (KVM)."""
+
+    def mask_changed(self, chip: Irqchip, pin: int, masked: bool) -> None:
+        """``kvm_fire_mask_notifiers``: an IMR bit changed; pin is 0..7 of ``chip`` (KVM)."""
+
+    def accepts_pic_intr(self) -> bool:
+        """Whether any vCPU's LINT0 accepts PIC interrupts (``kvm_apic_accept_pic_intr``)."""
+
+
+class PitPort(Protocol):
+    """What the 8254's channel 0 needs of its machine."""
+
+    @property
+    def timer(self) -> TimerPort:
+        """Channel 0's timer."""
+
+    def set_irq(self, level: int) -> None:
+        """Drive GSI 0 (KVM: source :attr:`Source.PIT`, called with 1 then 0 for a pulse)."""
+
+    def nmi_watchdog(self) -> None:
+        """KVM: after a pulse, LVT0 of every vCPU is delivered where any has LVT0 in NMI mode."""
+
+
+class IoapicChip(Protocol):
+    """An IOAPIC as ``irqchip.py`` drives it (``ioapic.py``: ``Ioapic(profile, port)``)."""
+
+    emit: Emit | None
+
+    def set_irq(self, pin: int, level: int, source: int = 0, line_status: bool = True) -> int:
+        """Drive an input.  KVM: -1 masked/pending, 0 coalesced, n; QEMU: always 1."""
+
+    def read(self, offset: int, size: int) -> int:
+        """MMIO read at ``offset`` from the base, ``size`` bytes."""
+
+    def write(self, offset: int, size: int, value: int, now_ns: int) -> None:
+        """MMIO write."""
+
+    def eoi(
+        self, vector: int, now_ns: int, *, level: bool = True, vcpu: int = 0, suppress: bool = False
+    ) -> None:
+        """EOI broadcast.  KVM: ``level`` is the LAPIC's TMR bit, ``vcpu`` who wrote it,
+        ``suppress`` its SPIV bit 12; QEMU looks at ``vector`` only.
+        """
+
+    def expire(self, now_ns: int) -> None:
+        """The storm throttle's delay is over."""
+
+    def reset(self) -> None:
+        """What QEMU does to it at machine reset."""
+
+
+class PicChip(Protocol):
+    """The 8259 pair as ``irqchip.py`` drives it (``pic.py``: ``Pic(profile, port)``)."""
+
+    emit: Emit | None
+
+    def set_irq(self, pin: int, level: int, source: int = 0) -> int:
+        """Drive input 0..15.  KVM: -1 masked, 0 coalesced, 1; QEMU: always 1."""
+
+    def read(self, port: int, size: int = 1) -> int:
+        """Port 0x20/0x21, 0xa0/0xa1, 0x4d0/0x4d1."""
+
+    def write(self, port: int, value: int, size: int = 1) -> None:
+        """Port write."""
+
+    def intack(self) -> int:
+        """INTA cycle: the vector (``kvm_pic_read_irq``, ``pic_read_irq``)."""
+
+    @property
+    def output(self) -> bool:
+        """Level of the master's INTR wire."""
+
+    def reset(self) -> None:
+        """What QEMU does to it at machine reset."""
+
+
+class PitChip(Protocol):
+    """The 8254 as ``irqchip.py`` drives it (``pit.py``: ``Pit(profile, port)``)."""
+
+    def read(self, port: int, now_ns: int, size: int = 1) -> int:
+        """Port 0x40..0x43 (and 0x61)."""
+
+    def write(self, port: int, value: int, now_ns: int, size: int = 1) -> None:
+        """Port write."""
+
+    def expire(self, now_ns: int) -> None:
+        """Channel 0's deadline is reached."""
+
+    def ack(self, now_ns: int) -> None:
+        """KVM: GSI 0's ack notifier ran (reinjection)."""
+
+    def mask_changed(self, masked: bool, now_ns: int) -> None:
+        """KVM: GSI 0's mask bit changed in the PIC or the IOAPIC."""
+
+    def set_hpet_legacy(self, on: bool, now_ns: int) -> None:
+        """The HPET took over (or gave back) channel 0's interrupt."""
+
+    def reset(self, now_ns: int) -> None:
+        """What QEMU does to it at machine reset."""
