@@ -1,0 +1,421 @@
+"""File descriptors of KVM, one type each: :class:`KvmFd` makes :class:`VmFd` makes :class:`VcpuFd`.
+
+Every descriptor is owned: use them in a ``with``, or call ``close()``.  Closing a VM closes its
+vCPUs.  Mapped memory goes with the last reference to it, never under somebody's feet.  A refused
+ioctl raises :class:`~userspace_chip.kvm.errors.KvmError` with the ioctl's name and errno.
+
+Source: Linux ``Documentation/virt/kvm/api.rst`` (the same for 6.1, 6.12 and 6.18, except where a
+method says otherwise).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self, TypeAlias
+
+from userspace_chip.kvm import abi
+from userspace_chip.kvm.errors import KvmError, KvmUnavailableError
+
+KVM_API_VERSION: Final = 12
+MAX_CPUID_ENTRIES: Final = 256
+EFLAGS_RESERVED: Final = 1 << 1
+EFLAGS_IF: Final = 1 << 9
+
+_NOT_OPEN: Final = 0x7FFF_FFFF  # no process has it: never the descriptor of somebody else
+
+
+class _Fd:
+    """An owned descriptor that ioctls go to."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._owned = ExitStack()
+        self._owned.callback(os.close, fd)
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
+    def close(self) -> None:
+        """Give everything back; closing twice does nothing, an ioctl afterwards is ``EBADF``."""
+        self._owned.close()
+        self._fd = _NOT_OPEN
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, ioctl: abi.Ioctl, value: int = 0) -> int:
+        """An ioctl that takes a number."""
+        try:
+            result: int = fcntl.ioctl(self._fd, ioctl.number, value)
+        except OSError as error:
+            raise KvmError(ioctl.name, error.errno or errno.EIO) from None
+        return result
+
+    def _pass(self, ioctl: abi.Ioctl, argument: ctypes.Structure | bytearray) -> int:
+        """An ioctl that reads or writes a structure."""
+        try:
+            result: int = fcntl.ioctl(self._fd, ioctl.number, argument, True)
+        except OSError as error:
+            raise KvmError(ioctl.name, error.errno or errno.EIO) from None
+        return result
+
+    def enable_cap(self, cap: abi.Cap, *args: int) -> None:
+        """``KVM_ENABLE_CAP`` with up to four arguments."""
+        request = abi.KvmEnableCap(cap=cap)
+        request.args[: len(args)] = list(args)
+        self._pass(abi.ENABLE_CAP, request)
+
+    def check_extension(self, cap: abi.Cap) -> int:
+        """``KVM_CHECK_EXTENSION``: 0 where it is missing, else 1 or what the capability counts."""
+        return self._call(abi.CHECK_EXTENSION, cap)
+
+
+class KvmFd(_Fd):
+    """/dev/kvm itself.
+
+    Raises :class:`~userspace_chip.kvm.errors.KvmUnavailableError` where it cannot be opened, or
+    speaks another API version than 12 (the only one since 2.6.22).
+    """
+
+    def __init__(self, path: str = "/dev/kvm") -> None:
+        try:
+            super().__init__(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            raise KvmUnavailableError(path, error.errno or errno.EIO) from None
+        try:
+            version = self._call(abi.GET_API_VERSION)
+            if version != KVM_API_VERSION:
+                raise KvmUnavailableError(path, errno.ENOSYS, f"it speaks API {version}, not 12")
+        except KvmError as error:
+            self.close()
+            if isinstance(error, KvmUnavailableError):
+                raise
+            raise KvmUnavailableError(path, error.errno or errno.EIO, "this is not KVM") from None
+
+    @property
+    def vcpu_mmap_bytes(self) -> int:
+        """Bytes to map of a vCPU: ``kvm_run`` and what lies behind it."""
+        return self._call(abi.GET_VCPU_MMAP_SIZE)
+
+    def supported_cpuid(self) -> tuple[abi.KvmCpuidEntry2, ...]:
+        """``KVM_GET_SUPPORTED_CPUID``: every leaf that KVM can show a guest here."""
+        header = ctypes.sizeof(abi.KvmCpuid2)
+        buffer = bytearray(header + MAX_CPUID_ENTRIES * ctypes.sizeof(abi.KvmCpuidEntry2))
+        abi.KvmCpuid2.from_buffer(buffer).nent = MAX_CPUID_ENTRIES
+        self._pass(abi.GET_SUPPORTED_CPUID, buffer)
+        count = abi.KvmCpuid2.from_buffer(buffer).nent
+        return tuple((abi.KvmCpuidEntry2 * count).from_buffer_copy(buffer, header))
+
+    def create_vm(self) -> VmFd:
+        """A new VM of the default machine type, without vCPUs, memory or irqchip."""
+        return VmFd(self._call(abi.CREATE_VM), self.vcpu_mmap_bytes)
+
+
+@dataclass(frozen=True)
+class IrqchipRoute:
+    """A GSI that goes to an input of a chip in the kernel."""
+
+    gsi: int
+    irqchip: abi.IrqchipId
+    pin: int
+
+
+@dataclass(frozen=True)
+class MsiRoute:
+    """A GSI that sends an MSI: 64-bit address, 32-bit data."""
+
+    gsi: int
+    address: int
+    data: int
+
+
+Route: TypeAlias = IrqchipRoute | MsiRoute
+
+
+def _routing_entry(route: Route) -> abi.KvmIrqRoutingEntry:
+    entry = abi.KvmIrqRoutingEntry(gsi=route.gsi)
+    match route:
+        case IrqchipRoute():
+            entry.type = abi.RoutingType.IRQCHIP
+            entry.u.irqchip = abi.KvmIrqRoutingIrqchip(route.irqchip, route.pin)
+        case MsiRoute():
+            entry.type = abi.RoutingType.MSI
+            entry.u.msi = abi.KvmIrqRoutingMsi(
+                route.address & 0xFFFF_FFFF, route.address >> 32, route.data
+            )
+    return entry
+
+
+class VmFd(_Fd):
+    """A VM: irqchips, lines, MSIs, routes, memory.  Made by :meth:`KvmFd.create_vm`."""
+
+    def __init__(self, fd: int, vcpu_mmap_bytes: int) -> None:
+        super().__init__(fd)
+        self._vcpu_mmap_bytes = vcpu_mmap_bytes
+        self._memory: list[mmap.mmap] = []
+        self._owned.callback(self._memory.clear)
+        self._level = abi.KvmIrqLevel()
+        self._msi = abi.KvmMsi()
+
+    # ------------------------------------------------------------ making
+
+    def create_irqchip(self) -> None:
+        """``KVM_CREATE_IRQCHIP``: LAPIC, IOAPIC and PIC in the kernel (mode ``on``)."""
+        self._call(abi.CREATE_IRQCHIP)
+
+    def enable_split_irqchip(self, reserved_routes: int = abi.IOAPIC_PINS) -> None:
+        """``KVM_CAP_SPLIT_IRQCHIP``: only LAPICs in the kernel (mode ``split``).
+
+        The first ``reserved_routes`` GSIs are the pins of IOAPICs in user space: EOIs of their
+        level-triggered MSI routes come back as ``KVM_EXIT_IOAPIC_EOI``.
+        """
+        self.enable_cap(abi.Cap.SPLIT_IRQCHIP, reserved_routes)
+
+    def create_pit2(self) -> None:
+        """``KVM_CREATE_PIT2``: the 8254 in the kernel; needs :meth:`create_irqchip`."""
+        self._pass(abi.CREATE_PIT2, abi.KvmPitConfig())
+
+    def set_pit_reinjection(self, enabled: bool) -> None:
+        """``KVM_REINJECT_CONTROL``: ``True`` is the policy *delay*, ``False`` is *discard*."""
+        self._pass(abi.REINJECT_CONTROL, abi.KvmReinjectControl(pit_reinject=enabled))
+
+    def create_vcpu(self, index: int) -> VcpuFd:
+        """``KVM_CREATE_VCPU``; ``index`` is the vCPU id and so the initial APIC id."""
+        vcpu = VcpuFd(self._call(abi.CREATE_VCPU, index), index, self._vcpu_mmap_bytes)
+        self._owned.enter_context(vcpu)
+        return vcpu
+
+    def set_boot_cpu_id(self, index: int) -> None:
+        """``KVM_SET_BOOT_CPU_ID``: which vCPU is the BSP; before the first vCPU is made."""
+        self._call(abi.SET_BOOT_CPU_ID, index)
+
+    def set_tss_addr(self, address: int) -> None:
+        """``KVM_SET_TSS_ADDR``: three pages for VMX CPUs that cannot run real mode by themselves.
+
+        Ignored by the others; before the first run; below 2 GiB (``fcntl.ioctl`` takes an int).
+        """
+        self._call(abi.SET_TSS_ADDR, address)
+
+    def map_memory(self, guest_address: int, size: int, slot: int = 0) -> mmap.mmap:
+        """Anonymous memory of ``size`` bytes at a guest-physical address; owned by the VM."""
+        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self._memory.append(memory)
+        self._pass(
+            abi.SET_USER_MEMORY_REGION,
+            abi.KvmUserspaceMemoryRegion(slot, 0, guest_address, size, address),
+        )
+        return memory
+
+    # ------------------------------------------------------------ the chips' state
+
+    def get_irqchip(self, chip: abi.IrqchipId) -> abi.KvmIrqchip:
+        """``KVM_GET_IRQCHIP``."""
+        state = abi.KvmIrqchip(chip_id=chip)
+        self._pass(abi.GET_IRQCHIP, state)
+        return state
+
+    def set_irqchip(self, state: abi.KvmIrqchip) -> None:
+        """``KVM_SET_IRQCHIP`` of the chip that ``state.chip_id`` names."""
+        self._pass(abi.SET_IRQCHIP, state)
+
+    def get_pit2(self) -> abi.KvmPitState2:
+        """``KVM_GET_PIT2``."""
+        state = abi.KvmPitState2()
+        self._pass(abi.GET_PIT2, state)
+        return state
+
+    def set_pit2(self, state: abi.KvmPitState2) -> None:
+        """``KVM_SET_PIT2``."""
+        self._pass(abi.SET_PIT2, state)
+
+    # ------------------------------------------------------------ interrupts
+
+    def irq_line(self, gsi: int, level: bool) -> None:
+        """``KVM_IRQ_LINE``: set a GSI's level; nothing is said about what became of it."""
+        self._level.irq, self._level.level = gsi, level
+        self._pass(abi.IRQ_LINE, self._level)
+
+    def irq_line_status(self, gsi: int, level: bool) -> int:
+        """``KVM_IRQ_LINE_STATUS``: set a GSI's level and say what became of it.
+
+        < 0: ignored or masked; 0: coalesced; > 0: how many accepted it, summed over the chips that
+        the GSI is routed to (lowering a line counts as accepted).
+        """
+        self._level.irq, self._level.level = gsi, level
+        self._pass(abi.IRQ_LINE_STATUS, self._level)
+        return ctypes.c_int32(self._level.irq).value
+
+    def signal_msi(self, address: int, data: int) -> int:
+        """``KVM_SIGNAL_MSI`` with a 64-bit address: how many LAPICs took the message.
+
+        0: blocked by the target; -1: nobody matched.  The kernel's own -1 reaches user space as
+        ``EPERM``, which is why that errno is no error here (``kvm_send_userspace_msi``).
+        """
+        msi = self._msi
+        msi.address_lo, msi.address_hi, msi.data = address & 0xFFFF_FFFF, address >> 32, data
+        try:
+            return self._pass(abi.SIGNAL_MSI, msi)
+        except KvmError as error:
+            if error.errno == errno.EPERM:
+                return -1
+            raise
+
+    def set_gsi_routing(self, routes: Sequence[Route]) -> None:
+        """``KVM_SET_GSI_ROUTING``: replace the whole table.
+
+        The order matters where a GSI goes to several chips: they are called in table order.
+        """
+        entries = [_routing_entry(route) for route in routes]
+        header = abi.KvmIrqRouting(nr=len(entries))
+        self._pass(abi.SET_GSI_ROUTING, bytearray(b"".join(bytes(x) for x in [header, *entries])))
+
+
+class VcpuFd(_Fd):
+    """A vCPU with its shared page mapped as ``kvm_run``.  Made by :meth:`VmFd.create_vcpu`."""
+
+    def __init__(self, fd: int, index: int, mmap_bytes: int) -> None:
+        super().__init__(fd)
+        self.index = index
+        self._mapping = mmap.mmap(fd, mmap_bytes, mmap.MAP_SHARED)
+        self.kvm_run = abi.KvmRun.from_buffer(self._mapping)
+
+    # ------------------------------------------------------------ running
+
+    def run(self) -> abi.ExitReason:
+        """``KVM_RUN`` until the next exit; details are in :attr:`kvm_run`.
+
+        A signal, or ``kvm_run.immediate_exit``, makes it ``ExitReason.INTR``.  An
+        ``EAGAIN`` (a vCPU that waits for SIPI and was kicked) does as well.
+        """
+        try:
+            fcntl.ioctl(self._fd, abi.RUN.number, 0)
+        except OSError as error:
+            if error.errno in (errno.EINTR, errno.EAGAIN):
+                return abi.ExitReason.INTR
+            raise KvmError(abi.RUN.name, error.errno or errno.EIO) from None
+        return abi.ExitReason(self.kvm_run.exit_reason)
+
+    def io_data(self) -> memoryview:
+        """The bytes of an ``ExitReason.IO``: ``count`` items of ``size``, writable for an IN."""
+        io = self.kvm_run.exit.io
+        return memoryview(self._mapping)[io.data_offset : io.data_offset + io.size * io.count]
+
+    # ------------------------------------------------------------ registers
+
+    def get_regs(self) -> abi.KvmRegs:
+        """``KVM_GET_REGS``."""
+        state = abi.KvmRegs()
+        self._pass(abi.GET_REGS, state)
+        return state
+
+    def set_regs(self, state: abi.KvmRegs) -> None:
+        """``KVM_SET_REGS``."""
+        self._pass(abi.SET_REGS, state)
+
+    def get_sregs(self) -> abi.KvmSregs:
+        """``KVM_GET_SREGS``."""
+        state = abi.KvmSregs()
+        self._pass(abi.GET_SREGS, state)
+        return state
+
+    def set_sregs(self, state: abi.KvmSregs) -> None:
+        """``KVM_SET_SREGS``."""
+        self._pass(abi.SET_SREGS, state)
+
+    def start_real_mode(self, address: int, stack: int = 0x1000) -> None:
+        """Begin at ``address`` (below 64 KiB) in real mode with interrupts disabled.
+
+        CS, DS, ES and SS have base 0 and a limit of 4 GiB ("unreal mode"), so that a 32-bit
+        address reaches the APIC and IOAPIC windows.
+        """
+        sregs = self.get_sregs()
+        for name in ("cs", "ds", "es", "ss"):
+            segment: abi.KvmSegment = getattr(sregs, name)
+            segment.base, segment.selector = 0, 0
+            segment.limit, segment.g = 0xFFFF_FFFF, 1
+        self.set_sregs(sregs)
+        self.set_regs(abi.KvmRegs(rip=address, rsp=stack, rflags=EFLAGS_RESERVED))
+
+    def set_cpuid(self, entries: Iterable[abi.KvmCpuidEntry2]) -> None:
+        """``KVM_SET_CPUID2``; before the first run."""
+        leaves = tuple(entries)
+        header = abi.KvmCpuid2(nent=len(leaves))
+        self._pass(abi.SET_CPUID2, bytearray(b"".join(bytes(x) for x in [header, *leaves])))
+
+    def get_msr(self, index: int) -> int | None:
+        """``KVM_GET_MSRS`` of one register; ``None`` where a guest's RDMSR would fault."""
+        buffer = self._msr_buffer(index, 0)
+        done = self._pass(abi.GET_MSRS, buffer)
+        entry = abi.KvmMsrEntry.from_buffer(buffer, ctypes.sizeof(abi.KvmMsrs))
+        return entry.data if done else None
+
+    def set_msr(self, index: int, value: int) -> bool:
+        """``KVM_SET_MSRS`` of one register; ``False`` where KVM refuses the value."""
+        return self._pass(abi.SET_MSRS, self._msr_buffer(index, value)) == 1
+
+    @staticmethod
+    def _msr_buffer(index: int, value: int) -> bytearray:
+        entry = abi.KvmMsrEntry(index=index, data=value)
+        return bytearray(bytes(abi.KvmMsrs(nmsrs=1)) + bytes(entry))
+
+    # ------------------------------------------------------------ interrupts
+
+    def get_lapic(self) -> abi.KvmLapicState:
+        """``KVM_GET_LAPIC``."""
+        state = abi.KvmLapicState()
+        self._pass(abi.GET_LAPIC, state)
+        return state
+
+    def set_lapic(self, state: abi.KvmLapicState) -> None:
+        """``KVM_SET_LAPIC``."""
+        self._pass(abi.SET_LAPIC, state)
+
+    def interrupt(self, vector: int) -> None:
+        """``KVM_INTERRUPT``: the vector of a PIC in user space (``split``, ``off``).
+
+        ``EEXIST`` where one is parked already, ``ENXIO`` where the PIC is in the kernel,
+        ``EINVAL`` above 255.
+        """
+        self._pass(abi.INTERRUPT, abi.KvmInterrupt(vector))
+
+    def nmi(self) -> None:
+        """``KVM_NMI``."""
+        self._call(abi.NMI)
+
+    def get_events(self) -> abi.KvmVcpuEvents:
+        """``KVM_GET_VCPU_EVENTS``."""
+        state = abi.KvmVcpuEvents()
+        self._pass(abi.GET_VCPU_EVENTS, state)
+        return state
+
+    def set_events(self, state: abi.KvmVcpuEvents) -> None:
+        """``KVM_SET_VCPU_EVENTS``."""
+        self._pass(abi.SET_VCPU_EVENTS, state)
+
+    def get_mp_state(self) -> abi.MpState:
+        """``KVM_GET_MP_STATE``."""
+        state = abi.KvmMpState()
+        self._pass(abi.GET_MP_STATE, state)
+        return abi.MpState(state.mp_state)
+
+    def set_mp_state(self, mp_state: abi.MpState) -> None:
+        """``KVM_SET_MP_STATE``."""
+        self._pass(abi.SET_MP_STATE, abi.KvmMpState(mp_state))
