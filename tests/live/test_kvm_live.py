@@ -7,6 +7,7 @@ from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.fds import IrqchipRoute, KvmFd, MsiRoute
 from userspace_chip.kvm.probe import measure_guest_speed
+from userspace_chip.ports import Irqchip
 
 pytestmark = pytest.mark.kvm
 
@@ -54,12 +55,12 @@ def test_irqchip_created_twice_raises_with_name_errno_and_advice(on):
 
 
 def test_ioapic_state_written_reads_back(on):
-    state = on.get_irqchip(abi.IrqchipId.IOAPIC)
+    state = on.get_irqchip(Irqchip.IOAPIC)
     state.chip.ioapic.redirtbl[5] = 0x0100_0000_0000_8041
 
     on.set_irqchip(state)
 
-    assert bytes(on.get_irqchip(abi.IrqchipId.IOAPIC)) == bytes(state)
+    assert bytes(on.get_irqchip(Irqchip.IOAPIC)) == bytes(state)
 
 
 def test_pit_state_written_reads_back_its_count(on):
@@ -74,7 +75,7 @@ def test_pit_state_written_reads_back_its_count(on):
 
 def test_line_of_masked_chips_raised_is_ignored_and_lowered_counts(on):
     on.create_vcpu(0)
-    masked = on.get_irqchip(abi.IrqchipId.PIC_MASTER)
+    masked = on.get_irqchip(Irqchip.PIC_MASTER)
     masked.chip.pic.imr = 0xFF
     on.set_irqchip(masked)
 
@@ -97,7 +98,7 @@ def test_routes_replaced_send_a_gsi_elsewhere(on):
     lapic.regs[0xF1] = 1
     vcpu.set_lapic(lapic)
 
-    on.set_gsi_routing([MsiRoute(40, 0xFEE0_0000, 0x55), IrqchipRoute(1, abi.IrqchipId.IOAPIC, 3)])
+    on.set_gsi_routing([MsiRoute(40, 0xFEE0_0000, 0x55), IrqchipRoute(1, Irqchip.IOAPIC, 3)])
 
     assert on.irq_line_status(40, True) == 1
     assert vcpu.get_lapic().regs[0x200 + 0x10 * (0x55 // 32) + 0x55 % 32 // 8] == 1 << 0x55 % 8
@@ -106,7 +107,7 @@ def test_routes_replaced_send_a_gsi_elsewhere(on):
 
 def test_irqchip_routes_in_split_are_refused_with_advice(split):
     with pytest.raises(KvmError, match=r"KVM_SET_GSI_ROUTING failed: EINVAL.*split"):
-        split.set_gsi_routing([IrqchipRoute(1, abi.IrqchipId.IOAPIC, 1)])
+        split.set_gsi_routing([IrqchipRoute(1, Irqchip.IOAPIC, 1)])
 
 
 def test_interrupt_with_pic_in_the_kernel_raises_enxio(on):

@@ -5,6 +5,7 @@ import ctypes
 import pytest
 
 from userspace_chip.kvm import abi
+from userspace_chip.ports import Irqchip
 
 IOCTLS = {
     "KVM_GET_API_VERSION": 0x0000AE00,
@@ -105,7 +106,7 @@ def test_field_after_padding_has_the_compilers_offset(offset, expected):
 
 
 def test_abi_struct_with_nested_fields_reads_back_what_was_stored():
-    chip = abi.KvmIrqchip(chip_id=abi.IrqchipId.IOAPIC)
+    chip = abi.KvmIrqchip(chip_id=Irqchip.IOAPIC)
 
     chip.chip.ioapic.redirtbl[23] = 0x0123_4567_89AB_CDEF
 

@@ -91,17 +91,12 @@ class _IrqchipUnion(ctypes.Union):
     ioapic: KvmIoapicState
 
 
-class IrqchipId(IntEnum):
-    """``KVM_IRQCHIP_*``: which chip of the VM an ioctl or a route means."""
-
-    PIC_MASTER = 0
-    PIC_SLAVE = 1
-    IOAPIC = 2
-
-
 @abi_struct
 class KvmIrqchip(ctypes.Structure):
-    """``kvm_irqchip``: one chip of the VM, for ``KVM_GET_IRQCHIP`` and ``KVM_SET_IRQCHIP``."""
+    """``kvm_irqchip``: one chip of the VM, for ``KVM_GET_IRQCHIP`` and ``KVM_SET_IRQCHIP``.
+
+    ``chip_id`` is a :class:`userspace_chip.ports.Irqchip`.
+    """
 
     chip_id: U32
     pad: U32

@@ -23,6 +23,7 @@ from typing import Final, Self, TypeAlias
 
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError, KvmUnavailableError
+from userspace_chip.ports import Irqchip
 
 KVM_API_VERSION: Final = 12
 MAX_CPUID_ENTRIES: Final = 256
@@ -133,7 +134,7 @@ class IrqchipRoute:
     """A GSI that goes to an input of a chip in the kernel."""
 
     gsi: int
-    irqchip: abi.IrqchipId
+    irqchip: Irqchip
     pin: int
 
 
@@ -226,7 +227,7 @@ class VmFd(_Fd):
 
     # ------------------------------------------------------------ the chips' state
 
-    def get_irqchip(self, chip: abi.IrqchipId) -> abi.KvmIrqchip:
+    def get_irqchip(self, chip: Irqchip) -> abi.KvmIrqchip:
         """``KVM_GET_IRQCHIP``."""
         state = abi.KvmIrqchip(chip_id=chip)
         self._pass(abi.GET_IRQCHIP, state)
