@@ -153,6 +153,11 @@ class IoapicPort(Protocol):
     def intack(self) -> int:
         """An INTA cycle on the PIC, for an ExtINT RTE: the vector."""
 
+    def eoi_broadcast(self, vector: int, now_ns: int) -> None:
+        """The EOI register was written (any 32 bits): the machine emits ``ioapic_eoi_broadcast``
+        and, for a vector up to 255, calls :meth:`IoapicChip.eoi` of every IOAPIC, this one too.
+        """
+
 
 class PicPort(Protocol):
     """What the 8259 pair needs of its machine."""
@@ -202,7 +207,8 @@ class IoapicChip(Protocol):
         self, vector: int, now_ns: int, *, level: bool = True, vcpu: int = 0, suppress: bool = False
     ) -> None:
         """EOI broadcast.  KVM: ``level`` is the LAPIC's TMR bit, ``vcpu`` who wrote it,
-        ``suppress`` its SPIV bit 12; QEMU looks at ``vector`` only.
+        ``suppress`` its SPIV bit 12; QEMU looks at ``vector`` only, and the machine emits
+        ``ioapic_eoi_broadcast`` once for all IOAPICs.
         """
 
     def expire(self, now_ns: int) -> None:
