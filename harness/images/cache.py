@@ -1,0 +1,196 @@
+"""The image cache: names in, usable kernels, QEMUs and initial RAM disks out.
+
+Whatever was fetched once works without a network. Nothing of the system is changed; all is below
+``$XDG_CACHE_HOME/irqmatrix``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from harness import resources
+from harness.errors import ImageError
+from harness.images import cpio, rootfs
+from harness.images.kernel import inspect_kernel, unpacked_kernel
+from harness.images.model import ImageInfo, ImageKind, KernelImage, Offer, QemuImage
+from harness.images.packages import Packages, matches
+from harness.images.qemu import BINARY_NAME, cached_qemu, inspect_qemu
+from harness.images.store import Entry, Label, Store
+
+_KINDS: Final[tuple[ImageKind, ...]] = ("kernel", "qemu", "initrd")
+_INITRD_NAME: Final = "initrd.cpio"
+_INITRDS_KEPT: Final = 12
+_INITRD_KEPT_S: Final = 24 * 3600.0
+
+
+def default_root() -> Path:
+    """``$XDG_CACHE_HOME/irqmatrix``, by default ``~/.cache/irqmatrix``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "irqmatrix"
+
+
+class ImageCache:
+    """Kernels, QEMUs and initial RAM disks; safe to use from several processes at once.
+
+    ``offline`` never asks the network. Every method raises :class:`ImageError` for what cannot be
+    had, naming what can.
+    """
+
+    def __init__(self, root: Path | None = None, *, offline: bool = False) -> None:
+        self.root = default_root() if root is None else root
+        self._store = Store(self.root)
+        self._packages = Packages(self._store, self.root, offline=offline)
+        self._inspected: dict[Path, QemuImage] = {}
+
+    def kernel(self, name: str = "default") -> KernelImage:
+        """``default``, a version or its beginning (``6.1``), or a path, ``path:modules_dir``."""
+        if "/" in name:
+            path, _, modules = name.partition(":")
+            return inspect_kernel(name, Path(path), Path(modules) if modules else None, path)
+        if name == "default":
+            return _kernel_image(self._packages.default_kernel())
+        return _kernel_image(self._packages.get("kernel", name))
+
+    def qemu(self, name: str = "system") -> QemuImage:
+        """``system``, a version or its beginning (``10.0``), or a path."""
+        if "/" in name:
+            return self._inspect(name, Path(name))
+        found = shutil.which(BINARY_NAME)
+        if name == "system" and found is None:
+            raise ImageError(
+                "the system has no QEMU",
+                f"there is no {BINARY_NAME} in PATH",
+                "install the package qemu-system-x86, or name a version such as 10.0",
+            )
+        if found is not None:
+            system = self._inspect("system", Path(found))
+            if name == "system" or matches(_dotted(system.version), name):
+                return system
+        entry = self._packages.get("qemu", name)
+        version = tuple(int(part) for part in entry.label.version.split("."))
+        return cached_qemu(entry.label.name, version, entry.tree, entry.label.source)
+
+    def linux_initrd(self, kernel: KernelImage) -> Path:
+        """The guest's initial RAM disk for ``kernel``: busybox, init, workloads, modules."""
+        sources = resources.images() / "linux"
+        return self._initrd(
+            Label("initrd", f"linux-{kernel.version}", kernel.version, "linux guest"),
+            [*_files_below(sources), *_kernel_inputs(kernel)],
+            lambda: rootfs.linux_tree(sources, kernel),
+        )
+
+    def lab_initrd(self, kernel: KernelImage, qemu: QemuImage) -> Path:
+        """The lab's: busybox, QEMU with all it needs, the modules of KVM and virtio."""
+        sources = resources.images() / "lab"
+        version = f"{kernel.version}-{_dotted(qemu.version)}"
+        return self._initrd(
+            Label("initrd", f"lab-{version}", version, "lab"),
+            [*_files_below(sources), *_kernel_inputs(kernel), *(path for path, _ in qemu.files)],
+            lambda: rootfs.lab_tree(sources, kernel, qemu),
+        )
+
+    def list(self) -> tuple[ImageInfo, ...]:
+        """Everything in the cache; reads all of it to check the hashes."""
+        return tuple(
+            self._info(kind, path) for kind in _KINDS for path in self._store.folders(kind)
+        )
+
+    def available(self) -> tuple[Offer, ...]:
+        """What the archives offer, the running release's own suite first."""
+        return self._packages.available()
+
+    def build(self, kernels: Iterable[str], qemus: Iterable[str]) -> None:
+        """Have everything for these ready, so that a run needs no network: labs of each pair."""
+        kernel_images = [self.kernel(name) for name in kernels]
+        qemu_images = [self.qemu(name) for name in qemus]
+        for kernel in kernel_images:
+            self.linux_initrd(kernel)
+            for qemu in qemu_images:
+                self.lab_initrd(kernel, qemu)
+
+    def _inspect(self, name: str, binary: Path) -> QemuImage:
+        if binary not in self._inspected:
+            self._inspected[binary] = inspect_qemu(name, binary, str(binary))
+        return self._inspected[binary]
+
+    def _initrd(
+        self,
+        label: Label,
+        inputs: Iterable[Path],
+        tree: Callable[[], Mapping[str, cpio.Node]],
+    ) -> Path:
+        label = Label("initrd", f"{label.name}-{_fingerprint(inputs)}", label.version, label.source)
+        entry = self._store.find("initrd", label.name)
+        if entry is None:
+            with self._store.locked():
+                entry = self._store.find("initrd", label.name) or self._pack(label, tree())
+                self._discard_old_initrds()
+        os.utime(entry.path)
+        return entry.tree / _INITRD_NAME
+
+    def _pack(self, label: Label, tree: Mapping[str, cpio.Node]) -> Entry:
+        with self._store.scratch() as scratch:
+            (scratch / "tree").mkdir()
+            with (scratch / "tree" / _INITRD_NAME).open("wb") as out:
+                cpio.write_cpio(tree, out)
+            return self._store.publish(label, scratch / "tree")
+
+    def _discard_old_initrds(self) -> None:
+        """The least recently used ones, but none that a run of today may be about to boot."""
+        entries = sorted(
+            self._store.entries("initrd"), key=lambda e: e.path.stat().st_mtime, reverse=True
+        )
+        for entry in entries[_INITRDS_KEPT:]:
+            if time.time() - entry.path.stat().st_mtime > _INITRD_KEPT_S:
+                self._store.discard(entry)
+
+    def _info(self, kind: ImageKind, path: Path) -> ImageInfo:
+        entry = self._store.entry(path)
+        if entry is None:
+            return ImageInfo(kind, path.name, "", "", 0, intact=False, path=path)
+        label, intact = entry.label, self._store.verify(entry)
+        return ImageInfo(
+            kind, label.name, label.version, label.source, entry.size_bytes, intact, path
+        )
+
+
+def _kernel_image(entry: Entry) -> KernelImage:
+    return unpacked_kernel(entry.label.name, entry.tree, entry.label.source)
+
+
+def _dotted(version: Iterable[int]) -> str:
+    return ".".join(map(str, version))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _kernel_inputs(kernel: KernelImage) -> list[Path]:
+    """What tells one kernel's modules from another's."""
+    modules = kernel.modules_dir
+    return [kernel.vmlinuz, *([modules / "modules.builtin"] if modules is not None else [])]
+
+
+def _fingerprint(inputs: Iterable[Path]) -> str:
+    """Of the files that an initial RAM disk is made of, and of the code that makes it.
+
+    Size and time stand for a file's content: hashing a QEMU's 100 MB each time would cost more
+    than a guest's boot.
+    """
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256()
+    for path in (*inputs, rootfs.BUSYBOX, *code):
+        try:
+            status = path.stat()
+            line = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        except OSError:
+            line = f"{path}\0missing\n"
+        digest.update(line.encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,156 @@
+"""Kernels and QEMUs by version: from the cache if they are there, else from the archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, Literal
+
+from harness.errors import ImageError
+from harness.images.archive import Archive, Suite, running_codename, version_key
+from harness.images.kernel import unpacked_kernel
+from harness.images.model import Offer
+from harness.images.qemu import gather
+from harness.images.store import Entry, Label, Store
+
+PackageKind = Literal["kernel", "qemu"]
+KINDS: Final[tuple[PackageKind, ...]] = ("kernel", "qemu")
+
+
+def matches(version: str, query: str) -> bool:
+    """Whether ``version`` is ``query`` or begins with it: ``6.1`` is 6.1.192 but not 6.12."""
+    return version == query or version.startswith(f"{query}.")
+
+
+class Packages:
+    """Unpacked packages in a :class:`Store`, fetched when they are not there yet."""
+
+    def __init__(self, store: Store, root: Path, *, offline: bool) -> None:
+        self._store = store
+        self._root = root
+        self._offline = offline
+        self._archive_or_none: Archive | None = None
+
+    def get(self, kind: PackageKind, query: str) -> Entry:
+        """The newest entry that ``query`` (a version, its beginning, an entry's name) fits.
+
+        What is cached goes before what could be downloaded, so that runs can be repeated. Raises
+        :class:`ImageError` naming what can be had.
+        """
+        entry = self.cached(kind, query)
+        if entry is not None:
+            return entry
+        with self._store.locked():
+            # Another process may have fetched it while we waited for the lock.
+            return self.cached(kind, query) or self._fetch(kind, query)
+
+    def cached(self, kind: PackageKind, query: str) -> Entry | None:
+        """The newest whole entry that fits, or None."""
+        fitting = (
+            entry
+            for entry in self._store.entries(kind)
+            if query == entry.label.name or matches(entry.label.version, query)
+        )
+        newest_first = sorted(
+            fitting, key=lambda entry: version_key(entry.label.version), reverse=True
+        )
+        whole = (self._store.find(kind, entry.label.name) for entry in newest_first)
+        return next((entry for entry in whole if entry is not None), None)
+
+    def default_kernel(self, *, refresh: bool = False) -> Entry:
+        """The running release's own kernel; which one that is, is remembered in the cache."""
+        alias = self._root / "default-kernel"
+        name = alias.read_text().strip() if alias.is_file() and not refresh else None
+        if name is not None and (entry := self._store.find("kernel", name)) is not None:
+            return entry
+        suite = self.archive.suites[0]
+        name = self.archive.default_kernel_version(suite, refresh=refresh)
+        entry = self.get("kernel", name)
+        with self._store.scratch() as scratch:
+            (scratch / "alias").write_text(name + "\n")
+            (scratch / "alias").replace(alias)
+        return entry
+
+    def available(self) -> tuple[Offer, ...]:
+        """What the archives offer; a suite that cannot be asked is left out if another can."""
+        offers, failure = self._ask(
+            lambda suite: [
+                offer for kind in KINDS for offer in self.archive.offers(kind, suite, refresh=True)
+            ]
+        )
+        if not offers and failure is not None:
+            raise failure
+        return offers
+
+    @property
+    def archive(self) -> Archive:
+        """The archive of the running release; :class:`ImageError` where there is none."""
+        if self._archive_or_none is None:
+            self._archive_or_none = Archive(
+                self._root / "apt", running_codename(), offline=self._offline
+            )
+        return self._archive_or_none
+
+    def _ask(
+        self, question: Callable[[Suite], Iterable[Offer]]
+    ) -> tuple[tuple[Offer, ...], ImageError | None]:
+        offers: list[Offer] = []
+        failure: ImageError | None = None
+        for suite in self.archive.suites:
+            try:
+                offers += question(suite)
+            except ImageError as error:
+                failure = failure or error
+        return tuple(offers), failure
+
+    def _fetch(self, kind: PackageKind, query: str) -> Entry:
+        seen: list[Offer] = []
+        failure: ImageError | None = None
+        for suite in self.archive.suites:
+            try:
+                offers = self.archive.offers(kind, suite)
+                for offer in offers:
+                    if query == offer.package_version or matches(offer.version, query):
+                        return self._download(offer)
+            except ImageError as error:
+                failure = failure or error
+                continue
+            seen += offers
+        raise _unavailable(kind, query, self._store.entries(kind), seen, failure) from failure
+
+    def _download(self, offer: Offer) -> Entry:
+        with self._store.scratch() as scratch:
+            unpacked = scratch / "unpacked"
+            self.archive.unpack(offer, unpacked, scratch / "packages")
+            name = offer.package_version.replace("/", "_")
+            if offer.kind == "kernel":
+                unpacked_kernel(name, unpacked, offer.suite)
+                label = Label("kernel", name, offer.version, offer.suite)
+                return self._store.publish(label, unpacked)
+            tree = scratch / "tree"
+            version = ".".join(map(str, gather(unpacked, tree)))
+            return self._store.publish(Label("qemu", name, version, offer.suite), tree)
+
+
+def _unavailable(
+    kind: PackageKind,
+    query: str,
+    entries: Iterable[Entry],
+    offers: Iterable[Offer],
+    failure: ImageError | None,
+) -> ImageError:
+    noun = "kernel" if kind == "kernel" else "QEMU"
+    cached = ", ".join(entry.label.version for entry in entries) or "none"
+    why = [f"in the cache: {cached}"]
+    # Of each series only the newest: the archive keeps dozens of kernels.
+    newest: dict[tuple[str, tuple[int, ...]], Offer] = {}
+    for offer in offers:
+        newest.setdefault((offer.suite, version_key(offer.version)[:2]), offer)
+    why += [f"{offer.suite} offers {offer.version}" for offer in newest.values()]
+    if failure is not None:
+        why.append(f"{failure.what} ({failure.why})" if failure.why else failure.what)
+    return ImageError(
+        f"there is no {noun} {query!r} to be had",
+        "; ".join(why),
+        "name one of these versions, or give a path",
+    )
