@@ -235,7 +235,17 @@ HARNESS_EVENTS: Final[Mapping[str, EventType]] = {
 }
 """Marks that the harness writes into a trace, and losses that a tracer admits."""
 
-EVENT_TYPES: Final[Mapping[str, EventType]] = {**KVM_EVENTS, **QEMU_EVENTS, **HARNESS_EVENTS}
+MODEL_EVENTS: Final[Mapping[str, EventType]] = {
+    "ignored": EventType("ignored", "{chip:w} {what:s}"),
+}
+"""What only the chips can tell: an input that hardware, too, ignores without a trace."""
+
+EVENT_TYPES: Final[Mapping[str, EventType]] = {
+    **KVM_EVENTS,
+    **QEMU_EVENTS,
+    **HARNESS_EVENTS,
+    **MODEL_EVENTS,
+}
 
 
 def event_type(name: str) -> EventType:

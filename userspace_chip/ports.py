@@ -96,6 +96,9 @@ class LapicPort(Protocol):
     def sipi(self, vector: int) -> None:
         """Pend a start-up IPI."""
 
+    def extint(self) -> None:
+        """QEMU: LINT0 in ExtINT mode raised this CPU's INTR (CPU_INTERRUPT_HARD)."""
+
     def unhalt(self) -> None:
         """KVM's paravirtual kick (delivery mode 3)."""
 

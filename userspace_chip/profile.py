@@ -346,11 +346,10 @@ KNOBS: Final[tuple[Knob, ...]] = (
          "kvm_set_irq", True, False),
     # --- LAPIC: KVM lapic.c; QEMU hw/intc/apic.c, apic_common.c
     Knob("lapic.model", "kvm-apic / apic device", _KVM, _KVM, _QEMU),
-    Knob("lapic.version", "kvm_apic_set_version; apic_mem_read APIC_VERSION",
-         0x00050014, 0x01050014, 0x00050014),
+    Knob("lapic.version", "kvm_apic_set_version; apic_mem_read APIC_VERSION", 0x00050014),
     Knob("lapic.directed_eoi", "kvm_apic_set_version: x2APIC CPUID and no in-kernel IOAPIC",
          False, True, False),
-    Knob("lapic.spiv_mask", "kvm_lapic_reg_write APIC_SPIV; apic_mem_write", 0x3FF, 0x13FF, 0x1FF),
+    Knob("lapic.spiv_mask", "kvm_lapic_reg_write APIC_SPIV; apic_mem_write", 0x3FF, 0x3FF, 0x1FF),
     Knob("lapic.lvt_masks", "apic_lvt_mask[]; raw store", True, True, False),
     Knob("lapic.sw_disable_masks_lvt", "kvm_lapic_reg_write APIC_SPIV", True, True, False),
     Knob("lapic.accept_when_sw_disabled", "__apic_accept_irq; apic_set_irq", False, False, True),
@@ -466,8 +465,8 @@ def knob(name: str) -> Knob:
 def profile(mode: Mode, *, qemu: Qemu | None = None, linux: Linux = "6.12") -> Profile:
     """The profile of a mode and the versions that take part in it.
 
-    ``qemu`` defaults to 10.0, for ``off`` to 7.2: later versions do not have it.  :class:`ProfileError` for an unknown
-    name or for QEMU 10.0 with ``off`` (``target/i386/cpu-apic.c:apic_get_class`` refuses it).
+    ``qemu`` defaults to 10.0, for ``off`` to 7.2: later versions do not have it.
+    :class:`ProfileError` for an unknown name or for QEMU 10.0 with ``off`` (``target/i386/cpu-apic.c:apic_get_class`` refuses it).
     """
     if qemu is None:
         qemu = "7.2" if mode == "off" else "10.0"

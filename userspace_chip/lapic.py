@@ -1,0 +1,987 @@
+"""The local APIC, xAPIC and x2APIC, as KVM's and as QEMU's.
+
+Spec: Intel SDM volume 3A, chapter "Advanced Programmable Interrupt Controller (APIC)" (edition
+081, 2023), sections "Local APIC", "Issuing Interprocessor Interrupts", "Handling Interrupts" and
+"Extended XAPIC (x2APIC)".  Behaviour: Linux ``arch/x86/kvm/lapic.c`` (6.1.176, 6.12.94) and QEMU
+``hw/intc/apic.c``, ``apic_common.c`` (7.2.22, 10.0.13); the profile says which.
+
+Not modelled: focus processor checking, the arbitration ID protocol (RRR, APR read 0 in both
+originals), error detection beyond QEMU's one ESR bit, Hyper-V SynIC and its auto-EOI, Xen's
+up-call vector, the KVMVAPIC option ROM (TPR patching), nested virtualisation.
+
+One class for both originals.  ``profile.lapic`` says how they differ; where the difference is the
+shape of the algorithm (timer, register access rules) and not a value, ``_kvm`` chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from userspace_chip.bits import RES0, RO, WO, Field, Register
+from userspace_chip.errors import AccessError, StateError, VectorRangeError
+from userspace_chip.lapic_timer import LVT_TIMER, MASKED, KvmTimer, QemuTimer, TimerState
+from userspace_chip.messages import (
+    DELIVERY_MODE_NAMES,
+    DELIVERY_MODES,
+    DEST_MODE_NAMES,
+    DEST_MODES,
+    LEVEL_NAMES,
+    SHORTHAND_NAMES,
+    SHORTHANDS,
+    TRIGGER_NAMES,
+    TRIGGERS,
+    DeliveryMode,
+    DestMode,
+    LapicMessage,
+    Shorthand,
+    Trigger,
+)
+from userspace_chip.ports import DestMap, Emit, LapicPort
+from userspace_chip.profile import ApicBaseRules, Model, Profile
+from userspace_chip.snapshot import copy_state
+
+# --- register offsets (SDM, table "Local APIC Register Address Map")
+ID: Final = 0x20
+VERSION: Final = 0x30
+TPR: Final = 0x80
+APR: Final = 0x90
+PPR: Final = 0xA0
+EOI: Final = 0xB0
+RRR: Final = 0xC0
+LDR: Final = 0xD0
+DFR: Final = 0xE0
+SPIV: Final = 0xF0
+ISR: Final = 0x100
+TMR: Final = 0x180
+IRR: Final = 0x200
+ESR: Final = 0x280
+LVT_CMCI_REG: Final = 0x2F0
+ICR: Final = 0x300
+ICR2: Final = 0x310
+LVTT: Final = 0x320
+LVT0: Final = 0x350
+TMICT: Final = 0x380
+TMCCT: Final = 0x390
+TDCR: Final = 0x3E0
+SELF_IPI: Final = 0x3F0
+
+LVT_THERMAL: Final = 1
+LVT_PERF: Final = 2
+LVT_LINT0: Final = 3
+LVT_LINT1: Final = 4
+LVT_ERROR: Final = 5
+LVT_CMCI: Final = 6
+"""Places in ``LapicState.lvt``; the timer is 0.  Offsets run from LVTT in this order."""
+
+_VECTOR: Final = Field("vector", 7, 0)
+_MODE: Final = Field("delivery_mode", 10, 8, enum=DeliveryMode)
+_STATUS: Final = Field("delivery_status", 12, 12)  # plain storage in both originals
+_MASK: Final = Field("mask", 16, 16)
+
+LVT_REGISTERS: Final[tuple[Register, ...]] = (
+    Register("LVTT", 32, _VECTOR, _STATUS, _MASK, Field("timer_mode", 18, 17), reset=MASKED),
+    Register("LVTTHMR", 32, _VECTOR, _MODE, _STATUS, _MASK, reset=MASKED),
+    Register("LVTPC", 32, _VECTOR, _MODE, _STATUS, _MASK, reset=MASKED),
+    *(
+        Register(
+            name,
+            32,
+            _VECTOR,
+            _MODE,
+            _STATUS,
+            Field("polarity", 13, 13),
+            Field("remote_irr", 14, 14),  # plain storage, too
+            Field("trigger", 15, 15, enum=Trigger),
+            _MASK,
+            reset=MASKED,
+        )
+        for name in ("LVT0", "LVT1")
+    ),
+    Register("LVTERR", 32, _VECTOR, _STATUS, _MASK, reset=MASKED),
+    Register("LVTCMCI", 32, _VECTOR, _MODE, _STATUS, _MASK, reset=MASKED),
+)
+"""KVM ``apic_lvt_mask[]``.  QEMU stores all 32 bits of each."""
+
+SPIV_REGISTER: Final = Register(
+    "SPIV",
+    32,
+    Field("vector", 7, 0),
+    Field("enable", 8, 8),
+    Field("focus_disabled", 9, 9),
+    Field("suppress_eoi_broadcast", 12, 12),
+    reset=0xFF,
+)
+ICR_REGISTER: Final = Register(
+    "ICR",
+    32,
+    _VECTOR,
+    _MODE,
+    Field("dest_mode", 11, 11, enum=DestMode),
+    Field("delivery_status", 12, 12, RO),
+    Field("reserved13", 13, 13, RES0),
+    Field("level", 14, 14),
+    Field("trigger", 15, 15, enum=Trigger),
+    Field("shorthand", 19, 18, enum=Shorthand),
+)
+APIC_BASE_REGISTER: Final = Register(
+    "IA32_APIC_BASE",
+    64,
+    Field("bsp", 8, 8),
+    Field("extd", 10, 10),
+    Field("enable", 11, 11),
+    Field("base", 51, 12),
+)
+SELF_IPI_REGISTER: Final = Register("SELF_IPI", 32, Field("vector", 7, 0, WO))
+
+DEFAULT_BASE: Final = 0xFEE00000
+BSP: Final = APIC_BASE_REGISTER.bsp.mask
+EXTD: Final = APIC_BASE_REGISTER.extd.mask
+ENABLE: Final = APIC_BASE_REGISTER.enable.mask
+BASE: Final = 0xFFFFF000
+"""MSR_IA32_APICBASE_BASE: both originals keep the register page below 4 GiB."""
+
+_SW_ENABLE: Final = SPIV_REGISTER.enable.mask
+_DIRECTED_EOI: Final = SPIV_REGISTER.suppress_eoi_broadcast.mask
+_ICR_BUSY: Final = 1 << 12
+_X2APIC_ICR_RESERVED: Final = 0xFFF32000 & ~_ICR_BUSY
+_ALL: Final = (1 << 256) - 1
+_ESR_ILLEGAL_REGISTER: Final = 0x80
+
+NAMES: Final[dict[int, str]] = {
+    ID: "APIC_ID",
+    VERSION: "APIC_LVR",
+    TPR: "APIC_TASKPRI",
+    APR: "APIC_ARBPRI",
+    PPR: "APIC_PROCPRI",
+    EOI: "APIC_EOI",
+    RRR: "APIC_RRR",
+    LDR: "APIC_LDR",
+    DFR: "APIC_DFR",
+    SPIV: "APIC_SPIV",
+    ISR: "APIC_ISR",
+    TMR: "APIC_TMR",
+    IRR: "APIC_IRR",
+    ESR: "APIC_ESR",
+    ICR: "APIC_ICR",
+    ICR2: "APIC_ICR2",
+    0x320: "APIC_LVTT",
+    0x330: "APIC_LVTTHMR",
+    0x340: "APIC_LVTPC",
+    0x350: "APIC_LVT0",
+    0x360: "APIC_LVT1",
+    0x370: "APIC_LVTERR",
+    TMICT: "APIC_TMICT",
+    TMCCT: "APIC_TMCCT",
+    TDCR: "APIC_TDCR",
+    SELF_IPI: "APIC_SELF_IPI",
+    0x400: "APIC_EFEAT",
+    0x410: "APIC_ECTRL",
+}
+"""The names of ``kvm_trace_symbol_apic``; other offsets are printed as numbers."""
+
+_BITMAPS: Final = frozenset(range(ISR, ESR, 0x10))
+_LVTS: Final[dict[int, int]] = {LVTT + 0x10 * i: i for i in range(6)} | {LVT_CMCI_REG: LVT_CMCI}
+_KVM_READABLE: Final = (
+    frozenset({ID, VERSION, TPR, PPR, LDR, SPIV, ESR, ICR, TMICT, TMCCT, TDCR})
+    | _BITMAPS
+    | frozenset(_LVTS)
+)
+_QEMU_READABLE: Final = (
+    frozenset({ID, VERSION, TPR, APR, PPR, EOI, LDR, DFR, SPIV, ESR, ICR, ICR2})
+    | frozenset({TMICT, TMCCT, TDCR})
+    | _BITMAPS
+    | frozenset(_LVTS)
+) - {LVT_CMCI_REG}
+
+
+@dataclass(slots=True)
+class LapicState:
+    """Everything that one local APIC remembers.  Bit maps are ints, bit n is vector n."""
+
+    apic_base: int = DEFAULT_BASE | ENABLE
+    id_reg: int = 0
+    """Register 0x20 as stored: xAPIC id << 24; in KVM's x2APIC mode the 32-bit id."""
+    tpr: int = 0
+    ppr: int = 0
+    """KVM: the register as last computed; QEMU computes it on read."""
+    ldr: int = 0
+    dfr: int = 0xFFFFFFFF
+    spiv: int = 0xFF
+    esr: int = 0
+    icr: int = 0
+    icr2: int = 0
+    isr: int = 0
+    tmr: int = 0
+    irr: int = 0
+    lvt: list[int] = field(default_factory=lambda: [MASKED] * 7)
+    tmict: int = 0
+    tdcr: int = 0
+    arbitration: int = 0
+    """KVM: messages accepted with lowest priority; QEMU: the arbitration id."""
+    sipi_vector: int = 0
+    irr_pending: bool = False
+    """KVM's hint that IRR is not empty: True too often after a state was loaded (PV EOI)."""
+    isr_cache: int | None = None
+    """KVM's ``highest_isr_cache``: the vector last acknowledged, None after an EOI (PV EOI)."""
+    timer: TimerState = field(default_factory=TimerState)
+
+
+class Lapic:
+    """The local APIC of one CPU.
+
+    ``vcpu_id`` is KVM's vcpu id and QEMU's initial APIC id: the x2APIC id.  ``tsc_khz`` and
+    ``physical_bits`` are the CPU's.  Methods that end in a register access return what a guest
+    sees; an access that a guest cannot make raises :class:`AccessError`.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        port: LapicPort,
+        vcpu_id: int = 0,
+        *,
+        emit: Emit | None = None,
+        tsc_khz: int = 1_000_000,
+        physical_bits: int = 40,
+    ) -> None:
+        self.profile = profile
+        self.port = port
+        self.vcpu_id = vcpu_id
+        self.emit = emit
+        knobs = profile.lapic
+        self._kvm = knobs.model is Model.KVM
+        directed = knobs.directed_eoi and knobs.x2apic
+        self.version = knobs.version + (knobs.cmci << 16) | directed << 24
+        self._spiv_mask = knobs.spiv_mask | (_DIRECTED_EOI if directed else 0)
+        self._base_reserved = ~((1 << physical_bits) - 1) | 0x2FF
+        if not knobs.x2apic:
+            self._base_reserved |= EXTD
+        self._lvt_count = 7 if knobs.cmci else 6
+        self._readable_x2apic = _KVM_READABLE if knobs.cmci else _KVM_READABLE - {LVT_CMCI_REG}
+        self._readable = self._readable_x2apic | {APR, DFR, ICR2}
+        lvt_masks = [register.write_mask for register in LVT_REGISTERS]
+        if not knobs.tsc_deadline:
+            lvt_masks[LVT_TIMER] &= ~0x40000
+        self._lvt_masks = lvt_masks if knobs.lvt_masks else [0xFFFFFFFF] * 7
+        self.timer: KvmTimer | QemuTimer = (
+            KvmTimer(self, tsc_khz=tsc_khz) if self._kvm else QemuTimer(self)
+        )
+        self._write = self._kvm_write if self._kvm else self._qemu_write
+        self.state = LapicState()
+        self.reset()
+
+    # ------------------------------------------------------------------ state
+
+    def save(self) -> LapicState:
+        """An independent copy of the state."""
+        return copy_state(self.state)
+
+    def load(self, state: LapicState) -> None:
+        """Take ``state`` over (a copy of it); :class:`StateError` where it cannot be one."""
+        if len(state.lvt) != 7 or not all(0 <= lvt < 1 << 32 for lvt in state.lvt):
+            raise StateError("local APIC", f"lvt = {state.lvt}", "it has 7 registers of 32 bits")
+        for name in ("irr", "isr", "tmr"):
+            if not 0 <= getattr(state, name) <= _ALL:
+                raise StateError("local APIC", f"{name} = {getattr(state, name):#x}")
+        self.state = copy_state(state)
+        self.port.apic_map_changed()
+
+    def reset(self, *, init: bool = False) -> None:
+        """RESET, or with ``init`` the INIT that keeps APIC base and id.
+
+        KVM ``kvm_lapic_reset``, QEMU ``apic_reset_common`` / ``apic_init_reset``.
+        """
+        state = self.state
+        bsp = self.vcpu_id == 0
+        old = self.state
+        self.timer.stop()
+        self.state = state = LapicState()
+        if init:
+            state.apic_base, state.id_reg = old.apic_base, old.id_reg
+            if self._kvm and self.x2apic_mode:
+                state.ldr = old.ldr
+        else:
+            state.apic_base = DEFAULT_BASE | ENABLE | (BSP if bsp else 0)
+            state.id_reg = (self.vcpu_id & 0xFF) << 24
+        if self._kvm:
+            state.irr_pending = True
+            if bsp and self.profile.lapic.lint0_reset_extint:
+                state.lvt[LVT_LINT0] = DeliveryMode.EXTINT << 8
+        self.port.apic_map_changed()
+
+    # ------------------------------------------------------------------ what the bus asks
+
+    @property
+    def hw_enabled(self) -> bool:
+        """IA32_APIC_BASE bit 11."""
+        return bool(self.state.apic_base & ENABLE)
+
+    @property
+    def sw_enabled(self) -> bool:
+        """SPIV bit 8."""
+        return bool(self.state.spiv & _SW_ENABLE)
+
+    @property
+    def enabled(self) -> bool:
+        """Both."""
+        return bool(self.state.spiv & _SW_ENABLE and self.state.apic_base & ENABLE)
+
+    @property
+    def x2apic_mode(self) -> bool:
+        """IA32_APIC_BASE bits 11 and 10 (QEMU looks at bit 10 alone)."""
+        base = self.state.apic_base
+        return bool(base & EXTD and (base & ENABLE or not self._kvm))
+
+    @property
+    def base_address(self) -> int:
+        """Where the register page is."""
+        return self.state.apic_base & BASE
+
+    @property
+    def xapic_id(self) -> int:
+        """The 8-bit id of xAPIC mode."""
+        return self.state.id_reg >> 24
+
+    @property
+    def suppresses_eoi_broadcast(self) -> bool:
+        """SPIV bit 12."""
+        return bool(self.state.spiv & _DIRECTED_EOI)
+
+    def pending_eoi(self, vector: int) -> bool:
+        """Whether ``vector`` waits or is in service (``kvm_apic_pending_eoi``)."""
+        return bool((self.state.irr | self.state.isr) >> vector & 1)
+
+    def accepts_pic_intr(self) -> bool:
+        """Whether the PIC's INTR reaches this CPU through LINT0 (or past a disabled APIC).
+
+        KVM wants mode ExtINT; QEMU does not look at the mode.
+        """
+        state = self.state
+        if not state.apic_base & ENABLE:
+            return True
+        lvt0 = state.lvt[LVT_LINT0]
+        if self._kvm:
+            return lvt0 & 0x10700 == 0x700
+        return not lvt0 & MASKED
+
+    # ------------------------------------------------------------------ messages in
+
+    def accept(self, message: LapicMessage, dest_map: DestMap | None = None) -> int:
+        """KVM ``__apic_accept_irq``: 1 where the message was taken, 0 where it was dropped."""
+        vector, mode, _, _, trigger, level, _, _ = message
+        if self.emit is not None:
+            self.emit(
+                "kvm_apic_accept_irq",
+                self.vcpu_id,
+                vector,
+                DELIVERY_MODE_NAMES[mode],
+                TRIGGER_NAMES[trigger],
+            )
+        if mode <= 1:
+            state = self.state
+            if mode == 1:
+                state.arbitration += 1
+            if (trigger and not level) or not (state.spiv & 0x100 and state.apic_base & 0x800):
+                return 0
+            if dest_map is not None:
+                dest_map[self.vcpu_id] = vector
+            bit = 1 << vector
+            if trigger:
+                state.tmr |= bit
+            elif state.tmr & bit:
+                state.tmr ^= bit
+            state.irr |= bit
+            state.irr_pending = True
+            if self.profile.lapic.apicv and self.emit is not None:
+                self.emit(
+                    "kvm_apicv_accept_irq",
+                    self.vcpu_id,
+                    vector,
+                    DELIVERY_MODE_NAMES[mode],
+                    TRIGGER_NAMES[trigger],
+                )
+            self.port.request()
+            return 1
+        return self._accept_special(mode, vector, trigger, level)
+
+    def _accept_special(self, mode: int, vector: int, trigger: int, level: bool) -> int:
+        port = self.port
+        if mode == DeliveryMode.NMI:
+            port.nmi()
+        elif mode == DeliveryMode.SMI:
+            return int(port.smi())
+        elif mode == DeliveryMode.INIT:
+            if trigger and not level:
+                return 0
+            port.init()
+        elif mode == DeliveryMode.SIPI:
+            self.state.sipi_vector = vector
+            port.sipi(vector)
+        elif mode == DeliveryMode.RESERVED3:
+            port.unhalt()
+        else:  # ExtINT is polled by accepts_pic_intr(); as a message it does nothing
+            return 0
+        return 1
+
+    def set_irq(self, vector: int, trigger: int) -> None:
+        """QEMU ``apic_set_irq``: no enable check; IRR and TMR are set whatever the state."""
+        state = self.state
+        bit = 1 << vector
+        state.irr |= bit
+        if trigger:
+            state.tmr |= bit
+        else:
+            state.tmr &= ~bit
+        self.port.request()
+
+    def local_deliver(self, lvt: int) -> int:
+        """An interrupt of the LVT entry ``lvt`` (place in ``LapicState.lvt``): 1 if it was taken.
+
+        KVM ``kvm_apic_local_deliver``, QEMU ``apic_local_deliver``.
+        """
+        value = self.state.lvt[lvt]
+        mode = DELIVERY_MODES[value >> 8 & 7]
+        if not self._kvm:
+            return self._qemu_local_deliver(lvt, value, mode)
+        if not self.hw_enabled or value & MASKED:
+            return 0
+        result = self.accept(LapicMessage(value & 0xFF, mode, trigger=TRIGGERS[value >> 15 & 1]))
+        if result and lvt == LVT_PERF:
+            self.state.lvt[lvt] |= MASKED
+        return result
+
+    def _qemu_local_deliver(self, lvt: int, value: int, mode: DeliveryMode) -> int:
+        if self.emit is not None:
+            self.emit("apic_local_deliver", lvt, int(mode))
+        if value & MASKED:
+            return 0
+        if mode is DeliveryMode.FIXED:
+            lint = lvt in (LVT_LINT0, LVT_LINT1)
+            self.set_irq(value & 0xFF, value >> 15 & 1 if lint else 0)
+        elif mode is DeliveryMode.NMI:
+            self.port.nmi()
+        elif mode is DeliveryMode.SMI:
+            self.port.smi()
+        elif mode is DeliveryMode.EXTINT:
+            self.port.extint()
+        else:
+            return 0
+        return 1
+
+    def pic_intr(self, level: bool) -> None:
+        """QEMU ``apic_deliver_pic_intr``: the PIC's INTR wire changed at LINT0."""
+        if level:
+            self.local_deliver(LVT_LINT0)
+            return
+        lvt0 = self.state.lvt[LVT_LINT0]
+        mode = lvt0 >> 8 & 7
+        if mode == DeliveryMode.FIXED:
+            if not lvt0 >> 15 & 1:
+                return
+            self.state.irr &= ~(1 << (lvt0 & 0xFF))
+        elif mode != DeliveryMode.EXTINT:
+            return
+        self.port.request()
+
+    # ------------------------------------------------------------------ the CPU's side
+
+    def update_ppr(self) -> bool:
+        """Recompute PPR; True where it fell (``__apic_update_ppr``)."""
+        state = self.state
+        old = state.ppr
+        isr = (state.isr.bit_length() - 1) & 0xF0 if state.isr else 0
+        new = state.tpr if state.tpr & 0xF0 >= isr else isr
+        state.ppr = new
+        return new < old
+
+    def pending(self) -> int | None:
+        """The vector that the CPU would take now, or None.
+
+        KVM ``kvm_apic_has_interrupt`` (which does not look at software enable), QEMU
+        ``apic_irq_pending``; a QEMU interrupt that PPR blocks is :meth:`blocked`.
+        """
+        state = self.state
+        irr = state.irr
+        if self._kvm:
+            if not state.apic_base & 0x800:
+                return None
+            self.update_ppr()
+            if not irr:
+                return None
+            vector = irr.bit_length() - 1
+            return vector if vector & 0xF0 > state.ppr else None
+        if not state.spiv & 0x100 or not irr:
+            return None
+        vector = irr.bit_length() - 1
+        self.update_ppr()
+        if not vector or (state.ppr and vector & 0xF0 <= state.ppr & 0xF0):
+            return None
+        return vector
+
+    def blocked(self) -> bool:
+        """QEMU: an interrupt waits behind PPR, so that an INTR gives the spurious vector."""
+        state = self.state
+        if not state.spiv & 0x100 or not state.irr or self.pending() is not None:
+            return False
+        return bool(state.ppr)
+
+    def ack(self, vector: int) -> None:
+        """The CPU took ``vector``: IRR to ISR (``kvm_apic_ack_interrupt``)."""
+        state = self.state
+        bit = 1 << vector
+        state.irr &= ~bit
+        state.irr_pending = state.irr != 0
+        if not state.isr & bit:
+            state.isr |= bit
+            state.isr_cache = vector
+        self.update_ppr()
+        if not self._kvm:
+            self.port.request()
+
+    def eoi(self) -> int | None:
+        """End of interrupt: the vector that left service, or None where there was none."""
+        state = self.state
+        if not state.isr:
+            if self._kvm and self.emit is not None:
+                self.emit("kvm_eoi", self.vcpu_id, -1)
+            return None
+        vector = state.isr.bit_length() - 1
+        bit = 1 << vector
+        if self._kvm:
+            if self.emit is not None:
+                self.emit("kvm_eoi", self.vcpu_id, vector)
+            state.isr ^= bit
+            state.isr_cache = None
+            self.update_ppr()
+            self.port.eoi(vector, bool(state.tmr & bit))
+            self.port.request()
+        else:
+            state.isr ^= bit
+            if state.tmr & bit:
+                self.port.eoi(vector, True)
+            self.port.request()
+        return vector
+
+    def set_tpr(self, value: int) -> None:
+        """TPR, all 8 bits."""
+        self.state.tpr = value
+        if self._kvm:
+            if self.update_ppr() and self.pending() is not None:
+                self.port.request()
+        else:
+            self.port.request()
+
+    def set_cr8(self, value: int) -> None:
+        """MOV to CR8: TPR bits 7:4."""
+        self.set_tpr((value & 0xF) << 4)
+
+    def cr8(self) -> int:
+        """MOV from CR8."""
+        return self.state.tpr >> 4
+
+    def expire(self, now_ns: int) -> None:
+        """The armed timer is due."""
+        self.timer.expire(now_ns)
+        self.port.request()
+
+    # ------------------------------------------------------------------ MMIO and MSRs
+
+    def read_mmio(self, offset: int, size: int, now_ns: int) -> int:
+        """A read of ``size`` bytes at ``offset`` from the APIC base."""
+        self._check(offset, size)
+        if self._kvm:
+            if not self.hw_enabled or self.x2apic_mode:
+                return (1 << 8 * size) - 1
+            value = self._kvm_read(offset, size, now_ns)
+            return 0 if value is None else value
+        if size < 4:
+            return 0
+        value = self._qemu_read(offset & 0xFF0, now_ns)
+        return value if size == 4 else value | self._qemu_read(offset & 0xFF0, now_ns) << 32
+
+    def write_mmio(self, offset: int, size: int, value: int, now_ns: int) -> None:
+        """A write of ``size`` bytes at ``offset``; what the original drops is dropped."""
+        self._check(offset, size)
+        if self._kvm:
+            if size == 4 and not offset & 0xF and self.hw_enabled and not self.x2apic_mode:
+                self._kvm_write(offset, value & 0xFFFFFFFF, now_ns)
+            else:
+                self._ignored(f"{size}-byte write at {offset:#x}")
+        elif size < 4:
+            self._ignored(f"{size}-byte write at {offset:#x}")
+        else:
+            for shift in range(0, 8 * size, 32):
+                self._qemu_write(offset & 0xFF0, value >> shift & 0xFFFFFFFF, now_ns)
+
+    def read_msr(self, register: int, now_ns: int) -> int | None:
+        """RDMSR of 0x800 + ``register`` >> 4; None is #GP.  ``register`` is an xAPIC offset."""
+        if not self.x2apic_mode:
+            return None
+        if self._kvm:
+            if register == ICR:
+                return self.state.icr | self.state.icr2 << 32
+            return self._kvm_read(register, 4, now_ns)
+        readable = register in _QEMU_READABLE and register != DFR
+        value = self._qemu_read(register, now_ns)
+        return value if readable else None
+
+    def write_msr(self, register: int, value: int, now_ns: int) -> bool:
+        """WRMSR of 0x800 + ``register`` >> 4; False is #GP."""
+        if not self.x2apic_mode:
+            return False
+        if self._kvm:
+            if register == ICR:
+                return self._kvm_write_x2apic_icr(value)
+            if value >> 32:
+                return False
+        return self._write(register, value, now_ns)
+
+    def tsc_deadline(self) -> int:
+        """RDMSR of IA32_TSC_DEADLINE."""
+        state = self.state
+        active = self.hw_enabled and state.timer.mode == 0x40000
+        return state.timer.tsc_deadline if active else 0
+
+    def set_tsc_deadline(self, value: int, now_ns: int) -> None:
+        """WRMSR of IA32_TSC_DEADLINE."""
+        if self.hw_enabled:
+            self.timer.tsc_deadline_written(value, now_ns)
+
+    def set_apic_base(self, value: int, *, host: bool = False) -> bool:
+        """WRMSR of IA32_APIC_BASE; False is #GP.
+
+        ``host``: KVM_SET_MSRS and KVM_SET_SREGS may leave x2APIC mode, a guest may not.
+        """
+        rules = self.profile.lapic.apic_base_rules
+        if rules is ApicBaseRules.KVM:
+            return self._kvm_set_apic_base(value, host)
+        if self.emit is not None:
+            self.emit("cpu_set_apic_base", value)
+        if rules is ApicBaseRules.UNCHECKED:
+            if value & EXTD:
+                self.state.id_reg = (self.vcpu_id & 0xFF) << 24
+            self._qemu_store_base(value)
+            return True
+        if value & ~(BASE | BSP | EXTD | ENABLE):
+            return False
+        self.state.id_reg = (self.vcpu_id & 0xFF) << 24
+        if not self._legal_transition(value):
+            return False
+        self._qemu_store_base(value)
+        if value & ENABLE:
+            self.state.apic_base |= ENABLE
+        if value & EXTD:
+            self.state.apic_base |= EXTD
+            self.state.ldr = ((1 << (self.vcpu_id & 0xF)) & 0xFF) << 24
+        return True
+
+    def _qemu_store_base(self, value: int) -> None:
+        state = self.state
+        state.apic_base = (value & BASE) | (state.apic_base & (BSP | ENABLE))
+        if not value & ENABLE:
+            state.apic_base &= ~ENABLE
+            state.spiv &= ~_SW_ENABLE
+
+    def _legal_transition(self, value: int) -> bool:
+        old = self.state.apic_base
+        x2apic, enable = value & EXTD, value & ENABLE
+        if x2apic and (not enable or not self.profile.lapic.x2apic):
+            return False
+        if x2apic and not old & ENABLE:
+            return False
+        return not (old & EXTD and old & ENABLE and enable and not x2apic)
+
+    def _kvm_set_apic_base(self, value: int, host: bool) -> bool:
+        state = self.state
+        old = state.apic_base
+        if self.profile.lapic.apic_base_same_value_returns and value == old:
+            return True
+        if value & self._base_reserved or (value & EXTD and not value & ENABLE):
+            return False
+        if not host and not self._legal_transition(value):
+            return False
+        state.apic_base = value
+        changed = old ^ value
+        if changed & ENABLE and value & ENABLE:
+            state.id_reg = (self.vcpu_id & 0xFF) << 24
+        if changed & EXTD:
+            if value & EXTD:
+                state.id_reg = self.vcpu_id
+                state.ldr = self.x2apic_ldr
+            elif value & ENABLE and not self.profile.lapic.keeps_id_when_leaving_x2apic:
+                state.id_reg = (self.vcpu_id & 0xFF) << 24
+        self.port.apic_map_changed()
+        return True
+
+    @property
+    def x2apic_ldr(self) -> int:
+        """The read-only logical id of x2APIC mode (SDM, "Logical Destination Mode in x2APIC")."""
+        return self.vcpu_id >> 4 << 16 | 1 << (self.vcpu_id & 0xF)
+
+    # ------------------------------------------------------------------ register file
+
+    def value(self, register: int, now_ns: int) -> int:
+        """A register's value by its offset, 0 where there is none; without side effects."""
+        reader = _READERS.get(register)
+        if reader is not None:
+            return reader(self.state)
+        if register in _BITMAPS:
+            word = register >> 4 & 7
+            bitmap = (self.state.isr, self.state.tmr, self.state.irr)[(register - ISR) >> 7]
+            return bitmap >> 32 * word & 0xFFFFFFFF
+        if register in _LVTS:
+            return self.state.lvt[_LVTS[register]]
+        if register == TMCCT:
+            return self.timer.current_count(now_ns)
+        if register == VERSION:
+            return self.version
+        return 0
+
+    def _kvm_read(self, offset: int, size: int, now_ns: int) -> int | None:
+        shift = offset & 0xF
+        register = offset & ~0xF
+        readable = self._readable_x2apic if self.x2apic_mode else self._readable
+        if shift + size > 4 or register not in readable:
+            return None
+        if register == PPR and self.update_ppr() and self.pending() is not None:
+            self.port.request()
+        value = self.value(register, now_ns)
+        if self.emit is not None:
+            self.emit("kvm_apic", "read", NAMES.get(offset) or hex(offset), value)
+        return value >> 8 * shift & ((1 << 8 * size) - 1)
+
+    def _qemu_read(self, register: int, now_ns: int) -> int:
+        state = self.state
+        if register not in _QEMU_READABLE:
+            state.esr |= _ESR_ILLEGAL_REGISTER
+            value = 0
+        elif register == PPR:
+            self.update_ppr()
+            value = state.ppr
+        elif self.x2apic_mode and register in (ID, LDR, DFR):
+            value = {ID: self.vcpu_id, LDR: self.x2apic_ldr, DFR: 0}[register]
+        else:
+            value = self.value(register, now_ns)
+        self._trace_qemu("read", register, value)
+        return value
+
+    def _trace_qemu(self, access: str, register: int, value: int) -> None:
+        if self.emit is None:
+            return
+        if self.profile.lapic.register_trace == "apic_mem":
+            self.emit("apic_mem_readl" if access == "read" else "apic_mem_writel", register, value)
+        else:
+            self.emit(f"apic_register_{access}", register >> 4, value)
+
+    def _kvm_write(self, register: int, value: int, now_ns: int) -> bool:
+        """``kvm_lapic_reg_write``: False is an error (#GP for an MSR, nothing for MMIO)."""
+        if self.emit is not None:
+            self.emit("kvm_apic", "write", NAMES.get(register) or hex(register), value)
+        if register == EOI:
+            self.eoi()
+            return True
+        if register == ICR:
+            self._send_icr(value & ~_ICR_BUSY)
+            return True
+        if register == ICR2 and not self.x2apic_mode:
+            self.state.icr2 = value & 0xFF000000
+            return True
+        return self._kvm_write_rare(register, value, now_ns)
+
+    def _kvm_write_rare(self, register: int, value: int, now_ns: int) -> bool:
+        state = self.state
+        x2apic = self.x2apic_mode
+        if register == TPR:
+            self.set_tpr(value & 0xFF)
+        elif register == TMICT:
+            self.timer.tmict_written(value, now_ns)
+        elif register in _LVTS:
+            return self._kvm_write_lvt(_LVTS[register], value, now_ns)
+        elif register == SPIV:
+            self._kvm_write_spiv(value, now_ns)
+        elif register == TDCR:
+            self.timer.tdcr_written(value, now_ns)
+        elif register == ESR:
+            return not (x2apic and value)
+        elif register == SELF_IPI:
+            if not x2apic or value > 0xFF:
+                return False
+            self._send(Shorthand.SELF << 18 | value, 0)
+        elif x2apic or register not in (ID, LDR, DFR):
+            return False
+        else:
+            if register == ID:
+                state.id_reg = value & 0xFF000000
+            elif register == LDR:
+                state.ldr = value & 0xFF000000
+            else:
+                state.dfr = value | 0x0FFFFFFF
+            self.port.apic_map_changed()
+        return True
+
+    def _kvm_write_spiv(self, value: int, now_ns: int) -> None:
+        state = self.state
+        old = state.spiv
+        state.spiv = value & self._spiv_mask
+        if not value & _SW_ENABLE:
+            for lvt in range(self._lvt_count):
+                state.lvt[lvt] |= MASKED
+            self.timer.lvtt_written(now_ns)
+            state.timer.pending = False
+        if (old ^ value) & _SW_ENABLE:
+            self.port.apic_map_changed()
+
+    def _kvm_write_lvt(self, lvt: int, value: int, now_ns: int) -> bool:
+        if lvt >= self._lvt_count:
+            return False
+        if not self.sw_enabled:
+            value |= MASKED
+        self.state.lvt[lvt] = value & self._lvt_masks[lvt]
+        if lvt == LVT_TIMER:
+            self.timer.lvtt_written(now_ns)
+        return True
+
+    def _kvm_write_x2apic_icr(self, value: int) -> bool:
+        if value & _X2APIC_ICR_RESERVED:
+            return False
+        value &= ~_ICR_BUSY
+        self._send_icr(value & 0xFFFFFFFF, value >> 32)
+        if self.emit is not None:
+            self.emit("kvm_apic", "write", "APIC_ICR", value)
+        return True
+
+    def _qemu_write(self, register: int, value: int, now_ns: int) -> bool:
+        """``apic_mem_writel`` / ``apic_register_write``."""
+        self._trace_qemu("write", register, value)
+        state = self.state
+        x2apic = self.x2apic_mode
+        if register == EOI:
+            self.eoi()
+        elif register == ICR:
+            if x2apic:
+                state.icr2 = value >> 32
+            self._send_icr(value & 0xFFFFFFFF)
+        elif register == TPR:
+            self.set_tpr(value & 0xFF)
+        elif register in (ID, LDR, DFR, ICR2):
+            if x2apic:
+                return False
+            self._qemu_write_id(register, value)
+        elif register == SPIV:
+            state.spiv = value & self._spiv_mask
+            self.port.request()
+        elif register in _LVTS and register != LVT_CMCI_REG:
+            self._qemu_write_lvt(_LVTS[register], value & 0xFFFFFFFF, now_ns)
+        elif register == TMICT:
+            self.timer.tmict_written(value & 0xFFFFFFFF, now_ns)
+        elif register == TDCR:
+            self.timer.tdcr_written(value, now_ns)
+        elif register == SELF_IPI and self.profile.lapic.x2apic:
+            if not x2apic:
+                return False
+            self._send(Shorthand.SELF << 18 | value & 0xFF, 0)
+        elif register not in _QEMU_READABLE:
+            state.esr |= _ESR_ILLEGAL_REGISTER
+            return False
+        return True
+
+    def _qemu_write_id(self, register: int, value: int) -> None:
+        state = self.state
+        if register == ID:
+            state.id_reg = value & 0xFF000000
+        elif register == LDR:
+            state.ldr = value & 0xFF000000
+        elif register == DFR:
+            state.dfr = value & 0xF0000000 | 0x0FFFFFFF
+        else:
+            state.icr2 = value
+
+    def _qemu_write_lvt(self, lvt: int, value: int, now_ns: int) -> None:
+        self.state.lvt[lvt] = value
+        if lvt == LVT_TIMER:
+            self.timer.lvtt_written(now_ns)
+        elif lvt == LVT_LINT0 and self.check_pic():
+            self.port.request()
+
+    def check_pic(self) -> bool:
+        """QEMU ``apic_check_pic``: deliver through LINT0 where the PIC's output is high."""
+        if not self.accepts_pic_intr() or not self.port.pic_output():
+            return False
+        self.pic_intr(True)
+        return True
+
+    # ------------------------------------------------------------------ messages out
+
+    def _send_icr(self, low: int, high: int | None = None) -> None:
+        state = self.state
+        if self._kvm:
+            self._send(low, state.icr2 if high is None else high)
+            state.icr = low
+            if high is not None:
+                state.icr2 = high
+        else:
+            state.icr = low
+            self._send(low, state.icr2)
+
+    def _send(self, low: int, high: int) -> None:
+        """``kvm_apic_send_ipi`` / ``apic_deliver``."""
+        dest = high if self.x2apic_mode else high >> 24
+        message = LapicMessage(
+            low & 0xFF,
+            DELIVERY_MODES[low >> 8 & 7],
+            DEST_MODES[low >> 11 & 1],
+            dest,
+            TRIGGERS[low >> 15 & 1],
+            bool(low & 0x4000),
+            SHORTHANDS[low >> 18 & 3],
+        )
+        if self._kvm and self.emit is not None:
+            self.emit(
+                "kvm_apic_ipi",
+                dest,
+                message.vector,
+                DELIVERY_MODE_NAMES[message.delivery_mode],
+                DEST_MODE_NAMES[message.dest_mode],
+                LEVEL_NAMES[message.level],
+                TRIGGER_NAMES[message.trigger],
+                SHORTHAND_NAMES[message.shorthand],
+            )
+        self.port.send_ipi(message)
+
+    # ------------------------------------------------------------------ small print
+
+    def _check(self, offset: int, size: int) -> None:
+        if size not in (1, 2, 4, 8) or not 0 <= offset < 0x1000:
+            raise AccessError(
+                f"local APIC access at {offset:#x}",
+                f"{size} bytes",
+                "offsets are below 0x1000, sizes 1, 2, 4 or 8",
+            )
+
+    def _ignored(self, what: str) -> None:
+        if self.emit is not None:
+            self.emit("ignored", "lapic", what)
+
+
+def check_vector(vector: int) -> int:
+    """``vector`` itself; :class:`VectorRangeError` outside 0..255."""
+    if not 0 <= vector <= 255:
+        raise VectorRangeError(f"vector {vector}", "it is not in 0..255")
+    return vector
+
+
+_READERS: Final[dict[int, Callable[[LapicState], int]]] = {
+    ID: lambda state: state.id_reg,
+    TPR: lambda state: state.tpr,
+    PPR: lambda state: state.ppr,
+    LDR: lambda state: state.ldr,
+    DFR: lambda state: state.dfr,
+    SPIV: lambda state: state.spiv,
+    ESR: lambda state: state.esr,
+    ICR: lambda state: state.icr,
+    ICR2: lambda state: state.icr2,
+    TMICT: lambda state: state.tmict,
+    TDCR: lambda state: state.tdcr,
+}
