@@ -5,7 +5,7 @@
     IrqmatrixError
     └── HarnessError
         ├── UsageError          the command line asks for what cannot be
-        ├── ConfigError         a configuration that does not say what to run, with file and line
+        ├── ConfigError         a configuration that does not say what to run: file and line
         ├── ImageError          a kernel, QEMU, initramfs or guest image that cannot be had or used
         ├── HostError           a host that cannot run cases at all
         │   └── LabLost         the lab died under its cases
@@ -34,7 +34,7 @@ class UsageError(HarnessError):
 
 
 class ConfigError(HarnessError):
-    """A configuration file that cannot be used; knows the file and, where there is one, the line."""
+    """A configuration that cannot be used; knows the file and, where there is one, the line."""
 
     def __init__(
         self,

@@ -1,0 +1,161 @@
+"""What is run: backends, guests and cases.  Pure data; everything else hangs on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeAlias
+
+
+class Host(StrEnum):
+    """Where QEMU runs."""
+
+    LOCAL = "local"
+    LAB = "lab"
+
+
+class Accel(StrEnum):
+    """Who runs the vCPU."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class Irqchip(StrEnum):
+    """Who emulates which interrupt controller (DESIGN: irqchip mode)."""
+
+    ON = "on"
+    SPLIT = "split"
+    OFF = "off"
+    TCG = "tcg"
+    """All in QEMU, the vCPU in TCG: what an irqchip mode is called without KVM."""
+
+
+class Machine(StrEnum):
+    """QEMU's machine types that have the chips under test."""
+
+    Q35 = "q35"
+    PC = "pc"
+    MICROVM = "microvm"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One subject under test: host, accelerator, irqchip mode, QEMU and host kernel.
+
+    ``qemu`` and ``kernel`` are names for the image cache; ``kernel`` is the lab's and ``None`` on
+    the local host, whose kernel is what it is.
+    """
+
+    host: Host
+    accel: Accel
+    irqchip: Irqchip
+    qemu: str = "system"
+    kernel: str | None = None
+
+    @property
+    def name(self) -> str:
+        """``lab-kvm-split``, with QEMU and kernel where they are not the default ones."""
+        parts = [self.host.value, self.accel.value]
+        if self.irqchip is not Irqchip.TCG:
+            parts.append(self.irqchip.value)
+        if self.qemu != "system":
+            parts.append(f"qemu{_slug(self.qemu)}")
+        if self.kernel not in (None, "default"):
+            parts.append(f"linux{_slug(str(self.kernel))}")
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class LinuxGuest:
+    """A distribution kernel and our initramfs, running ``workloads`` one after the other.
+
+    ``kernel`` is a name for the image cache.
+    """
+
+    workloads: tuple[str, ...]
+    kernel: str = "default"
+    parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    expect: Mapping[str, str] = field(default_factory=dict)
+    append: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name in a case's id."""
+        return "linux" if self.kernel == "default" else f"linux{_slug(self.kernel)}"
+
+
+@dataclass(frozen=True)
+class FlatGuest:
+    """A multiboot image that follows the conventions of kvm-unit-tests."""
+
+    path: Path
+    append: str = ""
+    expect: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name in a case's id: the file's, and the arguments where there are any."""
+        args = f"-{_slug(self.append)}" if self.append else ""
+        return f"flat-{_slug(self.path.stem)}{args}"
+
+
+Guest: TypeAlias = LinuxGuest | FlatGuest
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the matrix: guest × backend × machine × CPU × smp."""
+
+    guest: Guest
+    backend: Backend
+    machine: Machine
+    cpu: str
+    smp: int
+    memory_mib: int
+    timeout_s: float
+    devices: tuple[str, ...] = ()
+    """Extra devices, each the argument of a ``-device``."""
+    repeat: int = 0
+    """Which repetition of the same case this is, from 0."""
+
+    @property
+    def subject(self) -> str:
+        """The case without its backend: what has to be equal for two cases to be compared."""
+        parts = [self.guest.name, self.machine.value, _slug(self.cpu), f"smp{self.smp}"]
+        parts += [_slug(device) for device in self.devices]
+        return "/".join(parts)
+
+    @property
+    def id(self) -> str:
+        """Stable and readable; the name of the case in every report."""
+        repeat = f"#{self.repeat + 1}" if self.repeat else ""
+        return f"{self.subject}/{self.backend.name}{repeat}"
+
+    @property
+    def directory_name(self) -> str:
+        """The case's folder below the run directory."""
+        return re.sub(r"[^\w.,+=-]+", "_", self.id)
+
+    @property
+    def axes(self) -> dict[str, str | int | None]:
+        """The axes by name, as they stand in ``result.json``."""
+        return {
+            "host": self.backend.host.value,
+            "accel": self.backend.accel.value,
+            "irqchip": self.backend.irqchip.value,
+            "qemu": self.backend.qemu,
+            "lab_kernel": self.backend.kernel,
+            "machine": self.machine.value,
+            "cpu": self.cpu,
+            "smp": self.smp,
+            "repeat": self.repeat,
+        }
+
+
+def _slug(text: str) -> str:
+    """``text`` with only what is safe in a file name and readable in an id."""
+    return re.sub(r"[^\w.+,=-]+", "-", text).strip("-")

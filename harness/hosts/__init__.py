@@ -1,0 +1,1 @@
+"""Where a QEMU process can be owned: this machine, or a virtual lab host."""

@@ -1,0 +1,152 @@
+"""From a case to the command line of its QEMU: pure functions, one visible list.
+
+What the arguments mean was tried with QEMU 7.2 and 10.0; ``-accel``'s ``kernel-irqchip`` is
+described in qemu-system-x86_64(1), the exit device in QEMU's ``hw/misc/debugexit.c``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.case import Accel, Case, FlatGuest, Irqchip, LinuxGuest, Machine
+from harness.guests.linux import WORKLOADS, Workload
+
+QEMU_TRACE_EVENTS: dict[Irqchip, tuple[str, ...]] = {
+    Irqchip.ON: (),
+    Irqchip.SPLIT: ("ioapic_*", "pic_*", "kvm_irqchip_*"),
+    Irqchip.OFF: ("apic_*", "ioapic_*", "pic_*"),
+    Irqchip.TCG: ("apic_*", "ioapic_*", "pic_*"),
+}
+"""QEMU's own trace events: those of the chips that are QEMU's in the mode."""
+
+LINUX_COMMAND_LINE = ("console=ttyS0", "quiet", "panic=-1")
+
+
+@dataclass(frozen=True)
+class GuestFiles:
+    """A case's files, by their paths on the host where QEMU runs."""
+
+    qemu: tuple[str, ...]
+    """QEMU, behind its own dynamic loader where it needs one."""
+    data_dirs: tuple[str, ...]
+    kernel: str
+    """The Linux kernel, or the flat image."""
+    initrd: str | None = None
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How QEMU is talked to: chardev backends (``stdio``, ``socket,fd=3,server=on`` ...)."""
+
+    console: str
+    monitor: str | None = None
+    trace_log: str | None = None
+    """The file that QEMU's own trace events go to."""
+    paused: bool = False
+    """Wait for the monitor's ``cont`` before the first instruction."""
+
+
+def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, ...]:
+    """The command line of ``case``; the same input gives the same list."""
+    return (
+        *files.qemu,
+        *("-name", "irqmatrix,debug-threads=on"),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *_options("-L", files.data_dirs),
+        *("-machine", _machine(case)),
+        *("-cpu", case.cpu),
+        *("-smp", str(case.smp)),
+        *("-m", f"{case.memory_mib}M"),
+        *_console(channels.console),
+        *_monitor(channels.monitor),
+        *_guest(case, files),
+        *_options("-device", case.devices),
+        *_trace(case, channels.trace_log),
+        *(("-S",) if channels.paused else ()),
+    )
+
+
+def command_text(argv: Sequence[str]) -> str:
+    """``argv`` as a shell command, an option and its value on a line."""
+    lines = [shlex.quote(argv[0])]
+    for argument in argv[1:]:
+        if argument.startswith("-") and not lines[-1].endswith("\\\n"):
+            lines.append(shlex.quote(argument))
+        else:
+            lines[-1] += f" {shlex.quote(argument)}"
+    return " \\\n  ".join(lines) + "\n"
+
+
+def workloads_of(guest: LinuxGuest) -> tuple[Workload, ...]:
+    """The guest's workloads, from the table."""
+    return tuple(WORKLOADS[name] for name in guest.workloads)
+
+
+def _options(option: str, values: Iterable[str]) -> list[str]:
+    return [argument for value in values for argument in (option, value)]
+
+
+def _machine(case: Case) -> str:
+    parts = [case.machine.value, f"accel={case.backend.accel.value}"]
+    if case.backend.accel is Accel.KVM:
+        parts.append(f"kernel-irqchip={case.backend.irqchip.value}")
+    return ",".join(parts)
+
+
+def _console(backend: str) -> tuple[str, ...]:
+    return ("-chardev", _chardev(backend, "console"), "-serial", "chardev:console")
+
+
+def _monitor(backend: str | None) -> tuple[str, ...]:
+    if backend is None:
+        return ()
+    return ("-chardev", _chardev(backend, "monitor"), "-mon", "chardev=monitor,mode=control")
+
+
+def _chardev(backend: str, name: str) -> str:
+    kind, comma, options = backend.partition(",")
+    return f"{kind},id={name}{comma}{options}"
+
+
+def _guest(case: Case, files: GuestFiles) -> list[str]:
+    guest = case.guest
+    if isinstance(guest, FlatGuest):
+        return [*_flat_devices(case), "-kernel", files.kernel, *_append(guest.append)]
+    workloads = workloads_of(guest)
+    extras = dict.fromkeys(word for workload in workloads for word in workload.kernel_args)
+    command_line = " ".join(filter(None, [*LINUX_COMMAND_LINE, *extras, guest.append]))
+    initrd = ("-initrd", files.initrd) if files.initrd is not None else ()
+    # Two workloads may need the same device: it is there once.
+    devices = dict.fromkeys(
+        arguments for workload in workloads for arguments in workload.qemu_args(case.machine.value)
+    )
+    return [
+        *("-kernel", files.kernel, *initrd, "-append", command_line),
+        *(argument for pair in devices for argument in pair),
+    ]
+
+
+def _append(text: str) -> tuple[str, ...]:
+    return ("-append", text) if text else ()
+
+
+def _flat_devices(case: Case) -> list[str]:
+    """The devices that kvm-unit-tests' images expect (its ``x86/run``)."""
+    pci = ["-device", "pci-testdev"] if case.machine is not Machine.MICROVM else []
+    in_kernel_pit = case.backend.accel is Accel.KVM and case.backend.irqchip is Irqchip.ON
+    return [
+        *("-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
+        *("-device", "pc-testdev"),
+        *pci,
+        *(("-global", "kvm-pit.lost_tick_policy=discard") if in_kernel_pit else ()),
+    ]
+
+
+def _trace(case: Case, log: str | None) -> list[str]:
+    events = QEMU_TRACE_EVENTS[case.backend.irqchip]
+    if log is None or not events:
+        return []
+    return [*_options("-trace", events), "-D", log, "-msg", "timestamp=on"]
