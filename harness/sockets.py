@@ -1,7 +1,8 @@
-"""Listening UNIX sockets that QEMU inherits, so that nobody ever waits for a socket to appear.
+"""UNIX sockets that QEMU inherits, so that nobody ever waits for a socket to appear.
 
-The harness listens, QEMU gets the descriptor (``-chardev socket,fd=N,server=on``, as libvirt does
-it), and a connection is accepted by QEMU whenever it is ready.
+Where one connection is enough, QEMU gets one end of a pair (``-chardev socket,fd=N``).  Where
+clients come and go, the harness listens and QEMU gets the listening descriptor
+(``-chardev socket,fd=N,server=on``, as libvirt does it); it accepts whenever it is ready.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ def listener(path: Path) -> Iterator[socket.socket]:
             yield server
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connected pair: ours, and an inheritable one for QEMU; both closed with the block."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.set_inheritable(True)
+        yield ours, theirs
 
 
 def connect(path: Path) -> socket.socket:

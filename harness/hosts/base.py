@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from harness.case import Case
-from harness.launch import Channels, GuestFiles
 
 CONSOLE_END = "\x04irqmatrix: end of console\n"
 """What stands behind a guest's last words where a console's end of file cannot be seen."""
@@ -53,8 +52,8 @@ class RunningGuest(Protocol):
 
     console: socket.socket
     """Connected to its serial line; ends with an end of file or with :data:`CONSOLE_END`."""
-    monitor_path: Path
-    """The UNIX socket of its QMP monitor; one client at a time."""
+    monitor: socket.socket
+    """Connected to its QMP monitor, whose greeting may already be waiting."""
 
     @property
     def exited(self) -> asyncio.Future[int]:
@@ -83,7 +82,3 @@ class Session(Protocol):
 
     def command(self, plan: GuestPlan) -> str:
         """A shell command that does the same by hand, with the guest's console on stdio."""
-
-
-FilesFor = Callable[[GuestPlan], GuestFiles]
-ChannelsFor = Callable[[GuestPlan], Channels]

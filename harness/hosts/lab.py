@@ -279,11 +279,11 @@ class LabGuest:
         shell: LabShell,
         files: LabFiles,
         console: socket.socket,
-        monitor_path: Path,
+        monitor: socket.socket,
         exited: asyncio.Future[int],
     ) -> None:
         self.console = console
-        self.monitor_path = monitor_path
+        self.monitor = monitor
         self._shell = shell
         self._files = files
         self._exited = exited
@@ -334,14 +334,17 @@ class LabSession:
         )
         qemu = shlex.join(qemu_argv(plan.case, _guest_files(self._plan, plan), channels))
         end = CONSOLE_END.replace("\n", "\\n").replace("\x04", "\\004")
-        with connect(self._sockets / "console") as console:
+        with (
+            connect(self._sockets / "console") as console,
+            connect(self._sockets / "monitor") as monitor,
+        ):
             exited = self._shell.exit_of(name)
             await self._shell.check(
                 f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; cd {_GUEST_DIR}; "
                 f"{{ {qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; s=$?; "
                 f"printf '{end}' >{_CONSOLE}; echo '!exit' {name} $s >&3; }} >/dev/null 2>&1 &"
             )
-            guest = LabGuest(self._shell, self.files, console, self._sockets / "monitor", exited)
+            guest = LabGuest(self._shell, self.files, console, monitor, exited)
             try:
                 yield guest
             finally:
@@ -388,12 +391,11 @@ def by_hand(lab: LabPlan, plan: GuestPlan) -> str:
         "# Boots the lab, and in it the guest under test; its console is on this terminal.\n"
         f'dir=$(mktemp -d) && mkdir "$dir{_PAYLOAD_DIR}"\n'
         f"{copies}\n"
-        f'(cd "$dir" && busybox find {_PAYLOAD_DIR[1:]} | busybox cpio -o -H newc >disk && '
-        "busybox truncate -s %512 disk)\n"
+        f'(cd "$dir" && busybox find {_PAYLOAD_DIR[1:]} | busybox cpio -o -H newc >disk)\n'
         "cat >\"$dir/guest\" <<'END_OF_GUEST'\n"
         f'{guest}echo "irqmatrix: QEMU ended with status $?"\n'
         "END_OF_GUEST\n"
-        f"{command_text(argv).replace(directory, '"$dir"')}"
+        f"{boot}"
         'rm -r "$dir"\n'
     )
 

@@ -16,7 +16,7 @@ from harness.hosts.base import GuestPlan
 from harness.images.model import QemuImage
 from harness.launch import Channels, GuestFiles, command_text, qemu_argv
 from harness.process import OwnedProcess, owned_process
-from harness.sockets import connect, listener
+from harness.sockets import pair
 
 TRACEFS = "/sys/kernel/tracing"
 
@@ -74,9 +74,15 @@ class LocalFiles:
 class LocalGuest:
     """A guest under a QEMU of this machine."""
 
-    def __init__(self, process: OwnedProcess, console: socket.socket, directory: Path) -> None:
+    def __init__(
+        self,
+        process: OwnedProcess,
+        console: socket.socket,
+        monitor: socket.socket,
+        directory: Path,
+    ) -> None:
         self.console = console
-        self.monitor_path = directory / "monitor"
+        self.monitor = monitor
         self._process = process
         self._directory = directory
         self._exited = asyncio.ensure_future(process.wait())
@@ -116,20 +122,21 @@ class LocalSession:
         """Start ``plan`` here."""
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(short_directory())
-            console = stack.enter_context(listener(directory / "console"))
-            monitor = stack.enter_context(listener(directory / "monitor"))
-            connection = stack.enter_context(connect(directory / "console"))
+            console, qemu_console = stack.enter_context(pair())
+            monitor, qemu_monitor = stack.enter_context(pair())
             stderr = stack.enter_context((directory / "stderr").open("wb"))
             channels = Channels(
-                console=f"socket,fd={console.fileno()},server=on,wait=on",
-                monitor=f"socket,fd={monitor.fileno()},server=on,wait=off",
+                console=f"socket,fd={qemu_console.fileno()}",
+                monitor=f"socket,fd={qemu_monitor.fileno()}",
                 trace_log=str(directory / "trace") if plan.trace_log else None,
                 paused=plan.paused,
             )
             argv = qemu_argv(plan.case, self._files(plan), channels)
-            descriptors = (console.fileno(), monitor.fileno())
+            descriptors = (qemu_console.fileno(), qemu_monitor.fileno())
             async with owned_process(argv, stdout=stderr, stderr=stderr, pass_fds=descriptors) as p:
-                yield LocalGuest(p, connection, directory)
+                qemu_console.close()  # so that the console ends when QEMU does
+                qemu_monitor.close()
+                yield LocalGuest(p, console, monitor, directory)
 
     def command(self, plan: GuestPlan) -> str:
         """The same by hand."""
