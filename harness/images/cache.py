@@ -17,6 +17,7 @@ from typing import Final
 from harness import resources
 from harness.errors import ImageError
 from harness.images import cpio, rootfs
+from harness.images.helper import compiler
 from harness.images.kernel import inspect_kernel, unpacked_kernel
 from harness.images.model import ImageInfo, ImageKind, KernelImage, Offer, QemuImage
 from harness.images.packages import Packages, matches
@@ -81,7 +82,8 @@ class ImageCache:
         sources = resources.images() / "linux"
         return self._initrd(
             Label("initrd", f"linux-{kernel.version}", kernel.version, "linux guest"),
-            [*_files_below(sources), *_kernel_inputs(kernel)],
+            # With a compiler there are helpers in it; without, there are none.
+            [*_files_below(sources), *_kernel_inputs(kernel), compiler() or Path("cc")],
             lambda: rootfs.linux_tree(sources, kernel),
         )
 

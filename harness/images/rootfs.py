@@ -11,6 +11,7 @@ from typing import Final
 from harness.errors import ImageError
 from harness.images.cpio import Device, Directory, File, Node, Symlink
 from harness.images.elf import interpreter
+from harness.images.helper import build_helper, compiler
 from harness.images.model import KernelImage, QemuImage
 from harness.images.modules import Module, load_order
 
@@ -35,7 +36,8 @@ def linux_tree(sources: Path, kernel: KernelImage, busybox: Path = BUSYBOX) -> d
     return {
         **_base(busybox),
         "/init": File(sources / "init", 0o755),
-        **{f"/workloads/{path.name}": File(path, 0o755) for path in workloads},
+        **{f"/workloads/{path.name}": File(path) for path in workloads},
+        **_helpers(sources),
         **_module_nodes(_modules(kernel, GUEST_MODULES, GUEST_OPTIONAL_MODULES)),
     }
 
@@ -60,6 +62,14 @@ def _base(busybox: Path) -> dict[str, Node]:
         "/bin/busybox": File(busybox, 0o755),
         **{f"/bin/{applet}": Symlink("busybox") for applet in _applets(busybox)},
     }
+
+
+def _helpers(sources: Path) -> dict[str, Node]:
+    cc = compiler()
+    if cc is None:
+        return {}
+    programs = {path.stem: build_helper(cc, path) for path in sorted(sources.glob("*.c"))}
+    return {f"/bin/{name}": File(program, 0o755) for name, program in programs.items()}
 
 
 def _applets(busybox: Path) -> tuple[str, ...]:
