@@ -317,46 +317,51 @@ class Pic:
     def read(self, port: int, size: int = 1) -> int:
         """Read ``size`` bytes (1, 2, 4) from 0x20, 0x21, 0xa0, 0xa1, 0x4d0 or 0x4d1.
 
-        KVM answers anything but a byte with 0; on QEMU every byte goes to its own port, and a
-        port that is not the PIC's gives 0xff.
+        KVM answers anything but a byte with 0.  QEMU's memory core gives every byte to the region
+        in which the access began: beyond the command port they all read the data port, beyond an
+        ELCR that ELCR.  What follows the data port belongs to nobody and reads 0xff.
         """
         _check_access(port, size)
-        if size == 1:
-            return self._read_byte(port)
-        if self._kvm:
+        if self._kvm and size > 1:
             return 0
         value = 0
         for index in range(size):
-            at = port + index
-            value |= (self._read_byte(at) if _decode(at) else 0xFF) << 8 * index
+            if port & ~1 == ELCR:
+                byte = self.state.chips[port & 1].elcr
+            elif port & 1 and index:
+                byte = 0xFF
+            else:
+                byte = self._read_register(port >> 7, (port & 1) + index)
+            value |= byte << 8 * index
         return value
 
     def write(self, port: int, value: int, size: int = 1) -> None:
-        """Write ``size`` bytes; KVM ignores anything but a byte."""
+        """Write ``size`` bytes, as they are read; KVM ignores anything but a byte."""
         _check_access(port, size)
         if value < 0 or value >> 8 * size:
             raise AccessError(f"write of {value:#x}", f"{size} bytes do not hold it")
-        if size == 1:
-            self._write_byte(port, value)
-        elif not self._kvm:
-            for index in range(size):
-                if _decode(port + index):
-                    self._write_byte(port + index, value >> 8 * index & 0xFF)
+        if self._kvm and size > 1:
+            return
+        for index in range(size):
+            byte = value >> 8 * index & 0xFF
+            if port & ~1 == ELCR:
+                # No re-evaluation: the new trigger mode counts from the next change of a line.
+                chip = self.state.chips[port & 1]
+                chip.elcr = byte & chip.elcr_mask
+            elif not port & 1 or not index:
+                self._write_register(port >> 7, (port & 1) + index, byte)
 
-    def _read_byte(self, port: int) -> int:
-        if port & ~1 == ELCR:
-            return self.state.chips[port & 1].elcr
-        number = port >> 7
+    def _read_register(self, number: int, address: int) -> int:
         chip = self.state.chips[number]
         if chip.poll:
             value = self._poll(chip) if self.knobs.poll_is_inta else self._poll_kvm(chip)
             chip.poll = 0
-        elif port & 1:
+        elif address:
             value = chip.imr
         else:
             value = chip.isr if chip.read_reg_select else chip.irr
         if not self._kvm and self.emit is not None:
-            self.emit("pic_ioport_read", 1 - number, port & 1, value)
+            self.emit("pic_ioport_read", 1 - number, address, value)
         return value
 
     def _poll(self, chip: PicChipState) -> int:
@@ -383,17 +388,11 @@ class Pic:
             self._update(chip)
         return irq | (0x80 if self.knobs.poll_sets_bit7 else 0)
 
-    def _write_byte(self, port: int, value: int) -> None:
-        if port & ~1 == ELCR:
-            # No re-evaluation: the new trigger mode counts from the next change of a line.
-            chip = self.state.chips[port & 1]
-            chip.elcr = value & chip.elcr_mask
-            return
-        number = port >> 7
+    def _write_register(self, number: int, address: int, value: int) -> None:
         chip = self.state.chips[number]
         if not self._kvm and self.emit is not None:
-            self.emit("pic_ioport_write", 1 - number, port & 1, value)
-        if port & 1:
+            self.emit("pic_ioport_write", 1 - number, address, value)
+        if address:
             self._write_data(chip, value)
         elif value & _ICW1:
             self._write_icw1(chip, value)
@@ -496,12 +495,8 @@ def _chip_number(chip: Irqchip) -> int:
     return int(chip)
 
 
-def _decode(port: int) -> bool:
-    return port & ~1 in (MASTER_COMMAND, SLAVE_COMMAND, ELCR)
-
-
 def _check_access(port: int, size: int) -> None:
     if size not in (1, 2, 4):
         raise AccessError(f"access of {size} bytes", "port I/O does 1, 2 or 4")
-    if not _decode(port):
+    if port & ~1 not in (MASTER_COMMAND, SLAVE_COMMAND, ELCR):
         raise AccessError(f"port {port:#x}", "the PIC has 0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1")
