@@ -1,4 +1,4 @@
-"""States travel to the kernel's layout and back without loss, and land at the datasheet's offsets."""
+"""States travel to the kernel's layout and back without loss, to the datasheet's offsets."""
 
 import ctypes
 import random
