@@ -8,6 +8,7 @@
     │   ├── AccessError         an access size or alignment that the bus cannot do
     │   ├── VectorRangeError    a vector outside 0..255
     │   ├── FieldRangeError     a value that does not fit its register or field
+    │   ├── RouteError          a GSI routing table that KVM_SET_GSI_ROUTING refuses
     │   ├── ProfileError        a combination of mode and versions that does not exist
     │   └── StateError          a snapshot that is not one of this chip's
     ├── EventError              an event that does not fit its type
@@ -57,6 +58,10 @@ class VectorRangeError(ChipError):
 
 class FieldRangeError(ChipError):
     """A value that does not fit the register or field that it is written to."""
+
+
+class RouteError(ChipError):
+    """A GSI routing table, or an MSI, that KVM refuses with EINVAL."""
 
 
 class ProfileError(ChipError):

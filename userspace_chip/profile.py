@@ -466,7 +466,8 @@ def profile(mode: Mode, *, qemu: Qemu | None = None, linux: Linux = "6.12") -> P
     """The profile of a mode and the versions that take part in it.
 
     ``qemu`` defaults to 10.0, for ``off`` to 7.2: later versions do not have it.
-    :class:`ProfileError` for an unknown name or for QEMU 10.0 with ``off`` (``target/i386/cpu-apic.c:apic_get_class`` refuses it).
+    :class:`ProfileError` for an unknown name, or for QEMU 10.0 with ``off``
+    (``target/i386/cpu-apic.c:apic_get_class`` refuses it).
     """
     if qemu is None:
         qemu = "7.2" if mode == "off" else "10.0"
