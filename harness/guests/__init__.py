@@ -1,0 +1,1 @@
+"""The guests: what they say, and how their results are read."""

@@ -1,0 +1,118 @@
+"""A guest's serial console, with pexpect on a connected socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+import pexpect
+from pexpect.socket_pexpect import SocketSpawn
+
+from harness.errors import GuestCrash
+from harness.hosts.base import CONSOLE_END
+
+TAIL_LINES: Final = 12
+_END: Final = re.escape(CONSOLE_END)
+_SEARCH_WINDOW: Final = 4096
+
+
+class _Spawn(SocketSpawn):  # type: ignore[misc]
+    """A socket under pexpect whose other end may go away before ours."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class Console:
+    """What a guest says and is told.  Made by :func:`console` only."""
+
+    def __init__(self, spawn: _Spawn, log: Path) -> None:
+        self._spawn = spawn
+        self._log = log
+        self.ended = False
+        """Whether the guest has said its last word."""
+
+    async def expect(self, pattern: str) -> re.Match[str]:
+        """Read up to ``pattern``; :class:`GuestCrash` where the console ends before it."""
+        index = await self._expect([pattern, _END, pexpect.EOF])
+        if index != 0:
+            self.ended = True
+            raise GuestCrash("the guest's QEMU went away", console_tail=self.tail())
+        match: re.Match[str] = self._spawn.match
+        return match
+
+    async def read_to(self, pattern: str) -> str:
+        """The text before ``pattern``; errors as :meth:`expect`."""
+        await self.expect(pattern)
+        return str(self._spawn.before)
+
+    async def read_all(self) -> str:
+        """The text up to the console's end."""
+        if self.ended:
+            return ""
+        await self._expect([_END, pexpect.EOF])
+        self.ended = True
+        return str(self._spawn.before)
+
+    async def send_line(self, text: str) -> None:
+        """Send one line; the guest's crash is seen by the next read."""
+        with contextlib.suppress(OSError):
+            self._spawn.sendline(text)
+
+    def tail(self) -> tuple[str, ...]:
+        """The last lines that the guest said."""
+        text = self._log.read_text(encoding="utf-8", errors="replace").replace("\r", "")
+        return tuple(line for line in text.splitlines() if line.strip())[-TAIL_LINES:]
+
+    async def _expect(self, patterns: list[Any]) -> int:
+        return int(
+            await self._spawn.expect(
+                patterns, timeout=None, searchwindowsize=_SEARCH_WINDOW, async_=True
+            )
+        )
+
+
+class _Log:
+    """A log that shows what was said as soon as it was, without carriage returns or our mark."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        self._file.write(text.replace("\r", "").replace(CONSOLE_END, ""))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextlib.contextmanager
+def console(connection: socket.socket, log: Path) -> Iterator[Console]:
+    """The console on ``connection``, for as long as the block lasts; it is kept in ``log``."""
+    with log.open("w", encoding="utf-8") as file:
+        spawn = _Spawn(
+            connection,
+            timeout=None,
+            maxread=65536,
+            encoding="utf-8",
+            codec_errors="replace",
+        )
+        spawn.logfile_read = _Log(file)
+        try:
+            yield Console(spawn, log)
+        finally:
+            _close(spawn)
+
+
+def _close(spawn: _Spawn) -> None:
+    """Take the spawn off the event loop, and close its socket."""
+    if spawn.async_pw_transport is not None:
+        _, transport = spawn.async_pw_transport
+        asyncio.get_running_loop().call_soon(transport.close)
+    else:
+        spawn.close()
