@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 import pytest
 from support.differential import Step, assert_agree
-from support.kernel_machine import KernelMachine, kernel_machine, pic_bytes
+from support.kernel_machine import KernelMachine, MachineConfig, kernel_machine, pic_bytes
 from support.kvm import local_linux
 
 from userspace_chip.kvm import abi
-from userspace_chip.kvm.fds import IrqchipRoute
 from userspace_chip.kvm.layout import pic_to_kvm
 from userspace_chip.pic import ELCR_MASKS, Pic, PicChipState
 from userspace_chip.ports import Irqchip
 from userspace_chip.profile import profile
+from userspace_chip.routing import IrqchipRoute
 
 pytestmark = pytest.mark.kvm
 
@@ -71,7 +71,7 @@ class ModelPic:
 
 @contextmanager
 def open_pair() -> Iterator[tuple[KernelMachine, ModelPic]]:
-    with kernel_machine("on", ("pics",)) as kernel:
+    with kernel_machine(MachineConfig(observed=("pics",))) as kernel:
         yield kernel, ModelPic()
 
 

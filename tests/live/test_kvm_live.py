@@ -5,9 +5,11 @@ from support.kvm import local_kvm, skip_without_irqchip
 
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError
-from userspace_chip.kvm.fds import IrqchipRoute, KvmFd, MsiRoute
+from userspace_chip.kvm.fds import KvmFd
 from userspace_chip.kvm.probe import measure_guest_speed
+from userspace_chip.messages import MsiMessage
 from userspace_chip.ports import Irqchip
+from userspace_chip.routing import IrqchipRoute, MsiRoute
 
 pytestmark = pytest.mark.kvm
 
@@ -88,8 +90,8 @@ def test_msi_to_a_software_disabled_lapic_is_dropped_and_to_nobody_is_negative(o
     lapic.regs[0x23] = 1  # xAPIC id 1: the VM has no APIC 0
     vcpu.set_lapic(lapic)
 
-    assert on.signal_msi(0xFEE0_1000, 0x41) == 0
-    assert on.signal_msi(0xFEEF_F00C, 0x141) == -1  # lowest priority among nobody
+    assert on.signal_msi(MsiMessage(0xFEE0_1000, 0x41)) == 0
+    assert on.signal_msi(MsiMessage(0xFEEF_F00C, 0x141)) == -1  # lowest priority among nobody
 
 
 def test_routes_replaced_send_a_gsi_elsewhere(on):
@@ -98,7 +100,9 @@ def test_routes_replaced_send_a_gsi_elsewhere(on):
     lapic.regs[0xF1] = 1
     vcpu.set_lapic(lapic)
 
-    on.set_gsi_routing([MsiRoute(40, 0xFEE0_0000, 0x55), IrqchipRoute(1, Irqchip.IOAPIC, 3)])
+    on.set_gsi_routing(
+        [MsiRoute(40, MsiMessage(0xFEE0_0000, 0x55)), IrqchipRoute(1, Irqchip.IOAPIC, 3)]
+    )
 
     assert on.irq_line_status(40, True) == 1
     assert vcpu.get_lapic().regs[0x200 + 0x10 * (0x55 // 32) + 0x55 % 32 // 8] == 1 << 0x55 % 8

@@ -164,6 +164,10 @@ class MiniGuest:
         """WRMSR; False where it faults."""
         return not self._command(vcpu, "wrmsr", index, value)[2]
 
+    def idle(self, vcpu: int) -> None:
+        """Enter the guest once more: what KVM has left to do at an entry is done then."""
+        self._command(vcpu, "done", 0)
+
     def take(self, vcpu: int) -> int | None:
         """Enable interrupts until one came in or nothing is left: its vector."""
         self._command(vcpu, "take", 0)

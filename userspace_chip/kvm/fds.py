@@ -15,15 +15,16 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, Self
 
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError, KvmUnavailableError
+from userspace_chip.messages import MsiMessage
 from userspace_chip.ports import Irqchip
+from userspace_chip.routing import IrqchipRoute, Route
 
 KVM_API_VERSION: Final = 12
 MAX_CPUID_ENTRIES: Final = 256
@@ -129,38 +130,15 @@ class KvmFd(_Fd):
         return VmFd(self._call(abi.CREATE_VM), self.vcpu_mmap_bytes)
 
 
-@dataclass(frozen=True)
-class IrqchipRoute:
-    """A GSI that goes to an input of a chip in the kernel."""
-
-    gsi: int
-    irqchip: Irqchip
-    pin: int
-
-
-@dataclass(frozen=True)
-class MsiRoute:
-    """A GSI that sends an MSI: 64-bit address, 32-bit data."""
-
-    gsi: int
-    address: int
-    data: int
-
-
-Route: TypeAlias = IrqchipRoute | MsiRoute
-
-
 def _routing_entry(route: Route) -> abi.KvmIrqRoutingEntry:
     entry = abi.KvmIrqRoutingEntry(gsi=route.gsi)
-    match route:
-        case IrqchipRoute():
-            entry.type = abi.RoutingType.IRQCHIP
-            entry.u.irqchip = abi.KvmIrqRoutingIrqchip(route.irqchip, route.pin)
-        case MsiRoute():
-            entry.type = abi.RoutingType.MSI
-            entry.u.msi = abi.KvmIrqRoutingMsi(
-                route.address & 0xFFFF_FFFF, route.address >> 32, route.data
-            )
+    if isinstance(route, IrqchipRoute):
+        entry.type = abi.RoutingType.IRQCHIP
+        entry.u.irqchip = abi.KvmIrqRoutingIrqchip(route.chip, route.pin)
+    else:
+        address, data = route.message
+        entry.type = abi.RoutingType.MSI
+        entry.u.msi = abi.KvmIrqRoutingMsi(address & 0xFFFF_FFFF, address >> 32, data)
     return entry
 
 
@@ -264,14 +242,15 @@ class VmFd(_Fd):
         self._pass(abi.IRQ_LINE_STATUS, self._level)
         return ctypes.c_int32(self._level.irq).value
 
-    def signal_msi(self, address: int, data: int) -> int:
-        """``KVM_SIGNAL_MSI`` with a 64-bit address: how many LAPICs took the message.
+    def signal_msi(self, message: MsiMessage) -> int:
+        """``KVM_SIGNAL_MSI``: how many LAPICs took the message.
 
         0: blocked by the target; -1: nobody matched.  The kernel's own -1 reaches user space as
         ``EPERM``, which is why that errno is no error here (``kvm_send_userspace_msi``).
         """
         msi = self._msi
-        msi.address_lo, msi.address_hi, msi.data = address & 0xFFFF_FFFF, address >> 32, data
+        address, msi.data = message
+        msi.address_lo, msi.address_hi = address & 0xFFFF_FFFF, address >> 32
         try:
             return self._pass(abi.SIGNAL_MSI, msi)
         except KvmError as error:
@@ -279,7 +258,7 @@ class VmFd(_Fd):
                 return -1
             raise
 
-    def set_gsi_routing(self, routes: Sequence[Route]) -> None:
+    def set_gsi_routing(self, routes: Iterable[Route]) -> None:
         """``KVM_SET_GSI_ROUTING``: replace the whole table.
 
         The order matters where a GSI goes to several chips: they are called in table order.
