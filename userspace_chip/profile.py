@@ -205,6 +205,7 @@ class PitProfile:
     min_period_ns: int
     fold_modes_6_7: bool
     mode1_out_after_terminal_count: bool
+    speaker_in_kernel: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +434,7 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob("pit.fold_modes_6_7", "pit_ioport_write; stored as is", True, False),
     Knob("pit.mode1_out_after_terminal_count", "pit_get_out", False,
          ByQemu({"7.2": False, "10.0": True})),
+    Knob("pit.speaker_in_kernel", "KVM_PIT_SPEAKER_DUMMY: kvm_pit_realizefn passes flags 0", False),
     # --- EOI forwarding: KVM lapic.c, ioapic.c, irq_comm.c
     Knob("eoi.needs_handled_bitmap", "kvm_ioapic_handles_vector; apic_eoi", True, True, False),
     Knob("eoi.scan_includes_pending", "kvm_ioapic_scan_entry; kvm_scan_ioapic_routes", True,
