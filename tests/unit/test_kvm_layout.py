@@ -14,10 +14,13 @@ from userspace_chip.kvm.layout import (
     lapic_to_kvm,
     pic_from_kvm,
     pic_to_kvm,
+    pit_from_kvm,
+    pit_to_kvm,
 )
 from userspace_chip.lapic import DEFAULT_BASE, ENABLE, EXTD, LapicState
 from userspace_chip.lapic_timer import MASKED
 from userspace_chip.pic import PicChipState
+from userspace_chip.pit import PitChannelState
 from userspace_chip.ports import Irqchip
 
 SEEDS = range(20)
@@ -93,6 +96,28 @@ def test_ioapic_layout_has_the_kernels_base_address_and_offsets():
 
     assert raw[:24] == bytes.fromhex("0000c0fe00000000 12000000 03000000 01008000 00000000")
     assert raw[24:32] == bytes.fromhex("4100010000000000")
+
+
+@pytest.mark.parametrize(("legacy", "speaker"), [(0, 0), (1, 0), (0, 1)])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_pit_through_kvms_layout_comes_back_equal(seed, legacy, speaker):
+    rng = random.Random(seed)
+    channels = [
+        PitChannelState(
+            count=rng.randrange(1, 0x10001),
+            latched_count=rng.randrange(0x10000),
+            status=rng.randrange(256),
+            rw_mode=rng.randrange(4),
+            mode=rng.randrange(6),
+            gate=rng.randrange(2),
+            count_load_time_ns=rng.getrandbits(62),
+        )
+        for _ in range(3)
+    ]
+
+    image = pit_to_kvm(channels, hpet_legacy=legacy, speaker_data=speaker)
+
+    assert pit_from_kvm(image) == (channels, legacy | speaker << 1)
 
 
 @pytest.mark.parametrize("version", [VERSION, VERSION_CMCI])

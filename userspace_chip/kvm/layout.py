@@ -18,9 +18,14 @@ from userspace_chip.kvm import abi
 from userspace_chip.lapic import Lapic, LapicState
 from userspace_chip.lapic_timer import MASKED, KvmTimer, TimerState
 from userspace_chip.pic import PicChipState
+from userspace_chip.pit import PitChannelState
 from userspace_chip.ports import Irqchip
 
 IOAPIC_BASE_ADDRESS: Final = 0xFEC0_0000
+
+_PIT_FIELDS: Final = tuple(
+    field.name for field in fields(PitChannelState) if hasattr(abi.KvmPitChannelState, field.name)
+)
 
 _PIC_FIELDS: Final = tuple(
     field.name for field in fields(PicChipState) if hasattr(abi.KvmPicState, field.name)
@@ -57,6 +62,37 @@ def ioapic_from_kvm(image: abi.KvmIrqchip) -> KvmIoapicImage:
     """The IOAPIC from ``KVM_GET_IRQCHIP``."""
     ioapic = image.chip.ioapic
     return KvmIoapicImage(ioapic.ioregsel, ioapic.id, ioapic.irr, tuple(ioapic.redirtbl))
+
+
+def pit_to_kvm(
+    channels: list[PitChannelState], *, hpet_legacy: int = 0, speaker_data: int = 0
+) -> abi.KvmPitState2:
+    """The 8254 for ``KVM_SET_PIT2``: registers, and when each count was loaded.
+
+    Pending reinjections do not travel.
+    """
+    out = abi.KvmPitState2()
+    for target, channel in zip(out.channels, channels, strict=True):
+        for name in _PIT_FIELDS:
+            setattr(target, name, getattr(channel, name))
+        target.count_load_time = channel.count_load_time_ns
+    if hpet_legacy:
+        out.flags |= abi.PitFlag.HPET_LEGACY
+    if speaker_data:
+        out.flags |= abi.PitFlag.SPEAKER_DATA_ON
+    return out
+
+
+def pit_from_kvm(image: abi.KvmPitState2) -> tuple[list[PitChannelState], abi.PitFlag]:
+    """Channels and flags from ``KVM_GET_PIT2``."""
+    channels = [
+        PitChannelState(
+            **{name: getattr(channel, name) for name in _PIT_FIELDS},
+            count_load_time_ns=channel.count_load_time,
+        )
+        for channel in image.channels
+    ]
+    return channels, abi.PitFlag(image.flags)
 
 
 # ---------------------------------------------------------------- local APIC
