@@ -1,0 +1,98 @@
+"""QEMU's trace events from its log (``-trace 'ioapic_*' -D FILE -msg timestamp=on``).
+
+A line is ``THREAD@SECONDS.MICROSECONDS:EVENT TEXT`` on the wall clock, or ``EVENT TEXT`` without
+``-msg timestamp=on`` (QEMU ``scripts/tracetool/backend/log.py``, the same in 7.2 and 10.0).  Other
+things that QEMU logs to the same file are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from harness.eventlog import LogReport, LogTally
+from userspace_chip.errors import EventError
+from userspace_chip.events import QEMU_EVENTS, Arg, Event
+
+CACHE_SIZE: Final = 1 << 16
+"""Texts that were parsed once are looked up, so many at most."""
+
+_STAMPED: Final = re.compile(r"(\d+)@(\d+)\.(\d{6}):(\w+ .*)\n", re.DOTALL)
+_PLAIN: Final = re.compile(r"([a-z]\w+ .*)\n", re.DOTALL)
+_ANYTHING_STAMPED: Final = re.compile(r"\d+@\d")
+
+_Body: TypeAlias = tuple[str, tuple[Arg, ...]]
+
+
+class QemuLogReader:
+    """Reads a log; :attr:`report` is complete when :meth:`events` has ended.
+
+    ``offset_ns`` is added to every time: from the wall clock to the one that is wanted.
+    ``vcpu_of_thread`` says which vCPU runs in which thread (QMP ``query-cpus-fast``).
+
+    Without ``-msg timestamp=on`` there are no times: all are ``offset_ns``, and only the order of
+    the lines is left.  Threads write past each other: see :func:`harness.collect.merge.in_order`.
+    """
+
+    def __init__(
+        self,
+        *,
+        offset_ns: int = 0,
+        vcpu_of_thread: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
+        self._offset_ns = offset_ns
+        self._vcpus = {str(thread): vcpu for thread, vcpu in vcpu_of_thread.items()}
+        self._tally = LogTally()
+        self._bodies: dict[str, _Body] = {}
+
+    @property
+    def report(self) -> LogReport:
+        """What was read so far."""
+        return self._tally.report()
+
+    def events(self, lines: Iterable[str]) -> Iterator[Event]:
+        """The events of ``lines``, which have their line ends as a text file gives them.
+
+        Nothing is fatal: what cannot be read is counted in the report.
+        """
+        tally = self._tally
+        bodies = self._bodies
+        for number, line in enumerate(lines, 1):
+            tally.lines = number
+            match = _STAMPED.fullmatch(line)
+            if match is not None:
+                thread, seconds, microseconds, text = match.groups()
+                time_ns = int(seconds + microseconds) * 1000 + self._offset_ns
+                vcpu = self._vcpus.get(thread)
+                traced = True
+            else:
+                text, time_ns, vcpu = line[:-1], self._offset_ns, None
+                traced = _ANYTHING_STAMPED.match(line) is not None
+                if traced or _PLAIN.fullmatch(line) is None:
+                    if traced or not line.endswith("\n"):
+                        tally.damage(number, line)
+                    continue
+            body = bodies.get(text) or self._body(number, line, text, traced=traced)
+            if body is not None:
+                tally.events += 1
+                yield Event(time_ns, "qemu", body[0], vcpu, body[1])
+
+    def _body(self, number: int, line: str, text: str, *, traced: bool) -> _Body | None:
+        name, _, rest = text.partition(" ")
+        kind = QEMU_EVENTS.get(name)
+        if kind is None:
+            # Without a time in front, an unknown first word may be any message of QEMU's.
+            if traced:
+                self._tally.unknown_event(name)
+            return None
+        try:
+            body = name, kind.parse(rest)
+        except EventError:
+            self._tally.damage(number, line)
+            return None
+        if len(self._bodies) >= CACHE_SIZE:
+            self._bodies.clear()
+        self._bodies[text] = body
+        return body
