@@ -40,8 +40,10 @@ class OwnedProcess:
 
     async def stop(self, grace_s: float = GRACE_S) -> int:
         """End it: SIGTERM, and SIGKILL to its whole group after ``grace_s`` seconds."""
+        if self.status is not None:
+            return self.status
         with contextlib.suppress(ProcessLookupError):
-            if self.status is None and grace_s > 0:
+            if grace_s > 0:
                 self._process.terminate()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace_s):

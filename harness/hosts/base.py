@@ -40,7 +40,6 @@ class GuestPlan:
     """What to boot, as far as it does not depend on the host's paths."""
 
     case: Case
-    qemu: str
     kernel: Path
     initrd: Path | None
     trace_log: bool

@@ -1,0 +1,259 @@
+"""One case, run and recorded: everything that was seen, nothing yet concluded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol, TypeAlias
+
+from harness.case import Accel, Case, Host, LinuxGuest
+from harness.collect.qmp import Monitor, MonitorSnapshot, monitor
+from harness.collect.tracefs import Trace, tracing
+from harness.errors import CollectError, GuestCrash, GuestHang, HarnessError, LabLost
+from harness.guests import linux
+from harness.guests.console import Console, console
+from harness.hosts.base import GuestPlan, RunningGuest, Session
+
+LAST_LOOK_TIMEOUT_S: Final = 5.0
+
+Step: TypeAlias = Callable[[str], None]
+"""Told what the case is doing, for the progress display."""
+
+
+@dataclass(frozen=True)
+class WorkloadRecord:
+    """One workload as it was seen: by the guest, and by the monitor before and after it."""
+
+    name: str
+    transcript: linux.Transcript
+    monitor_before: MonitorSnapshot | None
+    monitor_after: MonitorSnapshot | None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment that the harness gave a name to, on this machine's clock."""
+
+    time_ns: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All that is known of a case's run; its files are in ``directory``.
+
+    ``kernel_trace`` and ``qemu_trace`` are files there, or None where nothing was traced;
+    ``missing`` says why.  ``marks`` are on this machine's clock; a kernel trace has its own.
+    """
+
+    case: Case
+    directory: Path
+    duration_s: float
+    console: str
+    status: int | None
+    failure: HarnessError | None
+    workloads: tuple[WorkloadRecord, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    kernel_trace: Path | None = None
+    qemu_trace: Path | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+class _Marker(Protocol):
+    async def __call__(self, text: str) -> None: ...
+
+
+@dataclass
+class _Progress:
+    """What has been recorded so far; complete at whatever point the case ends."""
+
+    console: str = ""
+    status: int | None = None
+    failure: HarnessError | None = None
+    workloads: list[WorkloadRecord] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step) -> Recording:
+    """Run ``plan`` on ``session`` and record it in ``directory``.
+
+    What the guest does wrong is recorded as ``failure``; :class:`LabLost` is too, and the caller
+    can see at the session that it is gone.  Only cancellation passes through.
+    """
+    started = time.monotonic()
+    seen = _Progress()
+    kernel_trace, qemu_trace = directory / "kernel.trace", directory / "qemu.trace"
+    try:
+        (directory / "command.txt").write_text(session.command(plan), encoding="utf-8")
+        async with _traced(session, plan.case, seen) as trace:
+            async with session.boot(plan) as guest:
+                await _run_guest(guest, plan, directory, trace, seen, step)
+            if trace is not None:
+                step("reading the trace")
+                await trace.save(kernel_trace)
+    except OSError as error:
+        seen.failure = seen.failure or HarnessError(
+            "the case could not be recorded", str(error), "see that the run directory has room"
+        )
+    except HarnessError as error:
+        seen.failure = seen.failure or _as_crash(error)
+    return Recording(
+        case=plan.case,
+        directory=directory,
+        duration_s=time.monotonic() - started,
+        console=seen.console,
+        status=seen.status,
+        failure=seen.failure,
+        workloads=tuple(seen.workloads),
+        marks=tuple(seen.marks),
+        kernel_trace=kernel_trace if kernel_trace.exists() else None,
+        qemu_trace=qemu_trace if qemu_trace.exists() else None,
+        missing=seen.missing,
+    )
+
+
+def _as_crash(error: HarnessError) -> HarnessError:
+    """A lab that goes away under a case is a crash of that case."""
+    if not isinstance(error, LabLost):
+        return error
+    return GuestCrash(f"the lab died under it: {error.why}", None, error.fix)
+
+
+@contextlib.asynccontextmanager
+async def _traced(session: Session, case: Case, seen: _Progress) -> AsyncIterator[Trace | None]:
+    """The kernel's trace of the case, where there is a KVM and its tracefs can be used."""
+    if case.backend.accel is not Accel.KVM:
+        seen.missing["kernel trace"] = "there is no KVM under TCG"
+        yield None
+        return
+    if session.tracefs is None:
+        seen.missing["kernel trace"] = (
+            "tracefs is not mounted at /sys/kernel/tracing, or may not be written "
+            "(as root: mount -t tracefs nodev /sys/kernel/tracing)"
+        )
+        yield None
+        return
+    only_followed = case.backend.host is Host.LOCAL
+    async with tracing(session.files, session.tracefs, only_followed=only_followed) as trace:
+        yield trace
+
+
+async def _run_guest(
+    guest: RunningGuest,
+    plan: GuestPlan,
+    directory: Path,
+    trace: Trace | None,
+    seen: _Progress,
+    step: Step,
+) -> None:
+    """Drive the guest to its end, or to the end of its time, and take it down."""
+    with console(guest.console, directory / "console.log") as con:
+        try:
+            await _drive(guest, plan, con, directory, trace, seen, step)
+        except HarnessError as error:
+            seen.failure = error
+        await guest.kill()
+        seen.status = await guest.exited
+        await con.read_all()
+        if trace is not None:
+            await trace.stop()
+        await guest.collect(directory / "stderr.log", directory / "qemu.trace")
+    seen.console = (directory / "console.log").read_text(encoding="utf-8", errors="replace")
+
+
+async def _drive(
+    guest: RunningGuest,
+    plan: GuestPlan,
+    con: Console,
+    directory: Path,
+    trace: Trace | None,
+    seen: _Progress,
+    step: Step,
+) -> None:
+    case = plan.case
+
+    async def mark(text: str) -> None:
+        seen.marks.append(Mark(time.time_ns(), text))
+        if trace is not None:
+            await trace.mark(text)
+
+    async with contextlib.AsyncExitStack() as stack:
+        log = directory / "qmp.jsonl"
+        mon: Monitor | None = None
+        if plan.paused or isinstance(case.guest, LinuxGuest):
+            step("connecting to the monitor")
+            mon = await stack.enter_async_context(monitor(guest.monitor, log))
+        if plan.paused and mon is not None:
+            await _release(mon, trace)
+        try:
+            async with asyncio.timeout(case.timeout_s):
+                if isinstance(case.guest, LinuxGuest) and mon is not None:
+                    await _drive_linux(case, case.guest, con, mon, mark, seen, step)
+                else:
+                    step("running the image")
+                    await con.read_all()
+                await guest.exited
+        except TimeoutError:
+            step("hangs: looking at its chips")
+            await _last_look(guest, mon, stack, log, seen, case.smp)
+            raise GuestHang(
+                f"nothing more within {case.timeout_s:g} s", console_tail=con.tail()
+            ) from None
+
+
+async def _release(mon: Monitor, trace: Trace | None) -> None:
+    """Let a paused guest go, once the trace follows its threads."""
+    if trace is not None:
+        cpus = await mon.execute("query-cpus-fast")
+        await trace.follow([cpu["thread-id"] for cpu in cpus])
+    await mon.execute("cont")
+
+
+async def _drive_linux(
+    case: Case,
+    guest: LinuxGuest,
+    con: Console,
+    mon: Monitor,
+    mark: _Marker,
+    seen: _Progress,
+    step: Step,
+) -> None:
+    step("booting")
+    await con.expect(linux.READY)
+    await con.expect(linux.PROMPT)
+    await mark("ready")
+    for name in linux.runnable(guest.workloads, case.machine.value, case.smp):
+        step(name)
+        before = await mon.snapshot(case.smp)
+        await mark(f"begin {name}")
+        await con.send_line(linux.command(name, guest.parameters.get(name, {})))
+        text = await con.read_to(linux.PROMPT)
+        await mark(f"end {name}")
+        after = await mon.snapshot(case.smp)
+        transcript = linux.parse_transcript(text)
+        seen.workloads.append(WorkloadRecord(name, transcript, before, after))
+    step("powering off")
+    await con.send_line("poweroff")
+
+
+async def _last_look(
+    guest: RunningGuest,
+    mon: Monitor | None,
+    stack: contextlib.AsyncExitStack,
+    log: Path,
+    seen: _Progress,
+    smp: int,
+) -> None:
+    """What the chips of a guest that hangs look like, into ``qmp.jsonl``; for whoever reads it."""
+    try:
+        async with asyncio.timeout(LAST_LOOK_TIMEOUT_S):
+            if mon is None:
+                mon = await stack.enter_async_context(monitor(guest.monitor, log))
+            await mon.snapshot(smp)
+    except (TimeoutError, CollectError) as error:
+        seen.missing["last look"] = f"the monitor of the hanging guest: {error or 'no answer'}"

@@ -1,0 +1,171 @@
+"""What a run gave: frozen types, and their one form on disk (``result.json``).
+
+The schema is versioned; see DESIGN's "Exit status" and "Config" for the words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.diff import DiffResult
+from harness.errors import StoreError
+
+SCHEMA: Final = 1
+
+
+class Verdict(StrEnum):
+    """What is said of a case or of a part of it, from harmless to grave."""
+
+    PASS = "pass"
+    SKIP = "skip"
+    FAIL = "fail"
+    """The guest's own check failed."""
+    STORM = "storm"
+    STUCK = "stuck"
+    LOST = "lost"
+    MISROUTED = "misrouted"
+    DIVERGED = "diverged"
+    HANG = "hang"
+    CRASH = "crash"
+    ERROR = "error"
+    """It could not be run or not be judged; says nothing of the subject."""
+
+
+_GRAVITY: Final = {verdict: rank for rank, verdict in enumerate(Verdict)}
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """A workload of a Linux guest, or a check of a flat image."""
+
+    id: str
+    verdict: Verdict
+    detail: str = ""
+    expected: Verdict | None = None
+    """What the configuration says it has to be, where it says so."""
+    metrics: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether it is what it should be."""
+        if self.expected is not None:
+            return self.verdict is self.expected
+        return self.verdict in (Verdict.PASS, Verdict.SKIP)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case: what became of it, and where its files are (below the run directory)."""
+
+    id: str
+    subject: str
+    backend: str
+    axes: Mapping[str, str | int | None]
+    guest: str
+    verdict: Verdict
+    detail: str
+    duration_s: float
+    dir: str
+    parts: tuple[PartResult, ...] = ()
+    as_expected: bool = True
+
+
+def judged(parts: Iterable[PartResult]) -> Verdict:
+    """The gravest verdict of ``parts``; where some passed, the skipped ones do not count."""
+    verdicts = {part.verdict for part in parts}
+    if Verdict.PASS in verdicts:
+        verdicts.discard(Verdict.SKIP)
+    return max(verdicts, key=_GRAVITY.__getitem__, default=Verdict.PASS)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The counts at the end."""
+
+    cases: int
+    by_verdict: Mapping[Verdict, int]
+    not_as_expected: tuple[str, ...]
+    unexplained_differences: int
+    exit_status: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A whole run."""
+
+    schema: int
+    name: str
+    environment: Mapping[str, Any]
+    cases: tuple[CaseResult, ...]
+    diffs: tuple[DiffResult, ...]
+    summary: Summary
+
+
+def summarised(cases: Iterable[CaseResult], diffs: Iterable[DiffResult]) -> Summary:
+    """The summary of a run, with its exit status (DESIGN, "Command line")."""
+    cases = tuple(cases)
+    counts: dict[Verdict, int] = {}
+    for case in cases:
+        counts[case.verdict] = counts.get(case.verdict, 0) + 1
+    failed = tuple(case.id for case in cases if not case.as_expected)
+    unexplained = sum(len(diff.unexplained) for diff in diffs)
+    if failed or unexplained:
+        status = 1
+    elif all(case.verdict is Verdict.SKIP for case in cases):
+        status = 3
+    else:
+        status = 0
+    return Summary(len(cases), counts, failed, unexplained, status)
+
+
+_ADAPTER: Final = TypeAdapter(RunResult)
+
+
+def dump(result: RunResult) -> str:
+    """``result`` as JSON."""
+    return _ADAPTER.dump_json(result, indent=1).decode() + "\n"
+
+
+def write(result: RunResult, path: Path) -> None:
+    """Write ``result``, whole or not at all; :class:`StoreError` where that cannot be."""
+    write_text(path, dump(result))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of the run directory, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}", error.strerror, "free some space or choose another --out"
+        ) from None
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write ``data`` as JSON, whole or not at all."""
+    write_text(path, json.dumps(data, indent=1) + "\n")
+
+
+def read(path: Path) -> RunResult:
+    """The result in ``path``; :class:`StoreError` for a file of another kind or schema."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            raise StoreError(
+                f"{path} has schema {schema!r}", f"this irqmatrix reads {SCHEMA}", "run it again"
+            )
+        return _ADAPTER.validate_python(data)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}", error.strerror) from None
+    except (ValueError, ValidationError) as error:
+        raise StoreError(f"{path} is not a result", str(error).splitlines()[0]) from None

@@ -1,0 +1,226 @@
+"""Runs the cases of a matrix: which host they run on, and in which order; one lab serves many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from harness import preflight, result
+from harness.case import Accel, Case, FlatGuest, Host, LinuxGuest
+from harness.conduct import Recording, conduct
+from harness.config import RunConfig
+from harness.errors import HarnessError, HostError, StoreError
+from harness.hosts.base import GuestPlan, Session
+from harness.hosts.lab import LabPlan, LabSession, booted_lab
+from harness.hosts.local import LocalSession
+from harness.images.cache import ImageCache
+from harness.images.model import QemuImage
+from harness.preflight import LocalFacts
+from harness.progress import Progress
+from harness.result import CaseResult, PartResult, Verdict
+
+MAX_LAB_FAILURES: Final = 2
+"""After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
+
+Judge: TypeAlias = Callable[[Recording], CaseResult]
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """What cases have to share to run on the same booted host."""
+
+    host: Host
+    qemu: str
+    kernel: str | None
+
+    @classmethod
+    def of(cls, case: Case) -> HostKey:
+        """The host that ``case`` needs."""
+        return cls(case.backend.host, case.backend.qemu, case.backend.kernel)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case whose images are there, or that cannot be run for the reason ``skip``."""
+
+    case: Case
+    plan: GuestPlan
+    skip: str | None
+
+
+def prepare(config: RunConfig, cache: ImageCache, local: LocalFacts | None) -> list[Prepared]:
+    """Get every image that the cases need; :class:`ImageError` for one that cannot be had."""
+    return [_prepare_one(case, cache, local) for case in config.cases]
+
+
+def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None) -> Prepared:
+    qemu = cache.qemu(case.backend.qemu)
+    skip = preflight.why_not(case, qemu.version, local)
+    if isinstance(case.guest, FlatGuest):
+        kernel, initrd = case.guest.path, None
+    else:
+        image = cache.kernel(case.guest.kernel)
+        kernel, initrd = image.vmlinuz, cache.linux_initrd(image)
+    is_local_kvm = case.backend.host is Host.LOCAL and case.backend.accel is Accel.KVM
+    plan = GuestPlan(case, kernel, initrd, trace_log=True, paused=is_local_kvm)
+    return Prepared(case, plan, skip)
+
+
+class Scheduler:
+    """One run.  Workers take cases; each keeps its host up for as long as there are cases for it.
+
+    ``jobs`` is the number of workers, and so of labs that are up at the same time.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        cache: ImageCache,
+        local: LocalFacts | None,
+        progress: Progress,
+        judge: Judge,
+    ) -> None:
+        self._config = config
+        self._out = out
+        self._cache = cache
+        self._local = local
+        self._progress = progress
+        self._judge = judge
+        self._waiting: dict[HostKey, list[Prepared]] = {}
+        self._lab_failures: Counter[HostKey] = Counter()
+        self._lab_numbers = itertools.count(1)
+        self.results: dict[str, CaseResult] = {}
+
+    async def run(self, prepared: Iterable[Prepared], jobs: int) -> tuple[CaseResult, ...]:
+        """The result of every case, in the order of the configuration."""
+        order = []
+        for item in prepared:
+            order.append(item.case.id)
+            if item.skip is not None:
+                self._settle(_without_run(item.case, Verdict.SKIP, item.skip))
+            else:
+                self._waiting.setdefault(HostKey.of(item.case), []).append(item)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(jobs):
+                group.create_task(self._work())
+        return tuple(self.results[case_id] for case_id in order)
+
+    async def _work(self) -> None:
+        while (key := self._next_host()) is not None:
+            try:
+                async with self._session(key) as session:
+                    await self._serve(key, session)
+            except HostError as error:
+                self._progress.note(str(error))
+                self._lab_failures[key] += 1
+                if self._lab_failures[key] >= MAX_LAB_FAILURES:
+                    for item in self._waiting.pop(key, []):
+                        self._settle(_without_run(item.case, Verdict.ERROR, str(error)))
+
+    async def _serve(self, key: HostKey, session: Session) -> None:
+        while self._waiting.get(key):
+            item = self._waiting[key].pop(0)
+            await self._run_one(session, item)
+            if isinstance(session, LabSession) and session.lost:
+                if self._waiting.get(key):
+                    self._progress.note("the lab died; the remaining cases run in a new one")
+                return
+
+    def _next_host(self) -> HostKey | None:
+        """The host that most cases are waiting for."""
+        waiting = {key: len(items) for key, items in self._waiting.items() if items}
+        return max(waiting, key=waiting.__getitem__, default=None)
+
+    @contextlib.asynccontextmanager
+    async def _session(self, key: HostKey) -> AsyncIterator[Session]:
+        qemu = self._cache.qemu(key.qemu)
+        if key.host is Host.LOCAL:
+            yield LocalSession(qemu)
+            return
+        number = next(self._lab_numbers)
+        log = self._out / f"lab-{number}.log"
+        started = time.monotonic()
+        async with booted_lab(self._lab_plan(key, qemu), log) as session:
+            took_s = time.monotonic() - started
+            self._progress.note(f"lab {number}: Linux {session.description}, up in {took_s:.1f} s")
+            yield session
+
+    def _lab_plan(self, key: HostKey, qemu: QemuImage) -> LabPlan:
+        kernel = self._cache.kernel(key.kernel or "default")
+        plans = [item.plan for item in self._waiting.get(key, [])]
+        files = dict.fromkeys(
+            path for plan in plans for path in (plan.kernel, plan.initrd) if path is not None
+        )
+        kvm = None if self._local is None else self._local.kvm
+        nests = kvm is not None and kvm.usable and bool(kvm.nested) and kvm.cpu_flag is not None
+        return LabPlan(
+            kernel=kernel,
+            qemu=qemu,
+            initrd=self._cache.lab_initrd(kernel, qemu),
+            host_qemu=self._cache.qemu("system"),
+            payload=tuple(files),
+            accel=Accel.KVM if nests else Accel.TCG,
+            memory_mib=self._config.lab.memory_mib,
+            smp=self._config.lab.smp,
+        )
+
+    async def _run_one(self, session: Session, item: Prepared) -> None:
+        case, started = item.case, time.monotonic()
+        directory = self._out / case.directory_name
+        step: Callable[[str], None] = lambda text: self._progress.step(case.id, text)  # noqa: E731
+        step("starting")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            recording = await conduct(session, item.plan, directory, step)
+            step("judging")
+            outcome = await asyncio.to_thread(self._judge, recording)
+        except HarnessError as error:
+            outcome = _without_run(case, Verdict.ERROR, str(error), time.monotonic() - started)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                (directory / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            why = f"a bug of irqmatrix, see error.txt in the case's folder: {error!r}"
+            outcome = _without_run(case, Verdict.ERROR, why, time.monotonic() - started)
+        self._settle(outcome)
+
+    def _settle(self, outcome: CaseResult) -> None:
+        self.results[outcome.id] = outcome
+        directory = self._out / outcome.dir
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            result.write_json(
+                directory / "verdict.json",
+                {"id": outcome.id, "verdict": outcome.verdict, "detail": outcome.detail}
+                | {"parts": [_part_json(part) for part in outcome.parts]},
+            )
+        except (OSError, StoreError) as error:
+            self._progress.note(f"{outcome.id}: no verdict.json: {error}")
+        self._progress.done(outcome)
+
+
+def _part_json(part: PartResult) -> dict[str, object]:
+    return {"id": part.id, "verdict": part.verdict, "detail": part.detail}
+
+
+def _without_run(case: Case, verdict: Verdict, detail: str, duration_s: float = 0.0) -> CaseResult:
+    return CaseResult(
+        id=case.id,
+        subject=case.subject,
+        backend=case.backend.name,
+        axes=case.axes,
+        guest="linux" if isinstance(case.guest, LinuxGuest) else "flat",
+        verdict=verdict,
+        detail=detail,
+        duration_s=round(duration_s, 3),
+        dir=case.directory_name,
+        as_expected=verdict is Verdict.SKIP,
+    )
