@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
@@ -60,7 +60,9 @@ class Recording:
     marks: tuple[Mark, ...] = ()
     kernel_trace: Path | None = None
     qemu_trace: Path | None = None
-    missing: dict[str, str] = field(default_factory=dict)
+    vcpu_of_thread: Mapping[int, int] = field(default_factory=dict)
+    """Which vCPU runs in which of QEMU's threads."""
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Marker(Protocol):
@@ -76,6 +78,7 @@ class _Progress:
     failure: HarnessError | None = None
     workloads: list[WorkloadRecord] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    vcpu_of_thread: dict[int, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -113,6 +116,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         marks=tuple(seen.marks),
         kernel_trace=kernel_trace if kernel_trace.exists() else None,
         qemu_trace=qemu_trace if qemu_trace.exists() else None,
+        vcpu_of_thread=seen.vcpu_of_thread,
         missing=seen.missing,
     )
 
@@ -188,8 +192,12 @@ async def _drive(
         if plan.paused or isinstance(case.guest, LinuxGuest):
             step("connecting to the monitor")
             mon = await stack.enter_async_context(monitor(guest.monitor, log))
+            for cpu in await mon.execute("query-cpus-fast"):
+                seen.vcpu_of_thread[cpu["thread-id"]] = cpu["cpu-index"]
         if plan.paused and mon is not None:
-            await _release(mon, trace)
+            if trace is not None:
+                await trace.follow(list(seen.vcpu_of_thread))
+            await mon.execute("cont")
         try:
             async with asyncio.timeout(case.timeout_s):
                 if isinstance(case.guest, LinuxGuest) and mon is not None:
@@ -204,14 +212,6 @@ async def _drive(
             raise GuestHang(
                 f"nothing more within {case.timeout_s:g} s", console_tail=con.tail()
             ) from None
-
-
-async def _release(mon: Monitor, trace: Trace | None) -> None:
-    """Let a paused guest go, once the trace follows its threads."""
-    if trace is not None:
-        cpus = await mon.execute("query-cpus-fast")
-        await trace.follow([cpu["thread-id"] for cpu in cpus])
-    await mon.execute("cont")
 
 
 async def _drive_linux(

@@ -576,6 +576,28 @@ def keys_of(
     return [key for key in found if key is not None]
 
 
+class EventTally:
+    """Counts a stream of events as it goes by."""
+
+    def __init__(self) -> None:
+        self._tally: Tally[tuple[str, CounterSource, int | None, tuple[Arg, ...]]] = Tally()
+
+    def add(self, event: Event) -> None:
+        """Count ``event``."""
+        self._tally[event.name, event.source, event.vcpu, event.args] += 1
+
+    def counters(self) -> list[Counter]:
+        """What was counted, by :data:`COUNT_RULES`."""
+        return [
+            Counter(key, count)
+            for (name, source, vcpu, args), count in self._tally.items()
+            if name in _RULES
+            for key in keys_of(
+                name, dict(zip(event_type(name).fields, args, strict=True)), source, vcpu
+            )
+        ]
+
+
 def count_events(
     events: Iterable[Event],
     sources: Iterable[CounterSource] = (),
@@ -586,13 +608,7 @@ def count_events(
     ``sources`` are those that were traced, whether or not they had anything to say: what they did
     not report is then 0.
     """
-    tally = Tally((event.name, event.source, event.vcpu, event.args) for event in events)
-    counters = [
-        Counter(key, count)
-        for (name, source, vcpu, args), count in tally.items()
-        if name in _RULES
-        for key in keys_of(
-            name, dict(zip(event_type(name).fields, args, strict=True)), source, vcpu
-        )
-    ]
-    return CounterSet.of(counters, sources, blind)
+    tally = EventTally()
+    for event in events:
+        tally.add(event)
+    return CounterSet.of(tally.counters(), sources, blind)

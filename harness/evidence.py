@@ -1,0 +1,199 @@
+"""From a recording's raw files to events and counters, of one type whatever the source.
+
+``events.jsonl`` gets all events of the case in the order of their times; counters are kept for
+each workload, between the marks that the harness set.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness import counters
+from harness.case import Host
+from harness.collect.ftrace import FtraceReader
+from harness.collect.merge import in_order, merge
+from harness.collect.monitor import count_irq_statistics, count_stats, parse_irq_statistics
+from harness.collect.procfs import count_guest
+from harness.collect.qemulog import QemuLogReader
+from harness.collect.qmp import MonitorSnapshot
+from harness.conduct import Mark, Recording, WorkloadRecord
+from harness.counters import CounterSet, CounterSource
+from harness.errors import CollectError
+from harness.eventlog import LogReport, dump_events
+from harness.result import write_json
+from userspace_chip.events import Event, event_type
+
+WHOLE: Final = "*"
+"""The name of the counters of the whole case, from power-on to power-off."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a case's sources said.
+
+    ``counters`` by workload, and under :data:`WHOLE` those of the whole case.  ``reports`` say by
+    source how complete its events are; ``missing`` why a source said nothing.
+    """
+
+    counters: Mapping[str, CounterSet]
+    reports: Mapping[str, LogReport]
+    missing: Mapping[str, str]
+
+    @property
+    def damage(self) -> str | None:
+        """What is missing from the events themselves, or None where they are complete."""
+        parts = [
+            f"{source}: {report.lost} lost, {report.damaged} damaged"
+            + (", cut off" if report.truncated else "")
+            for source, report in self.reports.items()
+            if not report.complete
+        ]
+        return "; ".join(parts) or None
+
+
+def gather(recording: Recording) -> Evidence:
+    """Read the raw files of ``recording``, write ``events.jsonl`` and ``counters.json``.
+
+    The raw traces are removed: the events hold all that is in them.
+    """
+    missing = dict(recording.missing)
+    traced = _Traced(recording)
+    counted = traced.count(recording.directory / "events.jsonl")
+    blind = counters.blind_spots(recording.case.backend.irqchip)
+    sets: dict[str, CounterSet] = {
+        name: CounterSet.of(found, traced.sources, blind) for name, found in counted.items()
+    }
+    for record in recording.workloads:
+        own = _count_workload(record, missing)
+        before = sets.get(record.name, CounterSet.of((), traced.sources, blind))
+        sets[record.name] = before.merged(CounterSet.of(own, own.sources, blind))
+    write_json(
+        recording.directory / "counters.json",
+        {name: found.to_json() for name, found in sets.items()} | {"missing": missing},
+    )
+    for path in (recording.kernel_trace, recording.qemu_trace):
+        if path is not None:
+            path.unlink(missing_ok=True)
+    return Evidence(sets, traced.reports, missing)
+
+
+class _Traced:
+    """The merged events of the traces, and the harness's marks among them."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._kernel = FtraceReader(offset_ns=-_trace_clock_offset_ns(recording))
+        self._qemu = QemuLogReader(vcpu_of_thread=recording.vcpu_of_thread)
+        self.sources: frozenset[CounterSource] = frozenset(
+            source
+            for source, path in (("kvm", recording.kernel_trace), ("qemu", recording.qemu_trace))
+            if path is not None and path.stat().st_size
+        )
+
+    @property
+    def reports(self) -> dict[str, LogReport]:
+        """How complete the events are, by source."""
+        found: dict[str, LogReport] = {}
+        if self._recording.kernel_trace is not None:
+            found["kernel trace"] = self._kernel.report
+        if self._recording.qemu_trace is not None:
+            found["QEMU trace"] = self._qemu.report
+        return found
+
+    def count(self, path: Path) -> dict[str, list[counters.Counter]]:
+        """Write the events to ``path``, and count them by workload."""
+        windows: dict[str, counters.EventTally] = {WHOLE: counters.EventTally()}
+
+        def counted(events: Iterable[Event]) -> Iterator[Event]:
+            window: counters.EventTally | None = None
+            whole = windows[WHOLE]
+            for event in events:
+                whole.add(event)
+                if event.name == "mark":
+                    window = _window(str(event.args[0]), windows, window)
+                elif window is not None:
+                    window.add(event)
+                yield event
+
+        with ExitStack() as stack:
+            out = stack.enter_context(path.open("w", encoding="utf-8"))
+            out.writelines(dump_events(counted(self._events(stack))))
+        return {name: tally.counters() for name, tally in windows.items()}
+
+    def _events(self, stack: ExitStack) -> Iterator[Event]:
+        recording = self._recording
+        streams: list[Iterable[Event]] = []
+        if recording.kernel_trace is not None:
+            file = stack.enter_context(recording.kernel_trace.open(encoding="utf-8"))
+            streams.append(self._kernel.events(file))
+        else:
+            streams.append(_marks(recording.marks))
+        if recording.qemu_trace is not None:
+            file = stack.enter_context(
+                recording.qemu_trace.open(encoding="utf-8", errors="replace")
+            )
+            streams.append(in_order(self._qemu.events(file)))
+        return merge(*streams)
+
+
+def _marks(marks: Iterable[Mark]) -> Iterator[Event]:
+    """Without a kernel trace the marks are on this machine's clock, as QEMU's trace is."""
+    kind = event_type("mark")
+    for mark in marks:
+        yield Event(mark.time_ns, "harness", "mark", None, kind.args(text=mark.text))
+
+
+_MARK: Final = re.compile(r"(begin|end) (\S+)")
+
+
+def _window(
+    text: str,
+    windows: dict[str, counters.EventTally],
+    current: counters.EventTally | None,
+) -> counters.EventTally | None:
+    """The tally that events go to after the mark ``text``."""
+    match = _MARK.fullmatch(text)
+    if match is None:
+        return current
+    return windows.setdefault(match[2], counters.EventTally()) if match[1] == "begin" else None
+
+
+def _trace_clock_offset_ns(recording: Recording) -> int:
+    """From wall-clock time to the kernel trace's clock: this machine's TAI offset; a lab has none."""
+    if recording.case.backend.host is Host.LAB:
+        return 0
+    offset_s = time.clock_gettime(time.CLOCK_TAI) - time.clock_gettime(time.CLOCK_REALTIME)
+    return round(offset_s) * 10**9
+
+
+def _count_workload(record: WorkloadRecord, missing: dict[str, str]) -> CounterSet:
+    """What guest and monitor counted during the workload."""
+    transcript = record.transcript
+    guest = CounterSet.of([])
+    if transcript.before is not None and transcript.after is not None:
+        before = count_guest(transcript.before.interrupts, transcript.before.stat)
+        after = count_guest(transcript.after.interrupts, transcript.after.stat)
+        guest = after.since(before)
+    try:
+        qmp = _count_monitor(record.monitor_after).since(_count_monitor(record.monitor_before))
+    except CollectError as error:
+        missing[f"monitor of {record.name}"] = str(error)
+        return guest
+    return guest.merged(qmp)
+
+
+def _count_monitor(snapshot: MonitorSnapshot | None) -> CounterSet:
+    if snapshot is None:
+        return CounterSet.of([])
+    irq = (
+        count_irq_statistics(parse_irq_statistics(snapshot.irq_text))
+        if snapshot.irq_text is not None
+        else []
+    )
+    return CounterSet.of([*irq, *count_stats(snapshot.stats)], ["qmp"])
