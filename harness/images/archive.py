@@ -120,6 +120,12 @@ def parse_meta_package(shown: str) -> str:
     return match[2]
 
 
+def parse_parts(shown: str) -> tuple[str, ...]:
+    """Read ``apt-cache show`` of a kernel: newer ones are split, the parts are dependencies."""
+    parts = re.findall(r"\b(linux-(?:base|binary|modules)-\S+) \(= ([^)\s]+)\)", shown)
+    return tuple(f"{package}={version}" for package, version in parts)
+
+
 def upstream_version(package_version: str) -> str:
     """``1:10.0.2+ds-2+deb13u1~bpo12+1`` to ``10.0.2``."""
     match = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", package_version)
@@ -181,7 +187,8 @@ class Archive:
         suite = next(suite for suite in self.suites if suite.name == offer.suite)
         package = f"{offer.package}={offer.package_version}"
         if offer.kind == "kernel":
-            command: Sequence[str] = ("apt-get", "download", package)
+            shown = self._apt(suite, "apt-cache", "show", package)
+            command: Sequence[str] = ("apt-get", "download", package, *parse_parts(shown))
         else:
             command = ("apt-get", "install", "--download-only", "--yes")
             command += ("--no-install-recommends", "-t", offer.suite, package, "ipxe-qemu")
@@ -240,15 +247,16 @@ def _source_lines(suite: Suite, mirror: Mirror) -> str:
 def _configuration(root: Path) -> str:
     settings = {
         "Dir::Etc::sourcelist": root / "sources.list",
-        "Dir::Etc::sourceparts": "-",
-        "Dir::Etc::parts": "-",
-        "Dir::Etc::main": "-",
-        "Dir::Etc::preferences": "-",
-        "Dir::Etc::preferencesparts": "-",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::parts": "/dev/null",
+        "Dir::Etc::main": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
         "Dir::State": root,
         "Dir::State::lists": root / "lists",
         "Dir::State::status": root / "status",
         "Dir::Cache": root / "cache",
+        "Dir::Cache::srcpkgcache": "",
         "Acquire::Languages": "none",
         "Acquire::Retries": "2",
         "APT::Sandbox::User": "",

@@ -35,7 +35,9 @@ def inspect_kernel(name: str, vmlinuz: Path, modules_dir: Path | None, source: s
 
 def unpacked_kernel(name: str, tree: Path, source: str) -> KernelImage:
     """The kernel in an unpacked package, with its modules."""
-    found = sorted((tree / "boot").glob("vmlinuz-*"))
+    # Debian's packages of Linux 7 have the kernel beside its modules.
+    places = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
+    found = [path for place in places for path in sorted(tree.glob(place))]
     if len(found) != 1:
         raise ImageError(f"{tree} is no kernel package", f"it holds {len(found)} kernels, not one")
     image = inspect_kernel(name, found[0], None, source)
@@ -77,7 +79,8 @@ def _version(banner: str) -> str:
 
 def _modules_beside(vmlinuz: Path, release: str) -> Path | None:
     roots = (vmlinuz.parent, vmlinuz.resolve().parent.parent)
-    candidates = (
-        root / lib / release for root in roots for lib in ("lib/modules", "usr/lib/modules")
-    )
+    libs = ("lib/modules", "usr/lib/modules")
+    candidates = [root / lib / release for root in roots for lib in libs]
+    if (vmlinuz.parent / "kernel").is_dir():
+        candidates.insert(0, vmlinuz.parent)
     return next((folder for folder in candidates if folder.is_dir()), None)

@@ -110,7 +110,7 @@ class Packages:
             try:
                 offers = self.archive.offers(kind, suite)
                 for offer in offers:
-                    if query == offer.package_version or matches(offer.version, query):
+                    if query == _entry_name(offer) or matches(offer.version, query):
                         return self._download(offer)
             except ImageError as error:
                 failure = failure or error
@@ -122,7 +122,7 @@ class Packages:
         with self._store.scratch() as scratch:
             unpacked = scratch / "unpacked"
             self.archive.unpack(offer, unpacked, scratch / "packages")
-            name = offer.package_version.replace("/", "_")
+            name = _entry_name(offer)
             if offer.kind == "kernel":
                 unpacked_kernel(name, unpacked, offer.suite)
                 label = Label("kernel", name, offer.version, offer.suite)
@@ -130,6 +130,11 @@ class Packages:
             tree = scratch / "tree"
             version = ".".join(map(str, gather(unpacked, tree)))
             return self._store.publish(Label("qemu", name, version, offer.suite), tree)
+
+
+def _entry_name(offer: Offer) -> str:
+    """The package version without its epoch: colons separate a loader's library path."""
+    return offer.package_version.rpartition(":")[2]
 
 
 def _unavailable(

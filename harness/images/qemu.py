@@ -31,8 +31,10 @@ _FIRMWARE: Final = (
 _LIBRARY_FOLDER: Final = "usr/lib/x86_64-linux-gnu"
 _MODULES: Final = "accel-*-x86_64.so"
 _LOADER_COPY: Final = "usr/bin/ld.so"
-"""A foreign QEMU's loader lies beside its binary: QEMU looks for firmware and modules relative to
-``/proc/self/exe`` (``util/cutils.c:get_relocated_path``), and that is the loader."""
+_BUNDLE: Final = "usr/bin/qemu-bundle"
+"""A foreign QEMU looks for firmware and modules below the folder ``qemu-bundle`` beside
+``/proc/self/exe`` (QEMU 10.0 ``util/cutils.c:get_relocated_path``); that is its loader, so the
+loader lies beside the binary, and the bundle is the tree itself."""
 
 
 def inspect_qemu(name: str, binary: Path, source: str) -> QemuImage:
@@ -98,6 +100,7 @@ def gather(unpacked: Path, tree: Path) -> tuple[int, ...]:
         destination = tree / target
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, destination)
+    (tree / _BUNDLE).symlink_to(Path("..", ".."))
     return qemu_version(cached_qemu("", (), tree, "").launcher)
 
 
