@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from harness.case import Irqchip
 from harness.errors import CollectError
-from userspace_chip.events import Arg, Event, event_type
+from userspace_chip.events import KVM_EVENTS, QEMU_EVENTS, Arg, Event, event_type
 
 SCHEMA: Final = "irqmatrix-counters"
 SCHEMA_VERSION: Final = 1
@@ -612,3 +612,19 @@ def count_events(
     for event in events:
         tally.add(event)
     return CounterSet.of(tally.counters(), sources, blind)
+
+
+def untraced(source: CounterSource, traced: Iterable[str]) -> tuple[BlindSpot, ...]:
+    """What ``source`` does not see because only the events ``traced`` (globs) were on."""
+    patterns = tuple(traced)
+    names = KVM_EVENTS if source == "kvm" else QEMU_EVENTS
+    rules = [rule for rule in COUNT_RULES if rule.event in names]
+    on = {rule.event for rule in rules if any(fnmatchcase(rule.event, glob) for glob in patterns)}
+    seen = {(rule.stage, rule.controller) for rule in rules if rule.event in on}
+    return tuple(
+        BlindSpot(source, f"{stage}/{controller}/*", f"the event {event} was not traced")
+        for (stage, controller), event in {
+            (rule.stage, rule.controller): rule.event for rule in rules
+        }.items()
+        if (stage, controller) not in seen
+    )

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -207,16 +207,58 @@ def _as_number(text: str) -> float | None:
         return None
 
 
-def stale(rules: Iterable[Rule], scopes: Sequence[Scope], met: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules that occur always, speak of one of ``scopes``, and are not among those ``met``."""
-    seen = frozenset(met)
-    return tuple(
-        rule
-        for rule in rules
-        if rule.always
-        and rule.id not in seen
-        and any(rule.means(scope) or rule.means(scope.swapped) for scope in scopes)
-    )
+@dataclass(frozen=True)
+class KnownDifferences:
+    """All rules; the first that explains a difference is its explanation."""
+
+    rules: tuple[Rule, ...]
+
+    @classmethod
+    def load(cls, paths: Iterable[Path]) -> KnownDifferences:
+        """The rules of ``paths``; :class:`ConfigError` where an id is there twice, too."""
+        rules: dict[str, Rule] = {}
+        for path in paths:
+            for rule in load(path):
+                if (other := rules.get(rule.id)) is not None:
+                    raise ConfigError(
+                        f"rule {rule.id!r} is there twice",
+                        f"the first is at {other.path}:{other.line}",
+                        path=path,
+                        line=rule.line,
+                    )
+                rules[rule.id] = rule
+        return cls(tuple(rules.values()))
+
+    @classmethod
+    def shipped(cls) -> KnownDifferences:
+        """The rules that travel with us, ``configs/known/*.yaml``."""
+        return cls.load(sorted(resources.configs().joinpath("known").glob("*.yaml")))
+
+    def for_counter(
+        self,
+        scope: Scope,
+        path: str,
+        source: CounterSource,
+        values: tuple[float | None, float | None],
+    ) -> Rule | None:
+        """Why a counter differs; see :meth:`Rule.explains_counter`."""
+        found = (r for r in self.rules if r.explains_counter(scope, path, source, values))
+        return next(found, None)
+
+    def for_check(self, scope: Scope, check: str, values: tuple[str, str]) -> Rule | None:
+        """Why a check, or a thing observed, differs; see :meth:`Rule.explains_check`."""
+        return next((r for r in self.rules if r.explains_check(scope, check, values)), None)
+
+    def stale(self, scopes: Sequence[Scope], met: Iterable[str]) -> tuple[Rule, ...]:
+        """The rules that occur always, speak of one of ``scopes``, and are not among ``met``."""
+        seen = frozenset(met)
+        return tuple(
+            rule
+            for rule in self.rules
+            if rule.always
+            and rule.id not in seen
+            and any(rule.means(scope) or rule.means(scope.swapped) for scope in scopes)
+        )
 
 
 # --- The files ----------------------------------------------------------------------------------
@@ -366,28 +408,3 @@ def load(path: Path) -> tuple[Rule, ...]:
         )
         for index, rule in enumerate(model.rules)
     )
-
-
-SHIPPED: Final = "known"
-"""The folder below the packaged configurations."""
-
-
-def load_all(paths: Iterable[Path] | None = None) -> tuple[Rule, ...]:
-    """The rules of all files, those that travel with us by default.
-
-    :class:`ConfigError` where an id is there twice.
-    """
-    if paths is None:
-        paths = sorted(resources.configs().joinpath(SHIPPED).glob("*.yaml"))
-    rules: dict[str, Rule] = {}
-    for path in paths:
-        for rule in load(path):
-            if (other := rules.get(rule.id)) is not None:
-                raise ConfigError(
-                    f"rule {rule.id!r} is there twice",
-                    f"the first is at {other.path}:{other.line}",
-                    path=path,
-                    line=rule.line,
-                )
-            rules[rule.id] = rule
-    return tuple(rules.values())
