@@ -39,7 +39,10 @@ _PIC: Final = re.compile(
 
 @dataclass
 class InfoPic:
-    """What the text tells: (version, state) an IOAPIC, and the PICs by number (0 is the master)."""
+    """What the text tells: (version, state) an IOAPIC, and the PICs by number (0 is the master).
+
+    The PICs are printed in this order: QEMU's is that of its object tree, and varies.
+    """
 
     ioapics: list[tuple[int, IoapicState]] = field(default_factory=list)
     pics: dict[int, PicChipState] = field(default_factory=dict)
@@ -85,9 +88,9 @@ def format_pic(number: int, chip: PicChipState) -> str:
 
 
 def format_info_pic(info: InfoPic) -> str:
-    """The whole text as the PC boards print it: IOAPICs, then the slave, then the master."""
+    """The whole text as the PC boards print it: IOAPICs, then PICs."""
     parts = [format_ioapic(version, state) for version, state in info.ioapics]
-    parts += [format_pic(number, info.pics[number]) for number in sorted(info.pics, reverse=True)]
+    parts += [format_pic(number, chip) for number, chip in info.pics.items()]
     return "".join(parts)
 
 

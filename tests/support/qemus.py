@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,11 @@ def find_qemu(name: str) -> tuple[tuple[str | Path, ...], Profile]:
     if known is None:
         pytest.skip(f"QEMU {name} is {version}: profiles exist for {', '.join(QEMU_VERSIONS)}")
     return image.launcher, profile("tcg", qemu=known)
+
+
+def require_kvm() -> None:
+    """Skip where /dev/kvm cannot be opened."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError as error:
+        pytest.skip(f"/dev/kvm: {error.strerror}")

@@ -1,6 +1,6 @@
 """A client of QEMU's qtest protocol that owns its QEMU: registers and lines without a guest.
 
-The machine is started stopped (``-S``) under TCG, because distributions leave the qtest
+The machine is started stopped (``-S``) under TCG or KVM, because distributions leave the qtest
 accelerator out; the qtest server itself is in every QEMU.  Nothing runs then, virtual time stands
 still, and every effect of a command has happened when its answer comes.
 
@@ -52,7 +52,8 @@ class Reply:
     """The trace events, ``name text`` each, in order."""
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """In a new child: be killed when the parent is gone (``preexec_fn``)."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -68,13 +69,14 @@ class Qtest:
 
     ``qemu`` is the command that starts QEMU (more than one word where a loader is needed),
     ``machine`` the ``-M`` argument, ``args`` further arguments, ``trace`` the patterns of the
-    trace events to record.
+    trace events to record, ``accel`` the ``-accel`` argument.
     """
 
     qemu: Sequence[str | Path]
     machine: str
     args: Sequence[str] = ()
     trace: Sequence[str] = ()
+    accel: str = "tcg"
     _process: subprocess.Popen[bytes] = field(init=False, repr=False)
 
     def __enter__(self) -> Self:
@@ -87,7 +89,7 @@ class Qtest:
         self._log = log.open(errors="replace")
         folder.cleanup()
         argv = [str(word) for word in self.qemu]
-        argv += ["-M", self.machine, "-accel", "tcg", "-S", "-nodefaults", "-display", "none"]
+        argv += ["-M", self.machine, "-accel", self.accel, "-S", "-nodefaults", "-display", "none"]
         argv += ["-chardev", f"socket,id=qtest,fd={theirs.fileno()}", "-qtest", "chardev:qtest"]
         argv += ["-chardev", f"socket,id=mon,fd={their_mon.fileno()}"]
         argv += ["-mon", "chardev=mon,mode=control"]
@@ -101,7 +103,7 @@ class Qtest:
                 stdout=log_writer,
                 stderr=log_writer,
                 pass_fds=(theirs.fileno(), their_mon.fileno()),
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         except BaseException:
             for resource in (ours, our_mon, self._log):
@@ -153,6 +155,17 @@ class Qtest:
         return [
             Reply(value, irqs, trace) for (value, irqs), trace in zip(answers, traces, strict=True)
         ]
+
+    def run_until_traced(self, event: str) -> tuple[str, ...]:
+        """Let the machine run until it has traced ``event``; the trace since the last command."""
+        self.qmp("cont")
+        trace: list[str] = []
+        while not any(line.startswith(f"{event} ") for line in trace):
+            self.qmp("query-status")  # a round trip a look
+            trace += self._log.read().splitlines()
+        self.qmp("stop")
+        trace += self._log.read().splitlines()
+        return tuple(trace)
 
     def qmp(self, command: str, **arguments: Any) -> Any:
         """The return value of one QMP command; events that come in between are dropped."""
