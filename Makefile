@@ -1,0 +1,39 @@
+# make run    install what is missing, get the images, run configs/quick.yaml, print the table
+# make test   the whole test suite
+# make check  lint, format and types
+# make bench  the benchmarks
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+.PHONY: run test check bench clean system
+
+run: $(STAMP)
+	$(BIN)/irqmatrix images build
+	$(BIN)/irqmatrix run configs/quick.yaml
+
+test: $(STAMP) check
+	$(BIN)/irqmatrix images build
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/pytest tests/bench --benchmark-only -p no:cacheprovider
+
+system:
+	@PYTHON=$(PYTHON) sh .ci/system-packages
+
+$(STAMP): pyproject.toml .ci/system-packages | system
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

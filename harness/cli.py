@@ -1,0 +1,176 @@
+"""The command line: thin commands, and the one place where errors become messages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+from rich.console import Console
+
+from harness import __version__
+from harness.errors import Interrupted
+from userspace_chip.errors import IrqmatrixError
+
+EXIT_BAD_USAGE: Final = 2
+EXIT_NOTHING_RUN: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="irqmatrix",
+    help="Boot the same guest under every x86 interrupt-controller implementation, account for "
+    "every interrupt, explain every difference.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+images_app = typer.Typer(help="Kernels and QEMUs in the image cache.", no_args_is_help=True)
+app.add_typer(images_app, name="images")
+
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
+
+
+def main() -> None:
+    """The entry point: every known error is one message and an exit status, without a traceback."""
+    try:
+        app()
+    except (KeyboardInterrupt, Interrupted):
+        _say("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except IrqmatrixError as error:
+        _say(str(error))
+        sys.exit(EXIT_BAD_USAGE)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(f"irqmatrix: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work``; SIGTERM takes it down as Ctrl-C does, through every ``with``."""
+
+    async def supervised() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(supervised())
+    except asyncio.CancelledError:
+        raise Interrupted("stopped by SIGTERM") from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"irqmatrix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _irqmatrix(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What this machine can run, and why not the rest."""
+    from harness import doctor as doctor_module
+    from harness.images.cache import ImageCache
+    from harness.report import doctor_json, doctor_tables
+
+    findings = _run_async(doctor_module.examine(ImageCache()))
+    if json:
+        typer.echo(doctor_json(findings))
+    else:
+        doctor_tables(Console(), findings)
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="A matrix file, or the name of a shipped one.")],
+    out: Annotated[Path | None, typer.Option(help="Where results go.")] = None,
+    only: Annotated[str | None, typer.Option(help="Only cases whose id matches this glob.")] = None,
+    repeat: Annotated[int | None, typer.Option(min=1, help="Run every case so often.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cases at the same time.")] = None,
+    json: Json = False,
+) -> None:
+    """Run a matrix and print what differs."""
+    from harness import config as config_module
+    from harness import run as run_module
+    from harness.report import run_report
+    from harness.result import dump
+
+    loaded = config_module.load(config_module.find(config), repeat=repeat)
+    console = Console(stderr=json)
+    job = run_module.Job(loaded, out, only, jobs or default_jobs())
+    result, directory = _run_async(run_module.run(job, console, quiet=json))
+    if json:
+        typer.echo(dump(result), nl=False)
+    else:
+        run_report(console, result, directory)
+    sys.exit(result.summary.exit_status)
+
+
+def default_jobs() -> int:
+    """Two labs side by side, where there are two CPUs for them."""
+    return min(2, len(os.sched_getaffinity(0)))
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
+    json: Json = False,
+) -> None:
+    """Print a recorded run again."""
+    from harness import result as result_module
+    from harness.report import run_report
+
+    result = result_module.read(run_dir / "result.json")
+    if json:
+        typer.echo(result_module.dump(result), nl=False)
+    else:
+        run_report(Console(), result, run_dir)
+
+
+@images_app.command("list")
+def images_list(json: Json = False) -> None:
+    """What is in the image cache, checked by hash."""
+    from harness.images.cache import ImageCache
+    from harness.report import images_json, images_table
+
+    infos = ImageCache().list()
+    if json:
+        typer.echo(images_json(infos))
+    else:
+        images_table(Console(), infos)
+
+
+@images_app.command("build")
+def images_build(
+    kernel: Annotated[
+        list[str] | None, typer.Option(help="A kernel: default, a version, or a path.")
+    ] = None,
+    qemu: Annotated[
+        list[str] | None, typer.Option(help="A QEMU: system, a version, or a path.")
+    ] = None,
+) -> None:
+    """Fetch kernels and QEMUs, and build the guests' and the labs' images from them."""
+    from harness.images.cache import ImageCache
+
+    ImageCache().build(kernel or ["default"], qemu or ["system"])

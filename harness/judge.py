@@ -1,0 +1,230 @@
+"""From a recording to the verdict of its case: what each part did, and what the case is called."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from harness.case import Case, FlatGuest, Host, LinuxGuest
+from harness.conduct import Recording, WorkloadRecord
+from harness.errors import GuestCrash, GuestError, GuestHang, HarnessError
+from harness.evidence import Evidence, gather
+from harness.guests import flat, linux
+from harness.result import CaseResult, PartResult, Verdict, judged
+from harness.storm import find_lost, find_storm
+
+MAX_STDERR_CHARACTERS: Final = 300
+
+
+def judge(recording: Recording) -> CaseResult:
+    """The result of the case; writes ``events.jsonl`` and ``counters.json`` beside the raw files."""
+    evidence = gather(recording)
+    case = recording.case
+    failure = _failure(recording)
+    if isinstance(case.guest, FlatGuest):
+        parts = _flat_parts(recording, case.guest)
+    else:
+        parts = _linux_parts(recording, case.guest, evidence, failure)
+    verdict, detail = _verdict(parts, failure, evidence)
+    return CaseResult(
+        id=case.id,
+        subject=case.subject,
+        backend=case.backend.name,
+        axes=case.axes,
+        guest="flat" if isinstance(case.guest, FlatGuest) else "linux",
+        verdict=verdict,
+        detail=detail,
+        duration_s=round(recording.duration_s, 3),
+        dir=recording.directory.name,
+        parts=parts,
+        as_expected=_as_expected(case, parts, failure),
+    )
+
+
+_Failure = tuple[Verdict, str]
+
+
+def _failure(recording: Recording) -> _Failure | None:
+    """What became of the guest as a whole, where it did not end as it should."""
+    if recording.failure is not None:
+        return _verdict_of(recording.failure), _with_tail(recording)
+    killed_by = _signal(recording)
+    if killed_by is not None:
+        return Verdict.CRASH, f"QEMU was killed by {killed_by}"
+    if isinstance(recording.case.guest, FlatGuest):
+        return _flat_failure(recording)
+    if recording.status != 0:
+        return _qemu_error(recording)
+    return None
+
+
+def _verdict_of(error: HarnessError) -> Verdict:
+    if isinstance(error, GuestHang):
+        return Verdict.HANG
+    return Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
+
+
+def _with_tail(recording: Recording) -> str:
+    """The failure, why QEMU ended if it did, and the guest's last words."""
+    error = recording.failure
+    text = str(error)
+    if isinstance(error, GuestCrash):
+        killed_by = _signal(recording)
+        if killed_by is not None:
+            text += f": it was killed by {killed_by}"
+        elif recording.status:
+            text += f": {_qemu_error(recording)[1]}"
+    if isinstance(error, GuestError) and error.console_tail:
+        text += f"; last console lines: {' | '.join(error.console_tail[-3:])}"
+    return text
+
+
+def _signal(recording: Recording) -> str | None:
+    """The signal that ended QEMU; a lab's shell says it as 128 more.
+
+    The exit device could give the same numbers, but nothing that runs here writes 67 or 68 to it.
+    """
+    status = recording.status
+    if status is None:
+        return None
+    number = -status
+    if recording.case.backend.host is Host.LAB:
+        number = status - 128
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None
+
+
+def _qemu_error(recording: Recording) -> _Failure:
+    """QEMU refused to start, or gave up."""
+    said = _stderr(recording)
+    return Verdict.ERROR, f"QEMU ended with status {recording.status}" + (
+        f": {said}" if said else ""
+    )
+
+
+def _stderr(recording: Recording) -> str:
+    path = recording.directory / "stderr.log"
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    errors = [line.strip() for line in lines if line.strip() and "warning:" not in line]
+    return " | ".join(errors)[-MAX_STDERR_CHARACTERS:]
+
+
+def _flat_failure(recording: Recording) -> _Failure | None:
+    status = recording.status
+    if status in (flat.STATUS_PASS, flat.STATUS_SKIP) and recording.console.strip():
+        return None
+    if status == flat.STATUS_PASS:
+        # A QEMU that refuses its arguments ends with 1 as well, and says why.
+        return _qemu_error(recording) if _stderr(recording) else None
+    if status == 0:
+        return Verdict.CRASH, "the guest reset or powered off instead of using the exit device"
+    if status is not None and status & 1 and _checks_failed(recording):
+        return None
+    if status is not None and status & 1 and not _stderr(recording):
+        return Verdict.FAIL, f"the image ended with status {status}, though no check failed"
+    return _qemu_error(recording)
+
+
+def _checks_failed(recording: Recording) -> bool:
+    return any(check.result.is_failure for check in flat.checks(recording.console))
+
+
+_FLAT_VERDICTS: Final[Mapping[flat.Result, Verdict]] = {
+    flat.Result.PASS: Verdict.PASS,
+    flat.Result.XFAIL: Verdict.PASS,
+    flat.Result.KFAIL: Verdict.PASS,
+    flat.Result.SKIP: Verdict.SKIP,
+    flat.Result.FAIL: Verdict.FAIL,
+    flat.Result.XPASS: Verdict.FAIL,
+}
+
+
+def _flat_parts(recording: Recording, guest: FlatGuest) -> tuple[PartResult, ...]:
+    parts = [
+        PartResult(
+            check.id,
+            _FLAT_VERDICTS[check.result],
+            f"{check.result}: {check.label}",
+            _expected(guest.expect, check.id, check.label),
+        )
+        for check in flat.checks(recording.console)
+    ]
+    if not parts and recording.failure is None and recording.status == flat.STATUS_SKIP:
+        parts.append(PartResult("image", Verdict.SKIP, "the image skipped itself"))
+    return tuple(parts)
+
+
+def _expected(expect: Mapping[str, str], *names: str) -> Verdict | None:
+    return next((Verdict(expect[name]) for name in names if name in expect), None)
+
+
+def _linux_parts(
+    recording: Recording, guest: LinuxGuest, evidence: Evidence, failure: _Failure | None
+) -> tuple[PartResult, ...]:
+    case = recording.case
+    records = {record.name: record for record in recording.workloads}
+    parts = []
+    for name in guest.workloads:
+        expected = _expected(guest.expect, name)
+        why_not = linux.why_not_runnable(name, case.machine.value, case.smp)
+        if why_not is not None:
+            parts.append(PartResult(name, Verdict.SKIP, why_not, expected))
+        elif name in records:
+            parts.append(_workload_part(records[name], evidence, expected))
+        elif failure is not None:
+            parts.append(PartResult(name, *failure, expected))
+            failure = (Verdict.ERROR, "not reached")
+        else:
+            parts.append(PartResult(name, Verdict.ERROR, "it was not run", expected))
+    return tuple(parts)
+
+
+def _workload_part(
+    record: WorkloadRecord, evidence: Evidence, expected: Verdict | None
+) -> PartResult:
+    transcript = record.transcript
+    metrics = dict(transcript.metrics)
+    if transcript.status == "skip":
+        return PartResult(record.name, Verdict.SKIP, transcript.reason, expected, metrics)
+    if transcript.status != "ok":
+        return PartResult(record.name, Verdict.FAIL, transcript.reason, expected, metrics)
+    counters = evidence.counters[record.name]
+    if (storm := find_storm(record.name, transcript, counters)) is not None:
+        return PartResult(record.name, Verdict.STORM, str(storm), expected, metrics)
+    if (lost := find_lost(record.name, transcript, counters)) is not None:
+        return PartResult(record.name, Verdict.LOST, str(lost), expected, metrics)
+    return PartResult(record.name, Verdict.PASS, "", expected, metrics)
+
+
+def _verdict(
+    parts: tuple[PartResult, ...], failure: _Failure | None, evidence: Evidence
+) -> _Failure:
+    if failure is not None:
+        return failure
+    verdict = judged(parts)
+    notable = [part for part in parts if part.verdict is verdict]
+    detail = ""
+    if verdict is not Verdict.PASS and notable:
+        more = f" (and {len(notable) - 1} more)" if len(notable) > 1 else ""
+        first = notable[0]
+        detail = f"{first.id}: {first.detail}{more}" if first.detail else f"{first.id}{more}"
+    if (damage := evidence.damage) is not None:
+        detail = f"{detail}; events incomplete: {damage}".lstrip("; ")
+    return verdict, detail
+
+
+def _as_expected(case: Case, parts: tuple[PartResult, ...], failure: _Failure | None) -> bool:
+    """A failure of the whole is expected where a part was expected to end like that."""
+    told = all(part.as_expected for part in parts if part.detail != "not reached")
+    if failure is None:
+        return told
+    return any(part.expected is failure[0] for part in parts) or (
+        case.guest.expect.get("*") == failure[0]
+    )

@@ -1,0 +1,139 @@
+"""A run from its configuration to its result: the stages in their one direction."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import fnmatch
+import os
+import platform
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from harness import __version__, compare, judge, preflight, progress, result, schedule
+from harness.config import RunConfig
+from harness.errors import ConfigError, StoreError
+from harness.hosts.local import remove_stale_traces
+from harness.images.cache import ImageCache
+from harness.known import KnownDifferences
+from harness.preflight import LocalFacts
+from harness.result import CaseResult, RunResult
+from harness.schedule import Prepared
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is asked for on the command line."""
+
+    config: RunConfig
+    out: Path | None
+    only: str | None
+    jobs: int
+
+
+async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Path]:
+    """Run the matrix; the result, which is in the run directory too, and that directory.
+
+    Interrupted, it leaves the result of the cases that had ended, and raises again.
+    """
+    config = _selected(job.config, job.only)
+    out = _run_directory(job.out, config.name)
+    remove_stale_traces()
+    cache = ImageCache()
+    local = await asyncio.to_thread(_local_facts, config)
+    console_progress = progress.for_console(console, len(config.cases))
+    if quiet:
+        console_progress = progress.Silent()
+    known = KnownDifferences.shipped()
+    with console_progress as shown:
+        shown.note(f"{len(config.cases)} cases, {job.jobs} at a time; results in {out}")
+        prepared = await asyncio.to_thread(schedule.prepare, config, cache, local)
+        runner = schedule.Scheduler(config, out, cache, local, shown, judge.judge)
+        try:
+            cases = await runner.run(prepared, job.jobs)
+        except asyncio.CancelledError:
+            _write(
+                out,
+                _result(config, prepared, tuple(runner.results.values()), cache, local, known, out),
+            )
+            raise
+    final = _result(config, prepared, cases, cache, local, known, out)
+    _write(out, final)
+    return final, out
+
+
+def _selected(config: RunConfig, only: str | None) -> RunConfig:
+    if only is None:
+        return config
+    cases = tuple(case for case in config.cases if fnmatch.fnmatchcase(case.id, only))
+    if not cases:
+        ids = "\n  ".join(case.id for case in config.cases)
+        raise ConfigError(
+            f"no case matches --only {only!r}", f"the cases are:\n  {ids}", path=config.path
+        )
+    return dataclasses.replace(config, cases=cases)
+
+
+def _run_directory(out: Path | None, name: str) -> Path:
+    directory = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(13, os.strerror(13))
+    except OSError as error:
+        raise StoreError(
+            f"cannot use {directory} for the results", error.strerror, "choose another --out"
+        ) from None
+    return directory.absolute()
+
+
+def _local_facts(config: RunConfig) -> LocalFacts:
+    from harness.doctor import local_facts
+
+    return local_facts(measure=any(map(preflight.needs_local_speed, config.cases)))
+
+
+def _result(
+    config: RunConfig,
+    prepared: list[Prepared],
+    cases: tuple[CaseResult, ...],
+    cache: ImageCache,
+    local: LocalFacts,
+    known: KnownDifferences,
+    out: Path,
+) -> RunResult:
+    diffs = compare.compare([item.case for item in prepared], cases, cache, known, out)
+    return RunResult(
+        schema=result.SCHEMA,
+        name=config.name,
+        environment=_environment(config, prepared, cache, local),
+        cases=cases,
+        diffs=diffs,
+        summary=result.summarised(cases, diffs),
+    )
+
+
+def _environment(
+    config: RunConfig, prepared: list[Prepared], cache: ImageCache, local: LocalFacts
+) -> dict[str, object]:
+    qemus = dict.fromkeys(item.case.backend.qemu for item in prepared)
+    kernels = dict.fromkeys(
+        kernel for item in prepared if (kernel := item.case.backend.kernel) is not None
+    )
+    return {
+        "irqmatrix": __version__,
+        "config": str(config.path),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "kvm": local.kvm.module if local.kvm.usable else local.kvm.error,
+        "qemu": {name: ".".join(map(str, cache.qemu(name).version)) for name in qemus},
+        "lab_kernel": {name: cache.kernel(name).version for name in kernels},
+    }
+
+
+def _write(out: Path, final: RunResult) -> None:
+    result.write(final, out / "result.json")
