@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from support import pit_guest
-from support.board import rng, shrink
+from support.board import rng
+from support.differential import reduce_steps
 from support.pit_guest import Access, Result
 from support.qemus import QEMUS, find_qemu
 from support.qtest import Qtest
@@ -100,7 +101,9 @@ def agree(qemu: str, steps: Sequence[Access]) -> None:
     argv = [str(word) for word in command]
     if first_difference(argv, profile, steps) is None:
         return
-    shortest = shrink(steps, lambda some: first_difference(argv, profile, some) is not None)
+    shortest = reduce_steps(
+        list(steps), lambda some: first_difference(argv, profile, some) is not None
+    )
     results = pit_guest.run(argv, MACHINE, shortest, TRACE)
     last = first_difference(argv, profile, shortest)
     assert last is not None

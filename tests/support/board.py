@@ -12,11 +12,12 @@ serviced, and its message shows the vector.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from support.differential import reduce_steps
 from support.qtest import Qtest, Reply
 
 from userspace_chip.events import EVENT_TYPES, Arg
@@ -237,23 +238,6 @@ def first_difference(seen: Sequence[Reply], expected: Sequence[Reply]) -> int | 
     return next((i for i, (a, b) in enumerate(zip(seen, expected, strict=True)) if a != b), None)
 
 
-def shrink(steps: Sequence[Step], fails: Callable[[Sequence[Step]], bool]) -> list[Step]:
-    """A smaller list that still fails: delta debugging (Zeller's ddmin) on the steps."""
-    current = list(steps)
-    size = max(len(current) // 2, 1)
-    while True:
-        start = 0
-        while start < len(current):
-            candidate = current[:start] + current[start + size :]
-            if candidate and fails(candidate):
-                current = candidate
-            else:
-                start += size
-        if size == 1:
-            return current
-        size = max(size // 2, 1)
-
-
 def compare(subject: Subject, steps: Sequence[Step], checkpoint: int = 250) -> None:
     """Assert that QEMU and the model agree on every step, and on ``info pic`` now and then.
 
@@ -284,7 +268,7 @@ def reproducer(subject: Subject, steps: Sequence[Step]) -> str:
 
     if not differs(steps):
         return "QEMU and the model differed, but do not when the same steps are run again"
-    shortest = shrink(steps, differs)
+    shortest = reduce_steps(list(steps), differs)
     seen = observe(subject, shortest)
     expected = predict(subject.profile, shortest)
     index = first_difference(seen, expected)
