@@ -214,6 +214,11 @@ class KvmBus:
             return result
         return self._slow(message, source, dest_map)
 
+    def deliver_fast(self, message: LapicMessage) -> int | None:
+        """``kvm_irq_delivery_to_apic_fast`` alone (irqfd's wake-up path); None: not fast."""
+        targets = self._fast(message, None)
+        return None if targets is None else sum(lapic.accept(message) for lapic in targets)
+
     def targets(self, message: LapicMessage) -> list[Lapic]:
         """``kvm_bitmap_or_dest_vcpus``."""
         fast = self._fast(message, None)
@@ -309,10 +314,13 @@ class QemuBus:
     def __init__(self, profile: Profile, lapics: Sequence[Lapic]) -> None:
         self.emit: Emit | None = None
         self._knobs = profile.delivery
-        self._slots = {lapic.vcpu_id: lapic for lapic in lapics}
+        self._lapics = lapics
+        self._slots: dict[int, Lapic] = {}
+        self.recalculate()
 
     def recalculate(self) -> None:
-        """QEMU looks at the registers each time."""
+        """The slots; QEMU looks at the registers at every message."""
+        self._slots = {lapic.vcpu_id: lapic for lapic in self._lapics}
 
     def deliver(
         self, message: LapicMessage, source: Lapic | None = None, dest_map: DestMap | None = None

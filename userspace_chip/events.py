@@ -237,8 +237,12 @@ HARNESS_EVENTS: Final[Mapping[str, EventType]] = {
 
 MODEL_EVENTS: Final[Mapping[str, EventType]] = {
     "ignored": EventType("ignored", "{chip:w} {what:s}"),
+    "vcpu_request": EventType("vcpu_request", "{request:w}"),
+    "vcpu_kick": EventType("vcpu_kick", ""),
+    "vcpu_enter": EventType("vcpu_enter", "intr_info {intr_info:#08x}"),
 }
-"""What only the chips can tell: an input that hardware, too, ignores without a trace."""
+"""What only the chips can tell: inputs that hardware, too, ignores without a trace, and the links
+of the chain accept, request, kick, enter, inject for which there is no tracepoint."""
 
 EVENT_TYPES: Final[Mapping[str, EventType]] = {
     **KVM_EVENTS,

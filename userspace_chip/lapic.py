@@ -252,6 +252,7 @@ class Lapic:
         self.emit = emit
         knobs = profile.lapic
         self._kvm = knobs.model is Model.KVM
+        self._apicv = knobs.apicv
         directed = knobs.directed_eoi and knobs.x2apic
         self.version = knobs.version + (knobs.cmci << 16) | directed << 24
         self._spiv_mask = knobs.spiv_mask | (_DIRECTED_EOI if directed else 0)
@@ -394,7 +395,7 @@ class Lapic:
                 state.tmr ^= bit
             state.irr |= bit
             state.irr_pending = True
-            if self.profile.lapic.apicv and self.emit is not None:
+            if self._apicv and self.emit is not None:
                 self.emit(
                     "kvm_apicv_accept_irq",
                     self.vcpu_id,
@@ -564,6 +565,20 @@ class Lapic:
             self.port.request()
         return vector
 
+    def _eoi_virtualised(self) -> None:
+        """APICv: hardware ends the interrupt; an exit only for vectors of the EOI exit bitmap."""
+        state = self.state
+        if not state.isr:
+            return
+        vector = state.isr.bit_length() - 1
+        state.isr ^= 1 << vector
+        self.update_ppr()
+        if self.port.eoi_exits(vector):
+            if self.emit is not None:
+                self.emit("kvm_eoi", self.vcpu_id, vector)
+            self.port.eoi(vector, bool(state.tmr >> vector & 1))
+            self.port.request()
+
     def set_tpr(self, value: int) -> None:
         """TPR, all 8 bits."""
         self.state.tpr = value
@@ -657,6 +672,8 @@ class Lapic:
         rules = self.profile.lapic.apic_base_rules
         if rules is ApicBaseRules.KVM:
             return self._kvm_set_apic_base(value, host)
+        if self.profile.kvm_vcpu and value & self._base_reserved:
+            return False  # off: KVM owns the MSR, QEMU hears of it at the next exit
         if self.emit is not None:
             self.emit("cpu_set_apic_base", value)
         if rules is ApicBaseRules.UNCHECKED:
@@ -777,6 +794,9 @@ class Lapic:
 
     def _kvm_write(self, register: int, value: int, now_ns: int) -> bool:
         """``kvm_lapic_reg_write``: False is an error (#GP for an MSR, nothing for MMIO)."""
+        if register == EOI and self._apicv:
+            self._eoi_virtualised()
+            return True
         if self.emit is not None:
             self.emit("kvm_apic", "write", NAMES.get(register) or hex(register), value)
         if register == EOI:

@@ -78,6 +78,9 @@ class LapicPort(Protocol):
     def eoi(self, vector: int, level: bool) -> None:
         """Vector left service; ``level`` is its TMR bit.  The machine tells the IOAPICs."""
 
+    def eoi_exits(self, vector: int) -> bool:
+        """APICv: whether the EOI of ``vector`` leaves the guest (the EOI exit bitmap)."""
+
     def apic_map_changed(self) -> None:
         """Id, LDR, DFR, mode or enable state changed: KVM's map and EOI exit bitmaps are stale."""
 

@@ -1,0 +1,631 @@
+"""One machine's interrupt controllers: every chip of a profile, wired, with its stimuli.
+
+A :class:`Machine` has no clock and no guest.  Whoever drives it (the scenario model, the live VMM,
+the replay of a recorded trace) calls the stimuli, one at a time, and reads results and events:
+
+=======================================  =====================================================
+a device changes a line                  :meth:`Machine.set_gsi` (through QEMU's board),
+                                         :meth:`Machine.irq_line` (the bare KVM_IRQ_LINE_STATUS)
+a device or irqfd sends a message        :meth:`Machine.signal_msi`, :meth:`Machine.irqfd`
+a CPU touches a register                 :meth:`Machine.mmio_write`, ``mmio_read``, ``pio_*``,
+                                         ``msr_*``, :meth:`Machine.eoi`
+time passes                              :meth:`Machine.advance`, or :meth:`Machine.expire` for
+                                         one named timer
+a CPU enters its guest, leaves, sleeps   :meth:`Machine.enter`, :meth:`Machine.step` (one pass),
+                                         :meth:`Machine.exit`, :meth:`Machine.halt`
+user space reconfigures KVM              :meth:`Machine.set_routes`, ``interrupt``, ``nmi``
+=======================================  =====================================================
+
+Events come in the order in which KVM and QEMU trace them, with the model as their source, in
+``machine.log.events``; ``machine.log.enable(False)`` makes everything faster.
+
+Sources of the wiring itself: ``wiring.py``; of QEMU's board: ``hw/i386/x86.c`` /
+``x86-common.c:gsi_handler``, ``hw/i386/kvm/{i8259,ioapic}.c``, ``hw/i386/microvm.c``.
+
+Not modelled: the HPET (its legacy switch is ``pit.set_hpet_legacy``), IOMMUs, Xen, and for
+``microvm`` in ``on`` the user-space PIC whose output goes nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from userspace_chip import msi
+from userspace_chip.delivery import ApicBus, KvmBus, apic_bus
+from userspace_chip.errors import AccessError, PinRangeError, StateError
+from userspace_chip.events import Arg, Event
+from userspace_chip.ioapic import Ioapic, IoapicState
+from userspace_chip.lapic import (
+    EOI,
+    LVT_LINT0,
+    Lapic,
+    LapicState,
+)
+from userspace_chip.lapic_timer import MASKED
+from userspace_chip.messages import MsiMessage
+from userspace_chip.pic import Pic, PicState
+from userspace_chip.pit import Pit, PitState
+from userspace_chip.ports import Emit, Irqchip, Source
+from userspace_chip.profile import Model, Profile, profile
+from userspace_chip.routing import (
+    DEFAULT_TABLES,
+    MsiRoute,
+    Route,
+    Router,
+    RoutingTable,
+    kernel_default,
+)
+from userspace_chip.vcpu import SCAN_IOAPIC, Entry, Exit, Vcpu, VcpuState
+from userspace_chip.wiring import (
+    APIC_WINDOW,
+    APIC_WINDOW_BYTES,
+    CHIP_NAMES,
+    IoapicWiring,
+    LapicWiring,
+    PicPins,
+    PitWiring,
+    QemuLapicWiring,
+    RouterWiring,
+    VcpuWiring,
+)
+
+IOAPIC_BASES: Final = (0xFEC00000, 0xFEC10000)
+PIC_PORTS: Final = frozenset({0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1})
+PIT_PORTS: Final = frozenset({0x40, 0x41, 0x42, 0x43, 0x61})
+
+MSR_APIC_BASE: Final = 0x1B
+MSR_TSC_DEADLINE: Final = 0x6E0
+MSR_X2APIC: Final = 0x800
+MSR_KVM_PV_EOI: Final = 0x4B564D04
+
+_ISA_LINES: Final = 16
+_PINS: Final = 24
+
+
+class EventLog:
+    """Collects the chips' events; what happened when and in whose thread is the machine's."""
+
+    __slots__ = ("_machine", "enabled", "events", "vcpu")
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.events: list[Event] = []
+        self.vcpu: int | None = None
+        self.enabled = False
+
+    def __call__(self, name: str, *args: Arg) -> None:
+        """One event; see :class:`~userspace_chip.ports.Emit`."""
+        self.events.append(_new(Event, (self._machine.now_ns, "model", name, self.vcpu, args)))
+
+    def enable(self, on: bool) -> None:
+        """Switch all events on or off."""
+        self.enabled = on
+        emit: Emit | None = self if on else None
+        for chip in self._machine.chips:
+            chip.emit = emit
+
+    def take(self) -> list[Event]:
+        """The events so far, which are then forgotten."""
+        events, self.events = self.events, []
+        return events
+
+
+_new = tuple.__new__
+
+
+@dataclass
+class MachineState:
+    """Everything that a machine remembers; chips by place, deadlines by timer name."""
+
+    now_ns: int
+    deadlines: dict[str, int]
+    lapics: list[LapicState]
+    vcpus: list[VcpuState]
+    ioapics: list[IoapicState]
+    pic: PicState
+    pit: PitState
+    routes: tuple[Route, ...]
+
+
+class Machine:
+    """The interrupt controllers of one machine with ``cpus`` CPUs.
+
+    ``board``: ``pc`` (pc and q35) or ``microvm``, which has a second IOAPIC for GSI 24..47.
+    ``routes`` replaces the GSI routing table that the profile's QEMU would install.
+    ``reset``: as QEMU's first machine reset leaves it; False: as the ioctls that create it do.
+    ``chain`` also logs the requests, kicks and entries for which there is no tracepoint.
+    Chips are there as ``lapics``, ``vcpus``, ``ioapics``, ``pic`` and ``pit``.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        cpus: int = 1,
+        *,
+        board: Literal["pc", "microvm"] = "pc",
+        routes: RoutingTable | None = None,
+        log: bool = True,
+        chain: bool = False,
+        reset: bool = True,
+        tsc_khz: int = 1_000_000,
+        physical_bits: int = 40,
+    ) -> None:
+        if not 1 <= cpus <= 255:
+            raise PinRangeError(f"{cpus} CPUs", "a machine has 1 to 255")
+        self.profile = profile
+        self.on = profile.mode == "on"
+        self.split = profile.mode == "split"
+        self.now_ns = 0
+        self.deadlines: dict[str, int] = {}
+        self.resamplers: set[int] = set()
+        self.resampled: list[int] = []
+        """GSIs whose irqfd resampler was kicked: the device looks at its line again."""
+        self.log = EventLog(self)
+        self._staged: dict[int, MsiMessage] = {}
+        self.lapics: list[Lapic] = []
+        self.vcpus: list[Vcpu] = []
+        self.bus: ApicBus = apic_bus(profile, self.lapics)
+        self._build_cpus(cpus, chain, tsc_khz, physical_bits)
+        self.ioapics = [
+            Ioapic(self._ioapic_profile(index), IoapicWiring(self, index))
+            for index in range(2 if board == "microvm" else 1)
+        ]
+        self.pic = Pic(profile, PicPins(self))
+        if routes is None:
+            microvm_on = self.on and board == "microvm"
+            table = DEFAULT_TABLES[profile.route.default_routes]
+            routes = kernel_default() if microvm_on else table()
+        self.router = Router(routes, RouterWiring(self), ids_32bit=profile.delivery.ids_32bit)
+        self.request_scan()
+        self.pit = Pit(profile, PitWiring(self))
+        if reset:
+            self.reset()
+        self.log.enable(log)
+
+    def _build_cpus(self, cpus: int, chain: bool, tsc_khz: int, physical_bits: int) -> None:
+        kind = LapicWiring if self.profile.lapic.model is Model.KVM else QemuLapicWiring
+        lapics = [
+            Lapic(
+                self.profile,
+                kind(self, cpu),
+                cpu,
+                tsc_khz=tsc_khz,
+                physical_bits=physical_bits,
+            )
+            for cpu in range(cpus)
+        ]
+        self.lapics += lapics
+        wiring = VcpuWiring(self)
+        self.vcpus += [Vcpu(self.profile, wiring, lapic, chain=chain) for lapic in lapics]
+        self.bus.recalculate()
+
+    def _ioapic_profile(self, index: int) -> Profile:
+        """The second IOAPIC is QEMU's in every mode; in on nothing forwards EOIs to it."""
+        if index == 0 or not self.on:
+            return self.profile
+        return replace(self.profile, ioapic=profile("split", qemu=self.profile.qemu).ioapic)
+
+    @property
+    def chips(self) -> list[Any]:
+        """Everything that emits events."""
+        return [*self.lapics, *self.vcpus, *self.ioapics, self.pic, self.router, self.bus]
+
+    # ------------------------------------------------------------------ devices
+
+    def set_gsi(self, gsi: int, level: int, *, cpu: int | None = None) -> int:
+        """A device drives the board's GSI (``gsi_handler``), in the thread of ``cpu`` if any.
+
+        In on QEMU calls KVM for both chips of an ISA line, and KVM fans out each call; the result
+        is the sum of what KVM said, the number that QEMU's RTC sees.  QEMU's own chips report
+        nothing: 0.  :class:`PinRangeError` for a GSI that the board does not have.
+        """
+        if not 0 <= gsi < _PINS * len(self.ioapics):
+            raise PinRangeError(f"GSI {gsi}", f"the board has {_PINS * len(self.ioapics)}")
+        self.log.vcpu = cpu
+        if self.log.enabled:
+            self.log("x86_gsi_interrupt", gsi, level)
+        if gsi >= _PINS:
+            self.ioapics[1].set_irq(gsi - _PINS, level)
+            return 0
+        if self.on:
+            doubled = gsi < _ISA_LINES and self.profile.route.isa_lines_doubled
+            return sum(self.router.set_irq(gsi, level) for _ in range(2 if doubled else 1))
+        if gsi < _ISA_LINES:
+            self.pic.set_irq(gsi, level)
+        self.ioapics[0].set_irq(gsi, level)
+        return 0
+
+    def irq_line(
+        self, gsi: int, level: int, source: int = Source.USER, *, cpu: int | None = None
+    ) -> int:
+        """KVM_IRQ_LINE_STATUS: the result of :meth:`Router.set_irq`."""
+        self.log.vcpu = cpu
+        return self.router.set_irq(gsi, level, source)
+
+    def signal_msi(self, address: int, data: int, *, cpu: int | None = None) -> int:
+        """A device's message: KVM_SIGNAL_MSI, or a store into QEMU's window (off, tcg).
+
+        -1 nobody matched (errno EPERM), 0 dropped, n accepted by n.
+        """
+        self.log.vcpu = cpu
+        message = MsiMessage(address, data)
+        if self.profile.kvm_lapic:
+            return self.router.send_msi(message)
+        return self.store_msi(message)
+
+    def irqfd(self, gsi: int) -> None:
+        """An eventfd on a GSI is written (``irqfd_wakeup``): one MSI route is fast, others wait."""
+        self.log.vcpu = None
+        routes = self.router.table.of(gsi)
+        if len(routes) == 1 and isinstance(routes[0], MsiRoute):
+            assert isinstance(self.bus, KvmBus)
+            if self.bus.deliver_fast(self.router.decode(routes[0].message)) is not None:
+                return
+        self.router.set_irq(gsi, 1, Source.USER, False)
+        self.router.set_irq(gsi, 0, Source.USER, False)
+
+    def irqfd_resample(self, gsi: int) -> None:
+        """An eventfd with a resampler is written: the line stays high until the guest's EOI.
+
+        The kick at EOI is an entry in ``resampled``.
+        """
+        self.log.vcpu = None
+        self.resamplers.add(gsi)
+        self.router.set_irq(gsi, 1, Source.RESAMPLER, False)
+
+    def store_msi(self, message: MsiMessage) -> int:
+        """QEMU ``apic_mem_write``: a message, or by mistake a register of the CPU's own APIC."""
+        offset = message.address & APIC_WINDOW_BYTES - 1
+        if offset > 0xFFF or not offset >> 4:
+            ids_32bit = self.profile.delivery.x2apic_ids
+            decoded = msi.decode_qemu(message, ids_32bit=ids_32bit)
+            return self.bus.deliver(decoded)
+        if self.log.vcpu is not None:
+            self.lapics[self.log.vcpu].write_mmio(offset, 4, message.data, self.now_ns)
+        return 0
+
+    # ------------------------------------------------------------------ registers
+
+    def mmio_read(self, cpu: int, address: int, size: int) -> int:
+        """A CPU reads ``size`` bytes; :class:`AccessError` where no chip is."""
+        self.log.vcpu = cpu
+        lapic = self.lapics[cpu]
+        base = lapic.base_address if self.profile.kvm_lapic else APIC_WINDOW
+        if base <= address < base + 0x1000:
+            return lapic.read_mmio(address - base, size, self.now_ns)
+        index, offset = self._ioapic_at(address)
+        if index is not None:
+            reach = self.ioapics[index].knobs.range_bytes
+            return self.ioapics[index].read(offset, size) if offset < reach else 0
+        if APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
+            return 0 if self.profile.kvm_lapic else lapic.read_mmio(address & 0xFFF, size, 0)
+        raise AccessError(f"read at {address:#x}", "there is no interrupt controller")
+
+    def mmio_write(self, cpu: int, address: int, size: int, value: int) -> None:
+        """A CPU writes ``size`` bytes; :class:`AccessError` where no chip is."""
+        self.log.vcpu = cpu
+        lapic = self.lapics[cpu]
+        kvm = self.profile.kvm_lapic
+        base = lapic.base_address if kvm else APIC_WINDOW
+        offset = address - base
+        if 0 <= offset < 0x1000 and (kvm or offset >> 4):
+            lapic.write_mmio(offset, size, value, self.now_ns)
+            return
+        index, offset = self._ioapic_at(address)
+        if index is not None:
+            if offset < self.ioapics[index].knobs.range_bytes:
+                self.ioapics[index].write(offset, size, value, self.now_ns)
+            return
+        if not APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
+            raise AccessError(f"write at {address:#x}", "there is no interrupt controller")
+        if size >= 4:
+            self.signal_msi(address - APIC_WINDOW, value & 0xFFFFFFFF, cpu=cpu)
+
+    def _ioapic_at(self, address: int) -> tuple[int | None, int]:
+        for index in range(len(self.ioapics)):
+            offset = address - IOAPIC_BASES[index]
+            if 0 <= offset < 0x1000:
+                return index, offset
+        return None, 0
+
+    def pio_read(self, cpu: int, port: int, size: int = 1) -> int:
+        """IN from the PICs, ELCR or PIT; :class:`AccessError` at another port."""
+        self.log.vcpu = cpu
+        if port in PIC_PORTS:
+            return self.pic.read(port, size)
+        if port in PIT_PORTS:
+            return self.pit.read(port, self.now_ns, size)
+        raise AccessError(f"IN from port {port:#x}", "there is no interrupt controller")
+
+    def pio_write(self, cpu: int, port: int, value: int, size: int = 1) -> None:
+        """OUT to the PICs, ELCR or PIT; :class:`AccessError` at another port."""
+        self.log.vcpu = cpu
+        if port in PIC_PORTS:
+            self.pic.write(port, value, size)
+        elif port in PIT_PORTS:
+            self.pit.write(port, value, self.now_ns, size)
+        else:
+            raise AccessError(f"OUT to port {port:#x}", "there is no interrupt controller")
+
+    def msr_read(self, cpu: int, msr: int) -> int | None:
+        """RDMSR; None is #GP.  :class:`AccessError` for an MSR of no interrupt controller."""
+        self.log.vcpu = cpu
+        lapic = self.lapics[cpu]
+        value: int | None
+        if MSR_X2APIC <= msr < MSR_X2APIC + 0x100:
+            value = lapic.read_msr((msr - MSR_X2APIC) << 4, self.now_ns)
+        elif msr == MSR_APIC_BASE:
+            value = lapic.state.apic_base
+            if not self.profile.kvm_lapic and self.log.enabled:
+                self.log("cpu_get_apic_base", value)
+        elif msr == MSR_TSC_DEADLINE:
+            value = lapic.tsc_deadline()
+        elif msr == MSR_KVM_PV_EOI:
+            value = int(self.vcpus[cpu].state.pv_eoi_enabled)
+        else:
+            raise AccessError(f"RDMSR {msr:#x}", "it belongs to no interrupt controller")
+        self._trace_msr("read", msr, value or 0, value is None)
+        return value
+
+    def msr_write(self, cpu: int, msr: int, value: int) -> bool:
+        """WRMSR; False is #GP.  :class:`AccessError` for an MSR of no interrupt controller."""
+        self.log.vcpu = cpu
+        lapic = self.lapics[cpu]
+        ok = True
+        if MSR_X2APIC <= msr < MSR_X2APIC + 0x100:
+            ok = lapic.write_msr((msr - MSR_X2APIC) << 4, value, self.now_ns)
+        elif msr == MSR_APIC_BASE:
+            ok = lapic.set_apic_base(value)
+        elif msr == MSR_TSC_DEADLINE:
+            lapic.set_tsc_deadline(value, self.now_ns)
+        elif msr == MSR_KVM_PV_EOI and self.profile.kvm_lapic:
+            self.vcpus[cpu].state.pv_eoi_enabled = bool(value & 1)
+        else:
+            raise AccessError(f"WRMSR {msr:#x}", "it belongs to no interrupt controller")
+        self._trace_msr("write", msr, value, not ok)
+        return ok
+
+    def _trace_msr(self, access: str, msr: int, value: int, gp: bool) -> None:
+        if self.log.enabled and self.profile.kvm_vcpu:
+            self.log("kvm_msr", access, msr, value, gp)
+
+    def eoi(self, cpu: int) -> None:
+        """The guest ends its interrupt, by MMIO or MSR as the APIC's mode wants it."""
+        lapic = self.lapics[cpu]
+        if lapic.x2apic_mode:
+            self.msr_write(cpu, MSR_X2APIC + (EOI >> 4), 0)
+        else:
+            self.log.vcpu = cpu
+            lapic.write_mmio(EOI, 4, 0, self.now_ns)
+
+    def set_cr8(self, cpu: int, value: int) -> None:
+        """MOV to CR8."""
+        self.log.vcpu = cpu
+        self.lapics[cpu].set_cr8(value)
+
+    # ------------------------------------------------------------------ time
+
+    def advance(self, now_ns: int) -> None:
+        """Let time pass up to ``now_ns``: armed timers expire in the order of their deadlines."""
+        self.log.vcpu = None
+        while self.deadlines:
+            name = min(self.deadlines, key=lambda key: (self.deadlines[key], key))
+            due_ns = self.deadlines[name]
+            if due_ns > now_ns:
+                break
+            self.now_ns = max(self.now_ns, due_ns)
+            self.expire(name)
+        self.now_ns = max(self.now_ns, now_ns)
+
+    def expire(self, name: str) -> None:
+        """The timer ``lapicN``, ``ioapicN`` or ``pit`` is due, now, armed or not."""
+        self.deadlines.pop(name, None)
+        kind = name.rstrip("0123456789")
+        index = int(name[len(kind) :] or 0)
+        if kind == "lapic":
+            self.lapics[index].expire(self.now_ns)
+        elif kind == "ioapic":
+            self.ioapics[index].expire(self.now_ns)
+        elif kind == "pit":
+            self.pit.expire(self.now_ns)
+        else:
+            raise StateError(f"timer {name!r}", None, "lapicN, ioapicN or pit")
+
+    # ------------------------------------------------------------------ CPUs
+
+    def step(self, cpu: int, interruptible: bool = True, nmi_allowed: bool = True) -> Entry:
+        """One VM entry of one CPU, or one exit to user space instead (:attr:`Entry.exit`).
+
+        The driver answers an exit with :meth:`handle_exit`.
+        """
+        self.log.vcpu = cpu
+        vcpu = self.vcpus[cpu]
+        entry = vcpu.enter(interruptible, nmi_allowed)
+        if vcpu.chain and self.log.enabled and vcpu.state.in_guest:
+            self.log("vcpu_enter", entry.info or 0)
+        return entry
+
+    def enter(self, cpu: int, interruptible: bool = True, nmi_allowed: bool = True) -> Entry:
+        """Enter the guest of one CPU; exits to user space on the way are handled as QEMU does."""
+        entry = self.step(cpu, interruptible, nmi_allowed)
+        while entry.exit is not None:
+            self.handle_exit(cpu, entry.exit)
+            entry = self.step(cpu, interruptible, nmi_allowed)
+        return entry
+
+    def handle_exit(self, cpu: int, reason: Exit) -> None:
+        """QEMU's answer to an exit (``kvm_arch_handle_exit``)."""
+        self.log.vcpu = cpu
+        if self.log.enabled:
+            self.log("kvm_run_exit", cpu, int(reason))
+        state = self.vcpus[cpu].state
+        if reason is Exit.IOAPIC_EOI and state.ioapic_eoi is not None:
+            vector, state.ioapic_eoi = state.ioapic_eoi, None
+            self.eoi_broadcast(vector)
+
+    def exit(self, cpu: int, *, reinject: bool = False, pv_eoi: bool = False) -> None:
+        """VM exit of one CPU; see :meth:`Vcpu.exit`.  :meth:`enter` does it where needed."""
+        self.log.vcpu = cpu
+        self.vcpus[cpu].exit(reinject=reinject, pv_eoi=pv_eoi)
+
+    def halt(self, cpu: int) -> None:
+        """HLT."""
+        self.vcpus[cpu].halt()
+
+    def interrupt(self, cpu: int, vector: int) -> int:
+        """KVM_INTERRUPT; see :meth:`Vcpu.interrupt`."""
+        return self.vcpus[cpu].interrupt(vector)
+
+    def nmi(self, cpu: int) -> None:
+        """KVM_NMI."""
+        self.vcpus[cpu].queue_nmi()
+
+    def inject_nmi(self, cpu: int) -> None:
+        """The monitor's ``nmi``: LVT1 (``do_inject_external_nmi``, ``apic_external_nmi``)."""
+        lapic = self.lapics[cpu]
+        if not self.profile.kvm_lapic:
+            lapic.local_deliver(LVT_LINT0 + 1)
+        elif lapic.state.lvt[LVT_LINT0 + 1] & 0x10700 == 0x400:
+            self.nmi(cpu)
+
+    # ------------------------------------------------------------------ KVM's configuration
+
+    def set_routes(self, routes: Iterable[Route]) -> None:
+        """KVM_SET_GSI_ROUTING; :class:`~userspace_chip.errors.RouteError` for what it refuses."""
+        self.router.table = RoutingTable(routes, split=self.split)
+        if self.split:
+            self.request_scan()
+
+    def add_msi_route(self, message: MsiMessage, *, device: str = "N/A", vector: int = 0) -> int:
+        """QEMU ``kvm_irqchip_add_msi_route``: a route on the lowest free GSI from 24 up."""
+        table = self.router.table
+        gsi = next(gsi for gsi in range(_PINS, table.size + _PINS + 1) if not table.of(gsi))
+        if self.log.enabled:
+            self.log("kvm_irqchip_add_msi_route", device, vector, gsi)
+        self._staged[gsi] = message
+        self.commit_routes()
+        return gsi
+
+    def stage_route(self, gsi: int, message: MsiMessage) -> None:
+        """``kvm_irqchip_update_msi_route``: takes effect at the commit."""
+        if self.log.enabled:
+            self.log("kvm_irqchip_update_msi_route", gsi)
+        self._staged[gsi] = message
+
+    def commit_routes(self) -> None:
+        """``kvm_irqchip_commit_routes``: KVM takes the table over, and every CPU rescans it."""
+        if self.log.enabled:
+            self.log("kvm_irqchip_commit_routes")
+        table = self.router.table
+        changes = {
+            gsi: message
+            for gsi, message in self._staged.items()
+            if table.of(gsi) != [MsiRoute(gsi, message)]
+        }
+        self._staged = {}
+        if changes:
+            routes: list[Route] = [route for route in table.routes if route.gsi not in changes]
+            routes += [MsiRoute(gsi, message) for gsi, message in changes.items()]
+            self.router.table = RoutingTable(routes, split=self.split)
+        if self.split:
+            self.request_scan()
+
+    # ------------------------------------------------------------------ between the chips
+
+    def recalculate_bus(self) -> None:
+        """The APIC map is stale: recompute it; EOI exit bitmaps follow."""
+        self.bus.recalculate()
+        self.request_scan()
+
+    def request_scan(self, lapics: Iterable[Lapic] | None = None) -> None:
+        """KVM_REQ_SCAN_IOAPIC for the CPUs of ``lapics``, by default for all."""
+        if not self.profile.kvm_lapic:
+            return
+        for lapic in self.lapics if lapics is None else lapics:
+            self.vcpus[lapic.vcpu_id].state.requests |= SCAN_IOAPIC
+
+    def eoi_broadcast(self, vector: int) -> None:
+        """QEMU ``ioapic_eoi_broadcast``: all IOAPICs of QEMU's."""
+        if self.log.enabled:
+            self.log("ioapic_eoi_broadcast", vector)
+        if vector > 0xFF:
+            return
+        for ioapic in self.ioapics:
+            if ioapic.knobs.model is Model.QEMU:
+                ioapic.eoi(vector, self.now_ns)
+
+    def has_ack_notifier(self, pin: int) -> bool:
+        """``kvm_irq_has_notifier`` for an IOAPIC pin: the PIT's, or a resampler's."""
+        gsi = self.router.table.gsi_of(Irqchip.IOAPIC, pin)
+        return (gsi == 0 and bool(self.pit.state.reinject)) or gsi in self.resamplers
+
+    def notify_ack(self, chip: Irqchip, traced_pin: int, pin: int) -> None:
+        """``kvm_notify_acked_irq``."""
+        if self.log.enabled:
+            self.log("kvm_ack_irq", CHIP_NAMES[chip], traced_pin)
+        gsi = self.router.table.gsi_of(chip, pin)
+        if gsi == 0 and self.pit.state.reinject:
+            self.pit.ack(self.now_ns)
+        if gsi is not None and gsi in self.resamplers:
+            self.router.set_irq(gsi, 0, Source.RESAMPLER, False)
+            self.resampled.append(gsi)
+
+    def notify_mask(self, chip: Irqchip, pin: int, masked: bool) -> None:
+        """``kvm_fire_mask_notifiers``: the PIT listens for GSI 0."""
+        if self.router.table.gsi_of(chip, pin) == 0:
+            self.pit.mask_changed(masked, self.now_ns)
+
+    # ------------------------------------------------------------------ state
+
+    def reset(self) -> None:
+        """Machine reset, as QEMU does it; split's routes stay.
+
+        QEMU then writes its own reset state of the APICs into KVM: all LVTs masked.
+        """
+        self.log.vcpu = None
+        for lapic, vcpu in zip(self.lapics, self.vcpus, strict=True):
+            lapic.reset()
+            vcpu.reset()
+            if self.profile.kvm_lapic:
+                lapic.state.lvt[LVT_LINT0] = MASKED
+        for ioapic in self.ioapics:
+            ioapic.reset()
+        self.pic.reset()
+        self.pit.reset(self.now_ns)
+        self.request_scan()
+
+    def save(self) -> MachineState:
+        """An independent copy of everything; events are not part of it."""
+        return MachineState(
+            now_ns=self.now_ns,
+            deadlines=dict(self.deadlines),
+            lapics=[chip.save() for chip in self.lapics],
+            vcpus=[chip.save() for chip in self.vcpus],
+            ioapics=[chip.save() for chip in self.ioapics],
+            pic=self.pic.save(),
+            pit=self.pit.save(),
+            routes=self.router.table.routes,
+        )
+
+    def load(self, state: MachineState) -> None:
+        """Take a saved state over; :class:`StateError` where it is of another machine."""
+        shape = (len(state.lapics), len(state.vcpus), len(state.ioapics))
+        if shape != (len(self.lapics), len(self.vcpus), len(self.ioapics)):
+            raise StateError(
+                f"machine state of {shape[0]} CPUs and {shape[2]} IOAPICs",
+                f"this machine has {len(self.lapics)} and {len(self.ioapics)}",
+            )
+        self.now_ns = state.now_ns
+        if state.routes != self.router.table.routes:
+            self.router.table = RoutingTable(state.routes, split=self.split)
+        for lapic, lapic_state in zip(self.lapics, state.lapics, strict=True):
+            lapic.load(lapic_state)
+        for ioapic, ioapic_state in zip(self.ioapics, state.ioapics, strict=True):
+            ioapic.load(ioapic_state)
+        self.pic.load(state.pic)
+        self.pit.load(state.pit)
+        for vcpu, vcpu_state in zip(self.vcpus, state.vcpus, strict=True):
+            vcpu.load(vcpu_state)
+        self.deadlines = dict(state.deadlines)
