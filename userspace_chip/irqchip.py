@@ -57,6 +57,7 @@ from userspace_chip.routing import (
     RoutingTable,
     kernel_default,
 )
+from userspace_chip.snapshot import from_json, head, to_json
 from userspace_chip.vcpu import SCAN_IOAPIC, Entry, Exit, Vcpu, VcpuState
 from userspace_chip.wiring import (
     APIC_WINDOW,
@@ -629,3 +630,17 @@ class Machine:
         for vcpu, vcpu_state in zip(self.vcpus, state.vcpus, strict=True):
             vcpu.load(vcpu_state)
         self.deadlines = dict(state.deadlines)
+
+    def to_json(self) -> str:
+        """:meth:`save` as JSON text, with the profile that it belongs to."""
+        mode, qemu, linux = self.profile.mode, self.profile.qemu, self.profile.linux
+        return to_json(self.save(), mode=mode, qemu=qemu, linux=linux)
+
+    def from_json(self, text: str) -> None:
+        """Load what :meth:`to_json` wrote; :class:`StateError` where it is another machine's."""
+        state = from_json(MachineState, text)
+        mine = (self.profile.mode, self.profile.qemu, self.profile.linux)
+        theirs = tuple(head(text).get(key) for key in ("mode", "qemu", "linux"))
+        if mine != theirs:
+            raise StateError(f"snapshot of a machine {theirs}", f"this one is {mine}")
+        self.load(state)
