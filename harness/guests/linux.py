@@ -23,8 +23,9 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from harness.errors import CollectError
 
@@ -167,7 +168,12 @@ class Snapshot:
     stat: str
 
 
-Status = Literal["ok", "fail", "skip"]
+class Status(StrEnum):
+    """How a workload ended, in the guest's words."""
+
+    OK = "ok"
+    FAIL = "fail"
+    SKIP = "skip"
 
 
 @dataclass(frozen=True)
@@ -202,9 +208,9 @@ def parse_transcript(text: str) -> Transcript:
     if match is None:
         tail = " | ".join(line for line in text.splitlines()[-3:] if line.strip())
         raise CollectError("the guest's report of a workload has no end", f"it ends in {tail!r}")
-    name, status, metrics, reason = match.groups()
+    name, status, metrics, reason = match[1], Status(match[2]), match[3], match[4]
     before, after = _snapshot(sections, "before"), _snapshot(sections, "after")
-    if status == "ok" and (before is None or after is None):
+    if status is Status.OK and (before is None or after is None):
         raise CollectError(f"the guest's report of {name} is incomplete", "a snapshot is missing")
     return Transcript(name, status, _metrics(metrics), reason, before, after)
 
