@@ -146,6 +146,14 @@ class Controllers:
     ioapics: tuple[IoapicPending, ...]
     pics: Mapping[int, PicPending]
 
+    @property
+    def observations(self) -> dict[str, str]:
+        """What two backends can be compared in, as checks: by id, the value as text."""
+        names = ("monitor.ioapic.version", "monitor.ioapic2.version")
+        return {
+            name: f"{ioapic.version:#x}" for name, ioapic in zip(names, self.ioapics, strict=False)
+        }
+
 
 _IOAPIC: Final = re.compile(r"ioapic\d+: ver=0x([0-9a-f]+) ")
 _PIC: Final = re.compile(r"pic(\d): irr=([0-9a-f]{2}) imr=([0-9a-f]{2}) isr=([0-9a-f]{2}) ")
