@@ -78,9 +78,10 @@ def _version(banner: str) -> str:
 
 
 def _modules_beside(vmlinuz: Path, release: str) -> Path | None:
-    roots = (vmlinuz.parent, vmlinuz.resolve().parent.parent)
+    absolute = vmlinuz.absolute()
+    roots = (absolute.parent, absolute.parent.parent, vmlinuz.resolve().parent.parent)
     libs = ("lib/modules", "usr/lib/modules")
     candidates = [root / lib / release for root in roots for lib in libs]
-    if (vmlinuz.parent / "kernel").is_dir():
-        candidates.insert(0, vmlinuz.parent)
+    if (absolute.parent / "kernel").is_dir():
+        candidates.insert(0, absolute.parent)
     return next((folder for folder in candidates if folder.is_dir()), None)
