@@ -144,8 +144,13 @@ class Pic:
         self._update(self.state.chips[0])
 
     def reset(self) -> None:
-        """What QEMU does at machine reset: ``pic_reset``; in on then KVM_SET_IRQCHIP."""
-        for number, mask in enumerate(ELCR_MASKS):
+        """What QEMU does at machine reset: ``pic_reset``; in on then KVM_SET_IRQCHIP.
+
+        The slave, which is younger, comes first on its bus: the other way round its requests
+        would leave the master's cascade latch set.
+        """
+        for number in (1, 0):
+            mask = ELCR_MASKS[number]
             if self._kvm:
                 self.set_irqchip(Irqchip(number), PicChipState(elcr_mask=mask))
             else:
