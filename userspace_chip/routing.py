@@ -52,7 +52,7 @@ Route: TypeAlias = IrqchipRoute | MsiRoute
 class RoutingTable:
     """A whole KVM_SET_GSI_ROUTING table; :class:`RouteError` for what KVM refuses with EINVAL.
 
-    ``split`` refuses irqchip routes.  Immutable: :meth:`with_msi` makes a new one.
+    ``split`` refuses irqchip routes.  Immutable.
     """
 
     __slots__ = ("_by_gsi", "_gsi_of", "routes")
@@ -95,12 +95,6 @@ class RoutingTable:
     def size(self) -> int:
         """``nr_rt_entries``: highest GSI + 1."""
         return max(self._by_gsi, default=0) + 1
-
-    def with_msi(self, gsi: int, message: MsiMessage) -> RoutingTable:
-        """This table with GSI's route replaced by (or extended by) a message."""
-        new = MsiRoute(gsi, message)
-        routes = [new if route.gsi == gsi else route for route in self.routes]
-        return RoutingTable(routes if new in routes else [*routes, new])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RoutingTable) and self.routes == other.routes
