@@ -34,6 +34,7 @@ Stage: TypeAlias = Literal[
     "accepted",  # a local APIC took (or, software-disabled, dropped) a message
     "posted",  # ... and hardware delivers it without an exit
     "injected",  # a vector was given to the vCPU at entry
+    "reinjected",  # ... again, because its delivery was broken off by an exit
     "acknowledged",  # a PIC or IOAPIC learnt that its interrupt was serviced
     "handled",  # the guest's handler ran
     "eoi",  # end of interrupt
@@ -201,7 +202,7 @@ BLIND_SPOTS: Final[tuple[_Blindness, ...]] = (
     _Blindness(
         "kvm",
         _KERNEL_LAPIC,
-        ("injected/*", "eoi/*"),
+        ("injected/*", "reinjected/*", "eoi/*"),
         "hardware delivers and ends local APIC interrupts (APICv or AVIC) without an exit",
         apicv=True,
     ),
@@ -332,17 +333,20 @@ class CounterSet:
     def since(self, earlier: CounterSet) -> CounterSet:
         """What was counted since the snapshot ``earlier``.
 
-        A key that was not there earlier was 0.  :class:`CollectError` for a counter that went
-        down, or that vanished: two snapshots of different boots.
+        A key that was not there earlier was 0; a source that was not asked both times is left
+        out.  :class:`CollectError` for a counter that went down, or that vanished: two snapshots
+        of different boots.
         """
+        both = self.sources & earlier.sources
         deltas = [
             Counter(key, _increase(key, earlier.values.get(key, 0), value))
             for key, value in self.values.items()
+            if key.source in both
         ]
         for key, value in earlier.values.items():
-            if key not in self.values and value:
+            if key.source in both and key not in self.values and value:
                 raise _not_later(key, value, "it is gone")
-        return CounterSet.of(deltas, self.sources & earlier.sources, self.blind)
+        return CounterSet.of(deltas, both, self.blind)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``counters.json``."""
@@ -500,7 +504,22 @@ COUNT_RULES: Final[tuple[CountRule, ...]] = (
     _R("kvm_apic_ipi", "ipi", "lapic", "vector", ("delivery_mode",), cpu="vcpu"),
     _R("kvm_apic_accept_irq", "accepted", "lapic", "vector", cpu="apicid"),
     _R("kvm_apicv_accept_irq", "posted", "lapic", "vector", cpu="apicid"),
-    _R("kvm_inj_virq", "injected", "vcpu", "vector", cpu="vcpu", when={"kind": "IRQ"}),
+    _R(
+        "kvm_inj_virq",
+        "injected",
+        "vcpu",
+        "vector",
+        cpu="vcpu",
+        when={"kind": "IRQ", "reinjected": False},
+    ),
+    _R(
+        "kvm_inj_virq",
+        "reinjected",
+        "vcpu",
+        "vector",
+        cpu="vcpu",
+        when={"kind": "IRQ", "reinjected": True},
+    ),
     _R("kvm_ack_irq", "acknowledged", "ioapic", "pin", when={"irqchip": "IOAPIC"}),
     _R("kvm_ack_irq", "acknowledged", "pic", "pin", when={"irqchip": "PIC master"}),
     _R("kvm_ack_irq", "acknowledged", "pic", "pin", when={"irqchip": "PIC slave"}),

@@ -31,12 +31,12 @@ _HEAD: Final = re.compile(
 )
 _LINE: Final = re.compile(
     r"(?P<who>.*?-\d+\s+(?:\([\s\d-]+\)\s+)?\[\d+\](?:\s+[^\s:]+)?)"
-    r"\s+(?P<stamp>\d+\.\d{6}): (?P<body>.*\n?)"
+    r"\s+(?P<stamp>\d+\.\d{6}): (?P<body>.*\n)"
 )
 _VCPU: Final = re.compile(r"CPU (\d+)/KVM")
 """The name that QEMU gives to a vCPU's thread with ``-name debug-threads=on``
 (QEMU accel/kvm/kvm-accel-ops.c: kvm_start_vcpu_thread)."""
-_LOST: Final = re.compile(r"CPU:(\d+) \[LOST (?:(\d+) )?EVENTS\]\n?")
+_LOST: Final = re.compile(r"CPU:(\d+) \[LOST (?:(\d+) )?EVENTS\]\n")
 
 _Body: TypeAlias = tuple[str, tuple[Arg, ...]]
 
@@ -107,7 +107,10 @@ class FtraceReader:
 
     def _parse(self, number: int, line: str) -> tuple[int, int | None, _Body] | None:
         """Time, vCPU, name and fields of an event's line; None for every other line."""
-        if line.startswith("#") or not line.strip():
+        if not line.endswith("\n"):
+            self._tally.damage(number, line)
+            return None
+        if line.startswith("#") or line == "\n":
             return None
         if (lost := _LOST.fullmatch(line)) is not None:
             count = int(lost[2] or 1)  # the kernel does not always know how many: at least one
@@ -115,14 +118,14 @@ class FtraceReader:
             self._tally.lost += count
             return None
         match = _LINE.fullmatch(line)
-        if match is None or not line.endswith("\n"):
+        if match is None:
             self._tally.damage(number, line)
             return None
         body = self._body(number, line, match["body"])
         if body is None:
             return None
         stamp = int(match["stamp"].replace(".", "")) * 1000 + self._offset_ns
-        return stamp, self._vcpu(match["who"]), body
+        return stamp, self._vcpu(line, match["who"]), body
 
     def _body(self, number: int, line: str, text: str) -> _Body | None:
         if (known := self._bodies.get(text)) is not None:
@@ -144,14 +147,17 @@ class FtraceReader:
         self._bodies[text] = body
         return body
 
-    def _vcpu(self, who: str) -> int | None:
-        if who not in self._vcpus:
-            match = _HEAD.fullmatch(who)
-            thread = None if match is None else _VCPU.fullmatch(match["comm"])
+    def _vcpu(self, line: str, who: str) -> int | None:
+        """The vCPU of the thread ``who``, kept as :meth:`events` will look it up."""
+        match = _HEAD.fullmatch(who)
+        thread = None if match is None else _VCPU.fullmatch(match["comm"])
+        vcpu = None if thread is None else int(thread[1])
+        key = line.split(": ", 1)[0].rpartition(" ")[0]  # padded, where the time is short
+        if key.rstrip() == who:
             if len(self._vcpus) >= CACHE_SIZE:
                 self._vcpus.clear()
-            self._vcpus[who] = None if thread is None else int(thread[1])
-        return self._vcpus[who]
+            self._vcpus[key] = vcpu
+        return vcpu
 
 
 # --- hist triggers ------------------------------------------------------------------------------
@@ -231,7 +237,7 @@ _IRQCHIPS: Final = ("PIC master", "PIC slave", "IOAPIC")
 def _number(raw: _Raw, key: str) -> int:
     value = raw.get(key)
     if not isinstance(value, int):
-        raise CollectError(f"a histogram without numeric key {key!r}", f"its keys: {dict(raw)}")
+        raise KeyError(key)
     return value
 
 
@@ -289,8 +295,12 @@ HIST_RECIPES: Final[Mapping[str, HistRecipe]] = {
         },
     ),
     "kvm_inj_virq": HistRecipe(
-        ("vector", "soft"),
-        lambda raw: {"vector": raw["vector"], "kind": "Soft/INTn" if raw["soft"] else "IRQ"},
+        ("vector", "soft", "reinjected"),
+        lambda raw: {
+            "vector": raw["vector"],
+            "kind": "Soft/INTn" if raw["soft"] else "IRQ",
+            "reinjected": bool(raw["reinjected"]),
+        },
     ),
     "kvm_ack_irq": HistRecipe(
         ("irqchip", "pin"),
