@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from harness.case import Irqchip
@@ -333,9 +334,9 @@ class CounterSet:
     def since(self, earlier: CounterSet) -> CounterSet:
         """What was counted since the snapshot ``earlier``.
 
-        A key that was not there earlier was 0; a source that was not asked both times is left
-        out.  :class:`CollectError` for a counter that went down, or that vanished: two snapshots
-        of different boots.
+        A key that was not there earlier was 0; one that is gone is not observable; a source that
+        was not asked both times is left out.  :class:`CollectError` for a counter that went down:
+        two snapshots of different boots.
         """
         both = self.sources & earlier.sources
         deltas = [
@@ -343,10 +344,12 @@ class CounterSet:
             for key, value in self.values.items()
             if key.source in both
         ]
-        for key, value in earlier.values.items():
-            if key.source in both and key not in self.values and value:
-                raise _not_later(key, value, "it is gone")
-        return CounterSet.of(deltas, both, self.blind)
+        gone = dict.fromkeys(
+            BlindSpot(key.source, escape(key.path), "it was there before, and is gone now")
+            for key, value in earlier.values.items()
+            if key.source in both and key not in self.values and value
+        )
+        return CounterSet.of(deltas, both, (*self.blind, *gone))
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``counters.json``."""
@@ -402,13 +405,9 @@ def _increase(key: CounterKey, before: int, after: int) -> int:
         return after - before
     if key.source == "guest" and key.stage == "handled" and WRAP // 2 < before < WRAP:
         return after + WRAP - before
-    raise _not_later(key, before, f"it is {after} now")
-
-
-def _not_later(key: CounterKey, before: int, now: str) -> CollectError:
-    return CollectError(
+    raise CollectError(
         f"counter {key} went backwards",
-        f"it was {before}, {now}",
+        f"it was {before}, it is {after} now",
         "the snapshots have to be of one boot, the earlier one first",
     )
 
