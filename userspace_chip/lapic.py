@@ -619,9 +619,11 @@ class Lapic:
     def write_mmio(self, offset: int, size: int, value: int, now_ns: int) -> None:
         """A write of ``size`` bytes at ``offset``; what the original drops is dropped."""
         self._check(offset, size)
+        if value >> 8 * size:
+            raise AccessError(f"write of {value:#x}", f"{size} bytes do not hold it")
         if self._kvm:
             if size == 4 and not offset & 0xF and self.hw_enabled and not self.x2apic_mode:
-                self._kvm_write(offset, value & 0xFFFFFFFF, now_ns)
+                self._kvm_write(offset, value, now_ns)
             else:
                 self._ignored(f"{size}-byte write at {offset:#x}")
         elif size < 4:
