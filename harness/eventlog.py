@@ -26,6 +26,9 @@ SHOWN_DAMAGE: Final = 5
 """So many damaged lines are kept as examples; all are counted."""
 SHOWN_CHARACTERS: Final = 200
 
+CACHE_SIZE: Final = 1 << 16
+"""Interrupts repeat themselves: texts that were seen once are looked up, so many at most."""
+
 
 @dataclass(frozen=True)
 class DamagedLine:
@@ -102,6 +105,8 @@ def dump_events(events: Iterable[Event]) -> Iterator[str]:
         what = (event.name, event.args)
         text = texts.get(what)
         if text is None:
+            if len(texts) >= CACHE_SIZE:
+                texts.clear()
             text = texts[what] = json.dumps(event.text)
         vcpu = "null" if event.vcpu is None else event.vcpu
         yield (
@@ -115,6 +120,7 @@ class EventLogReader:
 
     def __init__(self) -> None:
         self._tally = LogTally()
+        self._args: dict[tuple[str, str], tuple[Arg, ...]] = {}
 
     @property
     def report(self) -> LogReport:
@@ -150,21 +156,31 @@ class EventLogReader:
             if name not in EVENT_TYPES:
                 self._tally.unknown_event(str(name))
                 return None
-            return _event(row["ns"], row["source"], name, row["vcpu"], row["text"])
+            args = self._parsed(name, row["text"])
+            return _event(row["ns"], row["source"], name, row["vcpu"], args)
         except (ValueError, TypeError, KeyError, EventError):
             self._tally.damage(number, line)
             return None
+
+    def _parsed(self, name: str, text: str) -> tuple[Arg, ...]:
+        """The fields of ``text``; events repeat themselves, and are parsed once."""
+        args = self._args.get((name, text))
+        if args is None:
+            if len(self._args) >= CACHE_SIZE:
+                self._args.clear()
+            args = self._args[name, text] = event_type(name).parse(text)
+        return args
 
 
 _SOURCES: Final = frozenset(get_args(Source))
 
 
-def _event(ns: object, source: Source, name: str, vcpu: object, text: str) -> Event:
+def _event(ns: object, source: Source, name: str, vcpu: object, args: tuple[Arg, ...]) -> Event:
     if not isinstance(ns, int) or source not in _SOURCES:
         raise ValueError(f"bad time {ns!r} or source {source!r}")
     if vcpu is not None and not isinstance(vcpu, int):
         raise ValueError(f"bad vCPU {vcpu!r}")
-    return Event(ns, source, name, vcpu, event_type(name).parse(text))
+    return Event(ns, source, name, vcpu, args)
 
 
 def _check_header(line: str) -> None:

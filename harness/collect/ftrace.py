@@ -16,15 +16,12 @@ from typing import Final, TypeAlias
 
 from harness.counters import Counter, keys_of
 from harness.errors import CollectError
-from harness.eventlog import LogReport, LogTally
+from harness.eventlog import CACHE_SIZE, LogReport, LogTally
 from userspace_chip.errors import EventError
 from userspace_chip.events import KVM_EVENTS, Arg, Event, Source
 
 MARK: Final = "tracing_mark_write"
 """The name under which a text shows that was written to ``trace_marker``."""
-
-CACHE_SIZE: Final = 1 << 16
-"""Interrupts repeat themselves: texts that were parsed once are looked up, so many at most."""
 
 _HEAD: Final = re.compile(
     r"\s*(?P<comm>.*)-(?P<pid>\d+)\s+(?:\([\s\d-]+\)\s+)?\[\d+\](?:\s+[^\s:]+)?"

@@ -12,12 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from harness.eventlog import LogReport, LogTally
+from harness.eventlog import CACHE_SIZE, LogReport, LogTally
 from userspace_chip.errors import EventError
 from userspace_chip.events import QEMU_EVENTS, Arg, Event
-
-CACHE_SIZE: Final = 1 << 16
-"""Texts that were parsed once are looked up, so many at most."""
 
 _STAMPED: Final = re.compile(r"(\d+)@(\d+)\.(\d{6}):(\w+ .*)\n", re.DOTALL)
 _PLAIN: Final = re.compile(r"([a-z]\w+ .*)\n", re.DOTALL)
