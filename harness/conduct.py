@@ -19,6 +19,7 @@ from harness.guests.console import Console, console
 from harness.hosts.base import GuestPlan, RunningGuest, Session
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
+EXIT_TIMEOUT_S: Final = 5.0
 
 Step: TypeAlias = Callable[[str], None]
 """Told what the case is doing, for the progress display."""
@@ -26,12 +27,16 @@ Step: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True)
 class WorkloadRecord:
-    """One workload as it was seen: by the guest, and by the monitor before and after it."""
+    """One workload as it was seen: by the guest, and by the monitor before and after it.
+
+    ``transcript`` is None where the guest gave no answer within ``duration_s``.
+    """
 
     name: str
-    transcript: linux.Transcript
+    transcript: linux.Transcript | None
     monitor_before: MonitorSnapshot | None
     monitor_after: MonitorSnapshot | None
+    duration_s: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Mark:
 class Recording:
     """All that is known of a case's run; its files are in ``directory``.
 
-    ``kernel_trace`` and ``qemu_trace`` are files there, or None where nothing was traced;
+    ``status`` is QEMU's, and None where the harness had to end it.  ``kernel_trace`` and
+    ``qemu_trace`` are files there, or None where nothing was traced;
     ``missing`` says why.  ``marks`` are on this machine's clock; a kernel trace has its own.
     """
 
@@ -77,6 +83,8 @@ class _Progress:
     status: int | None = None
     failure: HarnessError | None = None
     workloads: list[WorkloadRecord] = field(default_factory=list)
+    current: tuple[str, float] | None = None
+    """The workload that is going on, and when it began."""
     marks: list[Mark] = field(default_factory=list)
     vcpu_of_thread: dict[int, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -161,13 +169,24 @@ async def _run_guest(
             await _drive(guest, plan, con, directory, trace, seen, step)
         except HarnessError as error:
             seen.failure = error
-        await guest.kill()
-        seen.status = await guest.exited
+        seen.status = await _end(guest, seen.failure)
         await con.read_all()
         if trace is not None:
             await trace.stop()
         await guest.collect(directory / "stderr.log", directory / "qemu.trace")
     seen.console = (directory / "console.log").read_text(encoding="utf-8", errors="replace")
+
+
+async def _end(guest: RunningGuest, failure: HarnessError | None) -> int | None:
+    """QEMU's own exit status, or None where it had to be ended."""
+    if isinstance(failure, GuestCrash):
+        # The console ends a little before the process does.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(guest.exited), EXIT_TIMEOUT_S)
+    by_itself = guest.exited.done()
+    await guest.kill()
+    status = await guest.exited
+    return status if by_itself else None
 
 
 async def _drive(
@@ -205,8 +224,14 @@ async def _drive(
                 else:
                     step("running the image")
                     await con.read_all()
+                if seen.workloads and seen.workloads[-1].transcript is None:
+                    return
                 await guest.exited
         except TimeoutError:
+            if seen.current is not None:
+                name, began = seen.current
+                elapsed_s = time.monotonic() - began
+                seen.workloads.append(WorkloadRecord(name, None, None, None, elapsed_s))
             step("hangs: looking at its chips")
             await _last_look(guest, mon, stack, log, seen, case.smp)
             raise GuestHang(
@@ -229,16 +254,32 @@ async def _drive_linux(
     await mark("ready")
     for name in linux.runnable(guest.workloads, case.machine.value, case.smp):
         step(name)
-        before = await mon.snapshot(case.smp)
-        await mark(f"begin {name}")
-        await con.send_line(linux.command(name, guest.parameters.get(name, {})))
-        text = await con.read_to(linux.PROMPT)
-        await mark(f"end {name}")
-        after = await mon.snapshot(case.smp)
-        transcript = linux.parse_transcript(text)
-        seen.workloads.append(WorkloadRecord(name, transcript, before, after))
+        seen.current = (name, time.monotonic())
+        record = await _run_workload(name, case.smp, guest, con, mon, mark)
+        seen.workloads.append(record)
+        seen.current = None
+        if record.transcript is None:
+            return
     step("powering off")
     await con.send_line("poweroff")
+
+
+async def _run_workload(
+    name: str, smp: int, guest: LinuxGuest, con: Console, mon: Monitor, mark: _Marker
+) -> WorkloadRecord:
+    """One workload between two snapshots, with the patience that it needs."""
+    before = await mon.snapshot(smp)
+    await mark(f"begin {name}")
+    started = time.monotonic()
+    await con.send_line(linux.command(name, guest.parameters.get(name, {})))
+    transcript = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(linux.WORKLOADS[name].patience_s):
+            transcript = linux.parse_transcript(await con.read_to(linux.PROMPT))
+    duration_s = time.monotonic() - started
+    await mark(f"end {name}")
+    after = await mon.snapshot(smp)
+    return WorkloadRecord(name, transcript, before, after, duration_s)
 
 
 async def _last_look(

@@ -6,6 +6,7 @@ each workload, between the marks that the harness set.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,12 @@ from harness import counters
 from harness.case import Host
 from harness.collect.ftrace import FtraceReader
 from harness.collect.merge import in_order, merge
-from harness.collect.monitor import count_irq_statistics, count_stats, parse_irq_statistics
+from harness.collect.monitor import (
+    count_irq_statistics,
+    count_stats,
+    parse_controllers,
+    parse_irq_statistics,
+)
 from harness.collect.procfs import count_guest
 from harness.collect.qemulog import QemuLogReader
 from harness.collect.qmp import MonitorSnapshot
@@ -27,6 +33,7 @@ from harness.counters import CounterSet, CounterSource
 from harness.errors import CollectError
 from harness.eventlog import LogReport, dump_events
 from harness.result import write_json
+from harness.storm import OnsetTracker
 from userspace_chip.events import Event, event_type
 
 WHOLE: Final = "*"
@@ -42,6 +49,10 @@ class Evidence:
     """
 
     counters: Mapping[str, CounterSet]
+    observations: Mapping[str, str]
+    """What the monitor told of the chips themselves, by id."""
+    onsets_s: Mapping[str, Mapping[int, float]]
+    """By workload and pin: when a storm began, in seconds."""
     reports: Mapping[str, LogReport]
     missing: Mapping[str, str]
 
@@ -64,10 +75,11 @@ def gather(recording: Recording) -> Evidence:
     """
     missing = dict(recording.missing)
     traced = _Traced(recording)
-    counted = traced.count(recording.directory / "events.jsonl")
+    windows = traced.count(recording.directory / "events.jsonl")
     blind = counters.blind_spots(recording.case.backend.irqchip)
     sets: dict[str, CounterSet] = {
-        name: CounterSet.of(found, traced.sources, blind) for name, found in counted.items()
+        name: CounterSet.of(window.tally.counters(), traced.sources, blind)
+        for name, window in windows.items()
     }
     for record in recording.workloads:
         own = _count_workload(record, missing)
@@ -80,7 +92,34 @@ def gather(recording: Recording) -> Evidence:
     for path in (recording.kernel_trace, recording.qemu_trace):
         if path is not None:
             path.unlink(missing_ok=True)
-    return Evidence(sets, traced.reports, missing)
+    onsets = {name: window.onset.onset_s for name, window in windows.items()}
+    return Evidence(sets, _observations(recording), onsets, traced.reports, missing)
+
+
+def read_counters(path: Path) -> dict[str, CounterSet]:
+    """The counters of a case by workload; :class:`CollectError` for a file of another kind."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CollectError(f"cannot read {path}", str(error)) from None
+    return {
+        name: CounterSet.from_json(data) for name, data in document.items() if name != "missing"
+    }
+
+
+class _Window:
+    """The events of one workload as they go by."""
+
+    def __init__(self) -> None:
+        self.tally = counters.EventTally()
+        self.onset = OnsetTracker()
+
+    def add(self, event: Event) -> None:
+        """Take ``event`` into account."""
+        self.tally.add(event)
+        self.onset.add(event)
 
 
 class _Traced:
@@ -90,10 +129,12 @@ class _Traced:
         self._recording = recording
         self._kernel = FtraceReader(offset_ns=-_trace_clock_offset_ns(recording))
         self._qemu = QemuLogReader(vcpu_of_thread=recording.vcpu_of_thread)
-        self.sources: frozenset[CounterSource] = frozenset(
-            source
-            for source, path in (("kvm", recording.kernel_trace), ("qemu", recording.qemu_trace))
-            if path is not None and path.stat().st_size
+        files: tuple[tuple[CounterSource, Path | None], ...] = (
+            ("kvm", recording.kernel_trace),
+            ("qemu", recording.qemu_trace),
+        )
+        self.sources = frozenset(
+            source for source, path in files if path is not None and path.stat().st_size
         )
 
     @property
@@ -106,13 +147,13 @@ class _Traced:
             found["QEMU trace"] = self._qemu.report
         return found
 
-    def count(self, path: Path) -> dict[str, list[counters.Counter]]:
+    def count(self, path: Path) -> dict[str, _Window]:
         """Write the events to ``path``, and count them by workload."""
-        windows: dict[str, counters.EventTally] = {WHOLE: counters.EventTally()}
+        windows: dict[str, _Window] = {WHOLE: _Window()}
 
         def counted(events: Iterable[Event]) -> Iterator[Event]:
-            window: counters.EventTally | None = None
-            whole = windows[WHOLE]
+            window: _Window | None = None
+            whole = windows[WHOLE].tally
             for event in events:
                 whole.add(event)
                 if event.name == "mark":
@@ -124,7 +165,7 @@ class _Traced:
         with ExitStack() as stack:
             out = stack.enter_context(path.open("w", encoding="utf-8"))
             out.writelines(dump_events(counted(self._events(stack))))
-        return {name: tally.counters() for name, tally in windows.items()}
+        return windows
 
     def _events(self, stack: ExitStack) -> Iterator[Event]:
         recording = self._recording
@@ -152,20 +193,16 @@ def _marks(marks: Iterable[Mark]) -> Iterator[Event]:
 _MARK: Final = re.compile(r"(begin|end) (\S+)")
 
 
-def _window(
-    text: str,
-    windows: dict[str, counters.EventTally],
-    current: counters.EventTally | None,
-) -> counters.EventTally | None:
-    """The tally that events go to after the mark ``text``."""
+def _window(text: str, windows: dict[str, _Window], current: _Window | None) -> _Window | None:
+    """The window that events are in after the mark ``text``."""
     match = _MARK.fullmatch(text)
     if match is None:
         return current
-    return windows.setdefault(match[2], counters.EventTally()) if match[1] == "begin" else None
+    return windows.setdefault(match[2], _Window()) if match[1] == "begin" else None
 
 
 def _trace_clock_offset_ns(recording: Recording) -> int:
-    """From wall-clock time to the kernel trace's clock: this machine's TAI offset; a lab has none."""
+    """From wall-clock time to the trace's clock: this machine's TAI offset; a lab has none."""
     if recording.case.backend.host is Host.LAB:
         return 0
     offset_s = time.clock_gettime(time.CLOCK_TAI) - time.clock_gettime(time.CLOCK_REALTIME)
@@ -176,7 +213,7 @@ def _count_workload(record: WorkloadRecord, missing: dict[str, str]) -> CounterS
     """What guest and monitor counted during the workload."""
     transcript = record.transcript
     guest = CounterSet.of([])
-    if transcript.before is not None and transcript.after is not None:
+    if transcript is not None and transcript.before is not None and transcript.after is not None:
         before = count_guest(transcript.before.interrupts, transcript.before.stat)
         after = count_guest(transcript.after.interrupts, transcript.after.stat)
         guest = after.since(before)
@@ -186,6 +223,14 @@ def _count_workload(record: WorkloadRecord, missing: dict[str, str]) -> CounterS
         missing[f"monitor of {record.name}"] = str(error)
         return guest
     return guest.merged(qmp)
+
+
+def _observations(recording: Recording) -> dict[str, str]:
+    for record in recording.workloads:
+        snapshot = record.monitor_after or record.monitor_before
+        if snapshot is not None and snapshot.controllers_text is not None:
+            return parse_controllers(snapshot.controllers_text).observations
+    return {}
 
 
 def _count_monitor(snapshot: MonitorSnapshot | None) -> CounterSet:

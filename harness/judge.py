@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from harness.case import Case, FlatGuest, Host, LinuxGuest
@@ -13,13 +12,13 @@ from harness.errors import GuestCrash, GuestError, GuestHang, HarnessError
 from harness.evidence import Evidence, gather
 from harness.guests import flat, linux
 from harness.result import CaseResult, PartResult, Verdict, judged
-from harness.storm import find_lost, find_storm
+from harness.storm import Storm, find_host_storm, find_lost, find_storm
 
 MAX_STDERR_CHARACTERS: Final = 300
 
 
 def judge(recording: Recording) -> CaseResult:
-    """The result of the case; writes ``events.jsonl`` and ``counters.json`` beside the raw files."""
+    """The case's result; writes ``events.jsonl`` and ``counters.json`` beside the raw files."""
     evidence = gather(recording)
     case = recording.case
     failure = _failure(recording)
@@ -39,6 +38,7 @@ def judge(recording: Recording) -> CaseResult:
         duration_s=round(recording.duration_s, 3),
         dir=recording.directory.name,
         parts=parts,
+        observations=evidence.observations,
         as_expected=_as_expected(case, parts, failure),
     )
 
@@ -177,7 +177,7 @@ def _linux_parts(
         if why_not is not None:
             parts.append(PartResult(name, Verdict.SKIP, why_not, expected))
         elif name in records:
-            parts.append(_workload_part(records[name], evidence, expected))
+            parts.append(_workload_part(records[name], evidence, expected, failure))
         elif failure is not None:
             parts.append(PartResult(name, *failure, expected))
             failure = (Verdict.ERROR, "not reached")
@@ -187,28 +187,49 @@ def _linux_parts(
 
 
 def _workload_part(
-    record: WorkloadRecord, evidence: Evidence, expected: Verdict | None
+    record: WorkloadRecord,
+    evidence: Evidence,
+    expected: Verdict | None,
+    failure: _Failure | None,
 ) -> PartResult:
-    transcript = record.transcript
+    name, transcript = record.name, record.transcript
+    counters = evidence.counters[name]
+    if transcript is None:
+        storm = find_host_storm(record.duration_s, counters)
+        if storm is not None:
+            drowned = f"{_storm_text(name, storm, evidence)}; the guest drowns in it"
+            return PartResult(name, Verdict.STORM, drowned, expected)
+        if failure is None:
+            failure = Verdict.HANG, f"no answer within {record.duration_s:.0f} s"
+        return PartResult(name, *failure, expected)
     metrics = dict(transcript.metrics)
     if transcript.status == "skip":
-        return PartResult(record.name, Verdict.SKIP, transcript.reason, expected, metrics)
+        return PartResult(name, Verdict.SKIP, transcript.reason, expected, metrics)
     if transcript.status != "ok":
-        return PartResult(record.name, Verdict.FAIL, transcript.reason, expected, metrics)
-    counters = evidence.counters[record.name]
-    if (storm := find_storm(record.name, transcript, counters)) is not None:
-        return PartResult(record.name, Verdict.STORM, str(storm), expected, metrics)
-    if (lost := find_lost(record.name, transcript, counters)) is not None:
-        return PartResult(record.name, Verdict.LOST, str(lost), expected, metrics)
-    return PartResult(record.name, Verdict.PASS, "", expected, metrics)
+        return PartResult(name, Verdict.FAIL, transcript.reason, expected, metrics)
+    if (storm := find_storm(name, transcript, counters)) is not None:
+        text = _storm_text(name, storm, evidence)
+        if transcript.metrics.get("nobody_cared") == 1:
+            text += '; the guest\'s kernel says "nobody cared"'
+        return PartResult(name, Verdict.STORM, text, expected, metrics)
+    if (lost := find_lost(name, transcript, counters)) is not None:
+        return PartResult(name, Verdict.LOST, str(lost), expected, metrics)
+    return PartResult(name, Verdict.PASS, "", expected, metrics)
+
+
+def _storm_text(workload: str, storm: Storm, evidence: Evidence) -> str:
+    """The storm, and when it began where a trace shows that."""
+    onset_s = evidence.onsets_s.get(workload, {}).get(storm.pin) if storm.pin is not None else None
+    return str(storm) if onset_s is None else f"{storm}, from {onset_s:.2f} s on"
 
 
 def _verdict(
     parts: tuple[PartResult, ...], failure: _Failure | None, evidence: Evidence
 ) -> _Failure:
-    if failure is not None:
-        return failure
     verdict = judged(parts)
+    drowned = verdict is Verdict.STORM and failure is not None and failure[0] is Verdict.HANG
+    if failure is not None and not drowned:
+        return failure
     notable = [part for part in parts if part.verdict is verdict]
     detail = ""
     if verdict is not Verdict.PASS and notable:
@@ -221,7 +242,7 @@ def _verdict(
 
 
 def _as_expected(case: Case, parts: tuple[PartResult, ...], failure: _Failure | None) -> bool:
-    """A failure of the whole is expected where a part was expected to end like that."""
+    """A failure of the whole is as expected where a part was expected to end like that."""
     told = all(part.as_expected for part in parts if part.detail != "not reached")
     if failure is None:
         return told

@@ -33,6 +33,8 @@ TOGGLE_RATE_HZ: Final = 100.0
 """A line that is lowered so often, and raised less than once in :data:`TOGGLE_RATIO` times, is
 being driven for nothing.  Firmware that polls the keyboard lowers a line 58 times, then ends."""
 TOGGLE_RATIO: Final = 20
+TIMER_PINS: Final = frozenset({0, 2, 8})
+"""Pins of the IOAPIC that timers drive (PIT, HPET, RTC): their rate is their work."""
 ONSET_WINDOW_S: Final = 0.1
 """A storm begins with the first window of this length that has the rate."""
 

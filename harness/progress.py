@@ -135,3 +135,22 @@ def for_console(console: Console, total: int) -> Progress:
     if console.is_terminal and not os.environ.get("NO_COLOR"):
         return LiveProgress(console, total)
     return PlainProgress(console, total)
+
+
+class Silent:
+    """Shows nothing: for ``--json``."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def step(self, case_id: str, text: str) -> None:
+        """Say nothing."""
+
+    def done(self, result: CaseResult) -> None:
+        """Say nothing."""

@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.counters import Counter, CounterKey, CounterSet, CounterSource, Stage
+from harness.diff import Difference, DiffResult
 from harness.doctor import Finding
+from harness.evidence import read_counters
 from harness.images.model import ImageInfo
 from harness.progress import DEFAULT_STYLE, STYLES
 from harness.result import CaseResult, PartResult, RunResult, Verdict
@@ -27,7 +30,9 @@ def run_report(console: Console, run: RunResult, directory: Path) -> None:
     for subject, cases in groupby(
         sorted(run.cases, key=lambda case: case.subject), key=lambda case: case.subject
     ):
-        _subject_table(console, subject, list(cases), directory)
+        diffs = [diff for diff in run.diffs if diff.subject == subject]
+        _subject_table(console, subject, list(cases), diffs, directory)
+    console.print()
     _differences(console, run)
     _summary(console, run, directory)
 
@@ -73,16 +78,22 @@ def images_table(console: Console, infos: Sequence[ImageInfo]) -> None:
 
 
 def _subject_table(
-    console: Console, subject: str, cases: Sequence[CaseResult], directory: Path
+    console: Console,
+    subject: str,
+    cases: Sequence[CaseResult],
+    diffs: Sequence[DiffResult],
+    directory: Path,
 ) -> None:
-    """One guest on all its backends."""
+    """One guest on all its backends: verdicts, and what was counted."""
     firsts = [case for case in cases if not case.axes.get("repeat")]
-    table = Table(
-        "", *(case.backend for case in firsts), title=subject, title_justify="left", box=None
-    )
+    table = Table(box=None, pad_edge=False, title=subject, title_justify="left", title_style="bold")
+    table.add_column("", no_wrap=True)
+    for case in firsts:
+        table.add_column(case.backend, justify="right")
+    table.add_column("difference")
     table.add_row("verdict", *(_verdict_text(case.verdict, case.as_expected) for case in firsts))
     table.add_row("seconds", *(f"{case.duration_s:.1f}" for case in firsts))
-    _part_rows(table, firsts)
+    _part_rows(table, firsts, diffs, directory)
     console.print()
     console.print(table)
     for case in firsts:
@@ -90,22 +101,112 @@ def _subject_table(
             console.print(f"  {case.backend}: {case.detail}", markup=False, highlight=False)
 
 
-def _part_rows(table: Table, cases: Sequence[CaseResult]) -> None:
-    """One row a workload or check; where all checks pass everywhere, one row for all of them."""
+def _part_rows(
+    table: Table, cases: Sequence[CaseResult], diffs: Sequence[DiffResult], directory: Path
+) -> None:
+    """One row a workload or check, with its counters; checks that pass everywhere are one row."""
     parts = {case.id: {part.id: part for part in case.parts} for case in cases}
     names = list(dict.fromkeys(part.id for case in cases for part in case.parts))
-    interesting = [
-        name for name in names if _is_interesting([parts[c.id].get(name) for c in cases])
-    ]
-    shown = names if cases and cases[0].guest == "linux" else interesting
+    by_part = {name: [parts[case.id].get(name) for case in cases] for name in names}
+    is_linux = any(case.guest == "linux" for case in cases)
+    shown = [name for name in names if is_linux or not _all_pass(by_part[name])]
+    counters = [read_counters(directory / case.dir / "counters.json") for case in cases]
     for name in shown:
-        table.add_row(name, *(_part_text(parts[case.id].get(name)) for case in cases))
+        difference = _difference_text(diffs, "", name)
+        table.add_row(Text(name, style="bold"), *map(_part_text, by_part[name]), difference)
+        if is_linux:
+            _counter_rows(table, name, [found.get(name) for found in counters], diffs)
     if len(shown) < len(names):
-        table.add_row(f"{len(names) - len(shown)} checks that agree", *("pass" for _ in cases))
+        table.add_row(f"{len(names) - len(shown)} other checks", *("pass" for _ in cases))
 
 
-def _is_interesting(found: Sequence[PartResult | None]) -> bool:
-    return any(part is None or part.verdict is not Verdict.PASS for part in found)
+def _all_pass(found: Sequence[PartResult | None]) -> bool:
+    return all(part is not None and part.verdict is Verdict.PASS for part in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Total:
+    """A row that sums a stage over its pins or vectors."""
+
+    label: str
+    source: CounterSource
+    stage: Stage
+    controller: str
+
+
+_TOTALS: Final = (
+    _Total("lines raised", "qmp", "raised", "ioapic"),
+    _Total("KVM_IRQ_LINE, high", "kvm", "raised", "gsi"),
+    _Total("accepted by LAPICs", "kvm", "accepted", "lapic"),
+    _Total("accepted by LAPICs", "qemu", "accepted", "lapic"),
+    _Total("injected", "kvm", "injected", "vcpu"),
+    _Total("EOI", "kvm", "eoi", "lapic"),
+)
+
+
+def _counter_rows(
+    table: Table,
+    workload: str,
+    sets: Sequence[CounterSet | None],
+    diffs: Sequence[DiffResult],
+) -> None:
+    totals = [None if found is None else found.without_cpus() for found in sets]
+    keys = {key for found in totals if found is not None for key in found.values}
+    handled = sorted(
+        (key for key in keys if key.stage == "handled" and key.controller != "all"),
+        key=lambda key: key.order,
+    )
+    for key in handled:
+        cells = [_cell(found, key) for found in totals]
+        if any(cell not in ("0", NOT_OBSERVABLE, "-") for cell in cells):
+            label = f"  {key.controller} {key.what} [{key.source}]"
+            table.add_row(label, *cells, _difference_text(diffs, workload, key.path))
+    for row in _TOTALS:
+        cells = [_total_cell(found, row) for found in totals]
+        if any(cell not in ("0", NOT_OBSERVABLE, "-") for cell in cells):
+            glob = f"{row.stage}/{row.controller}/"
+            difference = _difference_text(diffs, workload, glob, prefix=True)
+            table.add_row(f"  {row.label} [{row.source}]", *cells, difference)
+
+
+def _cell(found: CounterSet | None, key: CounterKey) -> str:
+    if found is None:
+        return "-"
+    counter = found.lookup(key)
+    return str(counter.value) if isinstance(counter, Counter) else NOT_OBSERVABLE
+
+
+def _total_cell(found: CounterSet | None, row: _Total) -> str:
+    """The sum; not observable where the source cannot see the stage or was not asked."""
+    if found is None:
+        return "-"
+    anything = found.lookup(CounterKey(row.stage, row.controller, row.source))
+    if not isinstance(anything, Counter):
+        return NOT_OBSERVABLE
+    return str(found.total(f"{row.stage}/{row.controller}/*", row.source))
+
+
+def _difference_text(
+    diffs: Sequence[DiffResult], workload: str, what: str, *, prefix: bool = False
+) -> Text:
+    """What the comparisons say of a row; the gravest first."""
+    for name, label, style in (
+        ("unexplained", "UNEXPLAINED", "bold red"),
+        ("known_bugs", "known bug", "yellow"),
+        ("by_design", "by design", "cyan"),
+    ):
+        found = [
+            difference
+            for diff in diffs
+            for difference in getattr(diff, name)
+            if difference.workload == workload
+            and (difference.what.startswith(what) if prefix else difference.what == what)
+        ]
+        if found:
+            rules = dict.fromkeys(difference.rule for difference in found if difference.rule)
+            words = ", ".join(rules) if rules else found[0].reason
+            return Text(f"{label}: {words}", style=style)
+    return Text()
 
 
 def _part_text(part: PartResult | None) -> Text:
@@ -118,3 +219,53 @@ def _verdict_text(verdict: Verdict, as_expected: bool) -> Text:
     if not as_expected:
         return Text(f"{verdict.value} !", style="bold red")
     return Text(verdict.value, style=STYLES.get(verdict, DEFAULT_STYLE))
+
+
+def _differences(console: Console, run: RunResult) -> None:
+    """Every difference that has to be explained, and its explanation; each rule once."""
+    explained: dict[str, tuple[str, Difference, list[str]]] = {}
+    for diff in run.diffs:
+        pair = f"{diff.a} / {diff.b}"
+        for difference in diff.unexplained:
+            text = (
+                f"UNEXPLAINED  {diff.subject}  {pair}  {difference.workload} {difference.what}: "
+                f"{_values(difference.a)} against {_values(difference.b)} ({difference.reason})"
+            )
+            console.print(text, markup=False, highlight=False, style="bold red", soft_wrap=True)
+        for kind, found in (("by design", diff.by_design), ("known bug", diff.known_bugs)):
+            for difference in found:
+                rule = difference.rule or ""
+                explained.setdefault(rule, (kind, difference, []))[2].append(pair)
+    for rule, (kind, difference, pairs) in explained.items():
+        shown = ", ".join(dict.fromkeys(pairs))
+        text = f"{kind}: {rule}  ({shown})\n    {difference.reason}\n    {difference.link}"
+        console.print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
+    for rule in run.stale_rules:
+        console.print(
+            f"stale: the known difference {rule!r} should have shown here and did not",
+            markup=False,
+            highlight=False,
+            style="yellow",
+        )
+
+
+def _values(values: Sequence[int | str]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _summary(console: Console, run: RunResult, directory: Path) -> None:
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in run.summary.by_verdict.items())
+    unexplained = run.summary.unexplained_differences
+    good = run.summary.exit_status == 0
+    console.print(
+        f"\n{run.summary.cases} cases: {counts}; {unexplained} unexplained differences",
+        style="green" if good else "bold red",
+        markup=False,
+        highlight=False,
+    )
+    for case_id in run.summary.not_as_expected:
+        console.print(f"  not as expected: {case_id}", markup=False, highlight=False)
+    console.print(
+        f"{NOT_OBSERVABLE}: not observable there; why is in each counters.json", style="dim"
+    )
+    console.print(f"results: {directory}", markup=False, highlight=False, soft_wrap=True)

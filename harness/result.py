@@ -74,6 +74,8 @@ class CaseResult:
     duration_s: float
     dir: str
     parts: tuple[PartResult, ...] = ()
+    observations: Mapping[str, str] = field(default_factory=dict)
+    """What the monitor told of the chips themselves, by id."""
     as_expected: bool = True
 
 
@@ -105,6 +107,8 @@ class RunResult:
     environment: Mapping[str, Any]
     cases: tuple[CaseResult, ...]
     diffs: tuple[DiffResult, ...]
+    stale_rules: tuple[str, ...]
+    """Known differences that should have shown in this run and did not."""
     summary: Summary
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import fnmatch
+import functools
 import os
 import platform
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness import __version__, compare, judge, preflight, progress, result, schedule
+from harness.compare import Versions
 from harness.config import RunConfig
 from harness.errors import ConfigError, StoreError
 from harness.hosts.local import remove_stale_traces
@@ -21,6 +23,7 @@ from harness.known import KnownDifferences
 from harness.preflight import LocalFacts
 from harness.result import CaseResult, RunResult
 from harness.schedule import Prepared
+from harness.versions import parse_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +54,15 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
         shown.note(f"{len(config.cases)} cases, {job.jobs} at a time; results in {out}")
         prepared = await asyncio.to_thread(schedule.prepare, config, cache, local)
         runner = schedule.Scheduler(config, out, cache, local, shown, judge.judge)
+        conclude = functools.partial(_result, config, prepared, cache, local, known, out)
         try:
             cases = await runner.run(prepared, job.jobs)
         except asyncio.CancelledError:
-            _write(
-                out,
-                _result(config, prepared, tuple(runner.results.values()), cache, local, known, out),
-            )
+            ended = tuple(runner.results.values())
+            result.write(conclude(ended), out / "result.json")
             raise
-    final = _result(config, prepared, cases, cache, local, known, out)
-    _write(out, final)
+    final = conclude(cases)
+    result.write(final, out / "result.json")
     return final, out
 
 
@@ -98,42 +100,48 @@ def _local_facts(config: RunConfig) -> LocalFacts:
 def _result(
     config: RunConfig,
     prepared: list[Prepared],
-    cases: tuple[CaseResult, ...],
     cache: ImageCache,
     local: LocalFacts,
     known: KnownDifferences,
     out: Path,
+    cases: tuple[CaseResult, ...],
 ) -> RunResult:
-    diffs = compare.compare([item.case for item in prepared], cases, cache, known, out)
+    versions = _versions(prepared, cache)
+    comparison = compare.compare([item.case for item in prepared], cases, versions, known, out)
     return RunResult(
         schema=result.SCHEMA,
         name=config.name,
-        environment=_environment(config, prepared, cache, local),
+        environment=_environment(config, versions, local),
         cases=cases,
-        diffs=diffs,
-        summary=result.summarised(cases, diffs),
+        diffs=comparison.diffs,
+        stale_rules=tuple(rule.id for rule in comparison.stale),
+        summary=result.summarised(cases, comparison.diffs),
     )
 
 
-def _environment(
-    config: RunConfig, prepared: list[Prepared], cache: ImageCache, local: LocalFacts
-) -> dict[str, object]:
+def _versions(prepared: list[Prepared], cache: ImageCache) -> Versions:
     qemus = dict.fromkeys(item.case.backend.qemu for item in prepared)
     kernels = dict.fromkeys(
         kernel for item in prepared if (kernel := item.case.backend.kernel) is not None
     )
+    return Versions(
+        qemu={name: cache.qemu(name).version for name in qemus},
+        kernel={name: parse_version(cache.kernel(name).version) for name in kernels},
+        local_kernel=parse_version(platform.release().split("-")[0]),
+    )
+
+
+def _environment(config: RunConfig, versions: Versions, local: LocalFacts) -> dict[str, object]:
     return {
         "irqmatrix": __version__,
         "config": str(config.path),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "machine": platform.machine(),
         "kernel": platform.release(),
         "cpus": len(os.sched_getaffinity(0)),
         "kvm": local.kvm.module if local.kvm.usable else local.kvm.error,
-        "qemu": {name: ".".join(map(str, cache.qemu(name).version)) for name in qemus},
-        "lab_kernel": {name: cache.kernel(name).version for name in kernels},
+        "qemu": {name: ".".join(map(str, version)) for name, version in versions.qemu.items()},
+        "lab_kernel": {
+            name: ".".join(map(str, version)) for name, version in versions.kernel.items()
+        },
     }
-
-
-def _write(out: Path, final: RunResult) -> None:
-    result.write(final, out / "result.json")

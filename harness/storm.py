@@ -6,7 +6,9 @@ and again) or by the host alone (a line is driven again and again, and nothing c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -14,6 +16,7 @@ from typing import Protocol
 from harness import policy
 from harness.counters import Counter, CounterKey, CounterSet, CounterSource
 from harness.policy import WorkPolicy
+from userspace_chip.events import Event
 
 TIMERS = ("handled/*:timer", "handled/*hpet*", "handled/cpu/LOC")
 IPIS = ("handled/cpu/RES", "handled/cpu/CAL", "handled/cpu/TLB")
@@ -41,6 +44,12 @@ class Storm:
     duration_s: float
     guest_visible: bool
     assertions: int | None = None
+
+    @property
+    def pin(self) -> int | None:
+        """The pin of the IOAPIC, where it is one's."""
+        match = re.fullmatch(r"\w+/ioapic/(\d+)(:.*)?", self.counter)
+        return None if match is None else int(match[1])
 
     @property
     def rate_hz(self) -> float:
@@ -109,17 +118,64 @@ def find_lost(workload: str, measured: Measured, counters: CounterSet) -> Lost |
     return Lost(", ".join(work.lines), count, required, units)
 
 
-def onset_s(times_ns: Sequence[int], began_ns: int, rate_hz: float) -> float | None:
-    """When a storm began: seconds after ``began_ns``, or None where the rate was never reached.
+def find_host_storm(duration_s: float, counters: CounterSet) -> Storm | None:
+    """The worst storm that the host saw in a guest that gave no answer for ``duration_s``.
 
-    ``times_ns`` are the deliveries in their order.
+    What shows it is the stage that every level-triggered delivery goes through, whoever emulates
+    the IOAPIC: the acknowledgement of its pin.
     """
-    needed = max(2, round(rate_hz * policy.ONSET_WINDOW_S))
-    window_ns = policy.ONSET_WINDOW_S * 1e9
-    for first, last in zip(times_ns, times_ns[needed - 1 :], strict=False):
-        if last - first <= window_ns:
-            return (first - began_ns) / 1e9
-    return None
+    total = counters.without_cpus()
+    found = [
+        Storm(
+            counter.key.path,
+            counter.key.source,
+            counter.value,
+            duration_s,
+            guest_visible=True,
+            assertions=_assertions(counter.key, total),
+        )
+        for counter in total
+        if counter.key.stage == "acknowledged"
+        and counter.key.controller == "ioapic"
+        and counter.key.number not in policy.TIMER_PINS
+        and counter.value >= policy.STORM_DELIVERIES
+        and counter.value >= policy.STORM_RATE_HZ * duration_s
+    ]
+    return max(found, key=lambda storm: storm.rate_hz, default=None)
+
+
+_PIN_OF: Mapping[str, str] = {
+    "kvm_ack_irq": "pin",
+    "kvm_ioapic_set_irq": "pin",
+    "ioapic_clear_remote_irr": "pin",
+    "ioapic_set_irq": "pin",
+}
+
+
+class OnsetTracker:
+    """Watches a stream of events for the first moment at which a pin has a storm's rate."""
+
+    def __init__(self) -> None:
+        self._recent: dict[tuple[str, int], deque[int]] = {}
+        self._began_ns: int | None = None
+        self.onset_s: dict[int, float] = {}
+        """By pin: seconds from the first event to the beginning of the storm."""
+
+    def add(self, event: Event) -> None:
+        """Watch ``event``."""
+        if self._began_ns is None:
+            self._began_ns = event.time_ns
+        field = _PIN_OF.get(event.name)
+        if field is None or (event.name == "kvm_ack_irq" and event.arg("irqchip") != "IOAPIC"):
+            return
+        pin = int(event.arg(field))
+        if pin in self.onset_s or pin in policy.TIMER_PINS:
+            return
+        needed = max(2, round(policy.STORM_RATE_HZ * policy.ONSET_WINDOW_S))
+        recent = self._recent.setdefault((event.name, pin), deque(maxlen=needed))
+        recent.append(event.time_ns)
+        if len(recent) == needed and recent[-1] - recent[0] <= policy.ONSET_WINDOW_S * 1e9:
+            self.onset_s[pin] = (recent[0] - self._began_ns) / 1e9
 
 
 def _delivered(

@@ -8,7 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import pexpect
 from pexpect.socket_pexpect import SocketSpawn
@@ -21,7 +21,13 @@ _END: Final = re.escape(CONSOLE_END)
 _SEARCH_WINDOW: Final = 4096
 
 
-class _Spawn(SocketSpawn):  # type: ignore[misc]
+if TYPE_CHECKING:
+    _TextSocketSpawn = SocketSpawn[str]
+else:
+    _TextSocketSpawn = SocketSpawn
+
+
+class _Spawn(_TextSocketSpawn):
     """A socket under pexpect whose other end may go away before ours."""
 
     def close(self) -> None:
@@ -44,7 +50,8 @@ class Console:
         if index != 0:
             self.ended = True
             raise GuestCrash("the guest's QEMU went away", console_tail=self.tail())
-        match: re.Match[str] = self._spawn.match
+        match = self._spawn.match
+        assert isinstance(match, re.Match)
         return match
 
     async def read_to(self, pattern: str) -> str:

@@ -149,3 +149,12 @@ class LocalSession:
             kernel=str(plan.kernel),
             initrd=None if plan.initrd is None else str(plan.initrd),
         )
+
+
+def remove_stale_traces(root: str = TRACEFS) -> None:
+    """Remove the tracefs instances of harnesses that were killed before they could."""
+    for instance in Path(root, "instances").glob("irqmatrix-*-*"):
+        owner = instance.name.split("-")[1]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            with contextlib.suppress(OSError):
+                instance.rmdir()

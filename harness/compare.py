@@ -1,0 +1,94 @@
+"""Every backend against every other, for each subject of a run: measurements in, diffs out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.case import Accel, Backend, Case, Host
+from harness.diff import DiffResult, Measurement, Sample, diff
+from harness.evidence import read_counters
+from harness.known import BackendFacts, KnownDifferences, Rule, Scope
+from harness.result import CaseResult, Verdict
+from harness.versions import Version
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What the names of QEMUs and lab kernels stand for in this run, and this machine's kernel."""
+
+    qemu: Mapping[str, Version]
+    kernel: Mapping[str, Version]
+    local_kernel: Version | None
+
+    def facts(self, backend: Backend, case: Case) -> BackendFacts:
+        """What rules may ask of ``backend``."""
+        if backend.accel is Accel.TCG:
+            linux = None
+        elif backend.host is Host.LOCAL:
+            linux = self.local_kernel
+        else:
+            linux = self.kernel.get(backend.kernel or "default")
+        return BackendFacts(backend.irqchip, case.machine, self.qemu.get(backend.qemu), linux)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All differences of a run, and the rules that should have been met in it and were not."""
+
+    diffs: tuple[DiffResult, ...]
+    stale: tuple[Rule, ...]
+
+
+def compare(
+    cases: Iterable[Case],
+    results: Iterable[CaseResult],
+    versions: Versions,
+    known: KnownDifferences,
+    out: Path,
+) -> Comparison:
+    """Compare all pairs of backends that ran the same subject; repeats are samples of one."""
+    by_id = {case.id: case for case in cases}
+    subjects: dict[str, dict[str, list[CaseResult]]] = {}
+    for result in results:
+        if result.verdict not in (Verdict.SKIP, Verdict.ERROR):
+            subjects.setdefault(result.subject, {}).setdefault(result.backend, []).append(result)
+    diffs: list[DiffResult] = []
+    scopes: list[Scope] = []
+    for subject, backends in subjects.items():
+        measured = [
+            _measurement(name, repeats, by_id, versions, out) for name, repeats in backends.items()
+        ]
+        guest = subject.split("/", 1)[0]
+        for a, b in itertools.combinations(measured, 2):
+            diffs.append(diff(subject, guest, a, b, known))
+            shared = [name for name in a.samples if name in b.samples] or [""]
+            scopes += [Scope(a.facts, b.facts, guest, workload) for workload in shared]
+    met = {rule for result in diffs for rule in result.rules}
+    return Comparison(tuple(diffs), known.stale(scopes, met))
+
+
+def _measurement(
+    backend: str,
+    repeats: Sequence[CaseResult],
+    by_id: Mapping[str, Case],
+    versions: Versions,
+    out: Path,
+) -> Measurement:
+    case = by_id[repeats[0].id]
+    samples: dict[str, list[Sample]] = {}
+    for result in repeats:
+        counters = read_counters(out / result.dir / "counters.json")
+        for part in result.parts:
+            if part.id in counters and part.metrics:
+                sample = Sample(counters[part.id], part.metrics)
+                samples.setdefault(part.id, []).append(sample)
+    return Measurement(backend, versions.facts(case.backend, case), samples, _checks(repeats[0]))
+
+
+def _checks(result: CaseResult) -> dict[str, str]:
+    """The results of a flat image's checks, and what the monitor told of the chips."""
+    flat = {part.id: part.verdict.value for part in result.parts if result.guest == "flat"}
+    return flat | dict(result.observations)
