@@ -228,6 +228,16 @@ def test_hist_entries_become_counters():
     }
 
 
+def test_hist_recording_is_read_whole():
+    interrupts, soft, named = parse_hists(golden.text("hist-linux6.1.txt"))
+
+    assert interrupts.trigger.startswith("hist:keys=irq,name:")
+    assert interrupts.entries[0].keys == {"irq": 4, "name": "ttyS0"}
+    assert interrupts.entries[0].hits == interrupts.hits == 609
+    assert [entry.keys["vec"] for entry in soft.entries] == [9, 1]
+    assert sum(entry.hits for entry in named.entries) == named.hits == 28
+
+
 def test_hist_of_two_triggers_is_two_histograms():
     assert len(parse_hists(HIST + "\n\n" + HIST)) == 2
 
