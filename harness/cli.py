@@ -53,6 +53,16 @@ def main() -> None:
         sys.exit(0)
 
 
+WIDE: Final = 180
+"""Columns of a table in a file or a pipe, where nobody wraps."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    in_file = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=WIDE if in_file else None)
+
+
 def _say(text: str) -> None:
     Console(stderr=True).print(f"irqmatrix: {text}", markup=False, highlight=False, soft_wrap=True)
 
@@ -98,7 +108,7 @@ def doctor(json: Json = False) -> None:
     if json:
         typer.echo(doctor_json(findings))
     else:
-        doctor_tables(Console(), findings)
+        doctor_tables(_console(), findings)
 
 
 @app.command()
@@ -117,7 +127,7 @@ def run(
     from harness.result import dump
 
     loaded = config_module.load(config_module.find(config), repeat=repeat)
-    console = Console(stderr=json)
+    console = _console(stderr=json)
     job = run_module.Job(loaded, out, only, jobs or default_jobs())
     result, directory = _run_async(run_module.run(job, console, quiet=json))
     if json:
@@ -145,7 +155,7 @@ def report(
     if json:
         typer.echo(result_module.dump(result), nl=False)
     else:
-        run_report(Console(), result, run_dir)
+        run_report(_console(), result, run_dir)
 
 
 @images_app.command("list")
@@ -158,7 +168,7 @@ def images_list(json: Json = False) -> None:
     if json:
         typer.echo(images_json(infos))
     else:
-        images_table(Console(), infos)
+        images_table(_console(), infos)
 
 
 @images_app.command("build")

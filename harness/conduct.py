@@ -272,13 +272,17 @@ async def _run_workload(
     await mark(f"begin {name}")
     started = time.monotonic()
     await con.send_line(linux.command(name, guest.parameters.get(name, {})))
-    transcript = None
+    said = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(linux.WORKLOADS[name].patience_s):
-            transcript = linux.parse_transcript(await con.read_to(linux.PROMPT))
+            said = await con.read_to(linux.PROMPT)
     duration_s = time.monotonic() - started
     await mark(f"end {name}")
     after = await mon.snapshot(smp)
+    transcript = None
+    if said is not None:
+        await con.send_line(linux.REPORT)
+        transcript = linux.parse_transcript(said, await con.read_to(linux.PROMPT))
     return WorkloadRecord(name, transcript, before, after, duration_s)
 
 

@@ -89,7 +89,7 @@ def _subject_table(
     table = Table(box=None, pad_edge=False, title=subject, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
     for case in firsts:
-        table.add_column(case.backend, justify="right")
+        table.add_column(case.backend, justify="right", no_wrap=True)
     table.add_column("difference")
     table.add_row("verdict", *(_verdict_text(case.verdict, case.as_expected) for case in firsts))
     table.add_row("seconds", *(f"{case.duration_s:.1f}" for case in firsts))
@@ -140,6 +140,7 @@ _TOTALS: Final = (
     _Total("accepted by LAPICs", "kvm", "accepted", "lapic"),
     _Total("accepted by LAPICs", "qemu", "accepted", "lapic"),
     _Total("injected", "kvm", "injected", "vcpu"),
+    _Total("injected again", "kvm", "reinjected", "vcpu"),
     _Total("EOI", "kvm", "eoi", "lapic"),
 )
 
@@ -159,14 +160,14 @@ def _counter_rows(
     for key in handled:
         cells = [_cell(found, key) for found in totals]
         if any(cell not in ("0", NOT_OBSERVABLE, "-") for cell in cells):
-            label = f"  {key.controller} {key.what} [{key.source}]"
+            label = Text(f"  {key.controller} {key.what} [{key.source}]")
             table.add_row(label, *cells, _difference_text(diffs, workload, key.path))
     for row in _TOTALS:
         cells = [_total_cell(found, row) for found in totals]
         if any(cell not in ("0", NOT_OBSERVABLE, "-") for cell in cells):
             glob = f"{row.stage}/{row.controller}/"
             difference = _difference_text(diffs, workload, glob, prefix=True)
-            table.add_row(f"  {row.label} [{row.source}]", *cells, difference)
+            table.add_row(Text(f"  {row.label} [{row.source}]"), *cells, difference)
 
 
 def _cell(found: CounterSet | None, key: CounterKey) -> str:

@@ -50,7 +50,7 @@ class PartResult:
     detail: str = ""
     expected: Verdict | None = None
     """What the configuration says it has to be, where it says so."""
-    metrics: Mapping[str, float | str] = field(default_factory=dict)
+    metrics: Mapping[str, int | float | str] = field(default_factory=dict)
 
     @property
     def as_expected(self) -> bool:

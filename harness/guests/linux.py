@@ -6,21 +6,29 @@ The other side is ``images/linux/init``.  On the serial port the guest says::
     irqmatrix> run NAME key=value ...
     irqmatrix: begin NAME
     ...                                    whatever the workload itself sends
+    irqmatrix: end NAME ok|fail|skip key=value ... -- REASON
+    irqmatrix> report
+    ...                                    what follows, through gzip and base64
+    irqmatrix>
+
+The report is what the guest kept in memory around the work, so that no printing disturbs it::
+
     irqmatrix: section before/interrupts
-    ...                                    /proc/interrupts, read before anything was printed
+    ...                                    /proc/interrupts
     irqmatrix: section before/stat
     irqmatrix: section after/interrupts
     irqmatrix: section after/stat
-    irqmatrix: end NAME ok|fail|skip key=value ... -- REASON
-    irqmatrix>
 
 ``state`` prints the sections ``now/interrupts`` and ``now/stat``; ``poweroff`` ends it.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 import shlex
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -144,6 +152,10 @@ def runnable(names: Iterable[str], machine: str, smp: int) -> tuple[str, ...]:
     return tuple(sorted(able, key=lambda name: WORKLOADS[name].spoils_guest))
 
 
+REPORT: Final = "report"
+"""The console command that prints what the last workload kept."""
+
+
 def command(name: str, parameters: Mapping[str, object]) -> str:
     """The console command that runs a workload."""
     pairs = (f"{key}={shlex.quote(str(value))}" for key, value in parameters.items())
@@ -202,21 +214,29 @@ _SECTION: Final = re.compile(r"irqmatrix: section (\w+)/(\w+)")
 _END: Final = re.compile(r"irqmatrix: end (\S+) (ok|fail|skip)((?: \S+=\S+)*) -- ?(.*)")
 
 
-def parse_transcript(text: str) -> Transcript:
-    """Read what stands between the command ``run`` and the next prompt.
+def parse_transcript(said: str, report: str) -> Transcript:
+    """Read what stands between the commands ``run`` and ``report`` and the prompts after them.
 
     Raises :class:`CollectError` if there is no end, or if an ok workload lacks a snapshot.
     """
-    sections, rest = _sections(text)
+    rest = _sections(said)[1]
+    sections = _sections(_unpacked(report))[0]
     match = next(filter(None, map(_END.fullmatch, rest)), None)
     if match is None:
-        tail = " | ".join(line for line in text.splitlines()[-3:] if line.strip())
+        tail = " | ".join(line for line in said.splitlines()[-3:] if line.strip())
         raise CollectError("the guest's report of a workload has no end", f"it ends in {tail!r}")
     name, status, metrics, reason = match[1], Status(match[2]), match[3], match[4]
     before, after = _snapshot(sections, "before"), _snapshot(sections, "after")
     if status is Status.OK and (before is None or after is None):
         raise CollectError(f"the guest's report of {name} is incomplete", "a snapshot is missing")
     return Transcript(name, status, _metrics(metrics), reason, before, after)
+
+
+def _unpacked(report: str) -> str:
+    try:
+        return gzip.decompress(base64.b64decode(report)).decode(errors="replace")
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        raise CollectError("the guest's report of a workload is damaged", str(error)) from None
 
 
 def parse_state(text: str) -> Snapshot:

@@ -29,7 +29,10 @@ class Guest:
     def run(self, name: str, **parameters: object) -> linux.Transcript:
         self.process.sendline(linux.command(name, parameters))
         self.process.expect_exact(linux.PROMPT, timeout=WORKLOAD_TIMEOUT_S)
-        return linux.parse_transcript(self.process.before)
+        said = self.process.before
+        self.process.sendline(linux.REPORT)
+        self.process.expect_exact(linux.PROMPT)
+        return linux.parse_transcript(said, self.process.before)
 
     def state(self) -> linux.Snapshot:
         self.process.sendline("state")
@@ -140,7 +143,7 @@ def test_serial_bytes_raise_interrupt_4(guest: Guest) -> None:
 def test_serial_sends_exactly_the_bytes_asked_for(guest: Guest) -> None:
     guest.process.sendline(linux.command("serial", {"bytes": 1000}))
     guest.process.expect(r"irqmatrix: begin serial\r?\n")
-    guest.process.expect_exact("irqmatrix: section")
+    guest.process.expect_exact("irqmatrix: end")
     sent = guest.process.before.replace("\r", "")
     guest.process.expect_exact(linux.PROMPT)
 
