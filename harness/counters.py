@@ -184,6 +184,12 @@ BLIND_SPOTS: Final[tuple[_Blindness, ...]] = (
     ),
     _Blindness(
         "kvm",
+        _OFF,
+        ("injected/*",),
+        "a vector that QEMU gives to KVM shows as injected again, even the first time",
+    ),
+    _Blindness(
+        "kvm",
         _SPLIT,
         (
             "routed/*",

@@ -33,6 +33,11 @@ TOGGLE_RATE_HZ: Final = 100.0
 """A line that is lowered so often, and raised less than once in :data:`TOGGLE_RATIO` times, is
 being driven for nothing.  Firmware that polls the keyboard lowers a line 58 times, then ends."""
 TOGGLE_RATIO: Final = 20
+CONSOLE_GSI: Final = 4
+TOGGLES_PER_RAISE: Final = 6
+"""... and so many times for each raising of other lines, the console's left aside.  q35 tells the
+PIC line of a PIRQ, too, of every change of a PCI line: with the irqchip in the kernel, where each
+is two calls, the line that is not routed there is lowered four times for one interrupt."""
 TIMER_PINS: Final = frozenset({0, 2, 8})
 """Pins of the IOAPIC that timers drive (PIT, HPET, RTC): their rate is their work."""
 ONSET_WINDOW_S: Final = 0.1

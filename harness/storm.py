@@ -218,16 +218,26 @@ def _assertions(line: CounterKey, total: CounterSet) -> int | None:
 
 
 def _toggled(duration_s: float, total: CounterSet) -> Iterator[Storm]:
-    """Lines that are lowered without end and hardly ever raised."""
+    """Lines that are lowered without end, hardly ever raised, and not for another line's sake."""
+    raised = {
+        (key.source, key.number): value
+        for key, value in total.values.items()
+        if key.stage == "raised" and key.controller == "gsi"
+    }
     for counter in total:
-        key = counter.key
+        key, downs = counter.key, counter.value
         if key.stage != "lowered" or key.controller != "gsi":
             continue
-        raised = total.lookup(CounterKey("raised", "gsi", key.source, key.number))
-        ups = raised.value if isinstance(raised, Counter) else 0
+        ups = raised.get((key.source, key.number), 0)
+        others = sum(
+            value
+            for (source, number), value in raised.items()
+            if source == key.source and number not in (key.number, policy.CONSOLE_GSI)
+        )
+        explained = ups * policy.TOGGLE_RATIO + others * policy.TOGGLES_PER_RAISE
         if (
-            counter.value >= policy.TOGGLE_COUNT
-            and counter.value / duration_s >= policy.TOGGLE_RATE_HZ
-            and ups * policy.TOGGLE_RATIO < counter.value
+            downs >= policy.TOGGLE_COUNT
+            and downs / duration_s >= policy.TOGGLE_RATE_HZ
+            and downs > explained
         ):
-            yield Storm(key.path, key.source, counter.value, duration_s, False, ups or None)
+            yield Storm(key.path, key.source, downs, duration_s, False, ups or None)

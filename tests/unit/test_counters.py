@@ -87,7 +87,8 @@ def test_blind_spots_timer_is_seen_where_qemu_raises_it(mode):
     [
         (Irqchip.TCG, "exit", "kvm", True),
         (Irqchip.OFF, "accepted", "lapic", True),
-        (Irqchip.OFF, "injected", "vcpu", False),
+        (Irqchip.OFF, "injected", "vcpu", True),
+        (Irqchip.OFF, "reinjected", "vcpu", False),
         (Irqchip.OFF, "exit", "kvm", False),
         (Irqchip.SPLIT, "routed", "ioapic", True),
         (Irqchip.SPLIT, "accepted", "lapic", False),

@@ -122,6 +122,15 @@ def test_storm_is_not_a_line_that_is_raised_too_or_slow(ups, downs, seconds):
     assert find_storms("idle", measured(seconds), counts({UP: ups, DOWN: downs})) == []
 
 
+def test_storm_is_not_the_pic_line_of_a_pci_interrupt():
+    """A recording: 200 reads with INTx under kernel-irqchip=on, in 6.6 s."""
+    pic, pci = CounterKey("lowered", "gsi", "kvm", 10), CounterKey("raised", "gsi", "kvm", 20)
+    console = CounterKey("raised", "gsi", "kvm", 4)
+
+    assert find_storms("block-intx", measured(6.6, 200), counts({pic: 804, pci: 201})) == []
+    assert find_storms("idle", measured(6.6), counts({pic: 804, console: 256})) != []
+
+
 def test_storm_without_time_is_not_guessed():
     assert find_storms("idle", Measured({}), counts({DISK: 10**6})) == []
 
