@@ -228,7 +228,14 @@ COUNTERS: Final[tuple[CounterPolicy, ...]] = (
         floor_hz=5,
         tolerance=0.1,
     ),
-    CounterPolicy("*", None, Weight.MECHANISM, "who does what is what the backends differ in"),
+    CounterPolicy(
+        "*",
+        None,
+        Weight.MECHANISM,
+        "who does what is what the backends differ in",
+        floor=20,
+        tolerance=0.25,
+    ),
 )
 
 WORK_FLOOR: Final = 10.0

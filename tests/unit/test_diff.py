@@ -140,6 +140,12 @@ def test_diff_of_mechanism_is_shown_only_where_a_rule_speaks_of_it():
     assert [each.rule for each in compared(on, split, SHIPPED).by_design] == ["isa-double-line"]
 
 
+def test_diff_of_mechanism_that_is_nearly_equal_is_none():
+    on, split = backend("on", sample({GSI4: 305})), backend("split", sample({GSI4: 250}))
+
+    assert compared(on, split, SHIPPED).by_design == ()
+
+
 def test_diff_of_ghost_ticks_is_a_known_bug_of_the_new_qemu():
     def found(qemu):
         on = sample({LOWERED: 2_020}, seconds=4)
