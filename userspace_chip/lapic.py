@@ -212,6 +212,8 @@ class LapicState:
     esr: int = 0
     icr: int = 0
     icr2: int = 0
+    icr_high: int = 0
+    """KVM: upper half of x2APIC's 64-bit ICR (page offset 0x304); ICR2 stays as it was."""
     isr: int = 0
     tmr: int = 0
     irr: int = 0
@@ -638,7 +640,7 @@ class Lapic:
             return None
         if self._kvm:
             if register == ICR:
-                return self.state.icr | self.state.icr2 << 32
+                return self.state.icr | self.state.icr_high << 32
             return self._kvm_read(register, 4, now_ns)
         readable = register in _QEMU_READABLE and register != DFR
         value = self._qemu_read(register, now_ns)
@@ -942,7 +944,7 @@ class Lapic:
             self._send(low, state.icr2 if high is None else high)
             state.icr = low
             if high is not None:
-                state.icr2 = high
+                state.icr_high = high
         else:
             state.icr = low
             self._send(low, state.icr2)

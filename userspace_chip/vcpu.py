@@ -122,6 +122,8 @@ class VcpuState:
     window_requested: bool = False
     """split: ``request_interrupt_window``, while INTR waits for the CPU to be ready."""
     irq_window: bool = False
+    """An interrupt waits for the guest to become interruptible."""
+    nmi_window: bool = False
     pv_eoi_enabled: bool = False
     """The guest has set MSR 0x4b564d04."""
     pv_eoi_pending: bool = False
@@ -304,6 +306,10 @@ class Vcpu:
         state = self.state
         if state.in_guest:
             self.exit()
+        if (state.irq_window and interruptible) or (state.nmi_window and nmi_allowed):
+            # The window exit comes when the guest can take it, not with the next exit.
+            state.irq_window = state.nmi_window = False
+            state.requests |= EVENT
         if self._pic_user_space and state.hard:
             self.pre_run(interruptible)
         if self.lapic.state.timer.pending:
@@ -333,7 +339,7 @@ class Vcpu:
         if state.pv_eoi_enabled and self.lapic.enabled:
             self._arm_pv_eoi()
         state.in_guest = True
-        state.irq_window = entry.irq_window or entry.nmi_window
+        state.irq_window, state.nmi_window = entry.irq_window, entry.nmi_window
         return self._enter_apicv(entry) if self._apicv and interruptible else entry
 
     def _rare_requests(self, requests: int, nmi_allowed: bool) -> Exit | None:
@@ -406,7 +412,7 @@ class Vcpu:
         state = self.state
         lapic = self.lapic
         extint = self.has_extint()
-        vector = None if self._apicv else lapic.pending()
+        vector = None if self._apicv or extint else lapic.pending()
         if not extint and vector is None:
             return _NOTHING
         if not interruptible:
@@ -457,9 +463,6 @@ class Vcpu:
             state.pv_eoi_pending = False
             if pv_eoi:
                 self._eoi_by_flag()
-        if state.irq_window:
-            state.irq_window = False
-            state.requests |= EVENT
         if reinject:
             state.requests |= EVENT
             return

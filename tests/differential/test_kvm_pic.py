@@ -4,85 +4,23 @@ The GSIs are routed to the PIC alone, so that a line's result is the PIC's.
 """
 
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import pytest
 from support.differential import Step, assert_agree
-from support.kernel_machine import KernelMachine, MachineConfig, kernel_machine, pic_bytes
-from support.kvm import local_linux
+from support.kernel_machine import MachineConfig
+from support.model_machine import explain, open_pair
 
-from userspace_chip.kvm import abi
-from userspace_chip.kvm.layout import pic_to_kvm
-from userspace_chip.pic import ELCR_MASKS, Pic, PicChipState
+from userspace_chip.pic import ELCR_MASKS, PicChipState
 from userspace_chip.ports import Irqchip
-from userspace_chip.profile import profile
 from userspace_chip.routing import IrqchipRoute
 
-pytestmark = pytest.mark.kvm
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
 
 SEEDS = range(100)
 STEPS = 300
 
 
-class ModelPic:
-    """The model behind the same steps; its LINT0 accepts ExtINT, as after KVM's reset."""
-
-    def __init__(self) -> None:
-        self.pic = Pic(profile("on", linux=local_linux()), self)
-
-    def observe(self) -> Mapping[str, bytes]:
-        return {
-            f"pic{int(chip)}": pic_bytes(pic_to_kvm(chip, self.pic.state.chips[chip]))
-            for chip in (Irqchip.PIC_MASTER, Irqchip.PIC_SLAVE)
-        }
-
-    def load_pic(self, chip: Irqchip, state: PicChipState) -> None:
-        self.pic.set_irqchip(chip, state)
-
-    def routes(self, *_: IrqchipRoute) -> None:
-        pass
-
-    def line(self, gsi: int, level: int) -> int:
-        return self.pic.set_irq(gsi, level)
-
-    def port_in(self, port: int, size: int = 1) -> int:
-        return self.pic.read(port, size)
-
-    def port_out(self, port: int, value: int, size: int = 1) -> None:
-        self.pic.write(port, value, size)
-
-    def take(self) -> int | None:
-        return self.pic.intack() if self.pic.output else None
-
-    # PicPort
-    def intr(self, level: bool) -> None:
-        pass
-
-    def ack(self, chip: Irqchip, pin: int) -> None:
-        pass
-
-    def mask_changed(self, chip: Irqchip, pin: int, masked: bool) -> None:
-        pass
-
-    def accepts_pic_intr(self) -> bool:
-        return True
-
-
-@contextmanager
-def open_pair() -> Iterator[tuple[KernelMachine, ModelPic]]:
-    with kernel_machine(MachineConfig(observed=("pics",))) as kernel:
-        yield kernel, ModelPic()
-
-
-def explain(part: str, kernel: bytes, model: bytes) -> list[str]:
-    left, right = abi.KvmPicState.from_buffer_copy(kernel), abi.KvmPicState.from_buffer_copy(model)
-    return [
-        f"{part}.{name}: kernel {getattr(left, name):#x}, model {getattr(right, name):#x}"
-        for name in abi.KvmPicState.__annotations__
-        if getattr(left, name) != getattr(right, name)
-    ]
-
+CONFIG = MachineConfig("on", observed=("pics",))
 
 ROUTES = Step("routes", tuple(IrqchipRoute(gsi, Irqchip(gsi >> 3), gsi & 7) for gsi in range(16)))
 
@@ -158,4 +96,4 @@ def generate(seed: int) -> list[Step]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_pic_driven_at_random_stays_equal_to_the_kernels(seed):
-    assert_agree(generate(seed), open_pair, explain)
+    assert_agree(generate(seed), open_pair(CONFIG), explain)

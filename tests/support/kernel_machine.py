@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from support.kvm import skip_without_irqchip
 from support.mini_guest import MiniGuest
 
-from userspace_chip.ioapic import PINS, RTE, KvmIoapicImage
+from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN, PINS, RTE, KvmIoapicImage
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.fds import KvmFd, VcpuFd, VmFd
+from userspace_chip.kvm.layout import IOAPIC_BASE_ADDRESS as IOAPIC_ADDRESS
 from userspace_chip.kvm.layout import ioapic_to_kvm, pic_to_kvm
-from userspace_chip.lapic import DFR, EOI, TMCCT
+from userspace_chip.lapic import DFR, EOI, IRR, ISR, TMCCT, TMICT
 from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import PicChipState
 from userspace_chip.ports import Irqchip
@@ -48,13 +49,9 @@ def ioapic_bytes(image: abi.KvmIrqchip) -> bytes:
 
 
 def lapic_bytes(image: abi.KvmLapicState) -> bytes:
-    """The register page without what no model can match.
-
-    TMCCT follows the host's clock; behind ICR lies the upper half of x2APIC's 64-bit ICR, which
-    stays there after the mode was left.
-    """
+    """The register page without TMCCT, which follows the host's clock."""
     page = bytearray(image)
-    page[TMCCT : TMCCT + 4] = page[0x304:0x308] = bytes(4)
+    page[TMCCT : TMCCT + 4] = bytes(4)
     return bytes(page)
 
 
@@ -62,8 +59,31 @@ def lapic_image(registers: Registers) -> abi.KvmLapicState:
     """A register page to load; DFR is flat unless given."""
     image = abi.KvmLapicState()
     for offset, value in ((DFR, 0xFFFF_FFFF), *registers):
-        image.regs[offset : offset + 4] = list(value.to_bytes(4, "little"))
+        _put(image, offset, value)
     return image
+
+
+def serve_highest(image: abi.KvmLapicState) -> bool:
+    """What an acknowledge does to a register page: the highest request goes into service.
+
+    The timer is stopped: loading a page starts it anew, with what is left of its count.
+    """
+    _put(image, TMICT, 0)
+    _put(image, TMCCT, 0)
+    for word in reversed(range(8)):
+        at = IRR + 0x10 * word
+        requests = int.from_bytes(image.regs[at : at + 4], "little")
+        if requests:
+            bit = 1 << requests.bit_length() - 1
+            _put(image, at, requests ^ bit)
+            at = ISR + 0x10 * word
+            _put(image, at, int.from_bytes(image.regs[at : at + 4], "little") | bit)
+            return True
+    return False
+
+
+def _put(image: abi.KvmLapicState, offset: int, value: int) -> None:
+    image.regs[offset : offset + 4] = list(value.to_bytes(4, "little"))
 
 
 def ioapic_image(ioregsel: int, id_: int, irr: int, entries: Entries) -> KvmIoapicImage:
@@ -88,7 +108,10 @@ class MachineConfig:
 class KernelMachine:
     """One VM.  Every public method but ``observe`` is a step; its result is what KVM answered."""
 
-    def __init__(self, vm: VmFd, vcpus: list[VcpuFd], observed: tuple[str, ...]) -> None:
+    def __init__(
+        self, vm: VmFd, vcpus: list[VcpuFd], observed: tuple[str, ...], physical_bits: int
+    ) -> None:
+        self.physical_bits = physical_bits
         self._vm = vm
         self._vcpus = vcpus
         self._guest = MiniGuest(vm, vcpus)
@@ -119,7 +142,7 @@ class KernelMachine:
 
     def _observe_nmis(self, state: dict[str, bytes]) -> None:
         for vcpu in self._vcpus:
-            state[f"nmi{vcpu.index}"] = bytes([vcpu.get_events().nmi_pending])
+            state[f"nmi{vcpu.index}"] = bytes([vcpu.get_events().nmi_pending != 0])
 
     def _observe_exits(self, state: dict[str, bytes]) -> None:
         state["exits"] = bytes(number for exit_ in self._guest.eois for number in exit_)
@@ -132,13 +155,29 @@ class KernelMachine:
     def load_ioapic(self, ioregsel: int, id_: int, irr: int, entries: Entries) -> None:
         self._vm.set_irqchip(ioapic_to_kvm(ioapic_image(ioregsel, id_, irr, entries)))
 
-    def load_lapic(self, vcpu: int, registers: Registers) -> None:
-        self._vcpus[vcpu].set_lapic(lapic_image(registers))
+    def load_lapic(self, vcpu: int, registers: Registers) -> str | None:
+        try:
+            self._vcpus[vcpu].set_lapic(lapic_image(registers))
+        except KvmError as error:
+            return errno.errorcode[error.errno]
+        return None
+
+    def serve(self, vcpu: int) -> bool:
+        """Acknowledge by hand (interrupts are disabled): get, change and set the state."""
+        image = self._vcpus[vcpu].get_lapic()
+        if not serve_highest(image):
+            return False
+        self._vcpus[vcpu].set_lapic(image)
+        return True
 
     # ------------------------------------------------------------ messages
 
-    def routes(self, *routes: Route) -> None:
-        self._vm.set_gsi_routing(routes)
+    def routes(self, *routes: Route) -> str | None:
+        try:
+            self._vm.set_gsi_routing(routes)
+        except KvmError as error:
+            return errno.errorcode[error.errno]
+        return None
 
     def line(self, gsi: int, level: int) -> int:
         return self._vm.irq_line_status(gsi, bool(level))
@@ -171,6 +210,11 @@ class KernelMachine:
         self._guest.write(vcpu, address, value, size)
         if address == APIC_ADDRESS + EOI:
             self._guest.idle(vcpu)
+
+    def rte(self, pin: int, half: int, value: int) -> None:
+        """Write the low (0) or high (1) half of a redirection table entry."""
+        self._guest.write(0, IOAPIC_ADDRESS + IOREGSEL, IOREDTBL + 2 * pin + half)
+        self._guest.write(0, IOAPIC_ADDRESS + IOWIN, value)
 
     def rdmsr(self, vcpu: int, index: int) -> int | None:
         return self._guest.rdmsr(vcpu, index)
@@ -205,11 +249,9 @@ def guest_cpuid(kvm: KvmFd) -> tuple[abi.KvmCpuidEntry2, ...]:
     return leaves
 
 
-def physical_bits(kvm: KvmFd) -> int:
-    """MAXPHYADDR of the guests."""
-    return next(
-        leaf.eax & 0xFF for leaf in kvm.supported_cpuid() if leaf.function == CPUID_PHYSICAL_BITS
-    )
+def physical_bits(cpuid: tuple[abi.KvmCpuidEntry2, ...]) -> int:
+    """MAXPHYADDR of the guest."""
+    return next(leaf.eax & 0xFF for leaf in cpuid if leaf.function == CPUID_PHYSICAL_BITS)
 
 
 @contextmanager
@@ -219,6 +261,7 @@ def kernel_machine(config: MachineConfig) -> Iterator[KernelMachine]:
     with KvmFd() as kvm, kvm.create_vm() as vm:
         if config.mode == "on":
             vm.create_irqchip()
+            vm.create_pit2()
         else:
             vm.enable_split_irqchip()
         if config.x2apic_api:
@@ -227,4 +270,4 @@ def kernel_machine(config: MachineConfig) -> Iterator[KernelMachine]:
         vcpus = [vm.create_vcpu(index) for index in range(config.cpus)]
         for vcpu in vcpus:
             vcpu.set_cpuid(cpuid)
-        yield KernelMachine(vm, vcpus, config.observed)
+        yield KernelMachine(vm, vcpus, config.observed, physical_bits(cpuid))

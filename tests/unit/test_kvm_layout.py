@@ -46,6 +46,7 @@ def random_lapic(rng, apic_base, vcpu_id, lvts):
         spiv=rng.randrange(word),
         icr=rng.randrange(word),
         icr2=rng.randrange(word),
+        icr_high=rng.randrange(word),
         isr=rng.getrandbits(256),
         tmr=rng.getrandbits(256),
         irr=rng.getrandbits(256),
@@ -127,6 +128,8 @@ def test_lapic_through_kvms_layout_comes_back_equal(seed, apic_base, version):
     rng = random.Random(seed)
     vcpu_id = rng.randrange(1024)
     state = random_lapic(rng, apic_base, vcpu_id, lvts=(version >> 16) + 1)
+    if apic_base & EXTD:
+        state.icr2 = state.icr_high
 
     image = lapic_to_kvm(state, version=version)
 

@@ -13,10 +13,12 @@ from dataclasses import fields
 from typing import Final
 
 from userspace_chip import lapic as reg
+from userspace_chip.errors import StateError
 from userspace_chip.ioapic import KvmIoapicImage
+from userspace_chip.irqchip import Machine
 from userspace_chip.kvm import abi
-from userspace_chip.lapic import Lapic, LapicState
-from userspace_chip.lapic_timer import MASKED, KvmTimer, TimerState
+from userspace_chip.lapic import LapicState
+from userspace_chip.lapic_timer import MASKED, KvmTimer
 from userspace_chip.pic import PicChipState
 from userspace_chip.pit import PitChannelState
 from userspace_chip.ports import Irqchip
@@ -101,19 +103,26 @@ _SLOTS: Final = abi.LAPIC_REGISTERS_BYTES // 0x10
 _PAGE: Final = struct.Struct("<" + "I12x" * _SLOTS)
 """A register is the first 4 bytes of its 16-byte slot."""
 
+_WORD: Final = struct.Struct("<I")
+_ICR_HIGH: Final = reg.ICR + 4
+"""In x2APIC mode KVM's ICR is one 64-bit register; it shows the upper half in ICR2 as well."""
+
 _LVT_SLOTS: Final = (*(reg.LVTT + 0x10 * place >> 4 for place in range(6)), reg.LVT_CMCI_REG >> 4)
 _BITMAP_WORDS: Final = 8
 
 
-def lapic_to_kvm(state: LapicState, *, version: int, current_count: int = 0) -> abi.KvmLapicState:
+def lapic_to_kvm(
+    state: LapicState, *, version: int, current_count: int = 0, ids_32bit: bool = False
+) -> abi.KvmLapicState:
     """The register page as ``KVM_GET_LAPIC`` shows it (``kvm_apic_get_state``).
 
     ``version`` is the chip's version register, ``current_count`` its TMCCT.  What is no register
     does not travel: APIC base, the pending timer, the TSC deadline, KVM's caches.  In x2APIC mode
-    the id is shifted into the xAPIC field, as long as 32-bit ids are not enabled.
+    the id is shifted into the xAPIC field, unless ``ids_32bit`` are enabled.
     """
+    shifted = _x2apic(state) and not ids_32bit
     page = [0] * _SLOTS
-    page[reg.ID >> 4] = (state.id_reg << 24 if _x2apic(state) else state.id_reg) & 0xFFFF_FFFF
+    page[reg.ID >> 4] = (state.id_reg << 24 if shifted else state.id_reg) & 0xFFFF_FFFF
     page[reg.VERSION >> 4] = version
     page[reg.TPR >> 4] = state.tpr
     page[reg.PPR >> 4] = state.ppr
@@ -122,7 +131,7 @@ def lapic_to_kvm(state: LapicState, *, version: int, current_count: int = 0) -> 
     page[reg.SPIV >> 4] = state.spiv
     page[reg.ESR >> 4] = state.esr
     page[reg.ICR >> 4] = state.icr
-    page[reg.ICR2 >> 4] = state.icr2
+    page[reg.ICR2 >> 4] = state.icr_high if _x2apic(state) else state.icr2
     page[reg.TMICT >> 4] = state.tmict
     page[reg.TMCCT >> 4] = current_count
     page[reg.TDCR >> 4] = state.tdcr
@@ -134,6 +143,7 @@ def lapic_to_kvm(state: LapicState, *, version: int, current_count: int = 0) -> 
         page[_LVT_SLOTS[place]] = state.lvt[place]
     out = abi.KvmLapicState()
     _PAGE.pack_into(out, 0, *page)
+    _WORD.pack_into(out, _ICR_HIGH, state.icr_high)
     return out
 
 
@@ -150,7 +160,7 @@ def lapic_from_kvm(image: abi.KvmLapicState, *, vcpu_id: int, apic_base: int) ->
         words = page[first >> 4 : (first >> 4) + _BITMAP_WORDS]
         return int.from_bytes(struct.pack("<8I", *words), "little")
 
-    lvts = (page[reg.VERSION >> 4] >> 16 & 0xFF) + 1
+    has_cmci = page[reg.VERSION >> 4] >> 16 & 0xFF >= reg.LVT_CMCI
     state = LapicState(
         apic_base=apic_base,
         id_reg=page[reg.ID >> 4],
@@ -162,38 +172,63 @@ def lapic_from_kvm(image: abi.KvmLapicState, *, vcpu_id: int, apic_base: int) ->
         esr=page[reg.ESR >> 4],
         icr=page[reg.ICR >> 4],
         icr2=page[reg.ICR2 >> 4],
+        icr_high=_WORD.unpack_from(image, _ICR_HIGH)[0],
         isr=bitmap(reg.ISR),
         tmr=bitmap(reg.TMR),
         irr=bitmap(reg.IRR),
-        lvt=[page[slot] if place < lvts else MASKED for place, slot in enumerate(_LVT_SLOTS)],
+        lvt=[
+            *(page[slot] for slot in _LVT_SLOTS[:-1]),
+            page[_LVT_SLOTS[-1]] if has_cmci else MASKED,
+        ],
         tmict=page[reg.TMICT >> 4],
         tdcr=page[reg.TDCR >> 4],
         irr_pending=True,
     )
     if _x2apic(state):
         state.id_reg = vcpu_id
+        state.icr_high = state.icr2
     return state
 
 
-def restore_lapic(lapic: Lapic, image: abi.KvmLapicState, now_ns: int) -> None:
-    """``KVM_SET_LAPIC``: load the page into a chip, recompute PPR, and start its timer anew.
+def restore_lapic(machine: Machine, cpu: int, image: abi.KvmLapicState) -> None:
+    """``KVM_SET_LAPIC`` on a machine's CPU: load the page and start its timer anew.
 
-    Linux ``arch/x86/kvm/lapic.c:kvm_apic_set_state``.  In x2APIC mode the LDR is the chip's own
-    whatever the page says.
+    Linux ``arch/x86/kvm/lapic.c:kvm_apic_set_state``.  In x2APIC mode id and LDR are the CPU's own
+    whatever the page says; with 32-bit ids another id is refused (EINVAL):
+    :class:`~userspace_chip.errors.StateError`.
     """
-    old = lapic.state
-    state = lapic_from_kvm(image, vcpu_id=lapic.vcpu_id, apic_base=old.apic_base)
+    lapic = machine.lapics[cpu]
+    timer, old = lapic.timer, lapic.state
+    state = lapic_from_kvm(image, vcpu_id=cpu, apic_base=old.apic_base)
     if lapic.x2apic_mode:
+        page_id = _PAGE.unpack(image)[reg.ID >> 4]
+        if machine.profile.delivery.ids_32bit and page_id != cpu:
+            lapic.state.spiv = state.spiv  # KVM stores it before it looks at the id
+            machine.recalculate_bus()
+            raise StateError(f"local APIC {cpu}", f"id {page_id:#x} in x2APIC mode")
         state.ldr = lapic.x2apic_ldr
-    lapic.timer.stop()
-    state.timer = TimerState(mode=old.timer.mode)
+    timer.stop()
+    state.timer = old.timer
     lapic.load(state)
-    lapic.update_ppr()
-    if isinstance(lapic.timer, KvmTimer):
-        lapic.timer.lvtt_written(now_ns)
-        count = _PAGE.unpack(image)[reg.TMCCT >> 4]
-        lapic.timer.start(now_ns, count)
+    lapic.state.ppr = _ppr_after_load(old, state)
+    if isinstance(timer, KvmTimer):
+        timer.lvtt_written(machine.now_ns)
+        timer.start(machine.now_ns, _PAGE.unpack(image)[reg.TMCCT >> 4])
     lapic.port.request()
+    if machine.on:
+        machine.ioapics[0].lapic_restored(cpu)
+
+
+def _ppr_after_load(old: LapicState, new: LapicState) -> int:
+    """PPR of the new page as KVM first computes it: by what it still remembers of the old ISR.
+
+    ``apic_update_ppr`` comes before ``kvm_apic_update_apicv``, which counts the new ISR and forgets
+    the cached vector.  The next look for an interrupt corrects it.
+    """
+    in_service = new.isr.bit_length() - 1 if old.isr and new.isr else 0
+    if old.isr and old.isr_cache is not None:
+        in_service = old.isr_cache
+    return new.tpr if new.tpr & 0xF0 >= in_service & 0xF0 else in_service & 0xF0
 
 
 def _x2apic(state: LapicState) -> bool:
