@@ -1,5 +1,8 @@
 """Backend against backend: what is compared, what the noise is, what explains a difference."""
 
+import itertools
+import json
+
 import pytest
 from pydantic import TypeAdapter
 from support import golden
@@ -8,8 +11,9 @@ from harness.case import Irqchip, Machine
 from harness.collect.procfs import count_guest
 from harness.counters import Counter, CounterKey, CounterSet, blind_spots
 from harness.diff import DiffResult, DiffVerdict, Measurement, Sample, diff, noise_band
-from harness.known import BackendFacts, KnownDifferences
+from harness.known import BackendFacts, KnownDifferences, Scope
 from harness.policy import CounterPolicy, Weight, counter_policy
+from harness.storm import find_lost, find_storms
 
 DISK = CounterKey("handled", "ioapic", "guest", 21, "virtio0", 0)
 MESSAGE = CounterKey("handled", "msi", "guest", name="virtio1-req.0", cpu=0)
@@ -311,3 +315,76 @@ def test_band_learned_from_repeats_hides_what_the_backend_does_by_itself():
 )
 def test_policy_gives_every_counter_its_weight(workload, key, weight):
     assert counter_policy(workload, key.path, key.source).weight is weight
+
+
+MODES = ("on", "split", "off", "tcg")
+WORKLOADS = ("idle", "serial", "block-intx", "block-msix")
+
+
+def recorded(mode, **changes):
+    """The recorded run of a mode; ``changes`` are values of counters of block-intx, by path."""
+    run = json.loads((golden.COLLECT.parent / "diff" / f"{mode}.json").read_text())
+    samples = {}
+    for workload in WORKLOADS:
+        part = run[workload]
+        counters = [
+            Counter(CounterKey(stage, controller, source, number, name, cpu), value)
+            for stage, controller, source, number, name, cpu, value in part["counters"]
+        ]
+        if workload == "block-intx":
+            counters = [
+                Counter(counter.key, changes.get(counter.key.path, counter.value))
+                for counter in counters
+            ]
+        counted = CounterSet.of(counters, part["sources"], blind_spots(Irqchip(mode)))
+        samples[workload] = (Sample(counted, part["metrics"]),)
+    linux = None if mode == "tcg" else (6, 1, 192)
+    facts = BackendFacts(Irqchip(mode), Machine.Q35, (7, 2, 22), linux)
+    return Measurement(mode, facts, samples, run["observations"])
+
+
+@pytest.mark.parametrize(("a", "b"), [*itertools.combinations(MODES, 2)])
+def test_diff_of_recorded_run_has_nothing_unexplained(a, b):
+    result = compared(recorded(a), recorded(b), SHIPPED)
+
+    assert result.unexplained == ()
+    assert result.known_bugs == ()
+    assert result.compared >= 5
+
+
+def test_diff_of_recorded_run_meets_the_rules_of_its_modes():
+    scopes, met = [], set()
+    for a, b in itertools.combinations(map(recorded, MODES), 2):
+        scopes += [Scope(a.facts, b.facts, "linux", workload) for workload in WORKLOADS]
+        met |= compared(a, b, SHIPPED).rules
+
+    assert met == {
+        "intx-drives-pic-line",
+        "ioapic-version",
+        "isa-double-line",
+        "isa-double-line-lowered",
+        "lines-told-always",
+        "off-lapic-accesses-exit",
+        "off-needs-irq-windows",
+        "split-eoi-exits",
+        "split-ioapic-sends-msi",
+    }
+    assert SHIPPED.stale(scopes, met) == ()
+
+
+@pytest.mark.parametrize("count", [150, 260, 40_000])
+def test_diff_of_recorded_run_notices_a_disk_that_loses_or_repeats(count):
+    wrong = recorded("split", **{"handled/ioapic/20:virtio0": count})
+
+    result = compared(recorded("on"), wrong, SHIPPED)
+
+    assert "handled/ioapic/20:virtio0" in {each.what for each in result.unexplained}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_recorded_run_has_neither_storm_nor_loss(mode, workload):
+    (found,) = recorded(mode).samples[workload]
+
+    assert find_storms(workload, found, found.counters) == []
+    assert find_lost(workload, found, found.counters) is None
