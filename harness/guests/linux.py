@@ -111,7 +111,7 @@ _TABLE: Final = (
     Workload(
         "rtc",
         "periodic interrupts of the real-time clock (IRQ 8)",
-        {"hz": 64, "ticks": 128},
+        {"ticks": 128},
         # An HPET in legacy mode would own IRQ 8.
         kernel_args=("hpet=disable",),
     ),

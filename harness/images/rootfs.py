@@ -21,6 +21,9 @@ LAB_MODULES: Final = ("virtio_pci", "virtio_console", "kvm_amd")
 LAB_OPTIONAL_MODULES: Final = ("virtio_blk", "qemu_fw_cfg", "kvm_intel")
 
 BUSYBOX: Final = Path("/bin/busybox")
+ACPI_FOLDER: Final = "/kernel/firmware/acpi"
+"""Here Linux looks for tables to add (``Documentation/admin-guide/acpi/initrd_table_override.rst``);
+they must not be compressed."""
 MODULE_FOLDER: Final = "/lib/modules"
 MODULE_ORDER: Final = "/etc/modules.order"
 
@@ -38,6 +41,7 @@ def linux_tree(sources: Path, kernel: KernelImage, busybox: Path = BUSYBOX) -> d
         "/init": File(sources / "init", 0o755),
         **{f"/workloads/{path.name}": File(path) for path in workloads},
         **_helpers(sources),
+        **{f"{ACPI_FOLDER}/{path.name}": File(path) for path in sorted(sources.glob("acpi/*.aml"))},
         **_module_nodes(_modules(kernel, GUEST_MODULES, GUEST_OPTIONAL_MODULES)),
     }
 
