@@ -50,6 +50,8 @@ def _failure(recording: Recording) -> _Failure | None:
     """What became of the guest as a whole, where it did not end as it should."""
     if recording.failure is not None:
         return _verdict_of(recording.failure), _with_tail(recording)
+    if recording.status is None:
+        return None
     killed_by = _signal(recording)
     if killed_by is not None:
         return Verdict.CRASH, f"QEMU was killed by {killed_by}"
