@@ -18,6 +18,7 @@ POLL = 0x0C
 
 chips = st.integers(0, 1)
 pins = st.integers(0, 15).filter(lambda pin: pin != CASCADE)
+few_pins = st.lists(pins, min_size=1, max_size=3)
 
 
 class PicMachine(RuleBasedStateMachine):
@@ -99,8 +100,10 @@ class PicMachine(RuleBasedStateMachine):
                 return irq
         return None
 
-    @rule()
-    def acknowledge(self):
+    @rule(raised=few_pins)
+    def acknowledge(self, raised):
+        for pin in raised:
+            self.pulse(pin)
         inputs = [self.wanted(0), self.wanted(1)]
         before = self.pic.save()
         vector = self.pic.intack()
@@ -140,13 +143,15 @@ class PicMachine(RuleBasedStateMachine):
     def special_mask(self, chip, special):
         self.pic.write(COMMAND[chip], 0x68 if special else 0x48)
 
-    @rule(chip=chips, mask=st.integers(0, 255))
+    @rule(chip=chips, mask=st.sampled_from([0x00, 0x08, 0x0F, 0x55, 0xF0, 0xFF]))
     def mask(self, chip, mask):
         self.pic.write(COMMAND[chip] + 1, mask)
         assert self.pic.read(COMMAND[chip] + 1) == mask
 
-    @rule(chip=chips, port=st.integers(0, 1))
-    def poll(self, chip, port):
+    @rule(chip=chips, port=st.integers(0, 1), raised=few_pins)
+    def poll(self, chip, port, raised):
+        for pin in raised:
+            self.pulse(pin)
         before = self.pic.state.chips[chip].irr
         self.pic.write(COMMAND[chip], POLL)
         value = self.pic.read(COMMAND[chip] + port)
