@@ -85,7 +85,7 @@ def _disk(serial: str, slot: int, options: str = "") -> tuple[tuple[str, str], .
 
 _INTX_DISK: Final = _disk("intx", 4, ",vectors=0")
 _MSIX_DISK: Final = _disk("msix", 5)
-_EDU: Final = (*_INTX_DISK, ("-device", "edu,addr=0x8"))
+_EDU: Final = (*_INTX_DISK, ("-device", "edu,addr=0x8,dma_mask=0xffffffff"))
 """INTA# of slots 4 and 8 is one line on pc and on q35 (slot modulo 4: QEMU 7.2
 ``hw/isa/piix3.c:pci_slot_get_pirq``, ``hw/isa/lpc_ich9.c:ich9_lpc_map_irq`` with the reset value
 of D*IR), so the disk's driver makes the kernel listen to the line that edu pulls."""
@@ -125,7 +125,7 @@ _TABLE: Final = (
     Workload(
         "stuck-line",
         "a level line that nobody acknowledges",
-        {"milliseconds": 5000},
+        {"milliseconds": 2000},
         _EDU,
         impossible_on=_NO_PCI,
         spoils_guest=True,

@@ -3,7 +3,7 @@
  *
  * Linux offers no way to it: it emulates RTC_PIE with a timer since 2.6.38, distribution kernels
  * have no /dev/port, and iopl() is of no use in a nested guest under TCG (QEMU 7.2
- * target/i386/tcg/seg_helper.c:helper_check_io refuses the busy TSS that KVM loads).  But the
+ * target/i386/tcg/sysemu/seg_helper.c:helper_check_io wants a TSS marked not busy, KVM loads a busy one).  But the
  * kernel runs ACPI methods: it finds this table in the initial RAM disk (CONFIG_ACPI_TABLE_UPGRADE)
  * and evaluates _SUN and _HRV whenever the device's files "sun" and "hrv" are read.
  *
