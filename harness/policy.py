@@ -20,9 +20,9 @@ from harness.counters import CounterSource
 
 STORM_DELIVERIES: Final = 1000
 """A storm has at least so many deliveries more than the work explains."""
-STORM_RATE_HZ: Final = 300.0
-"""... and at least so many a second.  The slowest guest of all, nested in TCG, takes thousands of
-interrupts a second; a device at rest takes none."""
+STORM_RATE_HZ: Final = 150.0
+"""... and at least so many a second.  The slowest guest of all, nested in TCG on a busy machine,
+takes 500 interrupts a second, thousands on an idle one; a device at rest takes none."""
 TIMER_STORM_RATE_HZ: Final = 10_000.0
 """The same for timers and IPIs, for each CPU: no kernel asks for so many ticks (HZ is 1000 at
 most), and high-resolution timers of an idle guest stay far below."""
