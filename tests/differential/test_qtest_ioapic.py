@@ -15,6 +15,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from support.board import (
     EOIR,
     IOAPIC_BASE,
@@ -28,7 +29,6 @@ from support.board import (
     rng,
 )
 from support.qemus import QEMUS, find_qemu, require_kvm
-
 from userspace_chip.events import EVENT_TYPES
 from userspace_chip.profile import profile as make_profile
 from userspace_chip.profile import tune

@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
+
 from support.board import IOREGSEL, IOWIN, Step, Subject, compare, rng
 from support.qemus import QEMUS, find_qemu
 

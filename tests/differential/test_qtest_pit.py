@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+
 from support import pit_guest
 from support.board import rng
 from support.differential import reduce_steps
 from support.pit_guest import Access, Result
 from support.qemus import QEMUS, find_qemu
 from support.qtest import Qtest
-
 from userspace_chip.pit import Pit
 from userspace_chip.profile import Profile
 

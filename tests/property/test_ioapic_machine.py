@@ -3,8 +3,8 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.chip_ports import IoapicRecorder
 
+from support.chip_ports import IoapicRecorder
 from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN, PINS, RTC_PIN, RTE, Ioapic, rte_message
 from userspace_chip.messages import LapicMessage, MsiMessage
 from userspace_chip.ports import DestMap

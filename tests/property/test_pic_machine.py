@@ -3,8 +3,8 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support.chip_ports import PicRecorder
 
+from support.chip_ports import PicRecorder
 from userspace_chip.pic import CASCADE, Pic
 from userspace_chip.profile import Model, profile
 

@@ -3,8 +3,8 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support.chip_ports import PitRecorder
 
+from support.chip_ports import PitRecorder
 from userspace_chip.pit import FULL_COUNT, Pit
 from userspace_chip.profile import Model, profile, tune
 

@@ -19,7 +19,6 @@ from typing import NamedTuple, Self
 
 from support.differential import reduce_steps
 from support.qtest import Qtest, Reply
-
 from userspace_chip.events import EVENT_TYPES, Arg
 from userspace_chip.info_pic import InfoPic, format_info_pic, parse_info_pic
 from userspace_chip.ioapic import Ioapic

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support.chip_ports import IoapicRecorder
 
+from support.chip_ports import IoapicRecorder
 from userspace_chip.errors import StateError
 from userspace_chip.info_pic import InfoPic, format_info_pic, format_pic, parse_info_pic
 from userspace_chip.ioapic import Ioapic, IoapicState

@@ -1,8 +1,8 @@
 """The IOAPIC: registers, latches, service, EOI, storm throttle, the RTC's pin; KVM's and QEMU's."""
 
 import pytest
-from support.chip_ports import IoapicRecorder
 
+from support.chip_ports import IoapicRecorder
 from userspace_chip.errors import AccessError, PinRangeError, StateError, VectorRangeError
 from userspace_chip.ioapic import (
     EOIR,

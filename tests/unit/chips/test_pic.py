@@ -1,8 +1,8 @@
 """The 8259 pair: initialisation, operation words, priority, cascade, INTA; KVM's and QEMU's."""
 
 import pytest
-from support.chip_ports import PicRecorder
 
+from support.chip_ports import PicRecorder
 from userspace_chip.errors import AccessError, PinRangeError, StateError
 from userspace_chip.pic import ELCR_MASKS, Pic, PicChipState, PicState
 from userspace_chip.ports import Irqchip

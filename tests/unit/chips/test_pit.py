@@ -1,8 +1,8 @@
 """The 8254: counters, OUT, channel 0 as an interrupt source; KVM's and QEMU's."""
 
 import pytest
-from support.chip_ports import PitRecorder
 
+from support.chip_ports import PitRecorder
 from userspace_chip.errors import AccessError, StateError
 from userspace_chip.pit import NO_MODE, Pit, PitChannelState, PitState
 from userspace_chip.profile import Profile, profile, tune
