@@ -187,19 +187,13 @@ class Machine:
 
     def _build_cpus(self, cpus: int, chain: bool, tsc_khz: int, physical_bits: int) -> None:
         kind = LapicWiring if self.profile.lapic.model is Model.KVM else QemuLapicWiring
-        lapics = [
-            Lapic(
-                self.profile,
-                kind(self, cpu),
-                cpu,
-                tsc_khz=tsc_khz,
-                physical_bits=physical_bits,
-            )
-            for cpu in range(cpus)
-        ]
-        self.lapics += lapics
-        wiring = VcpuWiring(self)
-        self.vcpus += [Vcpu(self.profile, wiring, lapic, chain=chain) for lapic in lapics]
+        outside = VcpuWiring(self)
+        for cpu in range(cpus):
+            wiring = kind(self, cpu)
+            lapic = Lapic(self.profile, wiring, cpu, tsc_khz=tsc_khz, physical_bits=physical_bits)
+            wiring.vcpu = Vcpu(self.profile, outside, lapic, chain=chain)
+            self.vcpus.append(wiring.vcpu)
+            self.lapics.append(lapic)
         self.bus.recalculate()
 
     def _ioapic_profile(self, index: int) -> Profile:

@@ -142,6 +142,7 @@ ENABLE: Final = APIC_BASE_REGISTER.enable.mask
 BASE: Final = 0xFFFFF000
 """MSR_IA32_APICBASE_BASE: both originals keep the register page below 4 GiB."""
 
+_SIZES: Final = frozenset({1, 2, 4, 8})
 _SW_ENABLE: Final = SPIV_REGISTER.enable.mask
 _DIRECTED_EOI: Final = SPIV_REGISTER.suppress_eoi_broadcast.mask
 _ICR_BUSY: Final = 1 << 12
@@ -624,7 +625,7 @@ class Lapic:
         if value >> 8 * size:
             raise AccessError(f"write of {value:#x}", f"{size} bytes do not hold it")
         if self._kvm:
-            if size == 4 and not offset & 0xF and self.hw_enabled and not self.x2apic_mode:
+            if size == 4 and not offset & 0xF and self.state.apic_base & 0xC00 == ENABLE:
                 self._kvm_write(offset, value, now_ns)
             else:
                 self._ignored(f"{size}-byte write at {offset:#x}")
@@ -977,7 +978,7 @@ class Lapic:
     # ------------------------------------------------------------------ small print
 
     def _check(self, offset: int, size: int) -> None:
-        if size not in (1, 2, 4, 8) or not 0 <= offset < 0x1000:
+        if size not in _SIZES or not 0 <= offset < 0x1000:
             raise AccessError(
                 f"local APIC access at {offset:#x}",
                 f"{size} bytes",

@@ -21,6 +21,7 @@ from userspace_chip.vcpu import EVENT, IOAPIC_EOI, POLL, SCAN_IOAPIC
 
 if TYPE_CHECKING:
     from userspace_chip.irqchip import Machine
+    from userspace_chip.vcpu import Vcpu
 
 CHIP_NAMES: Final = {
     Irqchip.PIC_MASTER: "PIC master",
@@ -57,7 +58,10 @@ class Timer:
 class LapicWiring:
     """A local APIC whose CPU runs under KVM with the APIC in the kernel (on, split)."""
 
-    __slots__ = ("_cpu", "_machine", "timer")
+    __slots__ = ("_cpu", "_machine", "timer", "vcpu")
+
+    vcpu: Vcpu
+    """The CPU, as soon as the machine has it."""
 
     def __init__(self, machine: Machine, cpu: int) -> None:
         self._machine = machine
@@ -72,7 +76,7 @@ class LapicWiring:
     def eoi(self, vector: int, level: bool) -> None:
         """``kvm_ioapic_send_eoi``."""
         machine = self._machine
-        state = machine.vcpus[self._cpu].state
+        state = self.vcpu.state
         if not state.handled_vectors >> vector & 1:
             return
         if state.stale_vector == vector:
@@ -91,7 +95,7 @@ class LapicWiring:
 
     def eoi_exits(self, vector: int) -> bool:
         """APICv's EOI exit bitmap."""
-        return bool(self._machine.vcpus[self._cpu].state.handled_vectors >> vector & 1)
+        return bool(self.vcpu.state.handled_vectors >> vector & 1)
 
     def apic_map_changed(self) -> None:
         """``kvm_recalculate_apic_map``."""
@@ -99,34 +103,33 @@ class LapicWiring:
 
     def request(self) -> None:
         """KVM_REQ_EVENT."""
-        vcpu = self._machine.vcpus[self._cpu]
-        if vcpu.chain:
-            vcpu.request()
+        if self.vcpu.chain:
+            self.vcpu.request()
         else:
-            vcpu.state.requests |= EVENT
+            self.vcpu.state.requests |= EVENT
 
     def nmi(self) -> None:
         """Queue it."""
-        self._machine.vcpus[self._cpu].queue_nmi()
+        self.vcpu.queue_nmi()
 
     def smi(self) -> bool:
         """Queue it."""
-        return self._machine.vcpus[self._cpu].queue_smi()
+        return self.vcpu.queue_smi()
 
     def init(self) -> None:
         """Queue it."""
-        self._machine.vcpus[self._cpu].queue_init()
+        self.vcpu.queue_init()
 
     def sipi(self, vector: int) -> None:
         """Queue it."""
-        self._machine.vcpus[self._cpu].queue_sipi()
+        self.vcpu.queue_sipi()
 
     def extint(self) -> None:
         """KVM polls the PIC; nothing to do."""
 
     def unhalt(self) -> None:
         """``pv_unhalted``."""
-        self._machine.vcpus[self._cpu].unhalt()
+        self.vcpu.unhalt()
 
     def pic_output(self) -> bool:
         """The PIC's INTR."""
@@ -147,11 +150,14 @@ class QemuLapicWiring(LapicWiring):
 
     def request(self) -> None:
         """``apic_update_irq``: the CPU looks at its APIC before the next instruction."""
-        self._machine.vcpus[self._cpu].request(POLL)
+        if self.vcpu.chain:
+            self.vcpu.request(POLL)
+        else:
+            self.vcpu.state.requests |= POLL
 
     def extint(self) -> None:
         """CPU_INTERRUPT_HARD."""
-        self._machine.vcpus[self._cpu].state.hard = True
+        self.vcpu.state.hard = True
 
 
 class IoapicWiring:

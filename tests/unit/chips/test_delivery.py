@@ -22,7 +22,7 @@ class Bus:
             lapic.write_mmio(SPIV, 4, 0x1FF, 0)
             if dfr is not None:
                 lapic.write_mmio(DFR, 4, dfr, 0)
-            ldr = (1 << number) if ldrs is None else ldrs[number]
+            ldr = (1 << number % 8) if ldrs is None else ldrs[number]
             lapic.write_mmio(LDR, 4, ldr << 24, 0)
             if x2apic:
                 assert lapic.set_apic_base(lapic.state.apic_base | 0xC00)
