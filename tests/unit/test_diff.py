@@ -5,15 +5,16 @@ import json
 
 import pytest
 from pydantic import TypeAdapter
-from support import golden
 
 from harness.case import Irqchip, Machine
 from harness.collect.procfs import count_guest
 from harness.counters import Counter, CounterKey, CounterSet, blind_spots
 from harness.diff import DiffResult, DiffVerdict, Measurement, Sample, diff, noise_band
+from harness.guests import linux
 from harness.known import BackendFacts, KnownDifferences, Scope
-from harness.policy import CounterPolicy, Weight, counter_policy
+from harness.policy import WORK, CounterPolicy, Weight, counter_policy
 from harness.storm import find_lost, find_storms
+from support import golden
 
 DISK = CounterKey("handled", "ioapic", "guest", 21, "virtio0", 0)
 MESSAGE = CounterKey("handled", "msi", "guest", name="virtio1-req.0", cpu=0)
@@ -379,6 +380,10 @@ def test_diff_of_recorded_run_notices_a_disk_that_loses_or_repeats(count):
     result = compared(recorded("on"), wrong, SHIPPED)
 
     assert "handled/ioapic/20:virtio0" in {each.what for each in result.unexplained}
+
+
+def test_policy_speaks_of_workloads_that_there_are():
+    assert {work.workload for work in WORK} <= linux.WORKLOADS.keys()
 
 
 @pytest.mark.parametrize("mode", MODES)
