@@ -64,6 +64,7 @@ def test_bench_raise_accept_inject_eoi(benchmark, subject):
         assert (traced + STIMULI * ROUNDS) / seconds >= TARGET_EVENTS_PER_S
 
 
+@pytest.mark.benchmark(timer=time.process_time)
 def test_bench_without_a_log(benchmark):
     """What a live VMM costs an interrupt."""
     machine = mixed_machine(SUBJECTS[0], log=False)
