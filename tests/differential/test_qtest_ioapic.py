@@ -30,8 +30,8 @@ from support.board import (
 )
 from support.qemus import QEMUS, find_qemu, require_kvm
 from userspace_chip.events import EVENT_TYPES
+from userspace_chip.profile import Mode, tune
 from userspace_chip.profile import profile as make_profile
-from userspace_chip.profile import tune
 
 pytestmark = pytest.mark.live
 
@@ -161,11 +161,14 @@ def test_ioapic_throttled_interrupt_comes_after_the_delay(qemu: str, tmp_path: P
 
 @pytest.mark.kvm
 @pytest.mark.parametrize("qemu", QEMUS)
-def test_ioapic_split_updates_routes_like_qemu(qemu: str) -> None:
+@pytest.mark.parametrize("mode", ["split", "off"])
+def test_ioapic_under_kvm_agrees_with_qemu(qemu: str, mode: Mode) -> None:
     require_kvm()
     command, tcg = find_qemu(qemu)
+    if mode == "off" and tcg.qemu != "7.2":
+        pytest.skip(f"QEMU {tcg.qemu} has no kernel-irqchip=off")
     subject = Subject(
-        command, make_profile("split", qemu=tcg.qemu), accel="kvm,kernel-irqchip=split"
+        command, make_profile(mode, qemu=tcg.qemu), accel=f"kvm,kernel-irqchip={mode}"
     )
     for seed in range(4):
-        compare(subject, session(rng("ioapic-split", seed), STEPS))
+        compare(subject, session(rng(f"ioapic-{mode}", seed), STEPS))
