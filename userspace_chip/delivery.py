@@ -239,7 +239,7 @@ class KvmBus:
             return None
         slots, members = apic_map.logical(dest)
         numbers = [i for i in range(16) if members >> i & 1]
-        if mode == DeliveryMode.LOWEST or rh:
+        if mode == DeliveryMode.LOWEST or (rh and self._knobs.rh_honoured):
             numbers = self._arbitrate(vector, slots, numbers)
         return [lapic for i in numbers if (lapic := slots[i]) is not None]
 
@@ -273,6 +273,7 @@ class KvmBus:
     def _slow(self, message: LapicMessage, source: Lapic | None, dest_map: DestMap | None) -> int:
         """Every CPU is asked; lowest priority takes software-enabled ones only."""
         _, mode, dest_mode, dest, _, _, shorthand, rh = message
+        rh = rh and self._knobs.rh_honoured
         lowest = mode == DeliveryMode.LOWEST or rh
         if lowest and not dest_mode and dest == XAPIC_BROADCAST:
             message = message._replace(delivery_mode=DeliveryMode.FIXED)

@@ -302,10 +302,9 @@ class Machine:
         """A CPU writes ``size`` bytes; :class:`AccessError` where no chip is."""
         self.log.vcpu = cpu
         lapic = self.lapics[cpu]
-        kvm = self.profile.kvm_lapic
-        base = lapic.base_address if kvm else APIC_WINDOW
+        base = lapic.base_address if self.profile.kvm_lapic else APIC_WINDOW
         offset = address - base
-        if 0 <= offset < 0x1000 and (kvm or offset >> 4):
+        if 0 <= offset < 0x1000 and (offset >> 4 or not self.profile.lapic.page0_store_is_msi):
             lapic.write_mmio(offset, size, value, self.now_ns)
             return
         index, offset = self._ioapic_at(address)

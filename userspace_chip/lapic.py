@@ -255,7 +255,11 @@ class Lapic:
         self.emit = emit
         knobs = profile.lapic
         self._kvm = knobs.model is Model.KVM
+        self._knobs = knobs
         self._apicv = knobs.apicv
+        self._accepts_disabled = knobs.accept_when_sw_disabled
+        self._low_vectors = knobs.deliver_vectors_below_16
+        self._icr_mask = 0xFFFFFFFF if knobs.icr_busy_stored else 0xFFFFFFFF & ~_ICR_BUSY
         directed = knobs.directed_eoi and knobs.x2apic
         self.version = knobs.version + (knobs.cmci << 16) | directed << 24
         self._spiv_mask = knobs.spiv_mask | (_DIRECTED_EOI if directed else 0)
@@ -309,7 +313,13 @@ class Lapic:
         else:
             state.apic_base = DEFAULT_BASE | ENABLE | (BSP if bsp else 0)
             state.id_reg = (self.vcpu_id & 0xFF) << 24
+        state.timer.shift = 0 if self._knobs.divider_1_after_reset else 1
         if self._kvm:
+            # Two storages for the upper half of ICR: the one of the other mode is not reset.
+            if self.x2apic_mode:
+                state.icr2 = old.icr2
+            else:
+                state.icr_high = old.icr_high
             state.irr_pending = True
             if bsp and self.profile.lapic.lint0_reset_extint:
                 state.lvt[LVT_LINT0] = DeliveryMode.EXTINT << 8
@@ -387,7 +397,9 @@ class Lapic:
             state = self.state
             if mode == 1:
                 state.arbitration += 1
-            if (trigger and not level) or not (state.spiv & 0x100 and state.apic_base & 0x800):
+            if trigger and not level:
+                return 0
+            if not (state.spiv & 0x100 and state.apic_base & 0x800) and not self._accepts_disabled:
                 return 0
             if dest_map is not None:
                 dest_map[self.vcpu_id] = vector
@@ -430,8 +442,10 @@ class Lapic:
         return 1
 
     def set_irq(self, vector: int, trigger: int) -> None:
-        """QEMU ``apic_set_irq``: no enable check; IRR and TMR are set whatever the state."""
+        """QEMU ``apic_set_irq``: IRR and TMR are set whatever the enable bits say."""
         state = self.state
+        if not self._accepts_disabled and not self.enabled:
+            return
         bit = 1 << vector
         state.irr |= bit
         if trigger:
@@ -507,29 +521,23 @@ class Lapic:
         ``apic_irq_pending``; a QEMU interrupt that PPR blocks is :meth:`blocked`.
         """
         state = self.state
-        irr = state.irr
-        if self._kvm:
-            if not state.apic_base & 0x800:
-                return None
-            self.update_ppr()
-            if not irr:
-                return None
-            vector = irr.bit_length() - 1
-            return vector if vector & 0xF0 > state.ppr else None
-        if not state.spiv & 0x100 or not irr:
+        if not (state.apic_base & 0x800 if self._kvm else state.spiv & 0x100):
             return None
-        vector = irr.bit_length() - 1
         self.update_ppr()
-        if not vector or (state.ppr and vector & 0xF0 <= state.ppr & 0xF0):
+        if not state.irr:
             return None
-        return vector
+        vector = state.irr.bit_length() - 1
+        if vector & 0xF0 > state.ppr:
+            return vector
+        # Class 0 passes where nothing at all holds it back.
+        return vector if self._low_vectors and not state.ppr and vector else None
 
     def blocked(self) -> bool:
         """QEMU: an interrupt waits behind PPR, so that an INTR gives the spurious vector."""
         state = self.state
-        if not state.spiv & 0x100 or not state.irr or self.pending() is not None:
+        if not self._knobs.spurious_possible or not state.spiv & 0x100 or not state.irr:
             return False
-        return bool(state.ppr)
+        return self.pending() is None and state.ppr != 0
 
     def ack(self, vector: int) -> None:
         """The CPU took ``vector``: IRR to ISR (``kvm_apic_ack_interrupt``)."""
@@ -609,9 +617,9 @@ class Lapic:
     def read_mmio(self, offset: int, size: int, now_ns: int) -> int:
         """A read of ``size`` bytes at ``offset`` from the APIC base."""
         self._check(offset, size)
+        if self._knobs.mmio_needs_xapic_mode and self.state.apic_base & 0xC00 != ENABLE:
+            return (1 << 8 * size) - 1
         if self._kvm:
-            if not self.hw_enabled or self.x2apic_mode:
-                return (1 << 8 * size) - 1
             value = self._kvm_read(offset, size, now_ns)
             return 0 if value is None else value
         if size < 4:
@@ -624,13 +632,12 @@ class Lapic:
         self._check(offset, size)
         if value >> 8 * size:
             raise AccessError(f"write of {value:#x}", f"{size} bytes do not hold it")
-        if self._kvm:
-            if size == 4 and not offset & 0xF and self.state.apic_base & 0xC00 == ENABLE:
-                self._kvm_write(offset, value, now_ns)
-            else:
-                self._ignored(f"{size}-byte write at {offset:#x}")
-        elif size < 4:
+        if self._knobs.mmio_needs_xapic_mode and self.state.apic_base & 0xC00 != ENABLE:
+            self._ignored("write outside xAPIC mode")
+        elif size < 4 or (self._kvm and (size > 4 or offset & 0xF)):
             self._ignored(f"{size}-byte write at {offset:#x}")
+        elif self._kvm:
+            self._kvm_write(offset, value, now_ns)
         else:
             for shift in range(0, 8 * size, 32):
                 self._qemu_write(offset & 0xFF0, value >> shift & 0xFFFFFFFF, now_ns)
@@ -777,7 +784,7 @@ class Lapic:
     def _qemu_read(self, register: int, now_ns: int) -> int:
         state = self.state
         if register not in _QEMU_READABLE:
-            state.esr |= _ESR_ILLEGAL_REGISTER
+            self._illegal_register()
             value = 0
         elif register == PPR:
             self.update_ppr()
@@ -808,10 +815,10 @@ class Lapic:
             self.eoi()
             return True
         if register == ICR:
-            self._send_icr(value & ~_ICR_BUSY)
+            self._send_icr(value & self._icr_mask)
             return True
         if register == ICR2 and not self.x2apic_mode:
-            self.state.icr2 = value & 0xFF000000
+            self.state.icr2 = value & self._knobs.icr2_mask
             return True
         return self._kvm_write_rare(register, value, now_ns)
 
@@ -825,7 +832,7 @@ class Lapic:
         elif register in _LVTS:
             return self._kvm_write_lvt(_LVTS[register], value, now_ns)
         elif register == SPIV:
-            self._kvm_write_spiv(value, now_ns)
+            self._write_spiv(value, now_ns)
         elif register == TDCR:
             self.timer.tdcr_written(value, now_ns)
         elif register == ESR:
@@ -846,11 +853,11 @@ class Lapic:
             self.port.apic_map_changed()
         return True
 
-    def _kvm_write_spiv(self, value: int, now_ns: int) -> None:
+    def _write_spiv(self, value: int, now_ns: int) -> None:
         state = self.state
         old = state.spiv
         state.spiv = value & self._spiv_mask
-        if not value & _SW_ENABLE:
+        if not value & _SW_ENABLE and self._knobs.sw_disable_masks_lvt:
             for lvt in range(self._lvt_count):
                 state.lvt[lvt] |= MASKED
             self.timer.lvtt_written(now_ns)
@@ -861,7 +868,7 @@ class Lapic:
     def _kvm_write_lvt(self, lvt: int, value: int, now_ns: int) -> bool:
         if lvt >= self._lvt_count:
             return False
-        if not self.sw_enabled:
+        if self._knobs.sw_disable_masks_lvt and not self.sw_enabled:
             value |= MASKED
         self.state.lvt[lvt] = value & self._lvt_masks[lvt]
         if lvt == LVT_TIMER:
@@ -887,7 +894,7 @@ class Lapic:
         elif register == ICR:
             if x2apic:
                 state.icr2 = value >> 32
-            self._send_icr(value & 0xFFFFFFFF)
+            self._send_icr(value & self._icr_mask)
         elif register == TPR:
             self.set_tpr(value & 0xFF)
         elif register in (ID, LDR, DFR, ICR2):
@@ -895,7 +902,7 @@ class Lapic:
                 return False
             self._qemu_write_id(register, value)
         elif register == SPIV:
-            state.spiv = value & self._spiv_mask
+            self._write_spiv(value & 0xFFFFFFFF, now_ns)
             self.port.request()
         elif register in _LVTS and register != LVT_CMCI_REG:
             self._qemu_write_lvt(_LVTS[register], value & 0xFFFFFFFF, now_ns)
@@ -908,9 +915,13 @@ class Lapic:
                 return False
             self._send(Shorthand.SELF << 18 | value & 0xFF, 0)
         elif register not in _QEMU_READABLE:
-            state.esr |= _ESR_ILLEGAL_REGISTER
+            self._illegal_register()
             return False
         return True
+
+    def _illegal_register(self) -> None:
+        if self._knobs.esr_sticky_illegal_register:
+            self.state.esr |= _ESR_ILLEGAL_REGISTER
 
     def _qemu_write_id(self, register: int, value: int) -> None:
         state = self.state
@@ -921,7 +932,7 @@ class Lapic:
         elif register == DFR:
             state.dfr = value & 0xF0000000 | 0x0FFFFFFF
         else:
-            state.icr2 = value
+            state.icr2 = value & self._knobs.icr2_mask
 
     def _qemu_write_lvt(self, lvt: int, value: int, now_ns: int) -> None:
         self.state.lvt[lvt] = value

@@ -63,11 +63,12 @@ def _shift(tdcr: int) -> int:
 class KvmTimer:
     """``struct kvm_timer`` driven by a software hrtimer."""
 
-    __slots__ = ("_lapic", "_min_period_ns", "_mode_mask", "_tsc_khz")
+    __slots__ = ("_keeps_masked", "_lapic", "_min_period_ns", "_mode_mask", "_tsc_khz")
 
     def __init__(self, lapic: Lapic, *, tsc_khz: int) -> None:
         self._lapic = lapic
         self._min_period_ns = lapic.profile.lapic.timer_min_period_ns
+        self._keeps_masked = lapic.profile.lapic.masked_expiry_kept
         self._mode_mask = PERIODIC | (TSC_DEADLINE if lapic.profile.lapic.tsc_deadline else 0)
         self._tsc_khz = tsc_khz
 
@@ -198,7 +199,8 @@ class KvmTimer:
         if not kick and self._lapic.profile.lapic.apicv:
             self._inject()
             return
-        timer.pending = True
+        masked = self._lapic.state.lvt[LVT_TIMER] & MASKED
+        timer.pending = not masked or self._keeps_masked
 
     def _restart(self, now_ns: int) -> None:
         timer = self._lapic.state.timer
@@ -250,15 +252,17 @@ class KvmTimer:
 
 
 class QemuTimer:
-    """``hw/intc/apic_common.c``: counts TMICT + 1 ticks on the virtual clock.
+    """``hw/intc/apic_common.c``: a period is TMICT + 1 ticks of the virtual clock.
 
     A masked LVTT stops the host's timer but not the count: an expiry while masked is lost.
     """
 
-    __slots__ = ("_lapic",)
+    __slots__ = ("_extra_tick", "_keeps_masked", "_lapic")
 
     def __init__(self, lapic: Lapic) -> None:
         self._lapic = lapic
+        self._extra_tick = int(lapic.profile.lapic.timer_plus_one_tick)
+        self._keeps_masked = lapic.profile.lapic.masked_expiry_kept
 
     def lvtt_written(self, now_ns: int) -> None:
         """``apic_timer_update``."""
@@ -285,7 +289,7 @@ class QemuTimer:
         state = self._lapic.state
         ticks = (now_ns - state.timer.load_ns) >> state.timer.shift
         if state.lvt[LVT_TIMER] & PERIODIC:
-            return state.tmict - ticks % (state.tmict + 1)
+            return state.tmict - ticks % max(state.tmict + self._extra_tick, 1)
         return max(state.tmict - ticks, 0)
 
     def expire(self, now_ns: int) -> None:
@@ -308,8 +312,8 @@ class QemuTimer:
         timer = state.timer
         lvtt = state.lvt[LVT_TIMER]
         ticks = (now_ns - timer.load_ns) >> timer.shift
-        period = state.tmict + 1
-        if lvtt & MASKED:
+        period = state.tmict + self._extra_tick
+        if lvtt & MASKED and not self._keeps_masked:
             due = None
         elif lvtt & PERIODIC:
             due = (ticks // period + 1) * period if state.tmict else None

@@ -185,7 +185,7 @@ class Pit:
         state = self.state
         self._flush_work()
         while state.deadline_ns is not None and state.deadline_ns <= now_ns:
-            if self._kvm:
+            if self.knobs.pulse_output:
                 self._tick()
             else:
                 self._drive(state.deadline_ns)

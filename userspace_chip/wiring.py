@@ -77,7 +77,7 @@ class LapicWiring:
         """``kvm_ioapic_send_eoi``."""
         machine = self._machine
         state = self.vcpu.state
-        if not state.handled_vectors >> vector & 1:
+        if not state.handled_vectors >> vector & 1 and machine.profile.eoi.needs_handled_bitmap:
             return
         if state.stale_vector == vector:
             state.requests |= SCAN_IOAPIC
