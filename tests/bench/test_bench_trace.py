@@ -7,12 +7,12 @@ seen before, as in a real boot (11 % of the texts of one were new).
 import re
 
 import pytest
-from support import golden
 
 from harness.collect.ftrace import FtraceReader
 from harness.collect.qemulog import QemuLogReader
 from harness.counters import count_events
 from harness.eventlog import EventLogReader, dump_events
+from support import golden
 
 LINES = 100_000
 TARGET_LINES_PER_S = 300_000

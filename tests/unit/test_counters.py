@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from support import golden
 
 from harness.case import Irqchip
 from harness.collect.ftrace import FtraceReader
@@ -19,6 +18,7 @@ from harness.counters import (
     untraced,
 )
 from harness.errors import CollectError
+from support import golden
 from userspace_chip.events import EVENT_TYPES, KVM_EVENTS, Event, event_type
 
 SERIAL = CounterKey("handled", "ioapic", "guest", 4, "ttyS0")

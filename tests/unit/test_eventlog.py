@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from support import golden
 
 from harness.collect.ftrace import FtraceReader
 from harness.errors import CollectError
 from harness.eventlog import EventLogReader, dump_events
+from support import golden
 from userspace_chip.events import Event
 
 EVENTS = [

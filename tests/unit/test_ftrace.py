@@ -1,11 +1,11 @@
 """The kernel's trace as text: real recordings, and what real traces hold besides events."""
 
 import pytest
-from support import golden
 
 from harness.collect.ftrace import HIST_RECIPES, FtraceReader, count_hist, parse_hists
 from harness.counters import COUNT_RULES, CounterKey
 from harness.errors import CollectError
+from support import golden
 from userspace_chip.events import KVM_EVENTS, Event
 
 IRQ = "       CPU 1/KVM-6911    [000] d..1.    12.345678: kvm_set_irq: gsi 4 level 1 source 0\n"

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from support import golden
 
 from harness.collect.monitor import (
     IoapicPending,
@@ -16,6 +15,7 @@ from harness.collect.monitor import (
 )
 from harness.counters import Counter, CounterKey
 from harness.errors import CollectError
+from support import golden
 
 
 @pytest.fixture(scope="module", params=["on", "split", "tcg"])

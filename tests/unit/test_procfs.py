@@ -1,11 +1,11 @@
 """The guest's own counts, as Linux 6.1 and 6.12 printed them."""
 
 import pytest
-from support import golden
 
 from harness.collect.procfs import count_guest, parse_interrupts, parse_stat
 from harness.counters import Counter, CounterKey
 from harness.errors import CollectError
+from support import golden
 
 
 def guest(workload, when):

@@ -1,10 +1,10 @@
 """QEMU's log of trace events, and the order of several streams."""
 
 import pytest
-from support import golden
 
 from harness.collect.merge import in_order, merge
 from harness.collect.qemulog import QemuLogReader
+from support import golden
 from userspace_chip.events import Event
 
 RAISE = "6907@1795275252.573191:ioapic_set_irq vector: 4 level: 1\n"

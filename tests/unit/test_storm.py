@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import pytest
-from support import golden
 
 from harness import policy
 from harness.case import Irqchip
 from harness.collect.procfs import count_guest
 from harness.counters import Counter, CounterKey, CounterSet, blind_spots
 from harness.storm import OnsetTracker, find_host_storm, find_lost, find_storm, find_storms
+from support import golden
 from userspace_chip.events import Event
 
 DISK = CounterKey("handled", "ioapic", "guest", 21, "virtio0", 0)
