@@ -331,7 +331,7 @@ class Vcpu:
             return _NOTHING
         state.requests = requests & ~EVENT
         if state.init_pending or state.sipi_pending:
-            self._accept_events()
+            self.accept_events()
             state = self.state
             if state.mp_state is MpState.INIT_RECEIVED:
                 return _ASLEEP
@@ -392,7 +392,10 @@ class Vcpu:
         nmi_window = bool(state.nmi_pending)
         if can_inject:
             return self._inject_interrupt(interruptible)._replace(nmi_window=nmi_window)
-        return first._replace(irq_window=self.has_injectable(), nmi_window=nmi_window)
+        waiting = self.has_injectable()
+        if waiting:
+            state.requests |= EVENT  # -EBUSY: an immediate exit, then another pass
+        return first._replace(irq_window=waiting, nmi_window=nmi_window)
 
     def _reinject(self) -> Entry:
         """What a previous entry could not finish comes first, then a new exception."""
@@ -506,7 +509,7 @@ class Vcpu:
         state = self.state
         if not self.runnable(interruptible, nmi_allowed):
             return False
-        self._accept_events()
+        self.accept_events()
         state = self.state
         if state.mp_state is MpState.HALTED:
             state.unhalted = False
@@ -514,8 +517,11 @@ class Vcpu:
             state.requests |= EVENT
         return state.mp_state is MpState.RUNNABLE
 
-    def _accept_events(self) -> None:
-        """``kvm_apic_accept_events``: INIT, then SIPI, which only a CPU after INIT takes."""
+    def accept_events(self) -> None:
+        """``kvm_apic_accept_events``: INIT, then SIPI, which only a CPU after INIT takes.
+
+        An entry does it, a wake-up, and KVM_GET_MP_STATE.
+        """
         state = self.state
         if state.init_pending:
             sipi = state.sipi_pending
@@ -555,7 +561,7 @@ class Vcpu:
         if state.requests & POLL:
             self.poll()
         if state.init_pending or state.sipi_pending:
-            self._accept_events()
+            self.accept_events()
             if self.state.requests & POLL:
                 self.poll()
             state = self.state

@@ -6,12 +6,12 @@ The GSIs are routed to the IOAPIC alone, so that a line's result is the IOAPIC's
 import random
 
 import pytest
+
 from support.differential import Step, assert_agree
 from support.ioapic_steps import load_step, rte_step, window_step
 from support.kernel_machine import APIC_ADDRESS, MachineConfig
-from support.lapic_steps import random_msi, random_page
+from support.lapic_steps import load_lapic, random_msi
 from support.model_machine import explain, open_pair
-
 from userspace_chip.ioapic import PINS
 from userspace_chip.lapic import EOI
 from userspace_chip.ports import Irqchip
@@ -43,13 +43,13 @@ def random_step(rng: random.Random) -> Step:
     if kind == 37:
         return random_msi(rng, (0, 1))
     if kind == 38:
-        return Step("load_lapic", (vcpu, random_page(rng, vcpu)))
+        return load_lapic(rng, vcpu, plain=0.8)
     return load_step(rng)
 
 
 def generate(seed: int) -> list[Step]:
     rng = random.Random(seed)
-    pages = [Step("load_lapic", (cpu, random_page(rng, cpu))) for cpu in range(CONFIG.cpus)]
+    pages = [load_lapic(rng, cpu, plain=0.8) for cpu in range(CONFIG.cpus)]
     return [ROUTES, *pages, load_step(rng), *(random_step(rng) for _ in range(STEPS))]
 
 

@@ -3,9 +3,10 @@
 import random
 
 import pytest
+
 from support.differential import Step, assert_agree
 from support.kernel_machine import MachineConfig
-from support.lapic_steps import GUEST_MODES, random_msi, random_page, register_step
+from support.lapic_steps import GUEST_MODES, load_lapic, random_msi, register_step
 from support.model_machine import explain, open_pair
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
@@ -23,13 +24,13 @@ def random_step(rng: random.Random) -> Step:
     if kind < 12:
         return Step("serve", (vcpu,))
     if kind == 12:
-        return Step("load_lapic", (vcpu, random_page(rng, vcpu)))
+        return load_lapic(rng, vcpu)
     return register_step(rng, vcpu)
 
 
 def generate(seed: int) -> list[Step]:
     rng = random.Random(seed)
-    pages = [Step("load_lapic", (cpu, random_page(rng, cpu))) for cpu in range(CONFIG.cpus)]
+    pages = [load_lapic(rng, cpu) for cpu in range(CONFIG.cpus)]
     return [*pages, *(random_step(rng) for _ in range(STEPS))]
 
 

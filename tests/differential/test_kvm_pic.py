@@ -6,10 +6,11 @@ The GSIs are routed to the PIC alone, so that a line's result is the PIC's.
 import random
 
 import pytest
+
 from support.differential import Step, assert_agree
 from support.kernel_machine import MachineConfig
 from support.model_machine import explain, open_pair
-
+from userspace_chip.lapic import LVT0, SPIV
 from userspace_chip.pic import ELCR_MASKS, PicChipState
 from userspace_chip.ports import Irqchip
 from userspace_chip.routing import IrqchipRoute
@@ -19,6 +20,9 @@ pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
 SEEDS = range(100)
 STEPS = 300
 
+
+LINT0 = (0x700, 0x700, 0x8700, 0x10700, 0x31, 0x400)
+"""LVT0: ExtINT edge and level, masked, fixed, NMI."""
 
 CONFIG = MachineConfig("on", observed=("pics",))
 
@@ -83,6 +87,8 @@ def random_step(rng: random.Random) -> Step:
                 Step("port_in", (rng.choice((0x20, 0xA0, 0x4D0)), 2)),
             )
         )
+    if rng.random() < 0.5:
+        return Step("load_lapic", (0, ((SPIV, 0xFF), (LVT0, rng.choice(LINT0)))))
     chip = rng.choice((Irqchip.PIC_MASTER, Irqchip.PIC_SLAVE))
     return Step("load_pic", (chip, random_state(rng, chip)))
 

@@ -3,12 +3,12 @@
 import random
 
 import pytest
+
 from support.differential import Step, assert_agree
 from support.ioapic_steps import load_step
 from support.kernel_machine import MachineConfig
-from support.lapic_steps import random_msi, random_page
+from support.lapic_steps import load_lapic, random_msi
 from support.model_machine import explain, open_pair
-
 from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import ELCR_MASKS, PicChipState
 from userspace_chip.ports import Irqchip
@@ -71,14 +71,14 @@ def random_step(rng: random.Random) -> Step:
     if kind < 53:
         return routes_step(rng)
     if kind < 55:
-        return Step("load_lapic", (vcpu, random_page(rng, vcpu)))
+        return load_lapic(rng, vcpu, plain=0.5)
     return pic_step(rng) if kind < 58 else load_step(rng)
 
 
 def generate(seed: int) -> list[Step]:
     """Odd seeds begin with the kernel's default table."""
     rng = random.Random(seed)
-    pages = [Step("load_lapic", (cpu, random_page(rng, cpu))) for cpu in range(CONFIG.cpus)]
+    pages = [load_lapic(rng, cpu, plain=0.5) for cpu in range(CONFIG.cpus)]
     tables = [] if seed % 2 else [routes_step(rng)]
     return [*pages, *tables, load_step(rng), *(random_step(rng) for _ in range(STEPS))]
 

@@ -3,11 +3,11 @@
 import random
 
 import pytest
+
 from support.differential import Step, assert_agree
 from support.kernel_machine import APIC_ADDRESS, MachineConfig
-from support.lapic_steps import GUEST_MODES, random_msi, random_page, register_step
+from support.lapic_steps import GUEST_MODES, load_lapic, random_msi, register_step
 from support.model_machine import explain, open_pair
-
 from userspace_chip.lapic import EOI
 from userspace_chip.messages import MsiMessage
 from userspace_chip.routing import MsiRoute
@@ -45,7 +45,7 @@ def random_step(rng: random.Random) -> Step:
     if kind == 26:
         return Step("interrupt", (vcpu, rng.choice((rng.randrange(256), 256))))
     if kind == 27:
-        return Step("load_lapic", (vcpu, random_page(rng, vcpu)))
+        return load_lapic(rng, vcpu, plain=0.5)
     if kind == 28:
         return Step("idle", (vcpu,))
     return register_step(rng, vcpu)
@@ -53,7 +53,7 @@ def random_step(rng: random.Random) -> Step:
 
 def generate(seed: int) -> list[Step]:
     rng = random.Random(seed)
-    pages = [Step("load_lapic", (cpu, random_page(rng, cpu))) for cpu in range(CONFIG.cpus)]
+    pages = [load_lapic(rng, cpu, plain=0.5) for cpu in range(CONFIG.cpus)]
     return [*pages, routes_step(rng), *(random_step(rng) for _ in range(STEPS))]
 
 

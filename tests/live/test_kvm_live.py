@@ -1,8 +1,8 @@
 """The descriptors and the probe against the local KVM."""
 
 import pytest
-from support.kvm import local_kvm, skip_without_irqchip
 
+from support.kvm import local_kvm, skip_without_irqchip
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.fds import KvmFd

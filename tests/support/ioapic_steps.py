@@ -4,22 +4,18 @@ import random
 
 from support.differential import Step
 from support.kernel_machine import Entries
-from support.lapic_steps import GUEST_MODES, random_dest
-
+from support.lapic_steps import GUEST_MODES, random_dest, random_vector
 from userspace_chip.ioapic import IOREGSEL, IOWIN, PINS
 from userspace_chip.kvm.layout import IOAPIC_BASE_ADDRESS
 
-VECTORS = (0x20, 0x21, 0x31, 0x31, 0x41, 0x5F, 0x08)
-"""Few, so that pins share vectors; one that no LAPIC ever delivers."""
 MASKED = 1 << 16
 OTHER_MODES = 6 << 8
 """Delivery mode bits that are neither fixed nor lowest priority: they could stop a vCPU."""
 
 
 def random_rte(rng: random.Random) -> int:
-    vector = rng.choice(VECTORS) if rng.random() < 0.9 else rng.randrange(256)
     return (
-        vector
+        random_vector(rng)
         | rng.choice(GUEST_MODES) << 8
         | rng.randrange(2) << 11
         | rng.randrange(8) << 12
@@ -57,7 +53,7 @@ def window_step(rng: random.Random, vcpu: int) -> Step:
     address = IOAPIC_BASE_ADDRESS + offset
     if rng.random() < 0.5:
         return Step("read", (vcpu, address, size))
-    value = rng.choice((rng.randrange(0x44), rng.getrandbits(8 * size)))
+    value = rng.choice((rng.randrange(4), rng.randrange(0x44), rng.getrandbits(8 * size)))
     if offset == IOWIN:
         value &= ~OTHER_MODES
     return Step("write", (vcpu, address, value & (1 << 8 * size) - 1, size))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from support.kvm import skip_without_irqchip
 from support.mini_guest import MiniGuest
-
 from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN, PINS, RTE, KvmIoapicImage
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError
@@ -195,6 +194,13 @@ class KernelMachine:
             return errno.errorcode[error.errno]
         return None
 
+    def nmi(self, vcpu: int) -> None:
+        self._vcpus[vcpu].nmi()
+
+    def mp_state(self, vcpu: int) -> str:
+        """Asking for it makes KVM act on INIT and SIPI."""
+        return self._vcpus[vcpu].get_mp_state().name
+
     # ------------------------------------------------------------ registers, by a guest
 
     def port_in(self, port: int, size: int = 1) -> int:
@@ -217,11 +223,14 @@ class KernelMachine:
         self._guest.write(0, IOAPIC_ADDRESS + IOWIN, value)
 
     def rdmsr(self, vcpu: int, index: int) -> int | None:
-        return self._guest.rdmsr(vcpu, index)
+        value = self._guest.rdmsr(vcpu, index)
+        if value is None:
+            self._guest.idle(vcpu)
+        return value
 
     def wrmsr(self, vcpu: int, index: int, value: int) -> bool:
         done = self._guest.wrmsr(vcpu, index, value)
-        if index == X2APIC_MSRS + (EOI >> 4):
+        if not done or index == X2APIC_MSRS + (EOI >> 4):
             self._guest.idle(vcpu)
         return done
 
@@ -270,4 +279,6 @@ def kernel_machine(config: MachineConfig) -> Iterator[KernelMachine]:
         vcpus = [vm.create_vcpu(index) for index in range(config.cpus)]
         for vcpu in vcpus:
             vcpu.set_cpuid(cpuid)
+            # A new vCPU is missing in KVM's APIC map until something makes KVM recompute it.
+            vcpu.set_lapic(vcpu.get_lapic())
         yield KernelMachine(vm, vcpus, config.observed, physical_bits(cpuid))

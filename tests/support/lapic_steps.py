@@ -8,7 +8,6 @@ import random
 
 from support.differential import Step
 from support.kernel_machine import APIC_ADDRESS, MSR_APIC_BASE, X2APIC_MSRS, Registers
-
 from userspace_chip import lapic as reg
 from userspace_chip.lapic import LVT_REGISTERS
 
@@ -19,6 +18,8 @@ FAR_DEADLINE = 1 << 60
 
 GUEST_MODES = (0, 0, 0, 0, 1, 1, 3, 7)
 """Delivery modes that leave a running vCPU where it is (not SMI, NMI, INIT, SIPI)."""
+VECTORS = (0x20, 0x21, 0x31, 0x41, 0x5F, 0x08)
+"""Few, so that sources share vectors; one that no LAPIC ever delivers."""
 ALL_MODES = (*GUEST_MODES, 2, 4, 4, 5, 6)
 
 REGISTERS = tuple(offset for offset in range(0, 0x400, 0x10) if offset != reg.TMCCT)
@@ -37,8 +38,13 @@ def few_bits(rng: random.Random) -> int:
     return sum({1 << rng.randrange(256) for _ in range(rng.randrange(4))})
 
 
+def random_vector(rng: random.Random) -> int:
+    return rng.choice(VECTORS) if rng.random() < 0.7 else rng.randrange(256)
+
+
 def random_dest(rng: random.Random) -> int:
-    return rng.choice((0, 1, 2, 3, rng.randrange(16), rng.randrange(256), 0xFF, 0x11, 0x13))
+    usual = (0, 1, 1, 2, 3, 3, 0xFF)
+    return rng.choice((*usual, *usual, rng.randrange(16), rng.randrange(256), 0x11, 0x13))
 
 
 def random_ldr(rng: random.Random, vcpu: int) -> int:
@@ -70,7 +76,7 @@ def random_msi(rng: random.Random, modes: tuple[int, ...]) -> Step:
         address |= 8
     if rng.random() < 0.05:
         address ^= rng.getrandbits(64) & 0xFFFF_FF00_0010_0FE3
-    data = rng.randrange(4) << 14 | rng.choice(modes) << 8 | rng.randrange(256)
+    data = rng.randrange(4) << 14 | rng.choice(modes) << 8 | random_vector(rng)
     return Step("msi", (address, data))
 
 
@@ -97,6 +103,26 @@ def random_page(rng: random.Random, vcpu: int) -> Registers:
         for word in range(8):
             registers[first + 0x10 * word] = bitmap >> 32 * word & 0xFFFF_FFFF
     return tuple((offset, value) for offset, value in registers.items() if value)
+
+
+def plain_page(rng: random.Random, vcpu: int) -> Registers:
+    """An enabled APIC as an OS sets it up, a few of :data:`VECTORS` waiting or in service."""
+    registers = {
+        reg.ID: vcpu << 24,
+        reg.LDR: 1 << vcpu + 24,
+        reg.SPIV: 0x1FF | rng.randrange(2) << 9,
+    }
+    for first in (reg.ISR, reg.TMR, reg.IRR):
+        for vector in rng.sample(VECTORS, rng.randrange(3)):
+            offset = first + 0x10 * (vector // 32)
+            registers[offset] = registers.get(offset, 0) | 1 << vector % 32
+    return tuple((offset, value) for offset, value in registers.items() if value)
+
+
+def load_lapic(rng: random.Random, vcpu: int, plain: float = 0.0) -> Step:
+    """Load a page, with probability ``plain`` an ordinary one."""
+    page = plain_page if rng.random() < plain else random_page
+    return Step("load_lapic", (vcpu, page(rng, vcpu)))
 
 
 def random_value(rng: random.Random, offset: int, vcpu: int) -> int:

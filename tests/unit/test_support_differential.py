@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import pytest
+
 from support.differential import Step, assert_agree, first_disagreement, reduce_steps
 
 

@@ -66,6 +66,19 @@ def ioapic_from_kvm(image: abi.KvmIrqchip) -> KvmIoapicImage:
     return KvmIoapicImage(ioapic.ioregsel, ioapic.id, ioapic.irr, tuple(ioapic.redirtbl))
 
 
+def restore_irqchip(machine: Machine, image: abi.KvmIrqchip) -> None:
+    """``KVM_SET_IRQCHIP`` on a machine whose chips are in the kernel.
+
+    Linux ``arch/x86/kvm/x86.c:kvm_vm_ioctl_set_irqchip``; the IOAPIC's makes every CPU rebuild
+    its EOI exit bitmap.
+    """
+    if image.chip_id == Irqchip.IOAPIC:
+        machine.ioapics[0].set_irqchip(ioapic_from_kvm(image))
+        machine.request_scan()
+    else:
+        machine.pic.set_irqchip(Irqchip(image.chip_id), pic_from_kvm(image))
+
+
 def pit_to_kvm(
     channels: list[PitChannelState], *, hpet_legacy: int = 0, speaker_data: int = 0
 ) -> abi.KvmPitState2:
