@@ -372,13 +372,16 @@ class Pit:
     def read(self, port: int, now_ns: int, size: int = 1) -> int:
         """Read 0x40..0x43 or 0x61.
 
-        KVM zero-extends the byte at ``port``.  On QEMU every byte goes to its own port, those
-        beyond 0x43 give 0xff; at 0x61 every byte is another access to 0x61.
+        KVM zero-extends the byte at ``port``; what reaches beyond 0x43 goes to user space, where
+        nobody is: all ones.  On QEMU every byte goes to its own port, those beyond 0x43 give 0xff;
+        at 0x61 every byte is another access to 0x61.
         """
         _check_access(port, size)
         if self._in_kernel(port):
             if port == SPEAKER:
                 return self._read_speaker(now_ns)
+            if port + size > CONTROL + 1:
+                return (1 << 8 * size) - 1
             return self._read_counter(port, now_ns)
         value = 0
         for index in range(size):
@@ -391,11 +394,13 @@ class Pit:
         return value
 
     def write(self, port: int, value: int, now_ns: int, size: int = 1) -> None:
-        """Write 0x40..0x43 or 0x61; KVM takes the low byte of any size."""
+        """Write 0x40..0x43 or 0x61; KVM takes the low byte of what does not reach beyond 0x43."""
         _check_access(port, size)
         if value < 0 or value >> 8 * size:
             raise AccessError(f"write of {value:#x}", f"{size} bytes do not hold it")
-        for index in range(1 if self._in_kernel(port) else size):
+        if self._in_kernel(port):
+            size = 0 if port <= CONTROL < port + size - 1 else 1
+        for index in range(size):
             at, byte = port + index, value >> 8 * index & 0xFF
             if port == SPEAKER:
                 self._write_speaker(byte, now_ns)

@@ -435,10 +435,20 @@ def test_speaker_write_restarts_channel_0_where_qemu_writes_the_state_back(in_ke
 
 def test_kvm_takes_the_low_byte_of_any_size():
     pit, _ = make(ON)
-    pit.write(0x43, 0xFF34, 0, size=2)
-    assert pit.state.channels[0].mode == 2
+    pit.write(0x43, 0x34, 0)
     pit.write(0x40, 0x11112222, 0, size=4)
     assert pit.state.channels[0].write_latch == 0x22
+    pit.write(0x42, 0x1234, 0, size=2)
+    assert pit.state.channels[2].count == 0x34
+
+
+def test_kvm_leaves_what_reaches_beyond_its_ports_to_user_space():
+    pit, _ = make(ON)
+    before = pit.save()
+    pit.write(0x43, 0x3434, 0, size=2)
+    pit.write(0x41, 0x01010101, 0, size=4)
+    assert pit.save() == before
+    assert pit.read(0x42, 0, size=4) == 0xFFFFFFFF
 
 
 @each_qemu
