@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ImageError
+from harness.images.archive import (
+    Archive,
+    Download,
+    Mirror,
+    parse_downloads,
+    parse_meta_package,
+    parse_mirror,
+    parse_offers,
+    parse_parts,
+    running_codename,
+    suites,
+    upstream_version,
+    version_key,
+)
+
+TARGETS = """\
+bookworm|main|http://mirror.example/debian/
+bookworm-updates|main|http://mirror.example/debian/
+bookworm-security|main|http://mirror.example/debian-security/
+nodistro|main|https://other.example/node/
+bookworm|contrib|http://mirror.example/other/
+"""
+
+MADISON = """\
+linux-image-6.1.0-50-cloud-amd64 |  6.1.176-1 | http://m/debian bookworm/main amd64 Packages
+linux-image-6.1.0-56-cloud-amd64 |  6.1.192-2 | http://m/debian-security bookworm-security/main amd64 Packages
+linux-image-6.12.95+deb12-cloud-amd64 | 6.12.95-1~bpo12+1 | http://m/debian bookworm-backports/main amd64 Packages
+"""  # noqa: E501
+
+META = """\
+Package: linux-image-cloud-amd64
+Version: 6.1.192-2
+Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)
+Section: kernel
+"""
+
+SPLIT = """\
+Package: linux-image-7.3.4+deb13-cloud-amd64
+Version: 7.3.4-1~bpo13+1
+Depends: dracut | linux-initramfs-tool, linux-binary-7.3.4+deb13-cloud-amd64 (= 7.3.4-1~bpo13+1), linux-modules-7.3.4+deb13-cloud-amd64 (= 7.3.4-1~bpo13+1)
+"""  # noqa: E501
+
+
+def test_mirror_is_that_of_the_running_release() -> None:
+    assert parse_mirror(TARGETS, "bookworm") == Mirror(
+        "http://mirror.example/debian/", "http://mirror.example/debian-security/"
+    )
+
+
+def test_mirror_without_security_has_none() -> None:
+    assert parse_mirror("bookworm|main|http://m/debian/\n", "bookworm").security is None
+
+
+def test_mirror_of_a_release_that_apt_does_not_know_is_an_error() -> None:
+    with pytest.raises(ImageError, match=r"no source of trixie: it has bookworm, bookworm-sec"):
+        parse_mirror(TARGETS, "trixie")
+
+
+def test_offers_of_the_own_suite_have_its_updates_newest_first() -> None:
+    offers = parse_offers(MADISON.replace("bookworm-backports", "bookworm"), "kernel", "bookworm")
+
+    assert [offer.version for offer in offers] == ["6.12.95", "6.1.192", "6.1.176"]
+    assert offers[1].package == "linux-image-6.1.0-56-cloud-amd64"
+    assert offers[1].package_version == "6.1.192-2"
+
+
+def test_offers_of_backports_leave_out_what_only_completes_them() -> None:
+    offers = parse_offers(MADISON, "kernel", "bookworm-backports")
+
+    assert [(offer.version, offer.suite) for offer in offers] == [("6.12.95", "bookworm-backports")]
+
+
+def test_meta_package_names_the_kernel_it_stands_for() -> None:
+    assert parse_meta_package(META) == "6.1.192-2"
+
+
+def test_meta_package_without_a_kernel_is_an_error() -> None:
+    with pytest.raises(ImageError, match="linux-image-cloud-amd64 names no kernel"):
+        parse_meta_package("Package: linux-image-cloud-amd64\n")
+
+
+def test_parts_of_a_split_kernel_are_its_binary_and_modules() -> None:
+    assert parse_parts(SPLIT) == (
+        "linux-binary-7.3.4+deb13-cloud-amd64=7.3.4-1~bpo13+1",
+        "linux-modules-7.3.4+deb13-cloud-amd64=7.3.4-1~bpo13+1",
+    )
+
+
+def test_parts_of_a_whole_kernel_are_none() -> None:
+    assert parse_parts("Depends: kmod, linux-base (>= 4.3~), initramfs-tools\n") == ()
+
+
+@pytest.mark.parametrize(
+    ("package_version", "expected"),
+    [
+        ("6.1.192-2", "6.1.192"),
+        ("1:7.2+dfsg-7+deb12u18+b3", "7.2"),
+        ("1:10.0.2+ds-2+deb13u1~bpo12+1", "10.0.2"),
+    ],
+)
+def test_upstream_version_is_without_epoch_and_revision(
+    package_version: str, expected: str
+) -> None:
+    assert upstream_version(package_version) == expected
+
+
+def test_version_key_orders_numbers_not_texts() -> None:
+    assert sorted(["6.12.9", "6.1.192", "6.12.10"], key=version_key) == [
+        *("6.1.192", "6.12.9", "6.12.10")
+    ]
+
+
+def test_downloads_have_file_size_and_hash() -> None:
+    announced = f"'http://m/pool/a_1%3a2_amd64.deb' a_1%3a2_amd64.deb 123 SHA256:{'ab' * 32}\n"
+
+    assert parse_downloads(announced) == (Download("a_1%3a2_amd64.deb", 123, "ab" * 32),)
+
+
+def test_codename_is_that_of_the_running_debian(tmp_path: Path) -> None:
+    os_release = tmp_path / "os-release"
+    os_release.write_text('ID=debian\nVERSION_CODENAME=bookworm\nNAME="Debian GNU/Linux"\n')
+
+    assert running_codename(os_release) == "bookworm"
+
+
+def test_codename_on_another_distribution_is_an_error_that_names_it(tmp_path: Path) -> None:
+    os_release = tmp_path / "os-release"
+    os_release.write_text('ID=fedora\nPRETTY_NAME="Fedora Linux 43"\n')
+
+    with pytest.raises(ImageError, match=r"Fedora Linux 43, not Debian \(give kernels and QEMUs"):
+        running_codename(os_release)
+
+
+def test_suites_begin_with_the_own_one_and_repeat_none() -> None:
+    names = [suite.name for suite in suites("trixie")]
+
+    assert names == ["trixie", "trixie-backports", "bookworm", "bookworm-backports"]
+
+
+def test_suites_of_backports_are_completed_by_their_base() -> None:
+    releases = {suite.name: suite.releases for suite in suites("bookworm")}
+
+    assert releases["bookworm-backports"] == ("bookworm-backports", "bookworm")
+    assert releases["trixie"] == ("trixie",)
+
+
+def test_archive_offline_without_an_index_says_so(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, "bookworm", offline=True)
+
+    with pytest.raises(ImageError, match=r"index of bookworm is not in the cache.*offline"):
+        archive.offers("kernel", archive.suites[0])

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ImageError
+from harness.images.packages import Packages, matches
+from harness.images.store import Label, Store
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Packages:
+    store = Store(tmp_path)
+    for version in ("6.1.176", "6.1.192", "6.12.95"):
+        with store.scratch() as scratch:
+            (scratch / "tree").mkdir()
+            (scratch / "tree" / "vmlinuz").write_text(version)
+            label = Label("kernel", f"{version}-1", version, "bookworm")
+            store.publish(label, scratch / "tree")
+    return Packages(store, tmp_path, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "query", "expected"),
+    [
+        ("6.1.192", "6.1", True),
+        ("6.1.192", "6.1.192", True),
+        ("6.12.95", "6.1", False),
+        ("10.0.2", "10", True),
+        ("10.0.2", "1", False),
+        ("6.1.192", "6.1.19", False),
+    ],
+)
+def test_matches_compares_whole_numbers(version: str, query: str, expected: bool) -> None:
+    assert matches(version, query) is expected
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("6.1", "6.1.192-1"),
+        ("6", "6.12.95-1"),
+        ("6.1.176", "6.1.176-1"),
+        ("6.1.176-1", "6.1.176-1"),
+    ],
+)
+def test_get_takes_the_newest_cached_one_that_fits(
+    packages: Packages, query: str, name: str
+) -> None:
+    assert packages.get("kernel", query).label.name == name
+
+
+def test_get_passes_over_a_damaged_one(packages: Packages) -> None:
+    damaged = packages.get("kernel", "6.1")
+    (damaged.tree / "vmlinuz").write_text("6.1")
+
+    assert packages.get("kernel", "6.1").label.name == "6.1.176-1"
+
+
+def test_get_offline_names_what_is_cached_and_what_to_do(packages: Packages) -> None:
+    expected = r"no kernel '5\.10' to be had.*in the cache: 6\.1\.176, 6\.1\.192, 6\.12\.95"
+
+    with pytest.raises(ImageError, match=expected) as raised:
+        packages.get("kernel", "5.10")
+
+    assert "offline" in str(raised.value)
+    assert raised.value.fix == "name one of these versions, or give a path"
+
+
+def test_get_offline_with_only_a_damaged_one_is_an_error(packages: Packages) -> None:
+    damaged = packages.get("kernel", "6.12")
+    (damaged.tree / "vmlinuz").unlink()
+
+    with pytest.raises(ImageError, match=r"no kernel '6\.12' to be had"):
+        packages.get("kernel", "6.12")
+
+
+def test_default_kernel_is_the_one_remembered(packages: Packages, tmp_path: Path) -> None:
+    (tmp_path / "default-kernel").write_text("6.1.176-1\n")
+
+    assert packages.default_kernel().label.version == "6.1.176"

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ImageError
+from harness.images.qemu import inspect_qemu, qemu_version
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_version_is_what_the_binary_says(tmp_path: Path) -> None:
+    qemu = script(tmp_path / "qemu", "echo 'QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)'")
+
+    assert qemu_version((str(qemu),)) == (10, 0, 2)
+
+
+def test_version_of_another_program_is_an_error(tmp_path: Path) -> None:
+    other = script(tmp_path / "other", "echo other 1.0")
+
+    with pytest.raises(ImageError, match=r"other is no QEMU: --version says 'other 1\.0"):
+        qemu_version((str(other),))
+
+
+def test_qemu_that_fails_is_an_error_with_its_words(tmp_path: Path) -> None:
+    broken = script(tmp_path / "broken", "echo 'cannot open shared object' >&2; exit 127")
+
+    with pytest.raises(ImageError, match="broken does not run: cannot open shared object"):
+        inspect_qemu("broken", broken, "here")
+
+
+def test_qemu_that_is_missing_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"gone does not run: .*No such file"):
+        inspect_qemu("gone", tmp_path / "gone", "here")
