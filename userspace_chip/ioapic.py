@@ -185,7 +185,10 @@ class Ioapic:
         return copy_state(self.state)
 
     def load(self, state: IoapicState) -> None:
-        """Take over a copy of ``state``; :class:`StateError` where it is none of an IOAPIC's."""
+        """Take over a copy of ``state`` and arm the timer.
+
+        :class:`StateError` where it is none of an IOAPIC's.
+        """
         for name in ("rte", "lines", "raised", "eoi_count"):
             values = getattr(state, name)
             if len(values) != PINS or min(values) < 0:
@@ -197,7 +200,13 @@ class Ioapic:
                 raise StateError(
                     f"IOAPIC {name}: {getattr(state, name):#x}", f"there are {PINS} pins"
                 )
+        if state.rtc_pending_eoi < 0:
+            raise StateError(f"IOAPIC rtc_pending_eoi: {state.rtc_pending_eoi}", "it is a count")
         self.state = copy_state(state)
+        if state.delay_deadline_ns is None:
+            self.port.timer.cancel()
+        else:
+            self.port.timer.arm(state.delay_deadline_ns)
 
     def reset(self) -> None:
         """What QEMU does at machine reset (``ioapic_reset_common``, then KVM_SET_IRQCHIP in on).

@@ -831,6 +831,15 @@ def test_saved_state_restores_and_is_independent(which):
     assert saved.rte[9] == LEVEL | REMOTE_IRR | 0x41
 
 
+@each
+def test_loaded_state_arms_the_throttles_timer(which):
+    chip, port = make(which)
+    chip.load(IoapicState(delay_deadline_ns=77))
+    assert port.timer.deadline_ns == 77
+    chip.load(IoapicState())
+    assert port.timer.deadline_ns is None
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -839,6 +848,7 @@ def test_saved_state_restores_and_is_independent(which):
         IoapicState(irr=1 << 24),
         IoapicState(irr_delivered=-1),
         IoapicState(lines=[-1] * 24),
+        IoapicState(rtc_pending_eoi=-1),
     ],
 )
 def test_state_of_no_ioapic_is_refused(state):
