@@ -109,7 +109,7 @@ def parse_offers(madison: str, kind: Literal["kernel", "qemu"], suite: str) -> t
         for package, version, source in (row for row in rows if len(row) == 3)
         if base == suite or f" {suite}/" in f" {source}"
     )
-    return tuple(sorted(offers, key=lambda offer: version_key(offer.version), reverse=True))
+    return tuple(sorted(offers, key=lambda offer: package_key(offer.package_version), reverse=True))
 
 
 def parse_meta_package(shown: str) -> str:
@@ -137,6 +137,13 @@ def upstream_version(package_version: str) -> str:
 def version_key(version: str) -> tuple[int, ...]:
     """``6.1.192`` to ``(6, 1, 192)``, to compare by."""
     return tuple(int(part) for part in version.split("."))
+
+
+def package_key(package_version: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Upstream's version, then the numbers of the revision: 6.1.192-2 is newer than 6.1.192-1."""
+    upstream = upstream_version(package_version)
+    revision = package_version.partition(upstream)[2]
+    return version_key(upstream), tuple(int(number) for number in re.findall(r"\d+", revision))
 
 
 def parse_downloads(print_uris: str) -> tuple[Download, ...]:

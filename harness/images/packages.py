@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness.errors import ImageError
-from harness.images.archive import Archive, Suite, running_codename, version_key
+from harness.images.archive import Archive, Suite, package_key, running_codename, version_key
 from harness.images.kernel import unpacked_kernel
 from harness.images.model import Offer
 from harness.images.qemu import gather
@@ -52,7 +52,7 @@ class Packages:
             if query == entry.label.name or matches(entry.label.version, query)
         )
         newest_first = sorted(
-            fitting, key=lambda entry: version_key(entry.label.version), reverse=True
+            fitting, key=lambda entry: package_key(entry.label.name), reverse=True
         )
         whole = (self._store.find(kind, entry.label.name) for entry in newest_first)
         return next((entry for entry in whole if entry is not None), None)

@@ -22,8 +22,8 @@ LAB_OPTIONAL_MODULES: Final = ("virtio_blk", "qemu_fw_cfg", "kvm_intel")
 
 BUSYBOX: Final = Path("/bin/busybox")
 ACPI_FOLDER: Final = "/kernel/firmware/acpi"
-"""Here Linux looks for tables to add (``Documentation/admin-guide/acpi/initrd_table_override.rst``);
-they must not be compressed."""
+"""Where Linux looks for tables to add to the firmware's; they must not be compressed
+(``Documentation/admin-guide/acpi/initrd_table_override.rst``)."""
 MODULE_FOLDER: Final = "/lib/modules"
 MODULE_ORDER: Final = "/etc/modules.order"
 

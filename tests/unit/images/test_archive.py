@@ -71,6 +71,17 @@ def test_offers_of_the_own_suite_have_its_updates_newest_first() -> None:
     assert offers[1].package_version == "6.1.192-2"
 
 
+def test_offers_of_one_version_have_the_newest_revision_first() -> None:
+    madison = "".join(
+        f"linux-image-{abi}-cloud-amd64 | 6.1.192-{revision} | http://m/debian bookworm/main\n"
+        for abi, revision in (("6.1.0-55", 1), ("6.1.0-57", 10), ("6.1.0-56", 2))
+    )
+
+    offers = parse_offers(madison, "kernel", "bookworm")
+
+    assert [offer.package_version for offer in offers] == ["6.1.192-10", "6.1.192-2", "6.1.192-1"]
+
+
 def test_offers_of_backports_leave_out_what_only_completes_them() -> None:
     offers = parse_offers(MADISON, "kernel", "bookworm-backports")
 
