@@ -633,6 +633,15 @@ def test_rtc_tracking_is_rebuilt_from_the_local_apics():
     assert chip.state.rtc_pending_eoi == 0
 
 
+def test_rtc_count_that_would_go_below_zero_is_rebuilt():
+    chip, port = rtc()
+    port.result = 0  # accepted by a CPU, as the map says, but counted by none
+    chip.set_irq(RTC_PIN, 1)
+    port.in_lapic = {(0, 0x38)}
+    chip.eoi(0x38, NOW, level=False, vcpu=0)
+    assert chip.state.rtc_pending_eoi == 1
+
+
 def test_rtc_eoi_that_avic_did_not_trap_is_found_at_the_next_edge():
     port = IoapicRecorder(takers={0: 0x38})
     chip = Ioapic(tune(ON, lapic__apicv=True), port)

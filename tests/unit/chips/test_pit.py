@@ -140,6 +140,12 @@ def test_out_in_mode_1_was_inverted_until_qemu_10(which, before, after):
     assert out == [before, after]
 
 
+def test_kvm_counter_of_channel_0_stands_still_before_it_was_started():
+    pit, _ = make(ON)
+    pit.write(0x43, 0x30, 0)
+    assert read_word(pit, 5 * MS) == 0  # of 65536
+
+
 # --- QEMU's channel 0: a wire
 
 
@@ -401,6 +407,13 @@ def test_speaker_port_shows_gate_data_and_out_of_channel_2(which):
     pit.write(0x61, 0x03, 0)
     assert pit.read(0x61, 0) & 0x2F == 0x23
     assert pit.read(0x61, ticks_ns(600, which)) & 0x2F == 0x03
+
+
+@pytest.mark.parametrize(("qemu", "out"), [("7.2", 1), ("10.0", 0)])
+def test_speaker_out_in_mode_1_is_qemus_also_beside_kvms_pit(qemu, out):
+    pit, _ = make(profile("on", qemu=qemu))
+    program(pit, 1, 1000, channel=2)
+    assert pit.read(0x61, 0) >> 5 & 1 == out
 
 
 @each
