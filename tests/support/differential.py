@@ -24,6 +24,8 @@ class Step(NamedTuple):
 
 
 def _text(arg: Any) -> str:
+    if type(arg) is tuple:
+        return f"({', '.join(_text(item) for item in arg)})"
     return hex(arg) if type(arg) is int and arg > 9 else repr(arg)
 
 

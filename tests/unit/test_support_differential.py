@@ -63,3 +63,9 @@ def test_assert_agree_on_disagreement_prints_the_minimal_steps():
         "result: kernel 0, model 1",
         "sum: kernel 10, model 3",
     ]
+
+
+def test_step_is_printed_as_the_call_that_it_is_with_hexadecimal_numbers():
+    assert repr(Step("load", (1, ((0x80, 0x31), (9, 10)), None))) == (
+        "load(1, ((0x80, 0x31), (9, 0xa)), None)"
+    )
