@@ -192,6 +192,7 @@ def forget_request(kernel: KernelPit) -> None:
     """Clear the latch by ioctl: the guest has acknowledged nothing."""
     image = pic(kernel)
     image.chip.pic.irr = 0
+    image.chip.pic.last_irr = 0  # the image may be from the middle of a pulse
     kernel.vm.set_irqchip(image)
 
 
