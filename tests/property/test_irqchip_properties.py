@@ -69,14 +69,20 @@ class IrqchipMachine(RuleBasedStateMachine):
 
     def drive(self, pin, level):
         vector, masked = PINS[pin], self.entries[pin] & MASKED
+        in_service = self.remote_irr(pin)
         before = self.ledger.offered[vector]
         result = self.machine.set_gsi(pin, level)
         offered = self.ledger.offered[vector] - before
         self.levels[pin] = level
-        if masked or not level:
+        if masked or not level or in_service:
             assert offered == 0
         elif self.machine.on:
             assert offered == max(result, 0)
+        if level and self.entries[pin] & LEVEL and not masked:
+            assert self.remote_irr(pin)
+
+    def remote_irr(self, pin):
+        return bool(self.machine.ioapics[0].state.rte[pin] & REMOTE_IRR)
 
     @rule(pin=pins)
     def raise_line(self, pin):
