@@ -8,6 +8,7 @@ log; ``traced_per_s`` counts the latter alone.
 import time
 
 import pytest
+
 from support.machines import SUBJECTS, name_of, program, ready, scanned
 
 TARGET_EVENTS_PER_S = 250_000

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support.lapic_board import RecordingPort
 from support.machines import SUBJECTS, name_of
-
 from userspace_chip.delivery import KvmBus, apic_bus
 from userspace_chip.lapic import DFR, ID, LDR, SPIV, Lapic
 from userspace_chip.messages import DeliveryMode, DestMode, LapicMessage, Shorthand, Trigger

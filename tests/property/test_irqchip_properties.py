@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support.machines import SUBJECTS, name_of, program, ready
 
+from support.machines import SUBJECTS, name_of, program, ready
 from userspace_chip.bits import bits
 from userspace_chip.irqchip import Machine
 from userspace_chip.profile import Model

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from support.lapic_board import LapicBoard
 from support.machines import SUBJECTS, name_of
-
 from userspace_chip.bits import bits
 from userspace_chip.lapic import PPR, SPIV, TPR, LapicMessage
 from userspace_chip.messages import TRIGGERS

@@ -1,6 +1,6 @@
 import pytest
-from support.lapic_board import RecordingPort
 
+from support.lapic_board import RecordingPort
 from userspace_chip.delivery import KvmBus, QemuBus, apic_bus, matches
 from userspace_chip.events import event_type
 from userspace_chip.lapic import DFR, ID, LDR, SPIV, Lapic

@@ -27,11 +27,41 @@ STOPPED = (
 )
 """Recorded: QEMU 7.2.22, q35, TCG, stopped before the first instruction."""
 
+FIRMWARE = (
+    "dumping local APIC state for CPU 0 \n"
+    "\n"
+    "LVT0\t 0x00008700 active-hi level                             ExtINT (vec 0)\n"
+    "LVT1\t 0x00008400 active-hi level                             NMI   \n"
+    "LVTPC\t 0x00010000 active-hi edge  masked                      Fixed  (vec 0)\n"
+    "LVTERR\t 0x00010000 active-hi edge  masked                      Fixed  (vec 0)\n"
+    "LVTTHMR\t 0x00010000 active-hi edge  masked                      Fixed  (vec 0)\n"
+    "LVTT\t 0x00010000 active-hi edge  masked         one-shot     Fixed  (vec 0)\n"
+    "Timer\t DCR=0x0 (divide by 2) initial_count = 0 current_count = 0\n"
+    "SPIV\t 0x000001ff APIC enabled, focus=off, spurious vec 255\n"
+    "ICR\t 0x000c4610 physical edge assert all\n"
+    "ICR2\t 0x00000000\n"
+    "ESR\t 0x00000000\n"
+    "ISR\t (none)\n"
+    "IRR\t (none)\n"
+    "\n"
+    "APR 0x00 TPR 0x00 DFR 0x0f LDR 0x00 PPR 0x00\n"
+)
+"""Recorded: the same machine with two CPUs after SeaBIOS has looked for something to boot."""
 
-def test_recorded_text_is_the_reset_state_and_prints_back():
-    info = parse_lapic(STOPPED)
-    assert info.state == LapicState()
-    assert format_lapic(info) == STOPPED
+
+@pytest.mark.parametrize("text", [STOPPED, FIRMWARE], ids=["stopped", "firmware"])
+def test_recorded_text_prints_back(text):
+    assert format_lapic(parse_lapic(text)) == text
+
+
+def test_recorded_text_after_firmware_has_its_registers():
+    state = parse_lapic(FIRMWARE).state
+    assert (state.lvt[LVT_LINT0], state.lvt[LVT_LINT1]) == (0x8700, 0x8400)
+    assert (state.spiv, state.icr) == (0x1FF, 0x000C4610)
+
+
+def test_recorded_text_of_a_stopped_machine_is_the_reset_state():
+    assert parse_lapic(STOPPED).state == LapicState()
 
 
 def test_text_lists_pending_vectors_with_their_trigger():

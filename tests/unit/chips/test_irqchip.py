@@ -1,4 +1,5 @@
 import pytest
+
 from support.machines import (
     MODES,
     SUBJECTS,
@@ -10,7 +11,6 @@ from support.machines import (
     scanned,
     texts,
 )
-
 from userspace_chip.errors import AccessError, PinRangeError, RouteError, StateError
 from userspace_chip.irqchip import Machine
 from userspace_chip.lapic import LVT0, LVT_LINT0

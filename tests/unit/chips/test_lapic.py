@@ -1,6 +1,6 @@
 import pytest
-from support.lapic_board import LapicBoard
 
+from support.lapic_board import LapicBoard
 from userspace_chip import lapic as reg
 from userspace_chip.errors import AccessError, StateError
 from userspace_chip.lapic import LVT_REGISTERS, LapicState

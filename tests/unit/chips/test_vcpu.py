@@ -1,6 +1,6 @@
 import pytest
-from support.machines import MODES, init_pics, kernel_texts, program, ready, texts
 
+from support.machines import MODES, init_pics, kernel_texts, program, ready, texts
 from userspace_chip.errors import VectorRangeError
 from userspace_chip.lapic import LVT0
 from userspace_chip.profile import profile, tune
