@@ -180,9 +180,9 @@ class Archive:
             packages = sorted(filter(KERNEL_PACKAGE.fullmatch, names))
         return parse_offers(self._apt(suite, "apt-cache", "madison", *packages), kind, suite.name)
 
-    def default_kernel_version(self, suite: Suite, *, refresh: bool = False) -> str:
+    def default_kernel_version(self, suite: Suite) -> str:
         """The package version of the kernel that the suite's meta package stands for."""
-        self._index(suite, refresh=refresh)
+        self._index(suite, refresh=False)
         shown = self._apt(suite, "apt-cache", "show", "--no-all-versions", KERNEL_META_PACKAGE)
         return parse_meta_package(shown)
 
@@ -221,7 +221,7 @@ class Archive:
                 f"the index of {suite.name} is not in the cache", "working offline", "go online"
             )
         self._configure(suite)
-        self._apt(suite, "apt-get", "-qq", "--error-on=any", "update")
+        self._apt(suite, "apt-get", "update", "-qq", "--error-on=any")
         stamp.touch()
 
     def _configure(self, suite: Suite) -> None:

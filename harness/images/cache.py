@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -130,27 +131,29 @@ class ImageCache:
         label = Label("initrd", f"{label.name}-{_fingerprint(inputs)}", label.version, label.source)
         entry = self._store.find("initrd", label.name)
         if entry is None:
-            with self._store.locked():
-                entry = self._store.find("initrd", label.name) or self._pack(label, tree())
-                self._discard_old_initrds()
-        os.utime(entry.path)
+            with self._store.building() as scratch:
+                entry = self._store.find("initrd", label.name)
+                entry = entry or self._pack(label, tree(), scratch)
+                self._discard_old_initrds(scratch)
+        # Used just now; a cache that may only be read works as well.
+        with suppress(OSError):
+            os.utime(entry.path)
         return entry.tree / _INITRD_NAME
 
-    def _pack(self, label: Label, tree: Mapping[str, cpio.Node]) -> Entry:
-        with self._store.scratch() as scratch:
-            (scratch / "tree").mkdir()
-            with (scratch / "tree" / _INITRD_NAME).open("wb") as out:
-                cpio.write_cpio(tree, out)
-            return self._store.publish(label, scratch / "tree")
+    def _pack(self, label: Label, tree: Mapping[str, cpio.Node], scratch: Path) -> Entry:
+        (scratch / "tree").mkdir()
+        with (scratch / "tree" / _INITRD_NAME).open("wb") as out:
+            cpio.write_cpio(tree, out)
+        return self._store.publish(label, scratch / "tree")
 
-    def _discard_old_initrds(self) -> None:
+    def _discard_old_initrds(self, scratch: Path) -> None:
         """The least recently used ones, but none that a run of today may be about to boot."""
         entries = sorted(
             self._store.entries("initrd"), key=lambda e: e.path.stat().st_mtime, reverse=True
         )
         for entry in entries[_INITRDS_KEPT:]:
             if time.time() - entry.path.stat().st_mtime > _INITRD_KEPT_S:
-                self._store.discard(entry)
+                self._store.discard(entry, scratch)
 
     def _info(self, kind: ImageKind, path: Path) -> ImageInfo:
         entry = self._store.entry(path)

@@ -40,9 +40,9 @@ class Packages:
         entry = self.cached(kind, query)
         if entry is not None:
             return entry
-        with self._store.locked():
+        with self._store.building() as scratch:
             # Another process may have fetched it while we waited for the lock.
-            return self.cached(kind, query) or self._fetch(kind, query)
+            return self.cached(kind, query) or self._fetch(kind, query, scratch)
 
     def cached(self, kind: PackageKind, query: str) -> Entry | None:
         """The newest whole entry that fits, or None."""
@@ -57,16 +57,16 @@ class Packages:
         whole = (self._store.find(kind, entry.label.name) for entry in newest_first)
         return next((entry for entry in whole if entry is not None), None)
 
-    def default_kernel(self, *, refresh: bool = False) -> Entry:
+    def default_kernel(self) -> Entry:
         """The running release's own kernel; which one that is, is remembered in the cache."""
         alias = self._root / "default-kernel"
-        name = alias.read_text().strip() if alias.is_file() and not refresh else None
+        name = alias.read_text().strip() if alias.is_file() else None
         if name is not None and (entry := self._store.find("kernel", name)) is not None:
             return entry
         suite = self.archive.suites[0]
-        name = self.archive.default_kernel_version(suite, refresh=refresh)
+        name = self.archive.default_kernel_version(suite)
         entry = self.get("kernel", name)
-        with self._store.scratch() as scratch:
+        with self._store.building() as scratch:
             (scratch / "alias").write_text(name + "\n")
             (scratch / "alias").replace(alias)
         return entry
@@ -103,7 +103,7 @@ class Packages:
                 failure = failure or error
         return tuple(offers), failure
 
-    def _fetch(self, kind: PackageKind, query: str) -> Entry:
+    def _fetch(self, kind: PackageKind, query: str, scratch: Path) -> Entry:
         seen: list[Offer] = []
         failure: ImageError | None = None
         for suite in self.archive.suites:
@@ -111,25 +111,24 @@ class Packages:
                 offers = self.archive.offers(kind, suite)
                 for offer in offers:
                     if query == _entry_name(offer) or matches(offer.version, query):
-                        return self._download(offer)
+                        return self._download(offer, scratch)
             except ImageError as error:
                 failure = failure or error
                 continue
             seen += offers
         raise _unavailable(kind, query, self._store.entries(kind), seen, failure) from failure
 
-    def _download(self, offer: Offer) -> Entry:
-        with self._store.scratch() as scratch:
-            unpacked = scratch / "unpacked"
-            self.archive.unpack(offer, unpacked, scratch / "packages")
-            name = _entry_name(offer)
-            if offer.kind == "kernel":
-                unpacked_kernel(name, unpacked, offer.suite)
-                label = Label("kernel", name, offer.version, offer.suite)
-                return self._store.publish(label, unpacked)
-            tree = scratch / "tree"
-            version = ".".join(map(str, gather(unpacked, tree)))
-            return self._store.publish(Label("qemu", name, version, offer.suite), tree)
+    def _download(self, offer: Offer, scratch: Path) -> Entry:
+        unpacked = scratch / "unpacked"
+        self.archive.unpack(offer, unpacked, scratch / "packages")
+        name = _entry_name(offer)
+        if offer.kind == "kernel":
+            unpacked_kernel(name, unpacked, offer.suite)
+            label = Label("kernel", name, offer.version, offer.suite)
+            return self._store.publish(label, unpacked)
+        tree = scratch / "tree"
+        version = ".".join(map(str, gather(unpacked, tree)))
+        return self._store.publish(Label("qemu", name, version, offer.suite), tree)
 
 
 def _entry_name(offer: Offer) -> str:
@@ -154,8 +153,7 @@ def _unavailable(
     why += [f"{offer.suite} offers {offer.version}" for offer in newest.values()]
     if failure is not None:
         why.append(f"{failure.what} ({failure.why})" if failure.why else failure.what)
-    return ImageError(
-        f"there is no {noun} {query!r} to be had",
-        "; ".join(why),
-        "name one of these versions, or give a path",
-    )
+    fix = "name one of these versions, or give a path"
+    if failure is not None and not newest:
+        fix = "see that the archive can be reached, or give a path"
+    return ImageError(f"there is no {noun} {query!r} to be had", "; ".join(why), fix)

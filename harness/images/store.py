@@ -2,7 +2,7 @@
 
 An entry is a folder ``KIND/NAME`` with a manifest and the files that it lists. It is built in a
 scratch folder and renamed into place under a lock, so that nobody sees half of one. Looking an
-entry up compares every file's size and time with the manifest; :meth:`Store.verify` hashes them.
+entry up compares every file's size and time with the manifest; :meth:`Store.verify` hashes all.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from harness.images.model import ImageKind
 
 _MANIFEST: Final = "manifest.json"
 _SCHEMA: Final = 1
+_SCRATCH: Final = "building-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,47 +108,44 @@ class Store:
         )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the cache against other processes that build; the kernel drops it if we die."""
+    def building(self) -> Iterator[Path]:
+        """Hold the cache against other processes that build, with a scratch folder to build in.
+
+        The folder is on the cache's file system and gone afterwards; what a process that was
+        killed has left behind goes too.  The kernel drops the lock if we die.  An :class:`OSError`
+        in the block becomes an :class:`ImageError`.
+        """
         with self._writable():
             self._root.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder on the cache's file system that is gone afterwards."""
-        with self._writable():
-            self._root.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(
-                prefix="building-", dir=self._root, ignore_cleanup_errors=True
-            )
-        with folder as path:
-            yield Path(path)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                for leftover in self._root.glob(f"{_SCRATCH}*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                with tempfile.TemporaryDirectory(
+                    prefix=_SCRATCH, dir=self._root, ignore_cleanup_errors=True
+                ) as scratch:
+                    yield Path(scratch)
+            finally:
+                os.close(lock)
 
     def publish(self, label: Label, tree: Path) -> Entry:
-        """Move ``tree`` (below :meth:`scratch`) into place as an entry, replacing a damaged one."""
+        """Move ``tree``, built in a scratch folder, into place; a damaged entry makes room."""
         path = self._root / label.kind / label.name
-        with self._writable():
-            staged = tree.parent / "entry"
-            staged.mkdir()
-            tree.rename(staged / "tree")
-            entry = Entry(label, path, tuple(_records(staged / "tree")))
-            _write_manifest(staged / _MANIFEST, entry)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                path.rename(tree.parent / "replaced")
-            staged.rename(path)
+        staged = tree.parent / "staged"
+        staged.mkdir()
+        tree.rename(staged / "tree")
+        entry = Entry(label, path, tuple(_records(staged / "tree")))
+        _write_manifest(staged / _MANIFEST, entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.rename(tree.parent / "replaced")
+        staged.rename(path)
         return entry
 
-    def discard(self, entry: Entry) -> None:
-        """Remove an entry that is no longer of use."""
-        with suppress(OSError), self.scratch() as scratch:
-            entry.path.rename(scratch / "discarded")
+    def discard(self, entry: Entry, scratch: Path) -> None:
+        """Move an entry that is no longer of use to a scratch folder, which is gone soon."""
+        entry.path.rename(scratch / entry.path.name)
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
@@ -170,11 +169,15 @@ def _records(tree: Path) -> Iterator[FileRecord]:
 
 
 def _unchanged(entry: Entry, record: FileRecord) -> bool:
+    """By size and time; where only the time is another (a cache that was copied), by hash."""
+    path = entry.tree / record.path
     try:
-        status = (entry.tree / record.path).lstat()
+        status = path.lstat()
+        if status.st_size != record.size_bytes:
+            return False
+        return status.st_mtime_ns == record.mtime_ns or file_sha256(path) == record.sha256
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (record.size_bytes, record.mtime_ns)
 
 
 def _write_manifest(path: Path, entry: Entry) -> None:

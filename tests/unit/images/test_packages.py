@@ -13,7 +13,7 @@ from harness.images.store import Label, Store
 def packages(tmp_path: Path) -> Packages:
     store = Store(tmp_path)
     for version in ("6.1.176", "6.1.192", "6.12.95"):
-        with store.scratch() as scratch:
+        with store.building() as scratch:
             (scratch / "tree").mkdir()
             (scratch / "tree" / "vmlinuz").write_text(version)
             label = Label("kernel", f"{version}-1", version, "bookworm")
@@ -65,7 +65,7 @@ def test_get_offline_names_what_is_cached_and_what_to_do(packages: Packages) -> 
         packages.get("kernel", "5.10")
 
     assert "offline" in str(raised.value)
-    assert raised.value.fix == "name one of these versions, or give a path"
+    assert raised.value.fix == "see that the archive can be reached, or give a path"
 
 
 def test_get_offline_with_only_a_damaged_one_is_an_error(packages: Packages) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -19,7 +20,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def publish(store: Store, content: str = "kernel", label: Label = LABEL) -> Entry:
-    with store.scratch() as scratch:
+    with store.building() as scratch:
         (scratch / "tree" / "boot").mkdir(parents=True)
         (scratch / "tree" / "boot" / "vmlinuz").write_text(content)
         return store.publish(label, scratch / "tree")
@@ -54,6 +55,14 @@ def test_entry_with_a_truncated_file_is_not_found(store: Store) -> None:
     (entry.tree / "boot/vmlinuz").write_text("ker")
 
     assert store.find("kernel", "6.1.192-2") is None
+
+
+def test_entry_that_was_copied_without_its_times_is_found(store: Store) -> None:
+    entry = publish(store)
+
+    os.utime(entry.tree / "boot/vmlinuz", ns=(0, 0))
+
+    assert store.find("kernel", "6.1.192-2") is not None
 
 
 def test_entry_with_a_removed_file_is_not_found_nor_intact(store: Store) -> None:
@@ -110,24 +119,44 @@ def test_manifest_says_what_the_entry_is(store: Store) -> None:
 
 def test_build_that_fails_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
     def build() -> None:
-        with store.scratch() as scratch:
+        with store.building() as scratch:
             (scratch / "half").write_text("half")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         build()
 
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
     assert store.entries("kernel") == ()
 
 
 def test_entry_discarded_is_gone(store: Store, tmp_path: Path) -> None:
     entry = publish(store)
 
-    store.discard(entry)
+    with store.building() as scratch:
+        store.discard(entry, scratch)
 
     assert store.entries("kernel") == ()
     assert list((tmp_path / "cache" / "kernel").iterdir()) == []
+
+
+def test_scratch_of_a_process_that_was_killed_is_removed(store: Store, tmp_path: Path) -> None:
+    leftover = tmp_path / "cache" / "building-killed"
+    leftover.mkdir(parents=True)
+    (leftover / "half").write_text("half")
+
+    publish(store)
+
+    assert not leftover.exists()
+
+
+def test_build_without_room_is_an_error_that_says_what_to_do(store: Store) -> None:
+    def build() -> None:
+        with store.building():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ImageError, match=r"No space left on device \(free some space"):
+        build()
 
 
 def test_lock_held_makes_the_next_one_wait(store: Store) -> None:
@@ -136,11 +165,11 @@ def test_lock_held_makes_the_next_one_wait(store: Store) -> None:
 
     def second() -> None:
         waiting.set()
-        with store.locked():
+        with store.building():
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with store.locked():
+    with store.building():
         thread.start()
         waiting.wait()
         order.append("first")
