@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
 from harness.errors import ImageError
-from harness.images.archive import Archive, Suite, package_key, running_codename, version_key
+from harness.images.archive import Archive, package_key, running_codename, version_key
 from harness.images.kernel import unpacked_kernel
 from harness.images.model import Offer
 from harness.images.qemu import gather
@@ -63,24 +65,27 @@ class Packages:
         name = alias.read_text().strip() if alias.is_file() else None
         if name is not None and (entry := self._store.find("kernel", name)) is not None:
             return entry
-        suite = self.archive.suites[0]
-        name = self.archive.default_kernel_version(suite)
-        entry = self.get("kernel", name)
         with self._store.building() as scratch:
+            name = self.archive.default_kernel_version(self.archive.suites[0])
+            entry = self.cached("kernel", name) or self._fetch("kernel", name, scratch)
             (scratch / "alias").write_text(name + "\n")
             (scratch / "alias").replace(alias)
         return entry
 
     def available(self) -> tuple[Offer, ...]:
         """What the archives offer; a suite that cannot be asked is left out if another can."""
-        offers, failure = self._ask(
-            lambda suite: [
-                offer for kind in KINDS for offer in self.archive.offers(kind, suite, refresh=True)
-            ]
-        )
+        offers: list[Offer] = []
+        failure: ImageError | None = None
+        with self._store.building():
+            for suite in self.archive.suites:
+                try:
+                    for kind in KINDS:
+                        offers += self.archive.offers(kind, suite, refresh=True)
+                except ImageError as error:
+                    failure = failure or error
         if not offers and failure is not None:
             raise failure
-        return offers
+        return tuple(offers)
 
     @property
     def archive(self) -> Archive:
@@ -91,24 +96,13 @@ class Packages:
             )
         return self._archive_or_none
 
-    def _ask(
-        self, question: Callable[[Suite], Iterable[Offer]]
-    ) -> tuple[tuple[Offer, ...], ImageError | None]:
-        offers: list[Offer] = []
-        failure: ImageError | None = None
-        for suite in self.archive.suites:
-            try:
-                offers += question(suite)
-            except ImageError as error:
-                failure = failure or error
-        return tuple(offers), failure
-
     def _fetch(self, kind: PackageKind, query: str, scratch: Path) -> Entry:
+        """From the first suite that has it; an old index may name what is gone, so look twice."""
         seen: list[Offer] = []
         failure: ImageError | None = None
-        for suite in self.archive.suites:
+        for refresh, suite in itertools.product((False, True), self.archive.suites):
             try:
-                offers = self.archive.offers(kind, suite)
+                offers = self.archive.offers(kind, suite, refresh=refresh)
                 for offer in offers:
                     if query == _entry_name(offer) or matches(offer.version, query):
                         return self._download(offer, scratch)
@@ -119,6 +113,7 @@ class Packages:
         raise _unavailable(kind, query, self._store.entries(kind), seen, failure) from failure
 
     def _download(self, offer: Offer, scratch: Path) -> Entry:
+        scratch = Path(tempfile.mkdtemp(dir=scratch))
         unpacked = scratch / "unpacked"
         self.archive.unpack(offer, unpacked, scratch / "packages")
         name = _entry_name(offer)
