@@ -295,7 +295,9 @@ class Machine:
             reach = self.ioapics[index].knobs.range_bytes
             return self.ioapics[index].read(offset, size) if offset < reach else 0
         if APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
-            return 0 if self.profile.kvm_lapic else lapic.read_mmio(address & 0xFFF, size, 0)
+            if self.profile.kvm_lapic:
+                return 0
+            return lapic.read_mmio(address & 0xFFF, size, self.now_ns)
         raise AccessError(f"read at {address:#x}", "there is no interrupt controller")
 
     def mmio_write(self, cpu: int, address: int, size: int, value: int) -> None:

@@ -383,8 +383,13 @@ class Lapic:
     # ------------------------------------------------------------------ messages in
 
     def accept(self, message: LapicMessage, dest_map: DestMap | None = None) -> int:
-        """KVM ``__apic_accept_irq``: 1 where the message was taken, 0 where it was dropped."""
+        """KVM ``__apic_accept_irq``: 1 where the message was taken, 0 where it was dropped.
+
+        :class:`VectorRangeError` for a vector that no message can carry.
+        """
         vector, mode, _, _, trigger, level, _, _ = message
+        if vector >> 8:
+            raise VectorRangeError(f"vector {vector}", "vectors are 0..255")
         if self.emit is not None:
             self.emit(
                 "kvm_apic_accept_irq",
@@ -443,6 +448,8 @@ class Lapic:
 
     def set_irq(self, vector: int, trigger: int) -> None:
         """QEMU ``apic_set_irq``: IRR and TMR are set whatever the enable bits say."""
+        if vector >> 8:
+            raise VectorRangeError(f"vector {vector}", "vectors are 0..255")
         state = self.state
         if not self._accepts_disabled and not self.enabled:
             return
@@ -999,13 +1006,6 @@ class Lapic:
     def _ignored(self, what: str) -> None:
         if self.emit is not None:
             self.emit("ignored", "lapic", what)
-
-
-def check_vector(vector: int) -> int:
-    """``vector`` itself; :class:`VectorRangeError` outside 0..255."""
-    if not 0 <= vector <= 255:
-        raise VectorRangeError(f"vector {vector}", "it is not in 0..255")
-    return vector
 
 
 _READERS: Final[dict[int, Callable[[LapicState], int]]] = {

@@ -831,3 +831,95 @@ def test_machines_with_the_same_stimuli_have_the_same_log_and_state(mode):
     first, second = busy(profile(mode)), busy(profile(mode))
     assert go_on(first) == go_on(second)
     assert first.save() == second.save()
+
+
+# --- odd corners of the address map
+
+
+@pytest.mark.parametrize("mode", ["off", "tcg"])
+def test_qemu_ioapic_entry_with_index_bits_writes_the_cpus_own_register(mode):
+    machine = ready(mode)
+    # RTE bits 55:48 become address bits 11:4: 0x08 is the TPR's offset.
+    program(machine, 20, 0x31, 0x08 << 16)
+    machine.log.vcpu = None
+    machine.set_gsi(20, 1)
+    assert machine.lapics[0].state.tpr == 0
+    machine.set_gsi(20, 0)
+    machine.set_gsi(20, 1, cpu=0)
+    assert machine.lapics[0].state.tpr == 0x31
+
+
+def test_kvm_message_window_reads_zero_and_qemus_reads_the_registers_again():
+    assert ready("on").mmio_read(0, LAPIC + 0x1030, 4) == 0
+    assert ready("tcg").mmio_read(0, LAPIC + 0x1030, 4) == 0x50014
+
+
+@pytest.mark.parametrize(("mode", "value"), [("on", 0), ("tcg", 0x170020)])
+def test_ioapic_beyond_256_bytes_is_an_alias_in_qemu_only(mode, value):
+    machine = ready(mode)
+    machine.mmio_write(0, IOAPIC, 4, 1)
+    machine.mmio_write(0, IOAPIC + 0x110, 4, 0)
+    assert machine.mmio_read(0, IOAPIC + 0x110, 4) == value
+
+
+def test_narrow_store_into_the_message_window_is_no_message():
+    machine = ready("on", 2)
+    machine.mmio_write(0, LAPIC | 1 << 12, 2, 0x31)
+    assert machine.enter(1).vector is None
+
+
+@EVERY
+def test_ports_of_pic_and_pit_read_back(subject):
+    machine = ready(subject)
+    machine.pio_write(0, 0x21, 0x5A)
+    assert machine.pio_read(0, 0x21) == 0x5A
+    machine.pio_write(0, 0x4D1, 0xFF)
+    assert machine.pio_read(0, 0x4D1) == 0xDE
+    machine.pio_write(0, 0x43, 0x34)
+    assert machine.pio_read(0, 0x40) in range(256)
+
+
+def test_msrs_read_what_was_written():
+    machine = ready("on")
+    machine.msr_write(0, 0x4B564D04, 1)
+    assert machine.msr_read(0, 0x4B564D04) == 1
+    assert machine.msr_read(0, 0x6E0) == 0
+
+
+def test_tcg_apic_base_reads_are_traced_by_qemu():
+    machine = ready("tcg")
+    machine.msr_read(0, 0x1B)
+    assert texts(machine) == ["cpu_get_apic_base: 0x00000000fee00900"]
+
+
+def test_tcg_has_no_pv_eoi():
+    with pytest.raises(AccessError):
+        ready("tcg").msr_write(0, 0x4B564D04, 1)
+
+
+def test_on_nmi_watchdog_delivers_lint0_of_every_cpu_at_a_tick():
+    machine = ready("on", 2)
+    machine.mmio_write(1, LAPIC + LVT0, 4, 0x400)
+    for port, value in ((0x43, 0x34), (0x40, 0xA9), (0x40, 0x04)):
+        machine.pio_write(0, port, value)
+    machine.advance(machine.now_ns + 1_100_000)
+    assert machine.enter(1).vector == 2
+
+
+def test_on_ioapic_without_any_resampler_reinjects_on_unmask():
+    machine = ready("on")
+    program(machine, 20, MASKED | LEVEL | 0x41)
+    machine.set_gsi(20, 1)
+    write_rte_low(machine, 20, LEVEL | 0x41)
+    assert machine.resampled == []
+    assert machine.enter(0).vector == 0x41
+
+
+def test_eoi_register_of_a_value_above_255_ends_nothing():
+    machine = ready("tcg")
+    program(machine, 20, LEVEL | 0x41)
+    machine.set_gsi(20, 1)
+    machine.mmio_write(0, IOAPIC + 0x40, 4, 0x141)
+    assert remote_irr(machine, 20)
+    machine.mmio_write(0, IOAPIC + 0x40, 4, 0x41)
+    assert texts(machine)[-3] == "ioapic_clear_remote_irr: clear remote irr for pin 20 vector 65"

@@ -2,7 +2,7 @@ import pytest
 
 from support.lapic_board import LapicBoard
 from userspace_chip import lapic as reg
-from userspace_chip.errors import AccessError, StateError
+from userspace_chip.errors import AccessError, StateError, VectorRangeError
 from userspace_chip.lapic import LVT_REGISTERS, LapicState
 from userspace_chip.messages import DeliveryMode, DestMode, Shorthand, Trigger
 from userspace_chip.profile import profile, tune
@@ -771,3 +771,98 @@ def test_init_keeps_base_and_id_and_resets_the_rest():
     state = board.apic.state
     assert (state.apic_base, state.id_reg) == (0xFED00800, 0x09000000)
     assert (state.irr, state.spiv) == (0, 0xFF)
+
+
+# --- what remains
+
+
+@pytest.mark.parametrize("vector", [-1, 256])
+def test_message_with_an_impossible_vector_raises(vector):
+    with pytest.raises(VectorRangeError, match=r"0\.\.255"):
+        LapicBoard("on").accept(vector)
+    with pytest.raises(VectorRangeError, match=r"0\.\.255"):
+        LapicBoard("tcg").apic.set_irq(vector, 0)
+
+
+def test_write_of_a_value_that_does_not_fit_raises():
+    with pytest.raises(AccessError, match="4 bytes do not hold it"):
+        LapicBoard().write(reg.TPR, 1 << 32)
+
+
+def test_qemu_8_byte_access_is_two_of_the_same_register():
+    board = LapicBoard("tcg")
+    board.apic.write_mmio(reg.TPR, 8, 0x30 << 32 | 0x20, 0)
+    assert board.apic.read_mmio(reg.TPR, 8, 0) == 0x30 << 32 | 0x30
+
+
+@pytest.mark.parametrize("register", [reg.ID, reg.LDR, reg.DFR, reg.ICR2])
+def test_qemu_x2apic_write_of_a_read_only_register_faults(register):
+    board = LapicBoard("tcg")
+    board.x2apic()
+    assert not board.apic.write_msr(register, 0, 0)
+
+
+def test_qemu_x2apic_undefined_register_faults_and_sets_esr():
+    board = LapicBoard("tcg")
+    board.x2apic()
+    assert not board.apic.write_msr(0x40, 0, 0)
+    assert board.apic.read_msr(0x40, 0) is None
+    assert board.apic.read_msr(reg.ESR, 0) == 0x80
+
+
+def test_qemu_read_only_register_ignores_writes_without_a_fault():
+    board = LapicBoard("tcg")
+    board.x2apic()
+    assert board.apic.write_msr(reg.VERSION, 0, 0)
+    assert board.apic.read_msr(reg.VERSION, 0) == 0x50014
+
+
+def test_qemu_10_icr_msr_sends_to_the_upper_half_and_reads_the_lower():
+    board = LapicBoard("tcg")
+    board.x2apic()
+    assert board.apic.write_msr(reg.ICR, 0x102 << 32 | 0x31, 0)
+    assert board.port.ipis[-1].dest == 0x102
+    assert board.apic.read_msr(reg.ICR, 0) == 0x31
+
+
+def test_qemu_pic_level_low_of_an_edge_lint0_changes_nothing():
+    board = LapicBoard("tcg")
+    for lvt0 in (0x31, 0x400):
+        board.write(reg.LVT0, lvt0)
+        board.port.calls.clear()
+        board.apic.pic_intr(False)
+        assert board.port.calls == []
+
+
+def test_qemu_lvt_of_another_mode_does_nothing():
+    board = LapicBoard("tcg")
+    board.write(0x340, 0x531)
+    board.port.calls.clear()
+    assert board.apic.local_deliver(reg.LVT_PERF) == 0
+    assert board.port.calls == []
+
+
+def test_kvm_cmci_is_a_register_where_the_cpu_has_it():
+    plain, cmci = LapicBoard(), LapicBoard(tune(profile("on"), lapic__cmci=True))
+    for board in (plain, cmci):
+        board.write(reg.LVT_CMCI_REG, 0xFFFFFFFF)
+    assert plain.read(reg.LVT_CMCI_REG) == 0
+    assert cmci.read(reg.LVT_CMCI_REG) == 0x117FF
+
+
+def test_apicv_eoi_with_nothing_in_service_is_silent():
+    board = LapicBoard(tune(profile("on"), lapic__apicv=True))
+    board.write(reg.EOI, 0)
+    assert board.texts == []
+
+
+@pytest.mark.parametrize("which", ALL)
+def test_reset_keeps_nothing_of_before(which):
+    board = LapicBoard(which, 1)
+    board.accept(0x41)
+    board.write(reg.LDR, 0x02000000)
+    board.write(reg.TMICT, 1_000_000)
+    board.apic.reset()
+    fresh = LapicBoard(which, 1, enabled=False)
+    assert board.apic.state == fresh.apic.state
+    assert board.port.timer.deadline_ns is None

@@ -392,3 +392,70 @@ def test_step_shows_an_exit_that_enter_would_handle():
     assert entry.exit is Exit.IOAPIC_EOI
     machine.handle_exit(0, entry.exit)
     assert machine.step(0).vector == 0x31
+
+
+# --- SMI, and what remains
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_smi_is_taken_before_an_interrupt(mode):
+    machine = ready(mode)
+    machine.signal_msi(EDGE, 0x0200)
+    machine.signal_msi(EDGE, 0x31)
+    assert machine.enter(0).vector is None
+    assert machine.enter(0).vector == 0x31
+
+
+@pytest.mark.parametrize("mode", KVM)
+def test_smi_without_smm_is_refused(mode):
+    machine = ready(tune(profile(mode), lapic__smi_accepted=False))
+    assert machine.signal_msi(EDGE, 0x0200) == 0
+
+
+def test_kvm_nmi_that_did_not_reach_the_guest_is_repeated():
+    machine = ready("on")
+    machine.nmi(0)
+    assert machine.enter(0).info == 0x80000202
+    machine.exit(0, reinject=True)
+    assert machine.enter(0).info == 0x80000202
+    assert machine.enter(0).info is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_tpr_by_cr8_holds_interrupts_back(mode):
+    machine = ready(mode)
+    machine.signal_msi(EDGE, 0x31)
+    machine.set_cr8(0, 3)
+    assert machine.enter(0).vector is None
+    machine.set_cr8(0, 2)
+    assert machine.enter(0).vector == 0x31
+
+
+def test_tcg_pic_that_lint0_no_longer_takes_gives_nothing():
+    machine = ready("tcg")
+    init_pics(machine)
+    machine.set_gsi(4, 1)
+    machine.mmio_write(0, 0xFEE00000 + LVT0, 4, 0x10700)
+    machine.vcpus[0].state.hard = True
+    assert machine.enter(0).vector is None
+    assert machine.pic.state.chips[0].isr == 0
+
+
+def test_state_of_a_cpu_loads_into_another_machine():
+    machine, other = ready("on"), ready("on")
+    machine.nmi(0)
+    machine.halt(0)
+    other.vcpus[0].load(machine.vcpus[0].save())
+    assert other.vcpus[0].state == machine.vcpus[0].state
+    assert other.enter(0).info == 0x80000202
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_injections_are_counted(mode):
+    machine = ready(mode)
+    machine.signal_msi(EDGE, 0x31)
+    machine.nmi(0)
+    machine.enter(0)
+    machine.enter(0)
+    state = machine.vcpus[0].state
+    assert (state.injections, state.nmi_injections) == (1, 1)
