@@ -120,7 +120,7 @@ class VcpuState:
     hard: bool = False
     """QEMU: CPU_INTERRUPT_HARD."""
     window_requested: bool = False
-    """split: ``request_interrupt_window``, while INTR waits for the CPU to be ready."""
+    """split, off: ``request_interrupt_window``, while INTR waits for the CPU to be ready."""
     irq_window: bool = False
     """An interrupt waits for the guest to become interruptible."""
     nmi_window: bool = False
@@ -574,22 +574,32 @@ class Vcpu:
         if state.smi_pending:
             state.smi_pending = False
             return _NOTHING
-        if state.nmi_pending and nmi_allowed:
+        injectable = state.hard and interruptible
+        # off: KVM_INTERRUPT makes an injection that is under way, and an NMI has to wait for it.
+        if state.nmi_pending and nmi_allowed and not (injectable and self.profile.kvm_vcpu):
             state.nmi_pending = 0
             state.nmi_injections += 1
             return Entry(NMI_VECTOR, intr_info(NMI_VECTOR, IntrType.NMI))
-        if not state.hard:
-            return _NOTHING
-        if not interruptible:
-            return Entry(irq_window=True)
+        if injectable:
+            return self._inject_qemu()
+        state.window_requested = state.hard
+        return Entry(irq_window=True) if state.hard else _NOTHING
+
+    def _inject_qemu(self) -> Entry:
+        """The INTR line is high and the CPU takes it."""
+        state = self.state
+        kvm = self.profile.kvm_vcpu
+        if state.window_requested and kvm:
+            self._trace_exit(Exit.IRQ_WINDOW_OPEN)
         state.hard = False
         vector = self._get_pic_interrupt()
         if state.requests & POLL:
             self.poll()
+        state.window_requested = state.hard
         if vector is None:
             return _NOTHING
         state.injections += 1
-        if self.profile.kvm_vcpu and self.emit is not None:
+        if kvm and self.emit is not None:
             self.emit("kvm_inj_virq", "IRQ", vector, True)
         return Entry(vector, intr_info(vector, IntrType.EXTERNAL_INTERRUPT), state.hard)
 

@@ -83,6 +83,25 @@ def test_off_injects_through_kvm_interrupt_so_it_looks_reinjected():
     assert kernel_texts(machine) == ["kvm_inj_virq: IRQ 0x31 [reinjected]"]
 
 
+def test_off_waits_for_the_window_and_then_exits_to_user_space():
+    machine = ready("off")
+    machine.signal_msi(EDGE, 0x31)
+    assert machine.enter(0, interruptible=False).irq_window
+    machine.log.take()
+    assert machine.enter(0).vector == 0x31
+    assert kernel_texts(machine) == [
+        "kvm_userspace_exit: reason KVM_EXIT_IRQ_WINDOW_OPEN (7)",
+        "kvm_inj_virq: IRQ 0x31 [reinjected]",
+    ]
+
+
+def test_off_injects_the_interrupt_that_kvm_was_given_before_an_nmi():
+    machine = ready("off")
+    machine.signal_msi(EDGE, 0x31)
+    machine.nmi(0)
+    assert [machine.enter(0).vector for _ in range(2)] == [0x31, 2]
+
+
 def test_tcg_injection_is_not_traced():
     machine = ready("tcg")
     machine.signal_msi(EDGE, 0x31)
