@@ -42,8 +42,8 @@ def main() -> None:
     """The entry point: every known error is one message and an exit status, without a traceback."""
     try:
         app()
-    except (KeyboardInterrupt, Interrupted):
-        _say("interrupted")
+    except Interrupted as error:
+        _say(str(error))
         sys.exit(EXIT_INTERRUPTED)
     except IrqmatrixError as error:
         _say(str(error))
@@ -78,8 +78,8 @@ def _run_async(work: Coroutine[Any, Any, T]) -> T:
 
     try:
         return asyncio.run(supervised())
-    except asyncio.CancelledError:
-        raise Interrupted("stopped by SIGTERM") from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise Interrupted("interrupted", None, "what had ended is in the run directory") from None
 
 
 def _version(wanted: bool) -> None:

@@ -20,6 +20,8 @@ from harness.hosts.base import GuestPlan, RunningGuest, Session
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
 EXIT_TIMEOUT_S: Final = 5.0
+END_TIMEOUT_S: Final = 60.0
+"""For the end of a QEMU and of its console; the lab answers slowly while a guest drowns."""
 
 Step: TypeAlias = Callable[[str], None]
 """Told what the case is doing, for the progress display."""
@@ -169,8 +171,13 @@ async def _run_guest(
             await _drive(guest, plan, con, directory, trace, seen, step)
         except HarnessError as error:
             seen.failure = error
-        seen.status = await _end(guest, seen.failure)
-        await con.read_all()
+        step("ending")
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                seen.status = await _end(guest, seen.failure)
+                await con.read_all()
+        except TimeoutError:
+            raise GuestHang(f"its QEMU could not be ended within {END_TIMEOUT_S:g} s") from None
         if trace is not None:
             await trace.stop()
         await guest.collect(directory / "stderr.log", directory / "qemu.trace")

@@ -78,11 +78,16 @@ class Console:
         return tuple(line for line in text.splitlines() if line.strip())[-TAIL_LINES:]
 
     async def _expect(self, patterns: list[Any]) -> int:
-        return int(
-            await self._spawn.expect(
-                patterns, timeout=None, searchwindowsize=_SEARCH_WINDOW, async_=True
-            )
+        waiting = self._spawn.expect(
+            patterns, timeout=None, searchwindowsize=_SEARCH_WINDOW, async_=True
         )
+        try:
+            return int(await waiting)
+        except asyncio.CancelledError:
+            # Nobody listens now: what comes, its end above all, has to wait for the next reader.
+            if self._spawn.async_pw_transport is not None:
+                self._spawn.async_pw_transport[1].pause_reading()
+            raise
 
 
 class _Log:

@@ -122,7 +122,7 @@ def parse_meta_package(shown: str) -> str:
 
 def parse_parts(shown: str) -> tuple[str, ...]:
     """Read ``apt-cache show`` of a kernel: newer ones are split, the parts are dependencies."""
-    parts = re.findall(r"\b(linux-(?:base|binary|modules)-\S+) \(= ([^)\s]+)\)", shown)
+    parts = re.findall(r"\b(linux-(?:binary|modules)-\S+) \(= ([^)\s]+)\)", shown)
     return tuple(f"{package}={version}" for package, version in parts)
 
 

@@ -1,0 +1,276 @@
+"""`irqmatrix run` with real QEMUs on this machine, under TCG: verdicts, files, and clean ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pexpect
+import pytest
+import yaml
+
+from harness import schedule
+from harness.hosts.base import GuestPlan
+from harness.hosts.local import LocalGuest, LocalSession
+
+pytestmark = pytest.mark.live
+
+IRQMATRIX = (sys.executable, "-m", "harness")
+
+
+def write_config(folder: Path, guests: list[dict], **more: object) -> Path:
+    """A matrix of one cell, this machine under TCG, unless ``more`` says otherwise."""
+    matrix = {"host": "local", "accel": "tcg"}
+    path = folder / "matrix.yaml"
+    path.write_text(yaml.safe_dump({"version": 1, "matrix": matrix, "guests": guests} | more))
+    return path
+
+
+def flat(path: Path, **more: object) -> dict:
+    return {"kind": "flat", "path": str(path)} | more
+
+
+def irqmatrix(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*IRQMATRIX, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def run(tmp_path: Path, config: Path, *arguments: object) -> tuple[int, dict]:
+    """Exit status and ``result.json``."""
+    out = tmp_path / "out"
+    done = irqmatrix("run", config, "--out", out, *arguments)
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.loads((out / "result.json").read_text())
+
+
+def test_run_passing_image_has_every_check_as_a_part(tmp_path, flats):
+    status, result = run(tmp_path, write_config(tmp_path, [flat(flats["passing"])]))
+
+    (case,) = result["cases"]
+    assert (status, case["verdict"]) == (0, "pass")
+    assert [part["id"] for part in case["parts"]] == ["one", "twice", "twice~2", "took N cycles"]
+
+
+def test_run_failing_check_fails_the_run(tmp_path, flats):
+    status, result = run(tmp_path, write_config(tmp_path, [flat(flats["failing"])]))
+
+    (case,) = result["cases"]
+    assert (status, case["verdict"]) == (1, "fail")
+    assert {part["id"]: part["verdict"] for part in case["parts"]} == {"one": "pass", "two": "fail"}
+
+
+def test_run_hanging_image_is_hang_within_its_time_and_the_others_run(tmp_path, flats):
+    guests = [flat(flats["hanging"], timeout_s=1), flat(flats["passing"])]
+    status, result = run(tmp_path, write_config(tmp_path, guests))
+
+    verdicts = {case["id"].split("/")[0]: case["verdict"] for case in result["cases"]}
+    assert (status, verdicts) == (1, {"flat-hanging": "hang", "flat-passing": "pass"})
+
+
+def test_run_hanging_image_has_its_chips_looked_at(tmp_path, flats):
+    _, result = run(tmp_path, write_config(tmp_path, [flat(flats["hanging"], timeout_s=1)]))
+
+    log = tmp_path / "out" / result["cases"][0]["dir"] / "qmp.jsonl"
+    assert "info lapic" in log.read_text()
+
+
+def test_run_only_skipped_cases_is_status_3(tmp_path, flats):
+    status, result = run(tmp_path, write_config(tmp_path, [flat(flats["skipping"])]))
+
+    assert (status, result["cases"][0]["verdict"]) == (3, "skip")
+
+
+def test_run_image_that_passes_the_check_but_not_qemu_is_error_with_its_words(tmp_path, flats):
+    guests = [flat(flats["passing"], cpu="no-such-cpu")]
+    status, result = run(tmp_path, write_config(tmp_path, guests))
+
+    (case,) = result["cases"]
+    assert (status, case["verdict"]) == (1, "error")
+    assert "no-such-cpu" in case["detail"]
+
+
+def test_run_case_folder_has_its_files_and_a_command_that_reproduces_it(tmp_path, flats):
+    _, result = run(tmp_path, write_config(tmp_path, [flat(flats["passing"])]))
+
+    folder = tmp_path / "out" / result["cases"][0]["dir"]
+    names = {path.name for path in folder.iterdir()}
+    assert {"command.txt", "console.log", "stderr.log", "events.jsonl", "counters.json"} <= names
+    again = subprocess.run(
+        ["sh", folder / "command.txt"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert again.returncode == 1
+    assert again.stdout.replace("\r", "") == (folder / "console.log").read_text()
+
+
+def test_run_traces_qemus_chips_under_tcg(tmp_path, flats):
+    _, result = run(tmp_path, write_config(tmp_path, [flat(flats["passing"])]))
+
+    events = (tmp_path / "out" / result["cases"][0]["dir"] / "events.jsonl").read_text()
+    assert '"ioapic_' in events
+    assert '"pic_' in events
+
+
+def test_run_json_prints_only_json(tmp_path, flats):
+    config = write_config(tmp_path, [flat(flats["passing"])])
+    done = irqmatrix("run", config, "--out", tmp_path / "out", "--json")
+
+    assert json.loads(done.stdout)["summary"]["exit_status"] == 0
+    assert done.stderr == ""
+
+
+def test_run_only_a_glob_runs_what_it_matches(tmp_path, flats):
+    config = write_config(tmp_path, [flat(flats["passing"]), flat(flats["failing"])])
+    status, result = run(tmp_path, config, "--only", "flat-passing/*")
+
+    assert (status, len(result["cases"])) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "absent.yaml"), "absent.yaml: no such configuration file"),
+        (("run", "configs/quick.yaml", "--only", "nothing*"), "no case matches --only"),
+        (("report", "absent"), "cannot read absent/result.json"),
+        (("run",), "Missing argument"),
+        (("no-such-command",), "No such command"),
+    ],
+)
+def test_command_line_mistake_is_status_2_and_a_message(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    done = irqmatrix(*arguments)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_out_that_is_a_file_is_status_2_and_a_message(tmp_path, flats):
+    (tmp_path / "file").write_text("")
+    config = write_config(tmp_path, [flat(flats["passing"])])
+    done = irqmatrix("run", config, "--out", tmp_path / "file")
+
+    assert done.returncode == 2
+    assert "cannot use" in done.stderr
+
+
+def test_report_prints_a_recorded_run_again(tmp_path, flats):
+    run(tmp_path, write_config(tmp_path, [flat(flats["failing"])]))
+    done = irqmatrix("report", tmp_path / "out")
+
+    assert done.returncode == 0
+    assert "fail !" in done.stdout
+
+
+class _KilledSession(LocalSession):
+    """A host on which somebody kills the QEMU of every hanging image."""
+
+    @contextlib.asynccontextmanager
+    async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
+        async with super().boot(plan) as guest:
+            if "hanging" in plan.case.id:
+                os.kill(guest.pid, signal.SIGKILL)
+            yield guest
+
+
+def test_run_qemu_killed_from_outside_is_crash_and_the_others_run(tmp_path, flats, monkeypatch):
+    from rich.console import Console
+
+    from harness import config, run
+
+    monkeypatch.setattr(schedule, "LocalSession", _KilledSession)
+    path = write_config(tmp_path, [flat(flats["hanging"]), flat(flats["passing"])])
+    job = run.Job(config.load(path), tmp_path / "out", None, 1)
+    result, _ = asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+
+    crash, other = result.cases
+    assert (crash.verdict, other.verdict) == ("crash", "pass")
+    assert "SIGKILL" in crash.detail
+
+
+@pytest.mark.parametrize("stop", ["ctrl-c", "sigterm"])
+def test_run_interrupted_is_status_130_and_keeps_what_had_ended(tmp_path, flats, stop):
+    config = write_config(tmp_path, [flat(flats["passing"]), flat(flats["hanging"])])
+    arguments = ["run", str(config), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    child = pexpect.spawn(IRQMATRIX[0], [*IRQMATRIX[1:], *arguments], timeout=60, encoding="utf-8")
+    child.setwinsize(50, 200)
+    try:
+        child.expect("pass .*flat-passing")
+        child.expect("flat-hanging.*running the image")
+        if stop == "ctrl-c":
+            child.sendintr()
+        else:
+            child.kill(signal.SIGTERM)
+        child.expect("interrupted")
+        child.expect(pexpect.EOF)
+    finally:
+        child.close()
+    assert child.exitstatus == 130
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert [case["id"].split("/")[0] for case in result["cases"]] == ["flat-passing"]
+
+
+def test_run_harness_killed_by_sigkill_leaves_no_qemu(tmp_path, flats):
+    config = write_config(tmp_path, [flat(flats["hanging"])])
+    arguments = ["run", str(config), "--out", str(tmp_path / "out")]
+    child = pexpect.spawn(IRQMATRIX[0], [*IRQMATRIX[1:], *arguments], timeout=60, encoding="utf-8")
+    try:
+        child.expect("flat-hanging.*running the image")
+        (qemu,) = [
+            int(path.name)
+            for path in Path("/proc").glob("[0-9]*")
+            if str(flats["hanging"]).encode() in _command(path)
+        ]
+        ended = os.pidfd_open(qemu)
+        child.kill(signal.SIGKILL)
+        child.expect(pexpect.EOF)
+    finally:
+        child.close(force=True)
+    import select
+
+    readable, _, _ = select.select([ended], [], [], 30)
+    os.close(ended)
+    assert readable
+
+
+def _command(process: Path) -> bytes:
+    try:
+        command = (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+    return command if b"qemu-system" in command else b""
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("irqchip", ["on", "split"])
+def test_run_flat_image_on_the_local_kvm_has_kernel_events(tmp_path, flats, irqchip):
+    matrix = {"host": "local", "accel": "kvm", "irqchip": irqchip}
+    config = write_config(tmp_path, [flat(flats["passing"])], matrix=matrix)
+    status, result = run(tmp_path, config)
+
+    (case,) = result["cases"]
+    if case["verdict"] == "skip":
+        pytest.skip(case["detail"])
+    assert (status, case["verdict"]) == (0, "pass")
+    folder = tmp_path / "out" / case["dir"]
+    counters = json.loads((folder / "counters.json").read_text())
+    if "kernel trace" in counters["missing"]:
+        pytest.skip(counters["missing"]["kernel trace"])
+    assert '"kvm_' in (folder / "events.jsonl").read_text()
