@@ -16,14 +16,8 @@ from typing import Final
 
 from userspace_chip.bits import bits, mask
 from userspace_chip.errors import StateError
-from userspace_chip.lapic import (
-    LVT_ERROR,
-    LVT_LINT0,
-    LVT_LINT1,
-    LVT_PERF,
-    LVT_THERMAL,
-    LapicState,
-)
+from userspace_chip.lapic import LapicState
+from userspace_chip.lapic_registers import LVT_ERROR, LVT_LINT0, LVT_LINT1, LVT_PERF, LVT_THERMAL
 from userspace_chip.lapic_timer import LVT_TIMER, MASKED, divide_count
 from userspace_chip.messages import DeliveryMode
 

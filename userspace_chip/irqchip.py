@@ -37,12 +37,8 @@ from userspace_chip.delivery import ApicBus, KvmBus, apic_bus
 from userspace_chip.errors import AccessError, PinRangeError, StateError
 from userspace_chip.events import Arg, Event
 from userspace_chip.ioapic import Ioapic, IoapicState
-from userspace_chip.lapic import (
-    EOI,
-    LVT_LINT0,
-    Lapic,
-    LapicState,
-)
+from userspace_chip.lapic import Lapic, LapicState
+from userspace_chip.lapic_registers import EOI, LVT_LINT0
 from userspace_chip.lapic_timer import MASKED
 from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import Pic, PicState

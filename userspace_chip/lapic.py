@@ -19,8 +19,47 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from userspace_chip.bits import RES0, RO, WO, Field, Register
 from userspace_chip.errors import AccessError, StateError, VectorRangeError
+from userspace_chip.lapic_registers import (
+    APR,
+    BASE,
+    BITMAPS,
+    BSP,
+    DEFAULT_BASE,
+    DFR,
+    DIRECTED_EOI,
+    ENABLE,
+    EOI,
+    ESR,
+    ESR_ILLEGAL_REGISTER,
+    EXTD,
+    ICR,
+    ICR2,
+    ICR_BUSY,
+    ID,
+    ISR,
+    KVM_READABLE,
+    LDR,
+    LVT_CMCI_REG,
+    LVT_LINT0,
+    LVT_LINT1,
+    LVT_PERF,
+    LVT_REGISTERS,
+    LVTS,
+    NAMES,
+    PPR,
+    QEMU_READABLE,
+    SELF_IPI,
+    SELF_IPI_REGISTER,
+    SPIV,
+    SW_ENABLE,
+    TDCR,
+    TMCCT,
+    TMICT,
+    TPR,
+    VERSION,
+    X2APIC_ICR_RESERVED,
+)
 from userspace_chip.lapic_timer import LVT_TIMER, MASKED, KvmTimer, QemuTimer, TimerState
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
@@ -33,168 +72,15 @@ from userspace_chip.messages import (
     TRIGGER_NAMES,
     TRIGGERS,
     DeliveryMode,
-    DestMode,
     LapicMessage,
     Shorthand,
-    Trigger,
 )
 from userspace_chip.ports import DestMap, Emit, LapicPort
 from userspace_chip.profile import ApicBaseRules, Model, Profile
 from userspace_chip.snapshot import copy_state
 
-# --- register offsets (SDM, table "Local APIC Register Address Map")
-ID: Final = 0x20
-VERSION: Final = 0x30
-TPR: Final = 0x80
-APR: Final = 0x90
-PPR: Final = 0xA0
-EOI: Final = 0xB0
-RRR: Final = 0xC0
-LDR: Final = 0xD0
-DFR: Final = 0xE0
-SPIV: Final = 0xF0
-ISR: Final = 0x100
-TMR: Final = 0x180
-IRR: Final = 0x200
-ESR: Final = 0x280
-LVT_CMCI_REG: Final = 0x2F0
-ICR: Final = 0x300
-ICR2: Final = 0x310
-LVTT: Final = 0x320
-LVT0: Final = 0x350
-TMICT: Final = 0x380
-TMCCT: Final = 0x390
-TDCR: Final = 0x3E0
-SELF_IPI: Final = 0x3F0
-
-LVT_THERMAL: Final = 1
-LVT_PERF: Final = 2
-LVT_LINT0: Final = 3
-LVT_LINT1: Final = 4
-LVT_ERROR: Final = 5
-LVT_CMCI: Final = 6
-"""Places in ``LapicState.lvt``; the timer is 0.  Offsets run from LVTT in this order."""
-
-_VECTOR: Final = Field("vector", 7, 0)
-_MODE: Final = Field("delivery_mode", 10, 8, enum=DeliveryMode)
-_STATUS: Final = Field("delivery_status", 12, 12)  # plain storage in both originals
-_MASK: Final = Field("mask", 16, 16)
-
-LVT_REGISTERS: Final[tuple[Register, ...]] = (
-    Register("LVTT", 32, _VECTOR, _STATUS, _MASK, Field("timer_mode", 18, 17), reset=MASKED),
-    Register("LVTTHMR", 32, _VECTOR, _MODE, _STATUS, _MASK, reset=MASKED),
-    Register("LVTPC", 32, _VECTOR, _MODE, _STATUS, _MASK, reset=MASKED),
-    *(
-        Register(
-            name,
-            32,
-            _VECTOR,
-            _MODE,
-            _STATUS,
-            Field("polarity", 13, 13),
-            Field("remote_irr", 14, 14),  # plain storage, too
-            Field("trigger", 15, 15, enum=Trigger),
-            _MASK,
-            reset=MASKED,
-        )
-        for name in ("LVT0", "LVT1")
-    ),
-    Register("LVTERR", 32, _VECTOR, _STATUS, _MASK, reset=MASKED),
-    Register("LVTCMCI", 32, _VECTOR, _MODE, _STATUS, _MASK, reset=MASKED),
-)
-"""KVM ``apic_lvt_mask[]``.  QEMU stores all 32 bits of each."""
-
-SPIV_REGISTER: Final = Register(
-    "SPIV",
-    32,
-    Field("vector", 7, 0),
-    Field("enable", 8, 8),
-    Field("focus_disabled", 9, 9),
-    Field("suppress_eoi_broadcast", 12, 12),
-    reset=0xFF,
-)
-ICR_REGISTER: Final = Register(
-    "ICR",
-    32,
-    _VECTOR,
-    _MODE,
-    Field("dest_mode", 11, 11, enum=DestMode),
-    Field("delivery_status", 12, 12, RO),
-    Field("reserved13", 13, 13, RES0),
-    Field("level", 14, 14),
-    Field("trigger", 15, 15, enum=Trigger),
-    Field("shorthand", 19, 18, enum=Shorthand),
-)
-APIC_BASE_REGISTER: Final = Register(
-    "IA32_APIC_BASE",
-    64,
-    Field("bsp", 8, 8),
-    Field("extd", 10, 10),
-    Field("enable", 11, 11),
-    Field("base", 51, 12),
-)
-SELF_IPI_REGISTER: Final = Register("SELF_IPI", 32, Field("vector", 7, 0, WO))
-
-DEFAULT_BASE: Final = 0xFEE00000
-BSP: Final = APIC_BASE_REGISTER.bsp.mask
-EXTD: Final = APIC_BASE_REGISTER.extd.mask
-ENABLE: Final = APIC_BASE_REGISTER.enable.mask
-BASE: Final = 0xFFFFF000
-"""MSR_IA32_APICBASE_BASE: both originals keep the register page below 4 GiB."""
-
 _SIZES: Final = frozenset({1, 2, 4, 8})
-_SW_ENABLE: Final = SPIV_REGISTER.enable.mask
-_DIRECTED_EOI: Final = SPIV_REGISTER.suppress_eoi_broadcast.mask
-_ICR_BUSY: Final = 1 << 12
-_X2APIC_ICR_RESERVED: Final = 0xFFF32000 & ~_ICR_BUSY
 _ALL: Final = (1 << 256) - 1
-_ESR_ILLEGAL_REGISTER: Final = 0x80
-
-NAMES: Final[dict[int, str]] = {
-    ID: "APIC_ID",
-    VERSION: "APIC_LVR",
-    TPR: "APIC_TASKPRI",
-    APR: "APIC_ARBPRI",
-    PPR: "APIC_PROCPRI",
-    EOI: "APIC_EOI",
-    RRR: "APIC_RRR",
-    LDR: "APIC_LDR",
-    DFR: "APIC_DFR",
-    SPIV: "APIC_SPIV",
-    ISR: "APIC_ISR",
-    TMR: "APIC_TMR",
-    IRR: "APIC_IRR",
-    ESR: "APIC_ESR",
-    ICR: "APIC_ICR",
-    ICR2: "APIC_ICR2",
-    0x320: "APIC_LVTT",
-    0x330: "APIC_LVTTHMR",
-    0x340: "APIC_LVTPC",
-    0x350: "APIC_LVT0",
-    0x360: "APIC_LVT1",
-    0x370: "APIC_LVTERR",
-    TMICT: "APIC_TMICT",
-    TMCCT: "APIC_TMCCT",
-    TDCR: "APIC_TDCR",
-    SELF_IPI: "APIC_SELF_IPI",
-    0x400: "APIC_EFEAT",
-    0x410: "APIC_ECTRL",
-}
-"""The names of ``kvm_trace_symbol_apic``; other offsets are printed as numbers."""
-
-_BITMAPS: Final = frozenset(range(ISR, ESR, 0x10))
-_LVTS: Final[dict[int, int]] = {LVTT + 0x10 * i: i for i in range(6)} | {LVT_CMCI_REG: LVT_CMCI}
-_KVM_READABLE: Final = (
-    frozenset({ID, VERSION, TPR, PPR, LDR, SPIV, ESR, ICR, TMICT, TMCCT, TDCR})
-    | _BITMAPS
-    | frozenset(_LVTS)
-)
-_QEMU_READABLE: Final = (
-    frozenset({ID, VERSION, TPR, APR, PPR, EOI, LDR, DFR, SPIV, ESR, ICR, ICR2})
-    | frozenset({TMICT, TMCCT, TDCR})
-    | _BITMAPS
-    | frozenset(_LVTS)
-) - {LVT_CMCI_REG}
 
 
 @dataclass(slots=True)
@@ -259,15 +145,15 @@ class Lapic:
         self._apicv = knobs.apicv
         self._accepts_disabled = knobs.accept_when_sw_disabled
         self._low_vectors = knobs.deliver_vectors_below_16
-        self._icr_mask = 0xFFFFFFFF if knobs.icr_busy_stored else 0xFFFFFFFF & ~_ICR_BUSY
+        self._icr_mask = 0xFFFFFFFF if knobs.icr_busy_stored else 0xFFFFFFFF & ~ICR_BUSY
         directed = knobs.directed_eoi and knobs.x2apic
         self.version = knobs.version + (knobs.cmci << 16) | directed << 24
-        self._spiv_mask = knobs.spiv_mask | (_DIRECTED_EOI if directed else 0)
+        self._spiv_mask = knobs.spiv_mask | (DIRECTED_EOI if directed else 0)
         self._base_reserved = ~((1 << physical_bits) - 1) | 0x2FF
         if not knobs.x2apic:
             self._base_reserved |= EXTD
         self._lvt_count = 7 if knobs.cmci else 6
-        self._readable_x2apic = _KVM_READABLE if knobs.cmci else _KVM_READABLE - {LVT_CMCI_REG}
+        self._readable_x2apic = KVM_READABLE if knobs.cmci else KVM_READABLE - {LVT_CMCI_REG}
         self._readable = self._readable_x2apic | {APR, DFR, ICR2}
         lvt_masks = [register.write_mask for register in LVT_REGISTERS]
         if not knobs.tsc_deadline:
@@ -335,12 +221,12 @@ class Lapic:
     @property
     def sw_enabled(self) -> bool:
         """SPIV bit 8."""
-        return bool(self.state.spiv & _SW_ENABLE)
+        return bool(self.state.spiv & SW_ENABLE)
 
     @property
     def enabled(self) -> bool:
         """Both."""
-        return bool(self.state.spiv & _SW_ENABLE and self.state.apic_base & ENABLE)
+        return bool(self.state.spiv & SW_ENABLE and self.state.apic_base & ENABLE)
 
     @property
     def x2apic_mode(self) -> bool:
@@ -361,7 +247,7 @@ class Lapic:
     @property
     def suppresses_eoi_broadcast(self) -> bool:
         """SPIV bit 12."""
-        return bool(self.state.spiv & _DIRECTED_EOI)
+        return bool(self.state.spiv & DIRECTED_EOI)
 
     def pending_eoi(self, vector: int) -> bool:
         """Whether ``vector`` waits or is in service (``kvm_apic_pending_eoi``)."""
@@ -657,7 +543,7 @@ class Lapic:
             if register == ICR:
                 return self.state.icr | self.state.icr_high << 32
             return self._kvm_read(register, 4, now_ns)
-        readable = register in _QEMU_READABLE and register != DFR
+        readable = register in QEMU_READABLE and register != DFR
         value = self._qemu_read(register, now_ns)
         return value if readable else None
 
@@ -718,7 +604,7 @@ class Lapic:
         state.apic_base = (value & BASE) | (state.apic_base & (BSP | ENABLE))
         if not value & ENABLE:
             state.apic_base &= ~ENABLE
-            state.spiv &= ~_SW_ENABLE
+            state.spiv &= ~SW_ENABLE
 
     def _legal_transition(self, value: int) -> bool:
         old = self.state.apic_base
@@ -763,12 +649,12 @@ class Lapic:
         reader = _READERS.get(register)
         if reader is not None:
             return reader(self.state)
-        if register in _BITMAPS:
+        if register in BITMAPS:
             word = register >> 4 & 7
             bitmap = (self.state.isr, self.state.tmr, self.state.irr)[(register - ISR) >> 7]
             return bitmap >> 32 * word & 0xFFFFFFFF
-        if register in _LVTS:
-            return self.state.lvt[_LVTS[register]]
+        if register in LVTS:
+            return self.state.lvt[LVTS[register]]
         if register == TMCCT:
             return self.timer.current_count(now_ns)
         if register == VERSION:
@@ -790,7 +676,7 @@ class Lapic:
 
     def _qemu_read(self, register: int, now_ns: int) -> int:
         state = self.state
-        if register not in _QEMU_READABLE:
+        if register not in QEMU_READABLE:
             self._illegal_register()
             value = 0
         elif register == PPR:
@@ -836,8 +722,8 @@ class Lapic:
             self.set_tpr(value & 0xFF)
         elif register == TMICT:
             self.timer.tmict_written(value, now_ns)
-        elif register in _LVTS:
-            return self._kvm_write_lvt(_LVTS[register], value, now_ns)
+        elif register in LVTS:
+            return self._kvm_write_lvt(LVTS[register], value, now_ns)
         elif register == SPIV:
             self._write_spiv(value, now_ns)
         elif register == TDCR:
@@ -845,7 +731,7 @@ class Lapic:
         elif register == ESR:
             return not (x2apic and value)
         elif register == SELF_IPI:
-            if not x2apic or value > 0xFF:
+            if not x2apic or value & ~SELF_IPI_REGISTER.write_mask:
                 return False
             self._send(Shorthand.SELF << 18 | value, 0)
         elif x2apic or register not in (ID, LDR, DFR):
@@ -864,12 +750,12 @@ class Lapic:
         state = self.state
         old = state.spiv
         state.spiv = value & self._spiv_mask
-        if not value & _SW_ENABLE and self._knobs.sw_disable_masks_lvt:
+        if not value & SW_ENABLE and self._knobs.sw_disable_masks_lvt:
             for lvt in range(self._lvt_count):
                 state.lvt[lvt] |= MASKED
             self.timer.lvtt_written(now_ns)
             state.timer.pending = False
-        if (old ^ value) & _SW_ENABLE:
+        if (old ^ value) & SW_ENABLE:
             self.port.apic_map_changed()
 
     def _kvm_write_lvt(self, lvt: int, value: int, now_ns: int) -> bool:
@@ -883,9 +769,9 @@ class Lapic:
         return True
 
     def _kvm_write_x2apic_icr(self, value: int) -> bool:
-        if value & _X2APIC_ICR_RESERVED:
+        if value & X2APIC_ICR_RESERVED:
             return False
-        value &= ~_ICR_BUSY
+        value &= ~ICR_BUSY
         self._send_icr(value & 0xFFFFFFFF, value >> 32)
         if self.emit is not None:
             self.emit("kvm_apic", "write", "APIC_ICR", value)
@@ -911,8 +797,8 @@ class Lapic:
         elif register == SPIV:
             self._write_spiv(value & 0xFFFFFFFF, now_ns)
             self.port.request()
-        elif register in _LVTS and register != LVT_CMCI_REG:
-            self._qemu_write_lvt(_LVTS[register], value & 0xFFFFFFFF, now_ns)
+        elif register in LVTS and register != LVT_CMCI_REG:
+            self._qemu_write_lvt(LVTS[register], value & 0xFFFFFFFF, now_ns)
         elif register == TMICT:
             self.timer.tmict_written(value & 0xFFFFFFFF, now_ns)
         elif register == TDCR:
@@ -920,15 +806,15 @@ class Lapic:
         elif register == SELF_IPI and self.profile.lapic.x2apic:
             if not x2apic:
                 return False
-            self._send(Shorthand.SELF << 18 | value & 0xFF, 0)
-        elif register not in _QEMU_READABLE:
+            self._send(Shorthand.SELF << 18 | value & SELF_IPI_REGISTER.write_mask, 0)
+        elif register not in QEMU_READABLE:
             self._illegal_register()
             return False
         return True
 
     def _illegal_register(self) -> None:
         if self._knobs.esr_sticky_illegal_register:
-            self.state.esr |= _ESR_ILLEGAL_REGISTER
+            self.state.esr |= ESR_ILLEGAL_REGISTER
 
     def _qemu_write_id(self, register: int, value: int) -> None:
         state = self.state

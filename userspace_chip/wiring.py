@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from userspace_chip.delivery import matches
 from userspace_chip.ioapic import rte_message
-from userspace_chip.lapic import LVT_LINT0, Lapic
+from userspace_chip.lapic import Lapic
+from userspace_chip.lapic_registers import LVT_LINT0
 from userspace_chip.messages import DeliveryMode, LapicMessage, MsiMessage
 from userspace_chip.ports import DestMap, Irqchip
 from userspace_chip.profile import PicWiring

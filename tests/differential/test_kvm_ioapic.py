@@ -13,7 +13,7 @@ from support.kernel_machine import APIC_ADDRESS, MachineConfig
 from support.lapic_steps import load_lapic, random_msi
 from support.model_machine import explain, open_pair
 from userspace_chip.ioapic import PINS
-from userspace_chip.lapic import EOI
+from userspace_chip.lapic_registers import EOI
 from userspace_chip.ports import Irqchip
 from userspace_chip.routing import IrqchipRoute
 

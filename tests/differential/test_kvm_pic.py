@@ -10,7 +10,7 @@ import pytest
 from support.differential import Step, assert_agree
 from support.kernel_machine import MachineConfig
 from support.model_machine import explain, open_pair
-from userspace_chip.lapic import LVT0, SPIV
+from userspace_chip.lapic_registers import LVT0, SPIV
 from userspace_chip.pic import ELCR_MASKS, PicChipState
 from userspace_chip.ports import Irqchip
 from userspace_chip.routing import IrqchipRoute

@@ -8,7 +8,7 @@ from support.differential import Step, assert_agree
 from support.kernel_machine import APIC_ADDRESS, MachineConfig
 from support.lapic_steps import GUEST_MODES, load_lapic, random_msi, register_step
 from support.model_machine import explain, open_pair
-from userspace_chip.lapic import EOI
+from userspace_chip.lapic_registers import EOI
 from userspace_chip.messages import MsiMessage
 from userspace_chip.routing import MsiRoute
 

@@ -11,7 +11,7 @@ import pytest
 from support.kernel_machine import APIC_ADDRESS, MachineConfig, kernel_machine
 from support.lapic_steps import MSR_TSC_DEADLINE
 from support.model_machine import ModelMachine, explain
-from userspace_chip.lapic import IRR, LVTT, SPIV, TDCR, TMCCT, TMICT
+from userspace_chip.lapic_registers import IRR, LVTT, SPIV, TDCR, TMCCT, TMICT
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(60)]
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from support.lapic_board import RecordingPort
 from support.machines import SUBJECTS, name_of
 from userspace_chip.delivery import KvmBus, apic_bus
-from userspace_chip.lapic import DFR, ID, LDR, SPIV, Lapic
+from userspace_chip.lapic import Lapic
+from userspace_chip.lapic_registers import DFR, ID, LDR, SPIV
 from userspace_chip.messages import DeliveryMode, DestMode, LapicMessage, Shorthand, Trigger
 from userspace_chip.profile import profile
 

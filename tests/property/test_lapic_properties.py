@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.lapic_board import LapicBoard
 from support.machines import SUBJECTS, name_of
 from userspace_chip.bits import bits
-from userspace_chip.lapic import PPR, SPIV, TPR, LapicMessage
-from userspace_chip.messages import TRIGGERS
+from userspace_chip.lapic_registers import PPR, SPIV, TPR
+from userspace_chip.messages import TRIGGERS, LapicMessage
 from userspace_chip.profile import Model
 from userspace_chip.snapshot import from_json, to_json
 

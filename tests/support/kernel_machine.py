@@ -14,7 +14,7 @@ from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.fds import KvmFd, VcpuFd, VmFd
 from userspace_chip.kvm.layout import IOAPIC_BASE_ADDRESS as IOAPIC_ADDRESS
 from userspace_chip.kvm.layout import ioapic_to_kvm, pic_to_kvm
-from userspace_chip.lapic import DFR, EOI, IRR, ISR, TMCCT, TMICT
+from userspace_chip.lapic_registers import DFR, EOI, IRR, ISR, TMCCT, TMICT
 from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import PicChipState
 from userspace_chip.ports import Irqchip

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from userspace_chip.events import event_type
-from userspace_chip.lapic import ICR, SPIV, Lapic
+from userspace_chip.lapic import Lapic
+from userspace_chip.lapic_registers import ICR, SPIV
 from userspace_chip.messages import LapicMessage
 from userspace_chip.profile import Profile, profile
 

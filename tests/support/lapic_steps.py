@@ -8,8 +8,8 @@ import random
 
 from support.differential import Step
 from support.kernel_machine import APIC_ADDRESS, MSR_APIC_BASE, X2APIC_MSRS, Registers
-from userspace_chip import lapic as reg
-from userspace_chip.lapic import LVT_REGISTERS
+from userspace_chip import lapic_registers as reg
+from userspace_chip.lapic_registers import LVT_REGISTERS
 
 MSR_TSC_DEADLINE = 0x6E0
 FAR_COUNT = 0x4000_0000

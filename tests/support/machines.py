@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from userspace_chip.irqchip import IOAPIC_BASES, Machine
-from userspace_chip.lapic import LVT0, SPIV
+from userspace_chip.lapic_registers import LVT0, SPIV
 from userspace_chip.profile import Profile, profile
 
 MODES = ["on", "split", "off", "tcg"]

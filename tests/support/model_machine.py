@@ -35,7 +35,7 @@ from userspace_chip.kvm.layout import (
     restore_irqchip,
     restore_lapic,
 )
-from userspace_chip.lapic import EOI, ISR, NAMES, PPR, TMR, TPR
+from userspace_chip.lapic_registers import EOI, ISR, NAMES, PPR, TMR, TPR
 from userspace_chip.pic import PicChipState
 from userspace_chip.ports import Irqchip
 from userspace_chip.profile import Profile, profile, tune

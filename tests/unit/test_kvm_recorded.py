@@ -16,7 +16,7 @@ from userspace_chip.kvm.layout import (
     restore_irqchip,
     restore_lapic,
 )
-from userspace_chip.lapic import ESR, IRR, ISR, TMR
+from userspace_chip.lapic_registers import ESR, IRR, ISR, TMR
 from userspace_chip.ports import Irqchip
 from userspace_chip.profile import profile
 

@@ -15,7 +15,8 @@ from userspace_chip.kvm.layout import (
     restore_irqchip,
     restore_lapic,
 )
-from userspace_chip.lapic import ENABLE, EXTD, LVTT, TMICT, LapicState
+from userspace_chip.lapic import LapicState
+from userspace_chip.lapic_registers import ENABLE, EXTD, LVTT, TMICT
 from userspace_chip.pic import PicChipState
 from userspace_chip.ports import Irqchip
 from userspace_chip.profile import profile, tune

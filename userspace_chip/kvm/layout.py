@@ -12,7 +12,7 @@ import struct
 from dataclasses import fields
 from typing import Final
 
-from userspace_chip import lapic as reg
+from userspace_chip import lapic_registers as reg
 from userspace_chip.errors import StateError
 from userspace_chip.ioapic import KvmIoapicImage
 from userspace_chip.irqchip import Machine

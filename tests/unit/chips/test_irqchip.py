@@ -13,7 +13,7 @@ from support.machines import (
 )
 from userspace_chip.errors import AccessError, PinRangeError, RouteError, StateError
 from userspace_chip.irqchip import Machine
-from userspace_chip.lapic import LVT0, LVT_LINT0
+from userspace_chip.lapic_registers import LVT0, LVT_LINT0
 from userspace_chip.messages import MsiMessage
 from userspace_chip.ports import Irqchip
 from userspace_chip.profile import profile, tune

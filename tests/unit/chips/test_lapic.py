@@ -1,10 +1,11 @@
 import pytest
 
 from support.lapic_board import LapicBoard
-from userspace_chip import lapic as reg
+from userspace_chip import lapic_registers as reg
 from userspace_chip.errors import AccessError, StateError, VectorRangeError
-from userspace_chip.lapic import LVT_REGISTERS, LapicState
-from userspace_chip.messages import DeliveryMode, DestMode, Shorthand, Trigger
+from userspace_chip.lapic import LapicState
+from userspace_chip.lapic_registers import LVT_REGISTERS
+from userspace_chip.messages import DeliveryMode, DestMode, LapicMessage, Shorthand, Trigger
 from userspace_chip.profile import profile, tune
 
 KVM = ["on", "split"]
@@ -467,7 +468,7 @@ def test_accept_of_lowest_priority_counts_arbitration():
 def test_accept_records_who_took_it():
     board = LapicBoard(vcpu=2)
     dest_map = {}
-    board.apic.accept(reg.LapicMessage(0x31), dest_map)
+    board.apic.accept(LapicMessage(0x31), dest_map)
     assert dest_map == {2: 0x31}
 
 
@@ -706,7 +707,7 @@ def test_xapic_icr_makes_the_message_of_its_fields():
     board = LapicBoard()
     board.write(reg.ICR2, 0x03000000)
     message = board.send(0x000CC931)
-    assert message == reg.LapicMessage(
+    assert message == LapicMessage(
         0x31,
         DeliveryMode.LOWEST,
         DestMode.LOGICAL,

@@ -1,7 +1,7 @@
 import pytest
 
 from support.lapic_board import LapicBoard
-from userspace_chip import lapic as reg
+from userspace_chip import lapic_registers as reg
 from userspace_chip.lapic_timer import divide_count
 from userspace_chip.profile import profile, tune
 

@@ -2,7 +2,7 @@ import pytest
 
 from support.machines import MODES, init_pics, kernel_texts, program, ready, texts
 from userspace_chip.errors import VectorRangeError
-from userspace_chip.lapic import LVT0
+from userspace_chip.lapic_registers import LVT0
 from userspace_chip.profile import profile, tune
 from userspace_chip.vcpu import Exit, IntrType, MpState, intr_info
 
