@@ -1,7 +1,10 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support import golden
 from userspace_chip.errors import StateError
 from userspace_chip.info_lapic import InfoLapic, format_lapic, parse_lapic
 from userspace_chip.lapic import LapicState
@@ -53,6 +56,14 @@ FIRMWARE = (
 @pytest.mark.parametrize("text", [STOPPED, FIRMWARE], ids=["stopped", "firmware"])
 def test_recorded_text_prints_back(text):
     assert format_lapic(parse_lapic(text)) == text
+
+
+@pytest.mark.parametrize("mode", ["on", "split", "tcg"])
+def test_text_recorded_in_every_mode_prints_back(mode):
+    recorded = json.loads(golden.text(f"monitor-{mode}-qemu7.2.json"))["info lapic"]
+    for text in recorded:
+        lines = text.replace("\r\n", "\n")
+        assert format_lapic(parse_lapic(lines)) == lines
 
 
 def test_recorded_text_after_firmware_has_its_registers():
