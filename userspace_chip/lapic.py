@@ -100,7 +100,7 @@ class LapicState:
     icr: int = 0
     icr2: int = 0
     icr_high: int = 0
-    """KVM: upper half of x2APIC's 64-bit ICR (page offset 0x304); ICR2 stays as it was."""
+    """KVM on VMX: upper half of x2APIC's 64-bit ICR (page offset 0x304), apart from ICR2."""
     isr: int = 0
     tmr: int = 0
     irr: int = 0
@@ -141,6 +141,7 @@ class Lapic:
         self.emit = emit
         knobs = profile.lapic
         self._kvm = knobs.model is Model.KVM
+        self._icr_split = knobs.x2apic_icr_split
         self._knobs = knobs
         self._apicv = knobs.apicv
         self._accepts_disabled = knobs.accept_when_sw_disabled
@@ -202,7 +203,7 @@ class Lapic:
         state.timer.shift = 0 if self._knobs.divider_1_after_reset else 1
         if self._kvm:
             # Two storages for the upper half of ICR: the one of the other mode is not reset.
-            if self.x2apic_mode:
+            if self.x2apic_mode and not self._icr_split:
                 state.icr2 = old.icr2
             else:
                 state.icr_high = old.icr_high
@@ -541,7 +542,8 @@ class Lapic:
             return None
         if self._kvm:
             if register == ICR:
-                return self.state.icr | self.state.icr_high << 32
+                high = self.state.icr2 if self._icr_split else self.state.icr_high
+                return self.state.icr | high << 32
             return self._kvm_read(register, 4, now_ns)
         readable = register in QEMU_READABLE and register != DFR
         value = self._qemu_read(register, now_ns)
@@ -848,7 +850,11 @@ class Lapic:
         if self._kvm:
             self._send(low, state.icr2 if high is None else high)
             state.icr = low
-            if high is not None:
+            if high is None:
+                return
+            if self._icr_split:
+                state.icr2 = high
+            else:
                 state.icr_high = high
         else:
             state.icr = low

@@ -138,6 +138,7 @@ class LapicProfile:
     spurious_possible: bool
     icr_busy_stored: bool
     icr2_mask: int
+    x2apic_icr_split: bool
     x2apic: bool
     tsc_deadline: bool
     cmci: bool
@@ -363,6 +364,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
          True),
     Knob("lapic.icr2_mask", "kvm_lapic_reg_write APIC_ICR2; apic_mem_write", 0xFF000000,
          0xFF000000, 0xFFFFFFFF),
+    Knob("lapic.x2apic_icr_split", "kvm_x86_ops.x2apic_icr_is_split: not on VMX; tune it for SVM",
+         False),
     Knob("lapic.x2apic", "CPUID; QEMU target/i386/cpu.c TCG_EXT_FEATURES", True, True, False,
          ByQemu({"7.2": False, "10.0": True})),
     Knob("lapic.tsc_deadline", "CPUID; QEMU kvm_arch_get_supported_cpuid", True, True, False),

@@ -170,7 +170,8 @@ class MiniGuest:
 
     def take(self, vcpu: int) -> int | None:
         """Enable interrupts until one came in or nothing is left: its vector."""
-        self._command(vcpu, "take", 0)
+        if self._command(vcpu, "take", 0)[2]:
+            return EXCEPTION_GP
         self._run(self.vcpus[vcpu])
         faulted, entered = struct.unpack_from("<BxxxH", self._memory, self._mailbox(vcpu) + 16)
         if faulted:

@@ -49,6 +49,7 @@ def local_profile(config: MachineConfig) -> Profile:
     return tune(
         profile(config.mode, linux=local_linux()),
         lapic__smi_accepted=bool(local_kvm().caps["X86_SMM"]),
+        lapic__x2apic_icr_split=local_kvm().module == "kvm_amd",
         delivery__ids_32bit=bool(flags & abi.X2apicApiFlag.USE_32BIT_IDS),
         delivery__broadcast_quirk=not flags & abi.X2apicApiFlag.DISABLE_BROADCAST_QUIRK,
     )
@@ -106,7 +107,12 @@ class ModelMachine:
 
     def _page(self, cpu: int) -> abi.KvmLapicState:
         lapic = self.machine.lapics[cpu]
-        return lapic_to_kvm(lapic.state, version=lapic.version, ids_32bit=self._ids_32bit)
+        return lapic_to_kvm(
+            lapic.state,
+            version=lapic.version,
+            ids_32bit=self._ids_32bit,
+            icr_split=self.machine.profile.lapic.x2apic_icr_split,
+        )
 
     # ------------------------------------------------------------ states
 

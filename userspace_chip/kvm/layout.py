@@ -125,15 +125,22 @@ _BITMAP_WORDS: Final = 8
 
 
 def lapic_to_kvm(
-    state: LapicState, *, version: int, current_count: int = 0, ids_32bit: bool = False
+    state: LapicState,
+    *,
+    version: int,
+    current_count: int = 0,
+    ids_32bit: bool = False,
+    icr_split: bool = False,
 ) -> abi.KvmLapicState:
     """The register page as ``KVM_GET_LAPIC`` shows it (``kvm_apic_get_state``).
 
     ``version`` is the chip's version register, ``current_count`` its TMCCT.  What is no register
     does not travel: APIC base, the pending timer, the TSC deadline, KVM's caches.  In x2APIC mode
-    the id is shifted into the xAPIC field, unless ``ids_32bit`` are enabled.
+    the id is shifted into the xAPIC field, unless ``ids_32bit`` are enabled, and ICR2 shows the
+    upper half of ICR, which is a register of its own unless ``icr_split`` (SVM).
     """
-    shifted = _x2apic(state) and not ids_32bit
+    x2apic = _x2apic(state)
+    shifted = x2apic and not ids_32bit
     page = [0] * _SLOTS
     page[reg.ID >> 4] = (state.id_reg << 24 if shifted else state.id_reg) & 0xFFFF_FFFF
     page[reg.VERSION >> 4] = version
@@ -144,7 +151,7 @@ def lapic_to_kvm(
     page[reg.SPIV >> 4] = state.spiv
     page[reg.ESR >> 4] = state.esr
     page[reg.ICR >> 4] = state.icr
-    page[reg.ICR2 >> 4] = state.icr_high if _x2apic(state) else state.icr2
+    page[reg.ICR2 >> 4] = state.icr_high if x2apic and not icr_split else state.icr2
     page[reg.TMICT >> 4] = state.tmict
     page[reg.TMCCT >> 4] = current_count
     page[reg.TDCR >> 4] = state.tdcr
@@ -160,12 +167,14 @@ def lapic_to_kvm(
     return out
 
 
-def lapic_from_kvm(image: abi.KvmLapicState, *, vcpu_id: int, apic_base: int) -> LapicState:
+def lapic_from_kvm(
+    image: abi.KvmLapicState, *, vcpu_id: int, apic_base: int, icr_split: bool = False
+) -> LapicState:
     """The state that a register page describes.
 
     ``apic_base`` is IA32_APIC_BASE, which travels in ``kvm_sregs``; in x2APIC mode the page has
-    no room for the id, which is ``vcpu_id``.  The timer is stopped: :func:`restore_lapic` starts
-    it.
+    no room for the id, which is ``vcpu_id``.  ``icr_split``: see :func:`lapic_to_kvm`.  The timer
+    is stopped: :func:`restore_lapic` starts it.
     """
     page = _PAGE.unpack(image)
 
@@ -199,7 +208,8 @@ def lapic_from_kvm(image: abi.KvmLapicState, *, vcpu_id: int, apic_base: int) ->
     )
     if _x2apic(state):
         state.id_reg = vcpu_id
-        state.icr_high = state.icr2
+        if not icr_split:
+            state.icr_high = state.icr2
     return state
 
 
@@ -212,7 +222,12 @@ def restore_lapic(machine: Machine, cpu: int, image: abi.KvmLapicState) -> None:
     """
     lapic = machine.lapics[cpu]
     timer, old = lapic.timer, lapic.state
-    state = lapic_from_kvm(image, vcpu_id=cpu, apic_base=old.apic_base)
+    state = lapic_from_kvm(
+        image,
+        vcpu_id=cpu,
+        apic_base=old.apic_base,
+        icr_split=machine.profile.lapic.x2apic_icr_split,
+    )
     if lapic.x2apic_mode:
         page_id = _PAGE.unpack(image)[reg.ID >> 4]
         if machine.profile.delivery.ids_32bit and page_id != cpu:
