@@ -92,7 +92,7 @@ of D*IR), so the disk's driver makes the kernel listen to the line that edu pull
 
 _TABLE: Final = (
     Workload("idle", "nothing, for a fixed time", {"seconds": 2}),
-    Workload("serial", "bytes to the serial port (IRQ 4)", {"bytes": 4096}),
+    Workload("serial", "bytes to the serial port (IRQ 4)", {"bytes": 2048}),
     Workload(
         "block-intx",
         "reads from a virtio disk with a level-triggered line",
