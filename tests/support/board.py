@@ -250,35 +250,43 @@ def compare(subject: Subject, steps: Sequence[Step], checkpoint: int = 250) -> N
             seen = machine.steps(part)
             expected = [board.run(step) for step in part]
             if seen != expected:
+                index = first_difference(seen, expected)
+                assert index is not None
+                once = (
+                    f"step {start + index}, {part[index]!r}:{_both(seen[index], expected[index])}"
+                )
                 break
             shown = machine.hmp("info pic")
             assert shown == board.info_pic(like=shown), f"info pic after step {start + len(part)}"
         else:
             return
-    raise AssertionError(reproducer(subject, steps[: start + checkpoint]))
+    raise AssertionError(reproducer(subject, steps[: start + checkpoint], once))
 
 
-def reproducer(subject: Subject, steps: Sequence[Step]) -> str:
-    """The shortest list of steps on which QEMU and the model differ, and how they do."""
+def _both(seen: Reply, expected: Reply) -> str:
+    return f"\nQEMU:  {seen}\nmodel: {expected}"
+
+
+def reproducer(subject: Subject, steps: Sequence[Step], once: str) -> str:
+    """The shortest list of steps on which QEMU and the model differ, and how they do.
+
+    ``once`` is what was seen, for a difference that does not come again.
+    """
 
     def differs(candidate: Sequence[Step]) -> bool:
         seen = observe(subject, candidate)
         return first_difference(seen, predict(subject.profile, candidate)) is not None
 
     if not differs(steps):
-        return "QEMU and the model differed, but do not when the same steps are run again"
+        return f"QEMU and the model differed once, but not when the steps are run again, at {once}"
     shortest = reduce_steps(list(steps), differs)
     seen = observe(subject, shortest)
     expected = predict(subject.profile, shortest)
     index = first_difference(seen, expected)
     assert index is not None
-    lines = [
-        f"QEMU {subject.profile.qemu} and the model differ at the last of these steps:",
-        *(f"    {step!r}," for step in shortest[: index + 1]),
-        f"QEMU:  {seen[index]}",
-        f"model: {expected[index]}",
-    ]
-    return "\n".join(lines)
+    lines = "".join(f"\n    {step!r}," for step in shortest[: index + 1])
+    outcome = _both(seen[index], expected[index])
+    return f"QEMU {subject.profile.qemu} and the model differ at the last of:{lines}{outcome}"
 
 
 def rng(name: str, seed: int) -> random.Random:

@@ -87,6 +87,7 @@ class Qtest:
         log = Path(folder.name) / "stderr.log"
         log_writer = log.open("ab", buffering=0)
         self._log = log.open(errors="replace")
+        self._partial_line = ""
         folder.cleanup()
         argv = [str(word) for word in self.qemu]
         argv += ["-M", self.machine, "-accel", self.accel, "-S", "-nodefaults", "-display", "none"]
@@ -162,9 +163,9 @@ class Qtest:
         trace: list[str] = []
         while not any(line.startswith(f"{event} ") for line in trace):
             self.qmp("query-status")  # a round trip a look
-            trace += self._log.read().splitlines()
+            trace += self._log_lines()
         self.qmp("stop")
-        trace += self._log.read().splitlines()
+        trace += self._log_lines()
         return tuple(trace)
 
     def qmp(self, command: str, **arguments: Any) -> Any:
@@ -231,14 +232,19 @@ class Qtest:
     def _traces(self) -> list[tuple[str, ...]]:
         """The trace lines of each command since the last call."""
         traces: list[list[str]] = []
-        for line in self._log:
+        for line in self._log_lines():
             match = _LOG_LINE.match(line)
             if match is None:
                 if traces:
-                    traces[-1].append(line.rstrip("\n"))
+                    traces[-1].append(line)
             elif match[1] == "R":
                 traces.append([])
         return [tuple(trace) for trace in traces]
+
+    def _log_lines(self) -> list[str]:
+        """The complete lines since the last call: an answer is logged after it was sent."""
+        *lines, self._partial_line = (self._partial_line + self._log.read()).split("\n")
+        return lines
 
     def tail(self) -> str:
         """The last lines of QEMU's standard error."""
