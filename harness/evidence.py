@@ -32,6 +32,7 @@ from harness.conduct import Mark, Recording, WorkloadRecord
 from harness.counters import CounterSet, CounterSource
 from harness.errors import CollectError
 from harness.eventlog import LogReport, dump_events
+from harness.launch import QEMU_TRACE_EVENTS
 from harness.result import write_json
 from harness.storm import OnsetTracker
 from userspace_chip.events import Event, event_type
@@ -76,7 +77,7 @@ def gather(recording: Recording) -> Evidence:
     missing = dict(recording.missing)
     traced = _Traced(recording)
     windows = traced.count(recording.directory / "events.jsonl")
-    blind = counters.blind_spots(recording.case.backend.irqchip)
+    blind = _blind_spots(recording, traced)
     sets: dict[str, CounterSet] = {
         name: CounterSet.of(window.tally.counters(), traced.sources, blind)
         for name, window in windows.items()
@@ -107,6 +108,43 @@ def read_counters(path: Path) -> dict[str, CounterSet]:
     return {
         name: CounterSet.from_json(data) for name, data in document.items() if name != "missing"
     }
+
+
+def _blind_spots(recording: Recording, traced: _Traced) -> tuple[counters.BlindSpot, ...]:
+    """What cannot be known of this case: by its mode, by what was traced, by what was lost."""
+    irqchip = recording.case.backend.irqchip
+    spots = [
+        *counters.blind_spots(irqchip),
+        *counters.untraced("qemu", QEMU_TRACE_EVENTS[irqchip]),
+    ]
+    traces: tuple[tuple[CounterSource, str], ...] = (
+        ("kvm", "kernel trace"),
+        ("qemu", "QEMU trace"),
+    )
+    for source, name in traces:
+        report = traced.reports.get(name)
+        if report is not None and report.lost:
+            spots.append(counters.BlindSpot(source, "*", f"{report.lost} of its events were lost"))
+    for record in recording.workloads:
+        for snapshot in (record.monitor_before, record.monitor_after):
+            if snapshot is not None:
+                spots += _missing_spots(snapshot.missing)
+    return tuple(dict.fromkeys(spots))
+
+
+_MONITOR_COUNTERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "x-query-irq": ("raised/*",),
+    "query-stats": ("injected/*", "exit/*", "activity/*"),
+}
+"""What each query would have told, as globs for the counters' paths."""
+
+
+def _missing_spots(missing: Mapping[str, str]) -> list[counters.BlindSpot]:
+    return [
+        counters.BlindSpot("qmp", glob, f"{query}: {why}")
+        for query, why in missing.items()
+        for glob in _MONITOR_COUNTERS.get(query, ())
+    ]
 
 
 class _Window:

@@ -14,27 +14,15 @@ from pathlib import Path
 
 import pexpect
 import pytest
-import yaml
 
 from harness import schedule
 from harness.hosts.base import GuestPlan
 from harness.hosts.local import LocalGuest, LocalSession
+from support.live import flat, write_config
 
 pytestmark = pytest.mark.live
 
 IRQMATRIX = (sys.executable, "-m", "harness")
-
-
-def write_config(folder: Path, guests: list[dict], **more: object) -> Path:
-    """A matrix of one cell, this machine under TCG, unless ``more`` says otherwise."""
-    matrix = {"host": "local", "accel": "tcg"}
-    path = folder / "matrix.yaml"
-    path.write_text(yaml.safe_dump({"version": 1, "matrix": matrix, "guests": guests} | more))
-    return path
-
-
-def flat(path: Path, **more: object) -> dict:
-    return {"kind": "flat", "path": str(path)} | more
 
 
 def irqmatrix(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:

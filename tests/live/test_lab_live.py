@@ -1,0 +1,170 @@
+"""The virtual lab: a real KVM under TCG, its guests, its death, and Linux under every mode."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness import config, run, schedule
+from harness.result import RunResult, Verdict
+from support.live import flat, write_config
+
+pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
+
+LAB = {"host": "lab", "irqchip": ["on", "split", "off"]}
+
+
+def execute(folder: Path, path: Path, jobs: int = 2) -> tuple[RunResult, Path]:
+    job = run.Job(config.load(path), folder / "out", None, jobs)
+    return asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+
+
+@pytest.fixture(scope="module")
+def linux_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path]:
+    """Linux under every irqchip mode, and under TCG."""
+    folder = tmp_path_factory.mktemp("linux")
+    path = write_config(
+        folder,
+        [{"kind": "linux", "workloads": ["idle", "block-intx", "block-msix"]}],
+        matrix=LAB,
+        include=[{"host": "local", "accel": "tcg"}],
+        defaults={"timeout_s": 300},
+    )
+    return execute(folder, path)
+
+
+def test_linux_passes_in_every_mode_with_nothing_unexplained(linux_run):
+    result, _ = linux_run
+
+    assert {case.backend: case.verdict for case in result.cases} == {
+        "lab-kvm-on": Verdict.PASS,
+        "lab-kvm-split": Verdict.PASS,
+        "lab-kvm-off": Verdict.PASS,
+        "local-tcg": Verdict.PASS,
+    }
+    assert [diff.unexplained for diff in result.diffs if diff.unexplained] == []
+    assert result.summary.exit_status == 0
+
+
+def counted(linux_run: tuple[RunResult, Path], workload: str) -> dict[str, dict[str, list]]:
+    """``{backend: {source: [counter, ...]}}`` of a workload."""
+    result, out = linux_run
+    found: dict[str, dict[str, list]] = {}
+    for case in result.cases:
+        document = json.loads((out / case.dir / "counters.json").read_text())
+        for counter in document[workload]["counters"]:
+            found.setdefault(case.backend, {}).setdefault(counter["source"], []).append(counter)
+    return found
+
+
+def test_linux_every_case_has_guest_monitor_and_trace_counters(linux_run):
+    found = counted(linux_run, "block-intx")
+
+    assert set(found["lab-kvm-on"]) == {"guest", "qmp", "kvm"}
+    assert set(found["lab-kvm-split"]) == {"guest", "qmp", "kvm", "qemu"}
+    assert set(found["lab-kvm-off"]) == {"guest", "qmp", "kvm", "qemu"}
+    assert set(found["local-tcg"]) == {"guest", "qmp", "qemu"}
+
+
+@pytest.mark.parametrize("backend", ["lab-kvm-on", "lab-kvm-split", "lab-kvm-off", "local-tcg"])
+def test_linux_200_reads_are_200_interrupts_of_the_level_line(linux_run, backend):
+    disk = [
+        counter["value"]
+        for counter in counted(linux_run, "block-intx")[backend]["guest"]
+        if counter["stage"] == "handled" and "virtio" in counter.get("name", "")
+    ]
+    assert sum(disk) == 200
+
+
+def test_linux_ioapic_version_differs_by_design(linux_run):
+    result, _ = linux_run
+    (diff,) = [diff for diff in result.diffs if {diff.a, diff.b} == {"lab-kvm-on", "lab-kvm-split"}]
+    assert "ioapic-version" in diff.rules
+
+
+def test_linux_what_a_source_cannot_see_is_said_with_the_reason(linux_run):
+    result, out = linux_run
+    (case,) = [case for case in result.cases if case.backend == "local-tcg"]
+    document = json.loads((out / case.dir / "counters.json").read_text())
+    reasons = {spot["reason"] for spot in document["idle"]["not_observable"]}
+    assert "there is no KVM under TCG" in reasons
+
+
+def test_lab_command_by_hand_shows_the_same_console(tmp_path, flats):
+    result, out = execute(tmp_path, write_config(tmp_path, [flat(flats["passing"])], matrix=LAB))
+    folder = out / result.cases[1].dir
+    by_hand = subprocess.run(
+        ["sh", folder / "command.txt"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert result.summary.exit_status == 0
+    assert (folder / "console.log").read_text() in by_hand.stdout.replace("\r", "")
+    assert "irqmatrix: QEMU ended with status 1" in by_hand.stdout
+
+
+def test_lab_hanging_guest_is_hang_and_the_lab_goes_on(tmp_path, flats):
+    guests = [flat(flats["hanging"], timeout_s=5), flat(flats["passing"])]
+    path = write_config(tmp_path, guests, matrix=LAB | {"irqchip": "split"})
+    result, out = execute(tmp_path, path, jobs=1)
+
+    assert [case.verdict for case in result.cases] == [Verdict.HANG, Verdict.PASS]
+    assert len(list(out.glob("lab-*.log"))) == 1
+
+
+def test_lab_that_dies_is_crash_and_the_others_run_in_a_new_one(tmp_path, flats, monkeypatch):
+    conduct = schedule.conduct
+
+    async def conduct_and_kill(session, plan, directory, step):
+        if "hanging" in plan.case.id:
+            asyncio.get_running_loop().call_later(0, kill_lab)
+        return await conduct(session, plan, directory, step)
+
+    def kill_lab() -> None:
+        for folder in Path("/proc/self/task").iterdir():
+            for pid in (folder / "children").read_text().split():
+                if b"irqmatrix-lab" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
+
+    monkeypatch.setattr(schedule, "conduct", conduct_and_kill)
+    guests = [flat(flats["hanging"]), flat(flats["passing"])]
+    path = write_config(tmp_path, guests, matrix=LAB | {"irqchip": "on"})
+    result, out = execute(tmp_path, path, jobs=1)
+
+    assert [case.verdict for case in result.cases] == [Verdict.CRASH, Verdict.PASS]
+    assert "the lab died" in result.cases[0].detail
+    assert len(list(out.glob("lab-*.log"))) == 2
+
+
+def test_stuck_line_is_storm_with_its_rate_and_the_quiet_device_is_not(tmp_path):
+    path = write_config(
+        tmp_path,
+        [
+            {
+                "kind": "linux",
+                "workloads": ["edu-quiet", "stuck-line"],
+                "expect": {"stuck-line": "storm"},
+            }
+        ],
+        matrix=LAB,
+        include=[{"host": "local", "accel": "tcg"}],
+        defaults={"timeout_s": 300},
+    )
+    result, _ = execute(tmp_path, path)
+
+    quiet = {case.backend: case.parts[0].verdict for case in result.cases}
+    stuck = {case.backend: case.parts[1] for case in result.cases}
+    assert set(quiet.values()) == {Verdict.PASS}
+    assert {part.verdict for part in stuck.values()} == {Verdict.STORM}
+    assert all("/s)" in part.detail for part in stuck.values())
+    assert result.summary.exit_status == 0
