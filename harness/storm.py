@@ -198,8 +198,10 @@ def _delivered(
         if counter.value < policy.STORM_DELIVERIES + explained:
             continue
         limit_hz = policy.TIMER_STORM_RATE_HZ * cpus if timing else policy.STORM_RATE_HZ
-        if counter.value / duration_s >= limit_hz:
-            yield Storm(path, key.source, counter.value, duration_s, True, _assertions(key, total))
+        storm = Storm(path, key.source, counter.value, duration_s, True, _assertions(key, total))
+        repeats = storm.per_assertion or 0.0
+        if storm.rate_hz >= limit_hz or (not timing and repeats >= policy.STORM_PER_ASSERTION):
+            yield storm
 
 
 def _assertions(line: CounterKey, total: CounterSet) -> int | None:

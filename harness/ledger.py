@@ -1,0 +1,336 @@
+"""The ledger of a case: where every interrupt came from and what became of it.
+
+A row is one pin of a controller, or one vector of one CPU; its columns are the stages of an
+interrupt's life.  :data:`LAWS` says which columns have to add up in which irqchip mode, and why;
+:mod:`harness.bookkeeper` fills the rows in one pass over a recording's events.
+
+::
+
+    raised -> routed -> accepted -> injected -> (the guest's handler) -> EOI
+
+The words are DESIGN's; sources of the laws are Linux ``arch/x86/kvm`` (6.1 to 6.18) and QEMU
+``hw/intc`` (7.2 and 10.0), file and function with each law.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from harness.case import Irqchip
+from harness.errors import CollectError
+
+SCHEMA: Final = "irqmatrix-ledger"
+SCHEMA_VERSION: Final = 1
+
+STAGES: Final = (
+    "raised",  # the line went from low to high
+    "asserted",  # the controller was told that the line is high
+    "masked",  # ... and the pin was masked
+    "coalesced",  # ... and the interrupt was already pending
+    "held",  # ... and the pin's last level interrupt is still in service (remote IRR)
+    "delivered",  # ... and a message went to the local APICs
+    "level_delivered",  # ... of these, level-triggered ones, which await an EOI
+    "redelivered",  # a message without a new assertion: the line was still high at EOI or unmask
+    "acknowledged",  # EOI came back to the pin
+    "throttled",  # re-delivery was put off after too many EOIs in a row
+    "by_pin",  # accepted from an IOAPIC's pin
+    "by_msi",  # accepted from an MSI
+    "by_ipi",  # accepted from another local APIC, or from itself
+    "by_lvt",  # accepted from the local APIC's own timer or lines
+    "accepted",  # a local APIC took the message
+    "dropped",  # ... and dropped it: software-disabled, or reset before it was delivered
+    "merged",  # ... and it was pending already: two become one
+    "injected",  # the vCPU took it
+    "reinjected",  # ... once more, because an exit broke its delivery off
+    "eoi",  # end of interrupt
+    "pending",  # at the end: accepted, not injected
+    "in_service",  # at the end: injected, no EOI yet; of a pin: remote IRR
+)
+"""The columns of the ledger, in the order of an interrupt's life."""
+
+COLUMN: Final[Mapping[str, int]] = {name: i for i, name in enumerate(STAGES)}
+
+Kind: TypeAlias = Literal["lost", "storm", "stuck", "misrouted", "spurious"]
+"""What is wrong: never delivered; delivered without end; in service without end; at the wrong CPU
+or with the wrong vector; delivered without a cause."""
+
+Status: TypeAlias = Literal["balanced", "broken", "not observable", "not checkable"]
+"""Of a law: ``not observable`` by the mode's nature, ``not checkable`` because events are missing
+from this recording."""
+
+RowKind: TypeAlias = Literal["ioapic", "pic", "vector"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pin, or one vector of one CPU; ``counts`` by stage, without those that are 0."""
+
+    kind: RowKind
+    number: int
+    cpu: int | None
+    counts: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        """``ioapic pin 4``, ``pic pin 0`` or ``vector 236 cpu0``."""
+        if self.kind == "vector":
+            return f"vector {self.number} cpu{self.cpu}"
+        return f"{self.kind} pin {self.number}"
+
+    def sum(self, stages: Iterable[str]) -> int:
+        """Over ``stages``."""
+        return sum(self.counts.get(stage, 0) for stage in stages)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A break of the account, and the first event where it shows.
+
+    ``index`` counts the events of the recording from 0; ``text`` is the event as its tracer
+    prints it.
+    """
+
+    kind: Kind
+    subject: str
+    index: int
+    time_ns: int
+    text: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.subject}: {self.detail} (event {self.index}: {self.text})"
+
+
+@dataclass(frozen=True)
+class LawResult:
+    """A law in this recording: the sums of both sides, and the rows that break it."""
+
+    name: str
+    status: Status
+    left: int
+    right: int
+    slack: int
+    reason: str
+    """Why it cannot be seen or checked, or which rows break it."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The account of a case."""
+
+    irqchip: Irqchip
+    events: int
+    rows: tuple[Row, ...]
+    laws: tuple[LawResult, ...]
+    findings: tuple[Finding, ...]
+    suppressed: int
+    """Findings beyond those that are kept."""
+    warnings: tuple[str, ...]
+
+    @property
+    def balanced(self) -> bool:
+        """Nothing vanished and nothing appeared, as far as this recording shows."""
+        return not self.findings and all(law.status != "broken" for law in self.laws)
+
+
+# --- The laws -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Law:
+    """Two sums of columns that have to be equal in every row of a kind.
+
+    ``slack`` is by how much a row may be out, and ``slack_reason`` why; ``unseen`` gives for a
+    mode the reason why the events do not show it there.
+    """
+
+    name: str
+    rows: RowKind
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    source: str
+    unseen: Mapping[Irqchip, str]
+    slack: int = 0
+    slack_reason: str = ""
+    needs_injections: bool = False
+    """Hardware that delivers and ends interrupts by itself (APICv, AVIC) hides it."""
+
+
+_TCG_INJECTS: Final = "TCG has no event for a taken interrupt, so IRR and ISR cannot be told apart"
+_QEMU_PIC: Final = "QEMU's PIC has no event for a masked or coalesced request"
+
+LAWS: Final = (
+    Law(
+        "every assertion of a pin is accounted for",
+        "ioapic",
+        ("asserted",),
+        ("masked", "coalesced", "held", "delivered"),
+        "Linux ioapic.c:ioapic_set_irq, ioapic_service; QEMU hw/intc/ioapic.c:ioapic_set_irq, "
+        "ioapic_service",
+        {},
+    ),
+    Law(
+        "every level delivery is acknowledged",
+        "ioapic",
+        ("level_delivered", "redelivered"),
+        ("acknowledged", "in_service"),
+        "Linux ioapic.c:kvm_ioapic_update_eoi_one; QEMU hw/intc/ioapic.c:ioapic_eoi_broadcast; "
+        "SDM 3A, Signaling Interrupt Servicing Completion",
+        {},
+    ),
+    Law(
+        "every acceptance has a cause",
+        "vector",
+        ("accepted",),
+        ("by_pin", "by_msi", "by_ipi", "by_lvt"),
+        "Linux lapic.c:__apic_accept_irq and its callers; QEMU hw/intc/apic.c:apic_set_irq",
+        {},
+    ),
+    Law(
+        "every acceptance is injected once",
+        "vector",
+        ("accepted",),
+        ("dropped", "merged", "injected", "pending"),
+        "Linux lapic.c:kvm_get_apic_interrupt, kvm_apic_set_irr; SDM 3A, Interrupt Acceptance "
+        "for Fixed Interrupts",
+        {Irqchip.TCG: _TCG_INJECTS},
+        needs_injections=True,
+    ),
+    Law(
+        "every injection is ended",
+        "vector",
+        ("injected",),
+        ("eoi", "in_service"),
+        "Linux lapic.c:apic_set_eoi; QEMU hw/intc/apic.c:apic_eoi; SDM 3A, Signaling Interrupt "
+        "Servicing Completion",
+        {Irqchip.TCG: _TCG_INJECTS},
+        needs_injections=True,
+    ),
+    Law(
+        "no end of interrupt without an acceptance",
+        "vector",
+        ("accepted",),
+        ("merged", "dropped", "eoi", "pending", "in_service"),
+        "QEMU hw/intc/apic.c:apic_eoi, apic_set_irq",
+        dict.fromkeys(
+            (Irqchip.ON, Irqchip.SPLIT, Irqchip.OFF), "the stricter laws on injection say it"
+        ),
+    ),
+    Law(
+        "every request of the PIC is accounted for",
+        "pic",
+        ("asserted",),
+        ("masked", "coalesced", "delivered"),
+        "Linux i8259.c:kvm_pic_set_irq",
+        dict.fromkeys((Irqchip.SPLIT, Irqchip.OFF, Irqchip.TCG), _QEMU_PIC),
+    ),
+)
+"""What has to add up.  Besides these, single events have to follow from each other; those rules
+are in :mod:`harness.bookkeeper`, with the finding that each gives."""
+
+
+def check_laws(
+    irqchip: Irqchip, rows: Iterable[Row], *, damage: str | None, hardware: bool
+) -> tuple[LawResult, ...]:
+    """Each of :data:`LAWS` against ``rows``.
+
+    ``damage`` says what is missing from the events, or is None; ``hardware`` whether interrupts
+    were delivered by hardware.
+    """
+    rows = tuple(rows)
+    results = []
+    for law in LAWS:
+        own = [row for row in rows if row.kind == law.rows]
+        sums = [(row, row.sum(law.left), row.sum(law.right)) for row in own]
+        left, right = sum(s[1] for s in sums), sum(s[2] for s in sums)
+        status: Status = "balanced"
+        off = [f"{row.name}: {a} != {b}" for row, a, b in sums if abs(a - b) > law.slack]
+        reason = "; ".join(off[:8])
+        if irqchip in law.unseen:
+            status, reason = "not observable", law.unseen[irqchip]
+        elif law.needs_injections and hardware:
+            status, reason = "not observable", "hardware delivers and ends interrupts by itself"
+        elif damage is not None:
+            status, reason = "not checkable", damage
+        elif off:
+            status = "broken"
+        results.append(LawResult(law.name, status, left, right, law.slack, reason))
+    return tuple(results)
+
+
+# --- On disk, and as a table --------------------------------------------------------------------
+
+
+def to_json(ledger: Ledger) -> dict[str, object]:
+    """``ledger`` as JSON data."""
+    return {"schema": SCHEMA, "version": SCHEMA_VERSION, **asdict(ledger)}
+
+
+def dump(ledger: Ledger) -> str:
+    """The text of ``ledger.json``."""
+    return json.dumps(to_json(ledger), indent=1) + "\n"
+
+
+def load(text: str) -> Ledger:
+    """The ledger of a ``ledger.json``; :class:`CollectError` for another kind or version."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise CollectError("not a ledger", str(error)) from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise CollectError("not a ledger", f"expected the schema {SCHEMA!r}")
+    if data.get("version") != SCHEMA_VERSION:
+        raise CollectError(
+            f"a ledger of version {data.get('version')!r}",
+            f"this program reads version {SCHEMA_VERSION}",
+        )
+    try:
+        return _from_json(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CollectError("a ledger cannot be read", repr(error)) from None
+
+
+def _from_json(data: Mapping[str, Any]) -> Ledger:
+    findings = tuple(Finding(**item) for item in data["findings"])
+    if unknown := {finding.kind for finding in findings} - set(get_args(Kind)):
+        raise ValueError(f"kinds of findings {sorted(unknown)}")
+    return Ledger(
+        Irqchip(data["irqchip"]),
+        data["events"],
+        tuple(Row(**item) for item in data["rows"]),
+        tuple(LawResult(**item) for item in data["laws"]),
+        findings,
+        data["suppressed"],
+        tuple(data["warnings"]),
+    )
+
+
+def table(ledger: Ledger) -> str:
+    """The ledger as text: a line a row with the columns that are used, the laws, the findings."""
+    lines: list[str] = []
+    for kinds in (("ioapic", "pic"), ("vector",)):
+        rows = [row for row in ledger.rows if row.kind in kinds]
+        used = [stage for stage in STAGES if any(row.counts.get(stage) for row in rows)]
+        grid = [["", *used]]
+        grid += [[row.name, *(str(row.counts.get(s, 0) or "-") for s in used)] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        lines += [
+            "  ".join(
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in grid
+            if rows
+        ]
+        lines += [""] if rows else []
+    for law in ledger.laws:
+        reason = f" ({law.reason})" if law.reason else ""
+        lines.append(f"{law.status}: {law.name}: {law.left} = {law.right}{reason}")
+    lines += [f"warning: {warning}" for warning in ledger.warnings]
+    lines += [str(finding) for finding in ledger.findings]
+    if ledger.suppressed:
+        lines.append(f"and {ledger.suppressed} more findings")
+    return "\n".join(lines) + "\n"
