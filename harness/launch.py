@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.case import Accel, Case, FlatGuest, Irqchip, LinuxGuest, Machine
+from harness.guests import linux
 from harness.guests.linux import WORKLOADS, Workload
 
 QEMU_TRACE_EVENTS: dict[Irqchip, tuple[str, ...]] = {
@@ -34,6 +35,8 @@ class GuestFiles:
     kernel: str
     """The Linux kernel, or the flat image."""
     initrd: str | None = None
+    cpuinfo: str = ""
+    """``/proc/cpuinfo`` there; a guest without a good clock is told of its speed."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,12 @@ def _guest(case: Case, files: GuestFiles) -> list[str]:
         return [*_flat_devices(case), "-kernel", files.kernel, *_append(guest.append)]
     workloads = workloads_of(guest)
     extras = dict.fromkeys(word for workload in workloads for word in workload.kernel_args)
-    command_line = " ".join(filter(None, [*LINUX_COMMAND_LINE, *extras, guest.append]))
+    clock = (
+        linux.clock_args(case.machine.value, files.cpuinfo)
+        if case.backend.accel is Accel.TCG
+        else ()
+    )
+    command_line = " ".join(filter(None, [*LINUX_COMMAND_LINE, *extras, *clock, guest.append]))
     initrd = ("-initrd", files.initrd) if files.initrd is not None else ()
     # Two workloads may need the same device: it is there once.
     devices = dict.fromkeys(

@@ -130,7 +130,7 @@ _TABLE: Final = (
         impossible_on=_NO_PCI,
         spoils_guest=True,
         # A slow guest drowns: its user space never runs again before the kernel gives up.
-        patience_s=15.0,
+        patience_s=30.0,
     ),
 )
 

@@ -114,6 +114,7 @@ class LocalSession:
     def __init__(self, qemu: QemuImage) -> None:
         self._qemu = qemu
         self.files = LocalFiles()
+        self._cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         mounted = Path(TRACEFS, "trace").exists() and os.access(TRACEFS, os.W_OK)
         self.tracefs: str | None = TRACEFS if mounted else None
 
@@ -148,6 +149,7 @@ class LocalSession:
             data_dirs=tuple(str(path) for path in self._qemu.data_dirs),
             kernel=str(plan.kernel),
             initrd=None if plan.initrd is None else str(plan.initrd),
+            cpuinfo=self._cpuinfo,
         )
 
 

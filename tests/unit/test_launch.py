@@ -71,6 +71,13 @@ def test_argv_linux_kernel_arguments_of_workloads_and_guest_are_joined():
     assert command_line == "console=ttyS0 quiet panic=-1 hpet=disable nosmp"
 
 
+def test_argv_linux_on_microvm_under_tcg_is_told_the_speed_of_its_clock():
+    files = replace(FILES, cpuinfo="bogomips\t: 4000.00\n")
+    case = cases.case(cases.LINUX, cases.TCG, machine=Machine.MICROVM)
+    (command_line,) = values(qemu_argv(case, files, STDIO), "-append")
+    assert "tsc_early_khz=2000000" in command_line
+
+
 def test_argv_channels_become_chardevs_with_names():
     channels = Channels(console="socket,fd=5", monitor="socket,fd=6", paused=True)
     argv = qemu_argv(cases.case(), FILES, channels)

@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from harness.compare import Versions, compare
+from harness.judge import judge
+from harness.known import KnownDifferences
+from support import cases
+
+VERSIONS = Versions({"system": (7, 2, 22)}, {"default": (6, 1, 192)}, (6, 18))
+NOTHING_KNOWN = KnownDifferences(())
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Judge recordings of one workload by backend: its disk's interrupts for 200 reads."""
+
+    def run(counts, known=NOTHING_KNOWN, reads=200):
+        recorded, judged = [], []
+        for number, (backend, count) in enumerate(counts):
+            case = cases.case(cases.LinuxGuest(("block-intx",)), backend, repeat=number)
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            work = cases.workload("block-intx", {}, {"20:virtio0": count}, units=reads)
+            recorded.append(case)
+            judged.append(judge(cases.recording(folder, case, workloads=(work,))))
+        return compare(recorded, judged, VERSIONS, known, tmp_path)
+
+    return run
+
+
+def test_compare_equal_counts_leave_nothing_unexplained(run):
+    (diff,) = run([(cases.ON, 200), (cases.SPLIT, 201)]).diffs
+    assert (diff.a, diff.b, diff.unexplained) == ("lab-kvm-on", "lab-kvm-split", ())
+
+
+def test_compare_counts_that_work_determines_and_that_differ_are_unexplained(run):
+    (diff,) = run([(cases.ON, 200), (cases.SPLIT, 390)]).diffs
+    (found,) = diff.unexplained
+    assert found.what == "handled/ioapic/20:virtio0"
+    assert (found.a, found.b) == ((200,), (390,))
+
+
+def test_compare_all_pairs_of_backends_are_compared(run):
+    diffs = run([(cases.ON, 200), (cases.SPLIT, 200), (cases.TCG, 200)]).diffs
+    assert {(diff.a, diff.b) for diff in diffs} == {
+        ("lab-kvm-on", "lab-kvm-split"),
+        ("lab-kvm-on", "local-tcg"),
+        ("lab-kvm-split", "local-tcg"),
+    }
+
+
+def test_compare_repeats_are_samples_of_one_backend_and_widen_its_band(run):
+    noisy = [(cases.ON, 200), (cases.ON, 330), (cases.SPLIT, 200), (cases.SPLIT, 280)]
+    (diff,) = run(noisy).diffs
+    assert diff.unexplained == ()
+
+
+def test_compare_one_backend_alone_has_nothing_to_be_compared_with(run):
+    assert run([(cases.ON, 200), (cases.ON, 200)]).diffs == ()
+
+
+def test_counters_json_of_a_case_names_what_it_cannot_see(tmp_path):
+    case = cases.case(cases.LinuxGuest(("idle",)), cases.TCG)
+    judge(cases.recording(tmp_path, case, workloads=(cases.workload("idle"),)))
+    document = json.loads((tmp_path / "counters.json").read_text())
+    assert {"source": "kvm", "counter": "*", "reason": "there is no KVM under TCG"} in document[
+        "idle"
+    ]["not_observable"]
