@@ -18,7 +18,7 @@ from harness.counters import CounterSource
 
 # --- Storms -------------------------------------------------------------------------------------
 
-STORM_DELIVERIES: Final = 300
+STORM_DELIVERIES: Final = 500
 """A storm has at least so many deliveries more than the work explains."""
 STORM_PER_ASSERTION: Final = 10.0
 """... and either so many for each time that its line was raised, however slow the guest is,"""

@@ -62,7 +62,7 @@ def test_argv_linux_workloads_of_one_device_share_it():
     argv = qemu_argv(cases.case(guest, cases.ON), FILES, STDIO)
     disks = [value for value in values(argv, "-device") if value.startswith("virtio-blk")]
     assert len(disks) == 1
-    assert values(argv, "-device").count("edu,addr=0x8") == 1
+    assert [value.split(",")[0] for value in values(argv, "-device")].count("edu") == 1
 
 
 def test_argv_linux_kernel_arguments_of_workloads_and_guest_are_joined():
