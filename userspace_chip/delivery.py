@@ -189,7 +189,13 @@ class KvmBus:
                 continue
             if ldr or lapic.x2apic_mode:
                 modes.add(_logical_mode(lapic))
-            if len(modes) != 1 or not ldr or _X2APIC in modes:
+            if len(modes) != 1 or not ldr:
+                continue
+            if _X2APIC in modes:
+                # The LDR is that of a loaded page's id, which need not be the CPU's own.
+                cluster, members = ldr >> 16, ldr & 0xFFFF
+                if members and cluster * 16 <= new.max_id:
+                    new.physical[cluster * 16 + (members & -members).bit_length() - 1] = lapic
                 continue
             flat = _FLAT in modes
             slots = new.flat if flat else new.clusters[ldr >> 28]

@@ -59,6 +59,7 @@ from userspace_chip.lapic_registers import (
     TPR,
     VERSION,
     X2APIC_ICR_RESERVED,
+    x2apic_ldr,
 )
 from userspace_chip.lapic_timer import LVT_TIMER, MASKED, KvmTimer, QemuTimer, TimerState
 from userspace_chip.messages import (
@@ -203,7 +204,7 @@ class Lapic:
         state.timer.shift = 0 if self._knobs.divider_1_after_reset else 1
         if self._kvm:
             # Two storages for the upper half of ICR: the one of the other mode is not reset.
-            if self.x2apic_mode and not self._icr_split:
+            if self.x2apic_mode:
                 state.icr2 = old.icr2
             else:
                 state.icr_high = old.icr_high
@@ -620,29 +621,31 @@ class Lapic:
     def _kvm_set_apic_base(self, value: int, host: bool) -> bool:
         state = self.state
         old = state.apic_base
-        if self.profile.lapic.apic_base_same_value_returns and value == old:
-            return True
         if value & self._base_reserved or (value & EXTD and not value & ENABLE):
             return False
         if not host and not self._legal_transition(value):
             return False
         state.apic_base = value
         changed = old ^ value
+        stale_map = bool(changed & ENABLE)
         if changed & ENABLE and value & ENABLE:
             state.id_reg = (self.vcpu_id & 0xFF) << 24
         if changed & EXTD:
             if value & EXTD:
                 state.id_reg = self.vcpu_id
                 state.ldr = self.x2apic_ldr
+                stale_map = True
             elif value & ENABLE and not self.profile.lapic.keeps_id_when_leaving_x2apic:
                 state.id_reg = (self.vcpu_id & 0xFF) << 24
-        self.port.apic_map_changed()
+                stale_map = True
+        if stale_map:
+            self.port.apic_map_changed()
         return True
 
     @property
     def x2apic_ldr(self) -> int:
         """The read-only logical id of x2APIC mode (SDM, "Logical Destination Mode in x2APIC")."""
-        return self.vcpu_id >> 4 << 16 | 1 << (self.vcpu_id & 0xF)
+        return x2apic_ldr(self.vcpu_id)
 
     # ------------------------------------------------------------------ register file
 

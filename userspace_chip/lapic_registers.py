@@ -164,3 +164,8 @@ QEMU_READABLE: Final = (
     | BITMAPS
     | frozenset(LVTS)
 ) - {LVT_CMCI_REG}
+
+
+def x2apic_ldr(apic_id: int) -> int:
+    """LDR of an x2APIC id: cluster and member (SDM, "Logical Destination Mode in x2APIC")."""
+    return apic_id >> 4 << 16 | 1 << (apic_id & 0xF)

@@ -139,6 +139,7 @@ class LapicProfile:
     icr_busy_stored: bool
     icr2_mask: int
     x2apic_icr_split: bool
+    x2apic_id_loaded: bool
     x2apic: bool
     tsc_deadline: bool
     cmci: bool
@@ -149,7 +150,6 @@ class LapicProfile:
     page0_store_is_msi: bool
     mmio_needs_xapic_mode: bool
     apic_base_rules: ApicBaseRules
-    apic_base_same_value_returns: bool
     keeps_id_when_leaving_x2apic: bool
     lint0_reset_extint: bool
     smi_accepted: bool
@@ -366,6 +366,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
          0xFF000000, 0xFFFFFFFF),
     Knob("lapic.x2apic_icr_split", "kvm_x86_ops.x2apic_icr_is_split: not on VMX; tune it for SVM",
          False),
+    Knob("lapic.x2apic_id_loaded", "kvm_apic_state_fixup: KVM_SET_LAPIC takes over the page's id",
+         ByLinux({"6.1": True, "6.12": False}), None, False),
     Knob("lapic.x2apic", "CPUID; QEMU target/i386/cpu.c TCG_EXT_FEATURES", True, True, False,
          ByQemu({"7.2": False, "10.0": True})),
     Knob("lapic.tsc_deadline", "CPUID; QEMU kvm_arch_get_supported_cpuid", True, True, False),
@@ -380,8 +382,6 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob("lapic.apic_base_rules", "kvm_set_apic_base; cpu_set_apic_base", ApicBaseRules.KVM,
          ApicBaseRules.KVM,
          ByQemu({"7.2": ApicBaseRules.UNCHECKED, "10.0": ApicBaseRules.QEMU_CHECKED})),
-    Knob("lapic.apic_base_same_value_returns", "6.18 kvm_apic_set_base",
-         ByLinux({"6.1": False, "6.18": True}), None, False),
     Knob("lapic.keeps_id_when_leaving_x2apic", "__kvm_apic_set_base / kvm_lapic_set_base",
          ByLinux({"6.1": True, "6.12": False}), None, False),
     Knob("lapic.lint0_reset_extint", "KVM_X86_QUIRK_LINT0_REENABLED; apic_reset_common",

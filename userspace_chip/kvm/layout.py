@@ -18,6 +18,7 @@ from userspace_chip.ioapic import KvmIoapicImage
 from userspace_chip.irqchip import Machine
 from userspace_chip.kvm import abi
 from userspace_chip.lapic import LapicState
+from userspace_chip.lapic_registers import x2apic_ldr
 from userspace_chip.lapic_timer import MASKED, KvmTimer
 from userspace_chip.pic import PicChipState
 from userspace_chip.pit import PitChannelState
@@ -217,8 +218,8 @@ def restore_lapic(machine: Machine, cpu: int, image: abi.KvmLapicState) -> None:
     """``KVM_SET_LAPIC`` on a machine's CPU: load the page and start its timer anew.
 
     Linux ``arch/x86/kvm/lapic.c:kvm_apic_set_state``.  In x2APIC mode id and LDR are the CPU's own
-    whatever the page says; with 32-bit ids another id is refused (EINVAL):
-    :class:`~userspace_chip.errors.StateError`.
+    whatever the page says (6.1: the page's id and its LDR); with 32-bit ids another id is refused
+    (EINVAL): :class:`~userspace_chip.errors.StateError`.
     """
     lapic = machine.lapics[cpu]
     timer, old = lapic.timer, lapic.state
@@ -230,11 +231,14 @@ def restore_lapic(machine: Machine, cpu: int, image: abi.KvmLapicState) -> None:
     )
     if lapic.x2apic_mode:
         page_id = _PAGE.unpack(image)[reg.ID >> 4]
-        if machine.profile.delivery.ids_32bit and page_id != cpu:
-            lapic.state.spiv = state.spiv  # KVM stores it before it looks at the id
-            machine.recalculate_bus()
-            raise StateError(f"local APIC {cpu}", f"id {page_id:#x} in x2APIC mode")
-        state.ldr = lapic.x2apic_ldr
+        if machine.profile.delivery.ids_32bit:
+            if page_id != cpu:
+                lapic.state.spiv = state.spiv  # KVM stores it before it looks at the id
+                machine.recalculate_bus()
+                raise StateError(f"local APIC {cpu}", f"id {page_id:#x} in x2APIC mode")
+        elif machine.profile.lapic.x2apic_id_loaded:
+            state.id_reg = page_id >> 24
+        state.ldr = x2apic_ldr(state.id_reg)
     timer.stop()
     state.timer = old.timer
     lapic.load(state)

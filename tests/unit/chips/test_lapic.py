@@ -376,11 +376,24 @@ def test_apic_base_moves_the_register_page():
     assert board.apic.base_address == 0xE0000000
 
 
-def test_apic_base_identical_rewrite_returns_early_on_6_18():
-    for linux, maps in (("6.12", ["map"]), ("6.18", [])):
-        board = LapicBoard(profile("on", linux=linux))
-        board.apic.set_apic_base(board.apic.state.apic_base)
-        assert board.port.calls == maps
+@pytest.mark.parametrize("linux", ["6.1", "6.12", "6.18"])
+def test_apic_base_identical_rewrite_leaves_the_map(linux):
+    board = LapicBoard(profile("on", linux=linux))
+
+    board.apic.set_apic_base(board.apic.state.apic_base)
+
+    assert board.port.calls == []
+
+
+@pytest.mark.parametrize(("linux", "maps"), [("6.1", []), ("6.12", ["map"])])
+def test_apic_base_out_of_x2apic_by_the_host_leaves_the_map_stale_on_6_1(linux, maps):
+    board = LapicBoard(profile("on", linux=linux))
+    board.apic.set_apic_base(0xFEE00D00)
+    board.port.calls.clear()
+
+    board.apic.set_apic_base(0xFEE00900, host=True)
+
+    assert board.port.calls == maps
 
 
 # --- acceptance
