@@ -14,8 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from harness import __version__, compare, judge, preflight, progress, result, schedule
+from harness.case import Accel
 from harness.compare import Versions
 from harness.config import RunConfig
+from harness.doctor import local_facts
 from harness.errors import ConfigError, StoreError
 from harness.hosts.local import remove_stale_traces
 from harness.images.cache import ImageCache
@@ -91,9 +93,10 @@ def _run_directory(out: Path | None, name: str) -> Path:
     return directory.absolute()
 
 
-def _local_facts(config: RunConfig) -> LocalFacts:
-    from harness.doctor import local_facts
-
+def _local_facts(config: RunConfig) -> LocalFacts | None:
+    """The local KVM, where a case or a lab might use it; measured only where that decides."""
+    if all(case.backend.accel is Accel.TCG for case in config.cases):
+        return None
     return local_facts(measure=any(map(preflight.needs_local_speed, config.cases)))
 
 
@@ -101,7 +104,7 @@ def _result(
     config: RunConfig,
     prepared: list[Prepared],
     cache: ImageCache,
-    local: LocalFacts,
+    local: LocalFacts | None,
     known: KnownDifferences,
     out: Path,
     cases: tuple[CaseResult, ...],
@@ -131,7 +134,15 @@ def _versions(prepared: list[Prepared], cache: ImageCache) -> Versions:
     )
 
 
-def _environment(config: RunConfig, versions: Versions, local: LocalFacts) -> dict[str, object]:
+def _kvm(local: LocalFacts | None) -> str | None:
+    if local is None:
+        return "not asked: nothing here needs it"
+    return local.kvm.module if local.kvm.usable else local.kvm.error
+
+
+def _environment(
+    config: RunConfig, versions: Versions, local: LocalFacts | None
+) -> dict[str, object]:
     return {
         "irqmatrix": __version__,
         "config": str(config.path),
@@ -139,7 +150,7 @@ def _environment(config: RunConfig, versions: Versions, local: LocalFacts) -> di
         "machine": platform.machine(),
         "kernel": platform.release(),
         "cpus": len(os.sched_getaffinity(0)),
-        "kvm": local.kvm.module if local.kvm.usable else local.kvm.error,
+        "kvm": _kvm(local),
         "qemu": {name: ".".join(map(str, version)) for name, version in versions.qemu.items()},
         "lab_kernel": {
             name: ".".join(map(str, version)) for name, version in versions.kernel.items()

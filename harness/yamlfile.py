@@ -11,7 +11,7 @@ import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,7 +22,13 @@ Location: TypeAlias = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
+if TYPE_CHECKING or not hasattr(yaml, "CSafeLoader"):
+    _BaseLoader = yaml.SafeLoader
+else:
+    _BaseLoader = yaml.CSafeLoader  # ten times as fast, and the same otherwise
+
+
+class _Loader(_BaseLoader):
     """A safe loader with YAML 1.2's booleans."""
 
 
