@@ -42,18 +42,18 @@ def test_irq_statistics_become_counters_of_raised_inputs(split):
     assert Counter(CounterKey("raised", "pic", "qmp", 4), 1) in counters
 
 
-def test_irq_statistics_second_ioapic_is_its_own_controller():
+def test_irq_statistics_second_ioapic_is_its_own_controller_and_listed_first():
     text = (
-        "IRQ statistics for ioapic:\n 4: 12345678901\nIRQ statistics for isa-i8259:\n"
-        "IRQ statistics for ioapic:\n23: 7\nIRQ statistics not available for foo.\n"
+        "IRQ statistics for ioapic:\n23: 7\nIRQ statistics for isa-i8259:\n"
+        "IRQ statistics for ioapic:\n 4: 12345678901\nIRQ statistics not available for foo.\n"
     )
 
     statistics = parse_irq_statistics(text)
 
     assert [(each.controller, dict(each.counts)) for each in statistics] == [
-        ("ioapic", {4: 12345678901}),
-        ("pic", {}),
         ("ioapic2", {23: 7}),
+        ("pic", {}),
+        ("ioapic", {4: 12345678901}),
     ]
 
 
