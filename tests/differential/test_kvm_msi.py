@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
 SEEDS = range(30)
 STEPS = 300
 CPUS = 4
+OBSERVED = ("lapics", "bases", "nmis")
 FLAGS = (
     X2apicApiFlag(0),
     X2apicApiFlag.USE_32BIT_IDS,
@@ -53,6 +54,6 @@ def generate(seed: int) -> list[Step]:
 @pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: f"x2apic_api={int(flags)}")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_msis_sent_at_random_reach_whom_the_kernel_sends_them_to(seed, flags):
-    config = MachineConfig("on", CPUS, ("lapics", "bases", "nmis"), flags)
+    config = MachineConfig("on", CPUS, OBSERVED, int(flags))
 
     assert_agree(generate(seed), open_pair(config), explain)

@@ -1,0 +1,75 @@
+"""The model against other kernels: the same steps in the virtual lab, on nested ``kvm_amd``."""
+
+import subprocess
+
+import pytest
+
+from harness.errors import ImageError
+from harness.hosts.lab import LabPlan, lab_argv, write_payload
+from harness.images.cache import ImageCache
+from support.lab_python import PYTHON, write_archive
+from support.lab_runner import MARK
+
+pytestmark = [
+    *(pytest.mark.kvm, pytest.mark.live, pytest.mark.lab, pytest.mark.slow),
+    pytest.mark.timeout(900),
+]
+
+CHIPS = ("pic", "ioapic", "lapic", "msi", "routing", "split")
+SEEDS = 8
+MEMORY_MIB = 1024
+TIMEOUT_S = 600
+
+SCRIPT = """\
+cd / && /bin/busybox tar xf {archive}
+export PYTHONHOME=/py PYTHONPATH=/project:/project/tests:/project/tests/differential
+export PYTHONPATH=$PYTHONPATH:/project/packages
+{python} /project/tests/support/lab_runner.py {seeds} {chips}
+"""
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lab") / "python.tar"
+    write_archive(path)
+    return path
+
+
+def lab_plan(kernel_name, archive):
+    cache = ImageCache(offline=True)
+    try:
+        kernel, qemu = cache.kernel(kernel_name), cache.qemu("system")
+        initrd = cache.lab_initrd(kernel, qemu)
+    except ImageError as error:
+        pytest.skip(str(error))
+    return LabPlan(kernel, qemu, initrd, qemu, (archive,), memory_mib=MEMORY_MIB)
+
+
+def said_in_lab(plan, archive, folder):
+    """What the runner wrote to the lab's console, line by line."""
+    script = folder / "run"
+    script.write_text(
+        SCRIPT.format(
+            archive=plan.path_inside(archive), python=PYTHON, seeds=SEEDS, chips=" ".join(CHIPS)
+        )
+    )
+    disk = folder / "disk"
+    write_payload(plan, disk)
+    run = ("-fw_cfg", f"name=opt/irqmatrix/run,file={script}")
+    argv = lab_argv(plan, serial="stdio", ports={}, disk=disk, extra=run)
+    console = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    lines = console.stdout.splitlines()
+    return [line.partition(MARK)[2] for line in lines if MARK in line] or lines
+
+
+@pytest.mark.parametrize("linux", ["6.1", "6.12"])
+def test_chips_driven_at_random_stay_equal_to_those_of_another_kernel(linux, archive, tmp_path):
+    plan = lab_plan(linux, archive)
+
+    said = said_in_lab(plan, archive, tmp_path)
+
+    assert said == [
+        f"kvm_amd, profile {linux}",
+        *(f"{chip}: {SEEDS} seeds, 0 disagree" for chip in CHIPS),
+        "done",
+    ]
