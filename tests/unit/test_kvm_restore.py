@@ -29,9 +29,9 @@ MSR_ICR = 0x830
 ICR2 = 0xFEE00310
 
 
-def machine(cpus=2, *, mode="on", **knobs):
+def machine(cpus=2, *, mode="on", linux="6.18", **knobs):
     return Machine(
-        tune(profile(mode, linux="6.18"), **knobs),
+        tune(profile(mode, linux=linux), **knobs),
         cpus,
         routes=kernel_default() if mode == "on" else None,
         reset=False,
@@ -84,6 +84,20 @@ def test_restore_lapic_in_x2apic_mode_keeps_the_cpus_own_ids():
 
     state = subject.lapics[1].state
     assert (state.id_reg, state.ldr) == (1, 2)
+
+
+def test_restore_lapic_in_x2apic_mode_of_6_1_takes_over_the_pages_ids_and_is_found_by_them():
+    subject = machine(linux="6.1")
+    subject.msr_write(0, MSR_APIC_BASE, X2APIC | 0x100)
+    subject.msr_write(1, MSR_APIC_BASE, X2APIC)
+    restore_lapic(subject, 0, page(enabled(id_reg=0, apic_base=X2APIC)))
+
+    restore_lapic(subject, 1, page(enabled(id_reg=9, apic_base=X2APIC)))
+
+    state = subject.lapics[1].state
+    assert (state.id_reg, state.ldr) == (9, 1 << 9)
+    assert subject.signal_msi(0xFEE09000, 0x41) == 1
+    assert state.irr == 1 << 0x41
 
 
 def test_restore_lapic_with_32_bit_ids_refuses_another_id_but_keeps_its_spiv():
@@ -181,6 +195,18 @@ def test_x2apic_icr_has_an_upper_half_of_its_own_beside_icr2():
     assert before == 0
     assert subject.mmio_read(0, ICR2, 4) == 0x5500_0000
     assert bytes(page(subject.lapics[0].state))[0x304:0x308] == b"\x07\0\0\0"
+
+
+def test_x2apic_icr_on_svm_has_icr2_as_its_upper_half():
+    subject = machine(1, lapic__x2apic_icr_split=True)
+    subject.mmio_write(0, ICR2, 4, 0x5500_0000)
+    subject.msr_write(0, MSR_APIC_BASE, X2APIC | 0x100)
+    before = subject.msr_read(0, MSR_ICR)
+
+    subject.msr_write(0, MSR_ICR, 7 << 32 | 0x0831)
+
+    assert before == 0x5500_0000 << 32
+    assert subject.lapics[0].state.icr2 == 7
 
 
 def test_init_in_xapic_mode_leaves_the_upper_half_of_x2apics_icr():
