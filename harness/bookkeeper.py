@@ -34,9 +34,12 @@ from harness.ledger import (
 from userspace_chip.events import Event
 
 NEAR_EVENTS: Final = 200
-NEAR_NS: Final = 200_000_000
-"""An event that is owed comes within so many events or so much time, whichever is more; threads
-of a busy host are held up in between."""
+NEAR_NS: Final = 20_000_000
+FAR_NS: Final = 200_000_000
+"""An event that is owed comes within so many events or so much time, whichever is more; within
+the kernel sooner than where QEMU is between, whose threads may be held up by others."""
+SAME_ACCESS: Final = 8
+"""What one access brings about is traced within so many events."""
 SAME_TIME_NS: Final = 50_000
 """Events of different CPUs or tracers may be out of order by so much."""
 STUCK_INJECTIONS: Final = 100
@@ -93,9 +96,12 @@ _Args: TypeAlias = tuple[Any, ...]
 class _Debt:
     """An event that has to come, and the finding where it does not."""
 
-    __slots__ = ("broken", "detail", "event", "index", "kind", "paid", "subject")
+    __slots__ = ("broken", "detail", "event", "grace_ns", "index", "kind", "paid", "subject")
 
-    def __init__(self, kind: Kind, subject: str, index: int, event: Event, detail: str) -> None:
+    def __init__(
+        self, kind: Kind, subject: str, index: int, event: Event, detail: str, grace_ns: int
+    ) -> None:
+        self.grace_ns = grace_ns
         self.kind = kind
         self.subject = subject
         self.index = index
@@ -124,7 +130,6 @@ class _Thread:
     """What the current thread is about: a vCPU's, or (None) all others together."""
 
     __slots__ = (
-        "acks",
         "eoi",
         "expect",
         "gsi",
@@ -132,7 +137,9 @@ class _Thread:
         "messages",
         "open",
         "raising",
+        "register",
         "route",
+        "sent",
         "service",
     )
 
@@ -145,7 +152,8 @@ class _Thread:
         self.open: list[tuple[int, int, _Debt]] = []  # CPU, vector: accepted, no cause yet
         self.service = -NEAR_EVENTS  # when an IOAPIC last had reason to service its pins
         self.eoi = (-NEAR_EVENTS, -1)  # the last EOI: when, of what vector
-        self.acks = -NEAR_EVENTS  # the last broadcast
+        self.sent: tuple[int, _Args] = (-1, ())  # QEMU's IOAPIC's last message, and when
+        self.register = -NEAR_EVENTS  # the last write of an IOAPIC's EOI register
         self.expect: list[tuple[_Pin, _Debt]] = []  # deliveries that QEMU's IOAPIC announced
 
 
@@ -154,6 +162,7 @@ class _Pin:
 
     __slots__ = (
         "ack",
+        "acked",
         "asserted",
         "clear",
         "driven",
@@ -194,6 +203,7 @@ class _Pin:
             -SAME_TIME_NS * 2
         )  # when the kernel last saw it driven without an announcement
         self.ack: _Debt | None = None
+        self.acked = -NEAR_EVENTS  # the EOI that came to it last
         self.clear: _Debt | None = None
         self.service: _Debt | None = None
 
@@ -240,9 +250,11 @@ class _Cpu:
         "outstanding",
         "parked",
         "periodic",
+        "progress",
         "rows",
         "since",
         "strikes",
+        "untold",
     )
 
     def __init__(self, number: int) -> None:
@@ -254,6 +266,7 @@ class _Cpu:
         self.level = 0  # TMR
         self.maybe = 0  # merged, unless the one before was just being taken
         self.enabled = True
+        self.progress = False  # the guest has executed something since the last injection
         self.lvts: dict[Any, int] = {}
         self.armed = True
         self.periodic = False
@@ -264,6 +277,7 @@ class _Cpu:
         self.strikes: dict[int, tuple[int, int, Event]] = {}
         self.parked: int | None = None  # the PIC's vector that was taken last
         self.exit: _Debt | None = None
+        self.untold: _Debt | None = None  # a broadcast for which KVM did not leave
         self.broadcast: tuple[int, _Debt] | None = None
         self.outstanding: dict[int, int] = {}  # TCG: accepted and not ended, 2 at most
         self.ended: tuple[int, Event] | None = None  # TCG: an EOI whose vector is not known yet
@@ -292,7 +306,11 @@ class Bookkeeper:
         self._in_kernel = irqchip is Irqchip.ON
         self._kvm_lapic = irqchip in (Irqchip.ON, Irqchip.SPLIT)
         self._tcg = irqchip is Irqchip.TCG
+        # split: the announcement is QEMU's, the delivery the kernel's.
+        self._skew_ns = SAME_TIME_NS if irqchip is Irqchip.SPLIT else -1
         self._handlers = {name: getattr(self, "_" + name) for name in HANDLERS[irqchip]}
+        if irqchip is Irqchip.OFF:
+            self._handlers |= dict.fromkeys(("kvm_mmio", "kvm_pio"), self._guest_access)
         self._index = -1
         self._time_ns = 0
         self._cpus: dict[int, _Cpu] = {number: _Cpu(number) for number in range(smp)}
@@ -341,7 +359,7 @@ class Bookkeeper:
         ``damage`` says what is missing from the recording, or is None; ``handled`` are the
         guest's own counters by workload, which close the account.
         """
-        self._collect_debts()
+        self._collect_debts(all_of_them=True)
         if self._tcg:
             for cpu in self._cpus.values():
                 self._settle(cpu)
@@ -431,20 +449,29 @@ class Bookkeeper:
         text = f"{event.name}: {event.text}"
         self._findings.append(Finding(kind, subject, index, event.time_ns, text, detail))
 
-    def _owe(self, kind: Kind, subject: str, event: Event, detail: str) -> _Debt:
-        debt = _Debt(kind, subject, self._index, event, detail)
+    def _owe(
+        self, kind: Kind, subject: str, event: Event, detail: str, grace_ns: int = NEAR_NS
+    ) -> _Debt:
+        debt = _Debt(kind, subject, self._index, event, detail, grace_ns)
         self._debts.append(debt)
         return debt
 
-    def _collect_debts(self) -> None:
+    def _is_due(self, debt: _Debt) -> bool:
+        return (
+            self._index - debt.index >= NEAR_EVENTS
+            and self._time_ns - debt.event.time_ns >= debt.grace_ns
+        )
+
+    def _collect_debts(self, *, all_of_them: bool = False) -> None:
         debts = self._debts
+        if all_of_them:
+            for debt in debts:
+                if not debt.paid and self._is_due(debt):
+                    self._break(debt)
         while debts:
             debt = debts[0]
             if not debt.paid:
-                if (
-                    self._index - debt.index < NEAR_EVENTS
-                    or self._time_ns - debt.event.time_ns < NEAR_NS
-                ):
+                if not self._is_due(debt):
                     return
                 self._break(debt)
             debts.popleft()
@@ -496,7 +523,7 @@ class Bookkeeper:
 
     def _lost(self, event: Event, args: _Args) -> None:
         if self._damage is None:
-            self._collect_debts()
+            self._collect_debts(all_of_them=True)
             self._debts.clear()
             self._damage = f"events lost from event {self._index} on"
 
@@ -607,8 +634,8 @@ class Bookkeeper:
         thread = self._thread(event[3])
         self._learn(pin, args)
         thread.raising = taken = False
-        if thread.open and not masked:
-            taken = self._claim(event, thread, pin, dst, dest_mode == "logical")
+        if thread.open:
+            taken = self._claim(thread, pin, dst, dest_mode == "logical")
         if thread.gsi is None or (thread.gsi or 2) != number or not thread.level:
             return
         row = pin.row
@@ -641,15 +668,18 @@ class Bookkeeper:
         if not pin.level:
             pin.remote_irr = None
 
-    def _claim(self, event: Event, thread: _Thread, pin: _Pin, dst: int, logical: bool) -> bool:
+    def _claim(self, thread: _Thread, pin: _Pin, dst: int, logical: bool) -> bool:
         """The acceptances that this pin has caused: the tracepoint comes after them."""
         rest, taken = [], 0
         for item in thread.open:
             number, vector, debt = item
             if debt.paid:
                 continue
-            if vector != pin.vector or taken >> number & 1:
+            if vector != pin.vector:
                 rest.append(item)
+                continue
+            if pin.masked or taken >> number & 1:
+                self._break(debt)
                 continue
             taken |= 1 << number
             debt.paid = True
@@ -688,7 +718,8 @@ class Bookkeeper:
         pin = self._pins[number]
         thread = self._thread(event[3])
         when, vector = thread.eoi
-        if self._index - when > NEAR_EVENTS or (pin.known and vector != pin.vector):
+        again, pin.acked = pin.acked == when, when
+        if again or self._index - when > NEAR_EVENTS or (pin.known and vector != pin.vector):
             detail = "acknowledged without an EOI of its vector"
             self._find("spurious", pin.subject, event, detail)
         thread.service = self._index
@@ -699,7 +730,7 @@ class Bookkeeper:
             pin.row[ACKNOWLEDGED] += 1
             if pin.lines and pin.level and not pin.masked:
                 detail = "its line is still high after EOI, and it was not delivered again"
-                pin.service = self._owe("lost", pin.subject, event, detail)
+                pin.service = self._owe("lost", pin.subject, event, detail, FAR_NS)
 
     def _kvm_ioapic_delayed_eoi_inj(self, event: Event, args: _Args) -> None:
         for pin in self._pins:
@@ -936,6 +967,9 @@ class Bookkeeper:
         if cpu is None:
             return
         bit = 1 << vector
+        progress, cpu.progress = cpu.progress, False
+        if progress and not self._kvm_lapic:
+            self._check_ended(event, cpu, vector, bit)
         # With the chips in QEMU every injection is KVM_INTERRUPT's, and printed as re-injected.
         if cpu.isr & bit if not self._kvm_lapic else again:
             self._reinjected(event, cpu, vector)
@@ -948,6 +982,19 @@ class Bookkeeper:
             self._take(event, cpu, vector, bit)
         elif not self._from_pic(cpu, vector):
             self._inject_spurious(event, cpu, vector)
+
+    def _check_ended(self, event: Event, cpu: _Cpu, vector: int, bit: int) -> None:
+        """off: a re-injection comes before the guest does anything else."""
+        cpu.parked = None
+        if cpu.isr & bit:
+            detail = "injected again though it is in service: its EOI is missing"
+            self._find("stuck", cpu.subject(vector), event, detail)
+            cpu.isr &= ~bit
+
+    def _guest_access(self, event: Event, args: _Args) -> None:
+        number = event[3]
+        if number is not None:
+            self._cpu(number).progress = True
 
     def _reinjected(self, event: Event, cpu: _Cpu, vector: int) -> None:
         if cpu.isr >> vector & 1:
@@ -1056,13 +1103,17 @@ class Bookkeeper:
                 detail = "EOI of its vector did not come to the pin: remote IRR stays set"
                 pin.ack = self._owe("stuck", pin.subject, event, detail)
                 pin.ack.broken = free
-        elif cpu.exit is None or cpu.exit.paid:
+        else:
+            if cpu.exit is not None and not cpu.exit.paid:
+                self._break(cpu.exit)
             detail = f"EOI of level vector {vector}, and QEMU was not told: remote IRR stays set"
-            cpu.exit = self._owe("stuck", pin.subject, event, detail)
+            cpu.exit = self._owe("stuck", pin.subject, event, detail, FAR_NS)
             cpu.exit.broken = free
 
     def _kvm_pv_eoi(self, event: Event, args: _Args) -> None:
-        when, vector = self._thread(event[3]).eoi
+        thread = self._thread(event[3])
+        when, vector = thread.eoi
+        thread.eoi = when, -1
         if vector != args[1] or self._index - when > NEAR_EVENTS:
             detail = "ended through memory (PV EOI), and its EOI is missing"
             self._find("spurious", f"vector {args[1]} cpu{args[0]}", event, detail)
@@ -1075,9 +1126,13 @@ class Bookkeeper:
             return
         if cpu.exit is not None:
             cpu.exit.paid, cpu.exit = True, None
+        early, cpu.untold = cpu.untold, None
+        if early is not None and event[0] - early.event.time_ns <= SAME_TIME_NS:
+            early.paid = True
+            return
         vector = self._thread(event[3]).eoi[1]
         detail = f"KVM left for the EOI of vector {vector}, and no broadcast followed"
-        cpu.broadcast = vector, self._owe("stuck", f"vector {vector}", event, detail)
+        cpu.broadcast = vector, self._owe("stuck", f"vector {vector}", event, detail, FAR_NS)
 
     # --- QEMU: IOAPIC ---
 
@@ -1090,6 +1145,7 @@ class Bookkeeper:
         elif address & 0xFF == 0x40:
             thread = self._thread(event[3])
             thread.eoi = self._index, value & 0xFF
+            thread.register = self._index
 
     def _ioapic_set_irq(self, event: Event, args: _Args) -> None:
         number, level = args
@@ -1097,9 +1153,13 @@ class Bookkeeper:
             return
         pin = self._pins[number or 2]
         before, pin.lines = pin.lines, level
+        self._check_expected(event)
         if not level:
             pin.streak = None
-            self._settle_service(pin)
+            # QEMU services its pins under its lock, before the line can change.
+            if pin.service is not None and not pin.service.paid:
+                self._break(pin.service)
+            pin.service, pin.asserted = None, False
             return
         row = pin.row
         if not before:
@@ -1118,12 +1178,25 @@ class Bookkeeper:
             pin.asserted = True
             row[DELIVERED] += 1
             detail = "asserted, neither masked nor in service, and not delivered"
-            pin.service = self._owe("lost", pin.subject, event, detail)
+            pin.service = self._owe("lost", pin.subject, event, detail, FAR_NS)
 
     def _settle_service(self, pin: _Pin) -> None:
         """``pin`` was serviced, or need not be any more."""
         if pin.service is not None:
             pin.service.paid, pin.service = True, None
+
+    def _check_expected(self, event: Event) -> None:
+        """QEMU delivers under its lock: what was announced is out before the next assertion."""
+        for thread in self._threads.values():
+            if not thread.expect:
+                continue
+            rest = []
+            for pin, debt in thread.expect:
+                if event[0] - debt.event.time_ns <= self._skew_ns:
+                    rest.append((pin, debt))
+                elif not debt.paid:
+                    self._break(debt)
+            thread.expect = rest
 
     def _expect(self, event: Event, pin: _Pin) -> None:
         """The delivery of ``pin`` has to follow in this thread."""
@@ -1136,7 +1209,7 @@ class Bookkeeper:
         thread = self._thread(event[3])
         if len(thread.expect) > PINS:
             del thread.expect[0]
-        thread.expect.append((pin, self._owe("lost", pin.subject, event, detail)))
+        thread.expect.append((pin, self._owe("lost", pin.subject, event, detail, FAR_NS)))
 
     def _ioapic_set_remote_irr(self, event: Event, args: _Args) -> None:
         if args[0] >= PINS or not self._checks_pins:
@@ -1165,13 +1238,12 @@ class Bookkeeper:
         if not self._tcg and (ended != vector or self._index - when > NEAR_EVENTS):
             detail = "broadcast, and no EOI of this vector came before"
             self._find("spurious", f"vector {vector}", event, detail)
-        thread.acks = self._index
         if not self._checks_pins:
             return
         for pin in self._pins:
             if pin.remote_irr is not None and pin.vector == vector and pin.level:
                 detail = "EOI of its vector was broadcast, and remote IRR stays set"
-                pin.clear = self._owe("stuck", pin.subject, event, detail)
+                pin.clear = self._owe("stuck", pin.subject, event, detail, FAR_NS)
 
                 def free(pin: _Pin = pin) -> None:
                     pin.remote_irr = None
@@ -1182,10 +1254,15 @@ class Bookkeeper:
         if cpu.broadcast is not None and cpu.broadcast[0] == vector:
             cpu.broadcast[1].paid = True
             cpu.broadcast = None
+        elif self._kvm_lapic and self._index - self._thread(event[3]).register > SAME_ACCESS:
+            detail = "broadcast, and KVM did not leave for an EOI of this vector"
+            cpu.untold = self._owe("spurious", f"vector {vector}", event, detail)
+            if cpu.exit is not None:
+                cpu.exit.paid, cpu.exit = True, None
         if not self._tcg:
             return
         if cpu.ended is None:
-            if self._index - self._thread(event[3]).eoi[0] > NEAR_EVENTS:
+            if self._index - self._thread(event[3]).register > SAME_ACCESS:
                 detail = "broadcast, and no EOI came before"
                 self._find("spurious", f"vector {vector}", event, detail)
             return
@@ -1199,15 +1276,15 @@ class Bookkeeper:
         pin = self._pins[number]
         if pin.clear is not None:
             pin.clear.paid, pin.clear = True, None
-        if self._index - self._thread(event[3]).acks > NEAR_EVENTS:
-            detail = "remote IRR cleared without an EOI"
+        elif pin.remote_irr is not None:
+            detail = "remote IRR cleared, and no EOI of its vector was broadcast"
             self._find("spurious", pin.subject, event, detail)
         if pin.remote_irr is not None:
             pin.remote_irr = None
             pin.row[ACKNOWLEDGED] += 1
         if pin.lines and pin.level and not pin.masked:
             detail = "its line is still high after EOI, and it was not delivered again"
-            pin.service = self._owe("lost", pin.subject, event, detail)
+            pin.service = self._owe("lost", pin.subject, event, detail, FAR_NS)
 
     def _ioapic_eoi_delayed_reassert(self, event: Event, args: _Args) -> None:
         pin = self._pins[args[0]]
@@ -1257,6 +1334,10 @@ class Bookkeeper:
                 if vector != pin.vector or dst != pin.dst or bool(logical) != pin.logical:
                     detail = f"its entry says vector {pin.vector} to {pin.dst:x}"
                     self._find("misrouted", pin.subject, event, detail)
+                thread.sent = self._index, event[4]
+        elif thread.sent == (self._index - 1, event[4]):
+            detail = "sent twice for one assertion"
+            self._find("spurious", f"vector {vector}", event, detail)
         self._name(vector)
         if mode > 1:
             return
@@ -1302,6 +1383,7 @@ class Bookkeeper:
         cpu = self._own_cpu(event)
         if cpu is None:
             return
+        cpu.progress = True
         if index == 0x0B:
             self._qemu_eoi(event, cpu)
         elif index == 0x0D:
@@ -1354,7 +1436,7 @@ class Bookkeeper:
         self._ended(event, cpu, vector)
         if cpu.level >> vector & 1:
             detail = f"EOI of level vector {vector}, and no broadcast followed"
-            cpu.broadcast = vector, self._owe("stuck", f"vector {vector}", event, detail)
+            cpu.broadcast = vector, self._owe("stuck", f"vector {vector}", event, detail, FAR_NS)
 
     def _settle(self, cpu: _Cpu) -> None:
         """TCG: the last EOI was no level interrupt's, or it would have been broadcast."""

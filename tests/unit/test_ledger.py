@@ -1,0 +1,644 @@
+"""The ledger on recordings of real Linux boots, whole and altered by one event."""
+
+import json
+import lzma
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from harness.bookkeeper import NEAR_EVENTS, REDELIVERIES, Bookkeeper, account
+from harness.case import Irqchip
+from harness.counters import Counter, CounterKey, CounterSet
+from harness.errors import CollectError
+from harness.eventlog import EventLogReader
+from harness.ledger import LAWS, dump, load, table
+from userspace_chip.events import Event, event_type
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "ledger"
+MODES = tuple(Irqchip)
+IRR_LAWS = {"every acceptance is injected once", "every injection is ended"}
+
+
+@cache
+def recording(mode):
+    """Pieces of a boot: the PIC's phase, timer and serial line, INTx disk, MSI-X disk."""
+    with lzma.open(GOLDEN / f"linux-{mode}.jsonl.xz", "rt", encoding="utf-8") as file:
+        return tuple(EventLogReader().events(file))
+
+
+def event(name, time_ns=0, vcpu=0, **fields):
+    kind = event_type(name)
+    source = "kvm" if name.startswith("kvm") else "qemu"
+    return Event(time_ns, source, name, vcpu, kind.args(**fields))
+
+
+def where(mode, name, nth=0, **fields):
+    """The place of the ``nth`` event of that name and with those fields."""
+    found = [
+        place
+        for place, candidate in enumerate(recording(mode))
+        if candidate.name == name
+        and all(candidate.arg(field) == value for field, value in fields.items())
+    ]
+    return found[nth]
+
+
+def after(mode, place, name, **fields):
+    """The place of the next event of that name and with those fields."""
+    return next(
+        other
+        for other, candidate in enumerate(recording(mode))
+        if other > place
+        and candidate.name == name
+        and all(candidate.arg(field) == value for field, value in fields.items())
+    )
+
+
+def without(mode, place):
+    events = recording(mode)
+    return events[:place] + events[place + 1 :]
+
+
+def doubled(mode, place):
+    events = recording(mode)
+    return events[: place + 1] + events[place:]
+
+
+def changed(mode, place, **fields):
+    events = recording(mode)
+    old = events[place]
+    args = event_type(old.name).args(**(old.fields | fields))
+    return (*events[:place], old._replace(args=args), *events[place + 1 :])
+
+
+def inserted(mode, place, name, **fields):
+    events = recording(mode)
+    new = event(name, events[place].time_ns, events[place].vcpu, **fields)
+    return (*events[:place], new, *events[place:])
+
+
+def first(events, mode):
+    """Kind and place of the first finding."""
+    finding = account(events, mode).findings[0]
+    return finding.kind, finding.index
+
+
+# --- Whole recordings ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ledger_of_linux_boot_balances_without_findings(mode):
+    ledger = account(recording(mode), mode)
+
+    assert ledger.findings == ()
+    assert ledger.warnings == ()
+    assert ledger.balanced
+    assert {law.status for law in ledger.laws} == {"balanced", "not observable"}
+    assert ledger.events == len(recording(mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ledger_of_linux_boot_has_every_kind_of_cause(mode):
+    rows = account(recording(mode), mode).rows
+    vectors = [row for row in rows if row.kind == "vector"]
+
+    assert {"by_pin", "by_msi", "by_lvt"} <= {stage for row in vectors for stage in row.counts}
+    assert any(row.counts.get("acknowledged") for row in rows if row.kind == "ioapic")
+    assert any(row.counts.get("injected") for row in rows if row.kind == "pic")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ledger_cut_off_anywhere_has_no_findings(mode):
+    events = recording(mode)
+    cuts = range(1, len(events), len(events) // 40)
+
+    findings = [account(events[:cut], mode).findings for cut in cuts]
+
+    assert findings == [()] * len(cuts)
+
+
+def test_ledger_in_tcg_says_why_injections_cannot_be_seen():
+    laws = {law.name: law for law in account(recording("tcg"), Irqchip.TCG).laws}
+
+    assert {laws[name].status for name in IRR_LAWS} == {"not observable"}
+    assert "TCG" in laws["every acceptance is injected once"].reason
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+def test_law_has_source(law):
+    assert ".c:" in law.source
+
+
+# --- Alterations: one event each ----------------------------------------------------------------
+
+
+def test_on_eoi_removed_is_stuck_where_the_next_vector_goes_ahead():
+    place = where("on", "kvm_apic", 40, access="write", register="APIC_EOI") + 1
+    assert recording("on")[place].name == "kvm_eoi"
+
+    kind, index = first(without("on", place), Irqchip.ON)
+
+    assert kind == "stuck"
+    assert index == after("on", place, "kvm_inj_virq", reinjected=False) - 1
+
+
+def test_on_eoi_doubled_is_spurious():
+    place = where("on", "kvm_eoi", 50)
+
+    assert first(doubled("on", place), Irqchip.ON) == ("spurious", place + 1)
+
+
+def test_on_eoi_of_another_vector_is_spurious():
+    place = where("on", "kvm_eoi", 50)
+
+    assert first(changed("on", place, vector=61), Irqchip.ON) == ("spurious", place)
+
+
+def test_on_acceptance_doubled_is_spurious():
+    place = where("on", "kvm_apic_accept_irq", 2, vector=38)
+
+    assert first(doubled("on", place), Irqchip.ON) == ("spurious", place + 1)
+
+
+def test_on_timer_acceptance_doubled_is_spurious():
+    place = where("on", "kvm_apic_accept_irq", 20, vector=236)
+
+    assert first(doubled("on", place), Irqchip.ON) == ("spurious", place + 1)
+
+
+def test_on_acceptance_with_vector_of_no_entry_is_misrouted():
+    place = where("on", "kvm_apic_accept_irq", 2, vector=39)
+
+    findings = account(changed("on", place, vector=61), Irqchip.ON).findings
+
+    assert ("misrouted", place) in [(finding.kind, finding.index) for finding in findings]
+
+
+@pytest.mark.parametrize("vector", [38, 39])
+@pytest.mark.parametrize("mode", [Irqchip.ON, Irqchip.SPLIT])
+def test_acceptance_by_another_cpu_is_misrouted(mode, vector):
+    place = where(mode, "kvm_apic_accept_irq", 2, vector=vector)
+
+    assert first(changed(mode, place, apicid=1), mode) == ("misrouted", place)
+
+
+def test_on_acceptance_removed_is_lost_at_the_pin():
+    place = where("on", "kvm_apic_accept_irq", 2, vector=38)
+
+    assert first(without("on", place), Irqchip.ON) == ("lost", place)
+
+
+def test_on_timer_acceptance_removed_is_spurious_at_the_injection():
+    place = where("on", "kvm_apic_accept_irq", 20, vector=236)
+
+    kind, index = first(without("on", place), Irqchip.ON)
+
+    assert (kind, index) == ("spurious", after("on", place, "kvm_inj_virq", vector=236) - 1)
+
+
+@pytest.mark.parametrize("mode", [Irqchip.ON, Irqchip.SPLIT])
+def test_injection_removed_is_lost_at_its_eoi(mode):
+    place = where(mode, "kvm_inj_virq", 3, vector=38, reinjected=False)
+    assert recording(mode)[place + 1].name != "kvm_inj_virq"
+
+    kind, index = first(without(mode, place), mode)
+
+    assert (kind, index) == ("lost", after(mode, place, "kvm_eoi", vector=38) - 1)
+
+
+@pytest.mark.parametrize("mode", [Irqchip.ON, Irqchip.SPLIT, Irqchip.OFF])
+def test_injection_of_another_vector_is_spurious(mode):
+    place = where(mode, "kvm_inj_virq", 100)
+
+    assert first(changed(mode, place, vector=61), mode) == ("spurious", place)
+
+
+def test_on_acknowledgement_removed_is_stuck_at_the_eoi():
+    place = where("on", "kvm_ack_irq", 2, irqchip="IOAPIC")
+
+    assert first(without("on", place), Irqchip.ON) == ("stuck", place - 1)
+
+
+def test_on_acknowledgement_doubled_is_spurious():
+    place = where("on", "kvm_ack_irq", 2, irqchip="IOAPIC")
+
+    assert first(doubled("on", place), Irqchip.ON) == ("spurious", place + 1)
+
+
+def test_on_pin_masked_and_delivered_is_spurious_at_the_acceptance():
+    place = where("on", "kvm_ioapic_set_irq", 4, pin=20, masked=False)
+    accepted = after("on", place, "kvm_apic_accept_irq", vector=38)
+    place = after("on", accepted, "kvm_ioapic_set_irq", pin=20)
+
+    altered = changed("on", place, masked=True)
+
+    assert first(altered, Irqchip.ON) == ("spurious", accepted)
+
+
+def test_on_pin_unmasked_and_not_delivered_is_lost():
+    raised = where("on", "kvm_set_irq", gsi=0, level=1, source=2)
+    place = after("on", raised, "kvm_ioapic_set_irq", pin=2, masked=True)
+
+    assert first(changed("on", place, masked=False, vector=48), Irqchip.ON) == ("lost", place)
+
+
+def test_on_delayed_delivery_is_a_storm():
+    place = where("on", "kvm_ack_irq", 2, irqchip="IOAPIC")
+    entry = {"dst": 0, "vector": 38, "delivery_mode": "Fixed", "dest_mode": "physical"}
+
+    altered = inserted(
+        "on", place + 1, "kvm_ioapic_delayed_eoi_inj", **entry, trigger="level", masked=False
+    )
+
+    assert first(altered, Irqchip.ON) == ("storm", place + 1)
+
+
+def test_split_message_of_another_vector_is_misrouted():
+    raised = where("split", "kvm_set_irq", 4, gsi=20, level=1)
+    place = after("split", raised, "kvm_msi_set_irq")
+
+    assert first(changed("split", place, vector=61), Irqchip.SPLIT) == ("misrouted", place)
+
+
+def test_split_acceptance_removed_is_lost_at_the_message():
+    raised = where("split", "kvm_set_irq", 4, gsi=20, level=1)
+    place = after("split", raised, "kvm_apic_accept_irq")
+
+    assert first(without("split", place), Irqchip.SPLIT) == ("lost", place - 1)
+
+
+def test_split_message_removed_is_lost_at_the_route():
+    raised = where("split", "kvm_set_irq", 4, gsi=20, level=1)
+    place = after("split", raised, "kvm_msi_set_irq")
+
+    assert first(without("split", place), Irqchip.SPLIT) == ("lost", raised)
+
+
+def test_split_exit_and_broadcast_removed_is_stuck_at_the_eoi():
+    place = where("split", "kvm_userspace_exit", 3, number=26)
+    events = without("split", place)
+    events = tuple(
+        other
+        for number, other in enumerate(events)
+        if not (place <= number < place + 6 and other.name.startswith("ioapic_"))
+    )
+
+    assert first(events, Irqchip.SPLIT)[0] == "stuck"
+
+
+@pytest.mark.parametrize("mode", [Irqchip.SPLIT, Irqchip.OFF, Irqchip.TCG])
+def test_remote_irr_never_cleared_is_stuck_at_the_broadcast(mode):
+    place = where(mode, "ioapic_clear_remote_irr", 3)
+
+    kind, index = first(without(mode, place), mode)
+
+    assert kind == "stuck"
+    assert recording(mode)[index].name == "ioapic_eoi_broadcast"
+    assert place - index <= 2
+
+
+@pytest.mark.parametrize("mode", [Irqchip.SPLIT, Irqchip.OFF, Irqchip.TCG])
+def test_level_assertion_without_service_is_lost(mode):
+    place = where(mode, "ioapic_set_remote_irr", 3)
+
+    kind, index = first(without(mode, place), mode)
+
+    assert (kind, recording(mode)[index].name) == ("lost", "ioapic_set_irq")
+    assert place - index <= 2
+
+
+@pytest.mark.parametrize("mode", [Irqchip.SPLIT, Irqchip.OFF, Irqchip.TCG])
+def test_delayed_reassert_is_a_storm(mode):
+    place = where(mode, "ioapic_clear_remote_irr", 3)
+
+    altered = inserted(mode, place + 1, "ioapic_eoi_delayed_reassert", pin=20)
+
+    assert first(altered, mode) == ("storm", place + 1)
+
+
+def test_off_eoi_removed_is_stuck_at_the_next_injection():
+    taken = where("off", "kvm_inj_virq", 150, vector=236)
+    place = after("off", taken, "apic_mem_writel", addr=0xB0)
+
+    kind, index = first(without("off", place), Irqchip.OFF)
+
+    assert kind == "stuck"
+    assert index == after("off", place, "kvm_inj_virq") - 1
+
+
+@pytest.mark.parametrize("mode", [Irqchip.OFF, Irqchip.TCG])
+@pytest.mark.parametrize("fields", [{"vector": 61}, {"dst": 2}], ids=["vector", "destination"])
+def test_delivery_of_another_vector_or_destination_is_misrouted(mode, fields):
+    place = where(mode, "apic_deliver_irq", 4, vector=38)
+
+    changes = {"dest" if key == "dst" else key: value for key, value in fields.items()}
+    names = event_type("apic_deliver_irq").fields
+    changes = {key if key in names else "dst": value for key, value in changes.items()}
+
+    assert first(changed(mode, place, **changes), mode) == ("misrouted", place)
+
+
+@pytest.mark.parametrize("mode", [Irqchip.OFF, Irqchip.TCG])
+def test_delivery_removed_is_lost(mode):
+    place = where(mode, "apic_deliver_irq", 30, vector=37)
+
+    kind, index = first(without(mode, place), mode)
+
+    assert (kind, recording(mode)[index].name) == ("lost", "ioapic_set_irq")
+    assert place - index <= 3
+
+
+@pytest.mark.parametrize("mode", [Irqchip.OFF, Irqchip.TCG])
+def test_delivery_doubled_is_spurious(mode):
+    place = where(mode, "apic_deliver_irq", 4, vector=38)
+
+    assert first(doubled(mode, place), mode) == ("spurious", place + 1)
+
+
+@pytest.mark.parametrize("mode", [Irqchip.SPLIT, Irqchip.OFF, Irqchip.TCG])
+def test_pic_interrupt_doubled_is_spurious(mode):
+    place = where(mode, "pic_interrupt", -1)
+
+    assert first(doubled(mode, place), mode) == ("spurious", place + 1)
+
+
+def test_tcg_broadcast_removed_is_spurious_at_the_clearing():
+    place = where("tcg", "ioapic_eoi_broadcast", 3)
+
+    assert first(without("tcg", place), Irqchip.TCG) == ("spurious", place)
+
+
+def test_tcg_eoi_of_level_interrupt_removed_is_spurious_at_the_broadcast():
+    place = where("tcg", "ioapic_eoi_broadcast", 3)
+    written = max(
+        number
+        for number, other in enumerate(recording("tcg")[:place])
+        if other.name == "apic_mem_writel" and other.args[0] == 0xB0
+    )
+
+    assert first(without("tcg", written), Irqchip.TCG) == ("spurious", place - 1)
+
+
+# --- Findings that take more than one event -----------------------------------------------------
+
+
+def accepted(vector, time_ns=0, trigger="edge"):
+    return event(
+        "kvm_apic_accept_irq", time_ns, apicid=0, vector=vector, delivery_mode="Fixed",
+        trigger=trigger,
+    )  # fmt: skip
+
+
+def timer_setup(*vectors):
+    registers = ("APIC_LVTT", "APIC_LVT0", "APIC_LVT1", "APIC_LVTPC")
+    for register, vector in zip(registers, vectors, strict=False):
+        yield event("kvm_apic", access="write", register=register, value=0x20000 | vector)
+
+
+def injected(vector, time_ns=0):
+    return event("kvm_inj_virq", time_ns, kind="IRQ", vector=vector, reinjected=False)
+
+
+def ended(vector, time_ns=0):
+    return event("kvm_eoi", time_ns, apicid=0, vector=vector)
+
+
+def test_pending_vector_passed_over_again_and_again_is_lost():
+    books = [*timer_setup(0x41, 0x81), accepted(0x81)]
+    for _ in range(3):
+        books += [accepted(0x41), injected(0x41), ended(0x41)]
+
+    finding = account(books, Irqchip.ON).findings[0]
+
+    assert (finding.kind, finding.subject) == ("lost", "vector 129 cpu0")
+
+
+def test_vector_in_service_to_the_end_is_stuck():
+    books = [*timer_setup(0x41, 0x81), accepted(0x41), injected(0x41)]
+    for number in range(150):
+        now = number * 10_000_000
+        books += [accepted(0x81, now), injected(0x81, now), ended(0x81, now)]
+
+    finding = account(books, Irqchip.ON).findings[0]
+
+    assert (finding.kind, finding.subject, finding.index) == ("stuck", "vector 65 cpu0", 3)
+
+
+def level_pin(number):
+    entry = {"delivery_mode": "Fixed", "dest_mode": "physical", "trigger": "level"}
+    return [
+        event("kvm_set_irq", gsi=number, level=1, source=0),
+        accepted(0x51, trigger="level"),
+        event("kvm_ioapic_set_irq", pin=number, dst=0, vector=0x51, **entry, masked=False,
+              coalesced=False),
+    ]  # fmt: skip
+
+
+def test_level_line_that_comes_back_without_end_is_a_storm():
+    books = level_pin(20)
+    for _ in range(REDELIVERIES + 1):
+        books += [injected(0x51), ended(0x51)]
+        books += [event("kvm_ack_irq", irqchip="IOAPIC", pin=20), accepted(0x51, trigger="level")]
+
+    ledger = account(books, Irqchip.ON)
+
+    assert [finding.kind for finding in ledger.findings] == ["storm"]
+    assert ledger.findings[0].subject == "ioapic pin 20"
+    assert next(row for row in ledger.rows if row.kind == "ioapic").counts["redelivered"] == 1001
+
+
+# --- Bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ledger_after_lost_events_is_not_checkable_and_finds_nothing(mode):
+    events = recording(mode)
+    middle = len(events) // 2
+    lost = Event(events[middle].time_ns, "harness", "lost", None, (20, 0))
+
+    ledger = account((*events[:middle], lost, *events[middle + 20 :]), mode)
+
+    assert ledger.findings == ()
+    assert {law.status for law in ledger.laws} <= {"not checkable", "not observable"}
+    assert "lost" in ledger.warnings[0]
+
+
+def test_ledger_of_damaged_recording_drops_what_it_found():
+    place = where("on", "kvm_eoi", 50)
+
+    ledger = account(without("on", place), Irqchip.ON, damage="3 damaged lines")
+
+    assert ledger.findings == ()
+    assert ledger.balanced
+    assert ledger.warnings == ("events are incomplete: 3 damaged lines",)
+
+
+@pytest.mark.parametrize("mode", [Irqchip.ON, Irqchip.SPLIT])
+def test_acceptance_traced_after_its_injection_is_a_warning(mode):
+    events = list(recording(mode))
+    place = where(mode, "kvm_apic_accept_irq", 20, vector=236)
+    other = after(mode, place, "kvm_inj_virq", vector=236)
+    moved = events.pop(place)
+    events.insert(other, moved._replace(time_ns=events[other - 1].time_ns + 2000))
+
+    ledger = account(events, mode)
+
+    assert ledger.findings == ()
+    assert ledger.warnings == ("injections that are traced before their acceptance",)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_clock_jump_gives_no_finding(mode, jump_s):
+    events = recording(mode)
+    jumped = [
+        other._replace(time_ns=other.time_ns + jump_s * 10**9 * (number > len(events) // 2))
+        for number, other in enumerate(events)
+    ]
+
+    ledger = account(jumped, mode)
+
+    assert ledger.findings == ()
+    assert ledger.warnings == (("times go back; the order is the recording's",) * (jump_s < 0))
+
+
+def test_event_with_other_fields_is_a_warning():
+    ledger = account([Event(0, "kvm", "kvm_eoi", 0, ("x",))], Irqchip.ON)
+
+    assert ledger.findings == ()
+    assert ledger.warnings == ("kvm_eoi with other fields than expected",)
+
+
+def test_hardware_delivery_makes_irr_laws_not_observable():
+    books = [*timer_setup(0x41), accepted(0x41)]
+    books.append(books[-1]._replace(name="kvm_apicv_accept_irq"))
+
+    ledger = account(books, Irqchip.ON)
+
+    assert {law.status for law in ledger.laws if law.name in IRR_LAWS} == {"not observable"}
+    assert ledger.balanced
+
+
+def test_books_do_not_grow_with_events():
+    books = Bookkeeper(Irqchip.ON)
+    events = recording("on")
+    for other in events:
+        books.add(other)
+    before = len(books._debts), sum(len(thread.open) for thread in books._threads.values())
+    for _ in range(5):
+        for other in events:
+            books.add(other)
+
+    assert len(books._debts) <= max(before[0], NEAR_EVENTS)
+    assert sum(len(thread.open) for thread in books._threads.values()) <= before[1] + 1
+
+
+# --- The guest's own counts ---------------------------------------------------------------------
+
+
+def marked(mode):
+    mark = event_type("mark")
+    events = recording(mode)
+
+    def at(time_ns, text):
+        return Event(time_ns, "harness", "mark", None, mark.args(text=text))
+
+    plain = [other for other in events if other.name != "mark"]
+    return [
+        at(plain[0].time_ns, "begin boot"),
+        *plain,
+        at(plain[-1].time_ns, "end boot"),
+    ]
+
+
+def guest_counts(**counts):
+    keys = {
+        "disk": CounterKey("handled", "ioapic", "guest", 20, "virtio0", 0),
+        "msix": CounterKey("handled", "msi", "guest", name="virtio1-req.0", cpu=0),
+        "total": CounterKey("handled", "all", "guest", name="total"),
+    }
+    return CounterSet.of([Counter(keys[name], value) for name, value in counts.items()], ["guest"])
+
+
+def taken(mode, vector):
+    rows = account(recording(mode), mode).rows
+    return next(row for row in rows if row.number == vector).counts["injected"]
+
+
+@pytest.mark.parametrize("mode", [Irqchip.ON, Irqchip.SPLIT, Irqchip.OFF])
+def test_guest_that_counts_what_it_took_balances(mode):
+    handled = guest_counts(disk=taken(mode, 38), msix=taken(mode, 39), total=100)
+
+    ledger = account(marked(mode), mode, handled={"boot": handled})
+
+    assert ledger.findings == ()
+    assert ledger.laws[-1].name == "boot: the guest handles what it was given"
+    assert ledger.laws[-1].status == "balanced"
+
+
+def test_guest_that_counts_more_than_it_took_is_spurious():
+    handled = guest_counts(disk=taken("on", 38) + 1, msix=taken("on", 39), total=100)
+
+    ledger = account(marked("on"), Irqchip.ON, handled={"boot": handled})
+
+    assert [finding.kind for finding in ledger.findings] == ["spurious"]
+    assert ledger.findings[0].subject == "ioapic pin 20 in boot"
+    assert ledger.laws[-1].status == "broken"
+
+
+def test_guest_that_counts_far_less_than_it_took_is_lost():
+    ledger = account(
+        marked("on"),
+        Irqchip.ON,
+        handled={"boot": guest_counts(disk=taken("on", 38), msix=0, total=100)},
+    )
+
+    assert [(finding.kind, finding.subject) for finding in ledger.findings] == [
+        ("lost", "MSI in boot")
+    ]
+
+
+# --- On disk, and as a table --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ledger_read_back_is_equal(mode):
+    ledger = account(without(mode, len(recording(mode)) // 2), mode)
+
+    assert load(dump(ledger)) == ledger
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"schema": "irqmatrix-counters", "version": 1}',
+        '{"schema": "irqmatrix-ledger", "version": 99}',
+        '{"schema": "irqmatrix-ledger", "version": 1}',
+    ],
+)
+def test_load_of_what_is_no_ledger_raises(text):
+    with pytest.raises(CollectError, match="ledger"):
+        load(text)
+
+
+def test_load_of_unknown_kind_of_finding_raises():
+    place = where("on", "kvm_eoi", 50)
+    data = json.loads(dump(account(doubled("on", place), Irqchip.ON)))
+    data["findings"][0]["kind"] = "odd"
+
+    with pytest.raises(CollectError, match="odd"):
+        load(json.dumps(data))
+
+
+def test_table_has_rows_laws_and_findings():
+    place = where("on", "kvm_eoi", 50)
+
+    text = table(account(doubled("on", place), Irqchip.ON))
+
+    assert "ioapic pin 20" in text
+    assert "vector 236 cpu0" in text
+    assert "broken: every injection is ended" in text
+    assert f"spurious: vector {recording('on')[place].args[1]} cpu0: EOI without" in text
