@@ -15,8 +15,9 @@ run: $(STAMP)
 	$(BIN)/irqmatrix images build
 	$(BIN)/irqmatrix run configs/quick.yaml
 
+# The chips are compared with more than one Linux and QEMU, so those are fetched first.
 test: $(STAMP) check
-	$(BIN)/irqmatrix images build
+	$(BIN)/irqmatrix images build --kernel default --kernel 6.12 --qemu system --qemu 10.0
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 check: $(STAMP)
@@ -25,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/pytest tests/bench --benchmark-only -p no:cacheprovider
+	$(BIN)/pytest tests/bench --benchmark-only
 
 system:
 	@PYTHON=$(PYTHON) sh .ci/system-packages

@@ -125,7 +125,7 @@ _TABLE: Final = (
     Workload(
         "stuck-line",
         "a level line that nobody acknowledges",
-        {"milliseconds": 2000},
+        {"milliseconds": 3000},
         _EDU,
         impossible_on=_NO_PCI,
         spoils_guest=True,
