@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/pytest tests/bench --benchmark-enable --benchmark-only
+	$(BIN)/pytest tests/bench --benchmark-only
 
 system:
 	@PYTHON=$(PYTHON) sh .ci/system-packages
