@@ -50,6 +50,7 @@ REDELIVERIES: Final = 1000
 STRIKES: Final = 2
 """A vector that was passed over so often by lower ones is gone; once is a race at its arrival."""
 KEPT_FINDINGS: Final = 100
+KEPT_OF_SUBJECT: Final = 3
 KEPT_WARNINGS: Final = 20
 CHECK_EVERY: Final = 64
 PINS: Final = 24
@@ -240,10 +241,12 @@ class _Cpu:
         "ended",
         "exit",
         "icr_high",
+        "id",
         "irr",
         "isr",
         "ldr",
         "level",
+        "loose",
         "lvts",
         "maybe",
         "number",
@@ -253,17 +256,23 @@ class _Cpu:
         "progress",
         "rows",
         "since",
+        "spurious",
         "strikes",
         "untold",
+        "x2apic",
     )
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.id = number  # the xAPIC id, which a guest may change
+        self.x2apic = False
+        self.spurious: int | None = None  # the vector of spurious interrupts
         self.rows: dict[int, list[int]] = {}
         self.since: dict[int, tuple[int, Event, int]] = {}  # when a vector was taken last
         self.irr = 0
         self.isr = 0
         self.level = 0  # TMR
+        self.loose = 0  # accepted by this CPU or another
         self.maybe = 0  # merged, unless the one before was just being taken
         self.enabled = True
         self.progress = False  # the guest has executed something since the last injection
@@ -313,7 +322,9 @@ class Bookkeeper:
             self._handlers |= dict.fromkeys(("kvm_mmio", "kvm_pio"), self._guest_access)
         self._index = -1
         self._time_ns = 0
-        self._cpus: dict[int, _Cpu] = {number: _Cpu(number) for number in range(smp)}
+        self._cpus: dict[int, _Cpu] = {}
+        for number in range(smp):
+            self._cpu(number)
         self._threads: dict[int | None, _Thread] = {None: _Thread()}
         self._pins = [_Pin(number, [0] * len(STAGES)) for number in range(PINS)]
         self._pic = [[0] * len(STAGES) for _ in range(16)]
@@ -327,6 +338,7 @@ class Bookkeeper:
         self._debts: deque[_Debt] = deque()
         self._findings: list[Finding] = []
         self._suppressed = 0
+        self._found: dict[tuple[Kind, str], int] = {}
         self._warnings: dict[str, int] = {}
         self._damage: str | None = None
         self._hardware = False
@@ -368,6 +380,7 @@ class Bookkeeper:
             # What is missing may be anywhere: nothing that was found is sure.
             self._damage = damage
             self._findings.clear()
+            self._suppressed = 0
         damage = self._damage
         if damage is not None:
             self._warn(f"events are incomplete: {damage}")
@@ -442,7 +455,9 @@ class Bookkeeper:
         """Report a break; none is reported where events are missing."""
         if self._damage is not None:
             return
-        if len(self._findings) >= KEPT_FINDINGS:
+        count = self._found.get((kind, subject), 0)
+        self._found[kind, subject] = count + 1
+        if len(self._findings) >= KEPT_FINDINGS or count >= KEPT_OF_SUBJECT:
             self._suppressed += 1
             return
         index = self._index if index is None else index
@@ -488,6 +503,8 @@ class Bookkeeper:
         cpu = self._cpus.get(number)
         if cpu is None:
             cpu = self._cpus[number] = _Cpu(number)
+            if not self._kvm_lapic:
+                cpu.ldr = 0  # every write is traced
         return cpu
 
     def _own_cpu(self, event: Event) -> _Cpu | None:
@@ -511,10 +528,15 @@ class Bookkeeper:
         if logical is None or dst in (0xFF, 0xFFFFFFFF):
             return True
         if not logical:
-            return dst == cpu.number
+            return dst in (cpu.id, cpu.number)
+        if cpu.x2apic and not self._kvm_lapic:
+            return bool(dst & 1 << (cpu.number & 15))  # the event has the lowest 8 bits
         if cpu.ldr is None or not cpu.dfr_flat:
             return True
         return bool(cpu.ldr >> 24 & dst)
+
+    def _reaches_any(self, dst: int, logical: bool) -> bool:
+        return any(self._reaches(dst, logical, cpu) for cpu in self._cpus.values())
 
     def _name(self, vector: int) -> None:
         self._named |= 1 << vector
@@ -612,7 +634,11 @@ class Bookkeeper:
         message = _Message(self._index, dst, dest_mode == "logical", column)
         if sent:
             self._name(vector)
-            if mode in ("Fixed", "LowPrio") and vector >= FIRST_VECTOR:
+            if (
+                mode in ("Fixed", "LowPrio")
+                and vector >= FIRST_VECTOR
+                and self._reaches_any(dst, dest_mode == "logical")
+            ):
                 detail = "the message was sent and no local APIC accepted it"
                 message.debt = self._owe("lost", f"vector {vector}", event, detail)
         thread.messages[vector] = message
@@ -652,7 +678,11 @@ class Bookkeeper:
             row[COALESCED] += 1
         elif level and pin.remote_irr is not None:
             row[HELD] += 1
-        elif mode in ("Fixed", "LowPrio") and vector >= FIRST_VECTOR:
+        elif (
+            mode in ("Fixed", "LowPrio")
+            and vector >= FIRST_VECTOR
+            and self._reaches_any(dst, dest_mode == "logical")
+        ):
             detail = "asserted, neither masked nor coalesced, and no local APIC accepted it"
             self._find("lost", pin.subject, event, detail)
         else:
@@ -864,6 +894,11 @@ class Bookkeeper:
             detail = f"the message was for {message.dst:x}"
             self._find("misrouted", cpu.subject(vector), event, detail)
             return
+        if event[3] is not None and event[3] != cpu.number and not thread.raising:
+            # KVM's hypercall for IPIs (Linux lapic.c:kvm_pv_send_ipi) has no event of its own.
+            self._warn("acceptances from other vCPUs without an IPI's event: taken for IPIs")
+            row[BY_IPI] += 1
+            return
         known = self._named >> vector & 1
         detail = (
             "accepted, and no message was sent"
@@ -936,6 +971,8 @@ class Bookkeeper:
             cpu.armed = bool(value)
         elif register in KVM_LVTS:
             self._lvt(cpu, register, value, timer=register == "APIC_LVTT")
+        elif register == "APIC_ID":
+            cpu.id = value >> 24
         elif register == "APIC_SPIV":
             cpu.enabled = bool(value & 0x100)
         elif register == "APIC_LDR":
@@ -980,6 +1017,11 @@ class Bookkeeper:
             cpu.maybe &= ~bit
             cpu.row(vector)[MERGED] -= 1
             self._take(event, cpu, vector, bit)
+        elif cpu.loose & bit:
+            self._accept(event, cpu, vector, BY_LVT, level=False)
+            self._take(event, cpu, vector, bit)
+        elif not self._kvm_lapic and vector == cpu.spurious:
+            self._warn("spurious vectors were injected")
         elif not self._from_pic(cpu, vector):
             self._inject_spurious(event, cpu, vector)
 
@@ -1366,12 +1408,23 @@ class Bookkeeper:
         lvt, mode = args
         if mode != 0:
             return
+        if event[3] is None and self._smp > 1:
+            # A timer runs in QEMU's main thread, and the event does not say whose it is.
+            for other in self._cpus.values():
+                if lvt in other.lvts:
+                    other.loose |= 1 << other.lvts[lvt]
+            return
         cpu = self._own_cpu(event)
         if cpu is None:
             return
         vector = cpu.lvts.get(lvt)
         if vector is not None:  # a masked one is printed, too
             self._accept(event, cpu, vector, BY_LVT, level=False)
+
+    def _cpu_set_apic_base(self, event: Event, args: _Args) -> None:
+        cpu = self._own_cpu(event)
+        if cpu is not None:
+            cpu.x2apic = bool(args[0] >> 10 & 1)
 
     def _apic_mem_writel(self, event: Event, args: _Args) -> None:
         self._register_written(event, args[0] >> 4, args[1])
@@ -1386,6 +1439,10 @@ class Bookkeeper:
         cpu.progress = True
         if index == 0x0B:
             self._qemu_eoi(event, cpu)
+        elif index == 0x02:
+            cpu.id = value >> 24
+        elif index == 0x0F:
+            cpu.spurious = value & 0xFF
         elif index == 0x0D:
             cpu.ldr = value
         elif index == 0x0E:
@@ -1401,22 +1458,24 @@ class Bookkeeper:
         """ICR (SDM 3A, Interrupt Command Register): fixed IPIs have no trace event of their own."""
         if value >> 8 & 7 > 1:
             if value >> 8 & 7 == 5 and value >> 14 & 1:
-                for other in self._cpus.values():
-                    if other is not cpu:
-                        self._reset(other)
+                for other in self._targets(cpu, value):
+                    self._reset(other)
             return
-        vector, shorthand = value & 0xFF, value >> 18 & 3
-        dst, logical = cpu.icr_high >> 24, bool(value >> 11 & 1)
-        self._name(vector)
-        for other in tuple(self._cpus.values()):
-            own = other is cpu
-            if (
-                (shorthand == 1 and own)
-                or shorthand == 2
-                or (shorthand == 3 and not own)
-                or (shorthand == 0 and self._reaches(dst, logical, other))
-            ):
-                self._accept(event, other, vector, BY_IPI, level=False)
+        self._name(value & 0xFF)
+        for other in self._targets(cpu, value):
+            self._accept(event, other, value & 0xFF, BY_IPI, level=False)
+
+    def _targets(self, cpu: _Cpu, value: int) -> list[_Cpu]:
+        """The CPUs that ICR's ``value`` names."""
+        shorthand = value >> 18 & 3
+        if shorthand == 1:
+            return [cpu]
+        if shorthand:
+            return [other for other in self._cpus.values() if shorthand == 2 or other is not cpu]
+        dst = value >> 32 if cpu.x2apic else cpu.icr_high >> 24
+        logical = bool(value >> 11 & 1)
+        found = [other for other in self._cpus.values() if self._reaches(dst, logical, other)]
+        return found[:1] if value >> 8 & 7 == 1 else found
 
     def _qemu_eoi(self, event: Event, cpu: _Cpu) -> None:
         thread = self._thread(event[3])
@@ -1430,7 +1489,7 @@ class Bookkeeper:
         if vector < 0:
             pending = cpu.irr.bit_length() - 1
             if pending < 0:
-                self._find("spurious", f"cpu{cpu.number}", event, "EOI with nothing in service")
+                self._warn("EOI with nothing in service")
                 return
             vector = pending
         self._ended(event, cpu, vector)
@@ -1449,13 +1508,18 @@ class Bookkeeper:
         if edges:
             self._end_outstanding(event, index, cpu, max(edges))
             return
+        if cpu.loose:
+            vector = cpu.loose.bit_length() - 1
+            self._accept(event, cpu, vector, BY_LVT, level=False)
+            self._end_outstanding(event, index, cpu, vector)
+            return
         levels = [v for v, n in cpu.outstanding.items() if n and v]
         if levels:
             detail = "EOI, and no broadcast followed though only this level interrupt can be ended"
             self._find("stuck", cpu.subject(max(levels)), event, detail, index)
             self._end_outstanding(event, index, cpu, max(levels))
             return
-        self._find("spurious", f"cpu{cpu.number}", event, "EOI with nothing in service", index)
+        self._warn("EOI with nothing in service")
 
     def _end_outstanding(self, event: Event, index: int, cpu: _Cpu, vector: int) -> None:
         cpu.row(vector)[EOI] += 1
@@ -1500,6 +1564,7 @@ _QEMU_LAPIC: Final = (
     "apic_local_deliver",
     "apic_mem_writel",
     "apic_register_write",
+    "cpu_set_apic_base",
 )
 HANDLERS: Final = {
     Irqchip.ON: (
