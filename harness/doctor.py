@@ -216,7 +216,7 @@ def _programs() -> Iterable[Finding]:
         ("dpkg-deb", "dpkg", "unpacking kernels and QEMUs"),
         ("apt-get", "apt", "fetching kernels and QEMUs"),
         ("setpriv", "util-linux", "a QEMU that dies with its parent"),
-        ("gcc", "gcc", "the guest's port I/O helper"),
+        ("gcc", "gcc", "the guest's program that holds a line up"),
     ):
         path = shutil.which(program)
         yield Finding(
