@@ -109,7 +109,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class LawResult:
-    """A law in this recording: the sums of both sides, and the rows that break it."""
+    """A law in this recording: the sums of both sides, and the rows that break it.
+
+    ``slack`` is by how much they may differ: see :data:`GUEST_SLACK`, the only one.
+    """
 
     name: str
     status: Status
@@ -147,8 +150,8 @@ class Ledger:
 class Law:
     """Two sums of columns that have to be equal in every row of a kind.
 
-    ``slack`` is by how much a row may be out, and ``slack_reason`` why; ``unseen`` gives for a
-    mode the reason why the events do not show it there.
+    No row may be out by any: what is on its way has its own columns.  ``unseen`` gives for a mode
+    the reason why the events do not show it there.
     """
 
     name: str
@@ -157,8 +160,6 @@ class Law:
     right: tuple[str, ...]
     source: str
     unseen: Mapping[Irqchip, str]
-    slack: int = 0
-    slack_reason: str = ""
     needs_injections: bool = False
     """Hardware that delivers and ends interrupts by itself (APICv, AVIC) hides it."""
 
@@ -242,7 +243,7 @@ def check_laws(
         sums = [(row, row.sum(law.left), row.sum(law.right)) for row in own]
         left, right = sum(s[1] for s in sums), sum(s[2] for s in sums)
         status: Status = "balanced"
-        off = [f"{row.name}: {a} != {b}" for row, a, b in sums if abs(a - b) > law.slack]
+        off = [f"{row.name}: {a} != {b}" for row, a, b in sums if a != b]
         reason = "; ".join(off[:8])
         if irqchip in law.unseen:
             status, reason = "not observable", law.unseen[irqchip]
@@ -252,7 +253,7 @@ def check_laws(
             status, reason = "not checkable", damage
         elif off:
             status = "broken"
-        results.append(LawResult(law.name, status, left, right, law.slack, reason))
+        results.append(LawResult(law.name, status, left, right, 0, reason))
     return tuple(results)
 
 
