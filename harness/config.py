@@ -15,47 +15,40 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from harness import resources, yamlfile
 from harness.case import Accel, Backend, Case, FlatGuest, Guest, Host, Irqchip, LinuxGuest, Machine
 from harness.errors import ConfigError
 from harness.guests.linux import WORKLOADS
-from harness.yamlfile import Location, YamlFile
+from harness.yamlfile import Location, Strict, YamlFile
 
 SCHEMA_VERSION = 1
 MAX_SMP = 4
 
 
-def _as_list(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-def _irqchip(value: object) -> object:
-    """``true`` and ``false`` are what YAML 1.1 tools make of a bare ``on`` and ``off``."""
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-KvmIrqchip: TypeAlias = Annotated[Literal["on", "split", "off"], BeforeValidator(_irqchip)]
+KvmIrqchip: TypeAlias = Annotated[
+    Literal["on", "split", "off"], BeforeValidator(yamlfile.on_or_off)
+]
 Smp: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SMP)]
-Text: TypeAlias = Annotated[str, Field(min_length=1), BeforeValidator(lambda v: _text(v))]
 
 
 def _text(value: object) -> object:
-    """A version such as ``10.0`` is a number to YAML."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    """A version such as ``10.0`` is a number to YAML; it is meant as it was written."""
+    if isinstance(value, yamlfile.WrittenFloat):
+        return value.written
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text: TypeAlias = Annotated[str, Field(min_length=1), BeforeValidator(_text)]
 
 
 _T = TypeVar("_T")
-Axis: TypeAlias = Annotated[list[_T], BeforeValidator(_as_list), Field(min_length=1)]
+Axis: TypeAlias = Annotated[list[_T], BeforeValidator(yamlfile.as_list), Field(min_length=1)]
 """One axis of the matrix: a list, or a single value without its list."""
 
 
-class MatrixModel(_Strict):
+class MatrixModel(Strict):
     """The axes; a single value may stand without its list."""
 
     host: Axis[Host] = [Host.LAB]
@@ -66,7 +59,7 @@ class MatrixModel(_Strict):
     smp: Axis[Smp] = [1]
 
 
-class CellModel(_Strict):
+class CellModel(Strict):
     """Some axes with one value each: what ``include`` and ``exclude`` are made of."""
 
     host: Host | None = None
@@ -79,14 +72,14 @@ class CellModel(_Strict):
     kernel: Text | None = None
 
 
-class DefaultsModel(_Strict):
+class DefaultsModel(Strict):
     """What a guest takes when it does not say otherwise."""
 
     timeout_s: PositiveFloat = 60.0
     memory_mib: Annotated[int, Field(ge=16)] = 256
 
 
-class LabModel(_Strict):
+class LabModel(Strict):
     """The lab's own axis, and its size."""
 
     kernel: Axis[Text] = ["default"]
@@ -99,7 +92,7 @@ ExpectedVerdict: TypeAlias = Literal[
 ]
 
 
-class _GuestModel(_Strict):
+class _GuestModel(Strict):
     machine: Machine | None = None
     cpu: Text | None = None
     smp: Smp | None = None
@@ -129,7 +122,7 @@ class FlatModel(_GuestModel):
 GuestModel: TypeAlias = Annotated[LinuxModel | FlatModel, Field(discriminator="kind")]
 
 
-class ConfigModel(_Strict):
+class ConfigModel(Strict):
     """The whole file."""
 
     version: Literal[1]

@@ -30,13 +30,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from harness import resources, yamlfile
 from harness.case import Irqchip, Machine
 from harness.counters import CounterSource
 from harness.errors import ConfigError
 from harness.versions import Version, VersionRange
+from harness.yamlfile import Strict
 
 
 class Kind(StrEnum):
@@ -264,36 +265,25 @@ class KnownDifferences:
 # --- The files ----------------------------------------------------------------------------------
 
 
-def _as_list(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-def _irqchip(value: object) -> object:
-    """``true`` and ``false`` are what YAML 1.1 tools make of a bare ``on`` and ``off``."""
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-
-
 def _range(value: object) -> object:
     if isinstance(value, int | float):
         raise ValueError("a number: 6.10 would be 6.1, so write it in quotes")
     return VersionRange.parse(value) if isinstance(value, str) else value
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
 _Modes: TypeAlias = Annotated[
-    list[Annotated[Irqchip, BeforeValidator(_irqchip)]],
-    BeforeValidator(_as_list),
+    list[Annotated[Irqchip, BeforeValidator(yamlfile.on_or_off)]],
+    BeforeValidator(yamlfile.as_list),
     Field(min_length=1),
 ]
-_Machines: TypeAlias = Annotated[list[Machine], BeforeValidator(_as_list), Field(min_length=1)]
+_Machines: TypeAlias = Annotated[
+    list[Machine], BeforeValidator(yamlfile.as_list), Field(min_length=1)
+]
 _Range: TypeAlias = Annotated[VersionRange, BeforeValidator(_range)]
 _Glob: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
-class AxisModel(_Strict):
+class AxisModel(Strict):
     """One side of a rule's ``match``."""
 
     irqchip: _Modes | None = None
@@ -311,7 +301,7 @@ class AxisModel(_Strict):
         )
 
 
-class MatchModel(_Strict):
+class MatchModel(Strict):
     """A rule's ``match``."""
 
     a: AxisModel = AxisModel()
@@ -338,7 +328,7 @@ class MatchModel(_Strict):
         return CheckMatch(self.check or "*")
 
 
-class BoundsModel(_Strict):
+class BoundsModel(Strict):
     """A range in ``expect``."""
 
     min: float | None = None
@@ -353,7 +343,7 @@ class BoundsModel(_Strict):
         return self
 
 
-class ExpectModel(_Strict):
+class ExpectModel(Strict):
     """A rule's ``expect``."""
 
     ratio: BoundsModel | None = None
@@ -361,7 +351,7 @@ class ExpectModel(_Strict):
     b: BoundsModel | None = None
 
 
-class RuleModel(_Strict):
+class RuleModel(Strict):
     """A rule as it stands in the file."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -373,7 +363,7 @@ class RuleModel(_Strict):
     occurs: Literal["always", "sometimes"] = "sometimes"
 
 
-class FileModel(_Strict):
+class FileModel(Strict):
     """The whole file."""
 
     version: Literal[1]

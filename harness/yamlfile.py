@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import ConfigError
 
@@ -39,6 +39,37 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+
+
+class WrittenFloat(float):
+    """A number with a point, and how it was written: 6.10 is a version, and not 6.1."""
+
+    written: str
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> WrittenFloat:
+    number = WrittenFloat(loader.construct_yaml_float(node))
+    number.written = node.value
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+class Strict(BaseModel):
+    """What every model of a file is: unknown keys are errors, and nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def as_list(value: object) -> object:
+    """A single value may stand without its list."""
+    return value if isinstance(value, list) else [value]
+
+
+def on_or_off(value: object) -> object:
+    """``true`` and ``false`` are what YAML 1.1 tools make of a bare ``on`` and ``off``."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,11 @@ def test_config_kernels_and_qemus_are_axes_and_part_of_the_id(write):
     ]
 
 
+def test_config_version_that_ends_in_a_zero_stays_as_it_was_written(write):
+    text = f"matrix: {{irqchip: split}}\nlab: {{kernel: 6.10}}\n{LINUX}"
+    assert ids(write(text)) == ["linux/q35/qemu64/smp1/lab-kvm-split-linux6.10"]
+
+
 def test_config_repeat_makes_cases_with_ids_of_their_own(write):
     assert ids(write(f"matrix: {{irqchip: split}}\n{LINUX}"), repeat=3) == [
         "linux/q35/qemu64/smp1/lab-kvm-split",
