@@ -225,7 +225,7 @@ LAWS: Final = (
     ),
 )
 """What has to add up.  Besides these, single events have to follow from each other; those rules
-are in :mod:`harness.bookkeeper`, with the finding that each gives."""
+are in :mod:`harness.books`, with the finding that each gives."""
 
 
 def check_laws(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.bookkeeper import NEAR_EVENTS, REDELIVERIES, Bookkeeper, account
+from harness.bookkeeper import Bookkeeper, account
+from harness.books.state import NEAR_EVENTS, REDELIVERIES
 from harness.case import Irqchip
 from harness.counters import Counter, CounterKey, CounterSet
 from harness.errors import CollectError

@@ -1,0 +1,1 @@
+"""The ledger's books: what is followed of each interrupt, by who traces it."""
