@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from harness import __version__
-from harness.errors import Interrupted
+from harness.errors import Interrupted, ReplayRefused
 from userspace_chip.errors import IrqmatrixError
 
 EXIT_BAD_USAGE: Final = 2
@@ -45,6 +45,9 @@ def main() -> None:
     except Interrupted as error:
         _say(str(error))
         sys.exit(EXIT_INTERRUPTED)
+    except ReplayRefused as error:
+        _say(str(error))
+        sys.exit(EXIT_NOTHING_RUN)
     except IrqmatrixError as error:
         _say(str(error))
         sys.exit(EXIT_BAD_USAGE)
@@ -156,6 +159,27 @@ def report(
         typer.echo(result_module.dump(result), nl=False)
     else:
         run_report(_console(), result, run_dir)
+
+
+@app.command()
+def replay(
+    case_dir: Annotated[Path, typer.Argument(help="A case's folder in a run's directory.")],
+    json: Json = False,
+) -> None:
+    """Compare a recorded case, event by event, with what the Python chips predict.
+
+    Status 0: no divergence; 1: diverged; 2: bad or incomplete input; 3: it cannot be replayed.
+    """
+    from harness.replay import Outcome, replay_case
+    from harness.report import replay_json, replay_report
+
+    replayed = replay_case(case_dir)
+    if json:
+        typer.echo(replay_json(replayed))
+    else:
+        replay_report(_console(), replayed)
+    status = {Outcome.AGREED: 0, Outcome.DIVERGED: 1, Outcome.INCOMPLETE: EXIT_BAD_USAGE}
+    sys.exit(status[replayed.outcome])
 
 
 @images_app.command("list")

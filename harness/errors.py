@@ -14,6 +14,7 @@
         │   ├── GuestHang       it said nothing more within its time
         │   └── GuestCrash      its QEMU went away
         ├── CollectError        a collector that could not read its source
+        ├── ReplayRefused       a recorded case that a replay can say nothing about
         ├── StoreError          a run directory that cannot be written or read
         └── Interrupted         Ctrl-C or SIGTERM
 """
@@ -93,6 +94,10 @@ class GuestCrash(GuestError):
 
 class CollectError(HarnessError):
     """A collector that could not read its source, or read what it cannot understand."""
+
+
+class ReplayRefused(HarnessError):
+    """A recorded case that a replay can say nothing about; nothing is wrong with it."""
 
 
 class StoreError(HarnessError):

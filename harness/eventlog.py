@@ -127,6 +127,11 @@ class EventLogReader:
         """What was read so far."""
         return self._tally.report()
 
+    @property
+    def lines(self) -> int:
+        """How many lines were read: the number of the last event's."""
+        return self._tally.lines
+
     def events(self, lines: Iterable[str]) -> Iterator[Event]:
         """The events of ``lines``, which have their line ends as a text file gives them.
 

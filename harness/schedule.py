@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import platform
 import time
 import traceback
 from collections import Counter
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from harness import preflight, result
+from harness import casefile, preflight, result
 from harness.case import Accel, Case, FlatGuest, Host, LinuxGuest
+from harness.casefile import CaseFile
 from harness.conduct import Recording, conduct
 from harness.config import RunConfig
 from harness.errors import HarnessError, HostError, StoreError
@@ -180,6 +182,7 @@ class Scheduler:
         step("starting")
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            casefile.write(directory, self._described(case))
             recording = await conduct(session, item.plan, directory, step)
             step("judging")
             outcome = await asyncio.to_thread(self._judge, recording)
@@ -191,6 +194,17 @@ class Scheduler:
             why = f"a bug of irqmatrix, see error.txt in the case's folder: {error!r}"
             outcome = _without_run(case, Verdict.ERROR, why, time.monotonic() - started)
         self._settle(outcome)
+
+    def _described(self, case: Case) -> CaseFile:
+        backend = case.backend
+        is_lab = backend.host is Host.LAB
+        return casefile.describe(
+            case,
+            qemu=".".join(map(str, self._cache.qemu(backend.qemu).version)),
+            linux=self._cache.kernel(backend.kernel or "default").version
+            if is_lab
+            else platform.release(),
+        )
 
     def _settle(self, outcome: CaseResult) -> None:
         self.results[outcome.id] = outcome

@@ -1,0 +1,81 @@
+"""``case.json``: what a case's folder has to say of its own subject, to be replayed alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness import result
+from harness.case import Accel, Case, Irqchip, Machine
+from harness.errors import StoreError
+
+NAME: Final = "case.json"
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True)
+class CaseFile:
+    """A case, and the versions that the names of its axes stood for when it ran."""
+
+    schema: int
+    id: str
+    irqchip: Irqchip
+    machine: Machine
+    smp: int
+    qemu: str
+    """QEMU's version: ``7.2.22``."""
+    linux: str | None
+    """The version of the kernel whose KVM ran the guest; None under TCG."""
+    axes: Mapping[str, str | int | None]
+
+
+_ADAPTER: Final = TypeAdapter(CaseFile)
+
+
+def describe(case: Case, *, qemu: str, linux: str) -> CaseFile:
+    """``case`` on these versions; ``linux`` is that of the host on which QEMU runs."""
+    return CaseFile(
+        schema=SCHEMA,
+        id=case.id,
+        irqchip=case.backend.irqchip,
+        machine=case.machine,
+        smp=case.smp,
+        qemu=qemu,
+        linux=None if case.backend.accel is Accel.TCG else linux,
+        axes=case.axes,
+    )
+
+
+def write(directory: Path, described: CaseFile) -> None:
+    """Write ``case.json``, whole or not at all; :class:`StoreError` where that cannot be."""
+    text = _ADAPTER.dump_json(described, indent=1).decode() + "\n"
+    result.write_text(directory / NAME, text)
+
+
+def read(directory: Path) -> CaseFile:
+    """The ``case.json`` of a case's folder; :class:`StoreError` where there is none of ours."""
+    path = directory / NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            raise StoreError(
+                f"{path} has schema {schema!r}", f"this irqmatrix reads {SCHEMA}", "run it again"
+            )
+        return _ADAPTER.validate_python(data)
+    except FileNotFoundError:
+        raise StoreError(
+            f"{directory} has no {NAME}",
+            "it is no case's folder, or was recorded before there was that file",
+            "name the folder of a case below a run's directory, or run it again",
+        ) from None
+    except OSError as error:
+        raise StoreError(f"cannot read {path}", error.strerror) from None
+    except (ValueError, ValidationError) as error:
+        why = str(error).splitlines()[0]
+        raise StoreError(f"{path} does not describe a case", why, "run it again") from None

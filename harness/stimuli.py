@@ -1,0 +1,314 @@
+"""Recorded events as stimuli of a :class:`Machine`, and the events that it predicts.
+
+Stimuli are what no chip can foresee: lines, messages, register writes, the moment of an injection,
+of a timer's expiry, of an EOI by shared memory.  All other events of KVM have to come out of the
+machine, each thread's in the recorded order of its stimuli.  docs/chips.md, "States and time", says
+what there is to know of KVM's order of tracing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final, TypeAlias
+
+from userspace_chip.errors import ChipError
+from userspace_chip.events import KVM_EVENTS, Arg, Event
+from userspace_chip.irqchip import (
+    IOAPIC_BASES,
+    MSR_APIC_BASE,
+    MSR_KVM_PV_EOI,
+    MSR_TSC_DEADLINE,
+    PIC_PORTS,
+    Machine,
+)
+from userspace_chip.lapic import Lapic
+from userspace_chip.lapic_registers import ICR, NAMES, TMCCT
+from userspace_chip.messages import (
+    DELIVERY_MODE_NAMES,
+    DELIVERY_MODES,
+    DEST_MODE_NAMES,
+    DEST_MODES,
+    SHORTHAND_NAMES,
+    TRIGGER_NAMES,
+    TRIGGERS,
+    LapicMessage,
+)
+from userspace_chip.msi import encode
+from userspace_chip.routing import RoutingTable
+from userspace_chip.vcpu import IOAPIC_EOI, SCAN_IOAPIC, Exit, MpState
+
+What: TypeAlias = tuple[str, tuple[Arg, ...]]
+"""An event without its time: name and fields."""
+
+Lookahead: TypeAlias = Callable[[int], Iterator[Event]]
+"""The next events of KVM's in a vCPU's thread, as far as anyone cares to look."""
+
+_OFFSETS: Final = {name: offset for offset, name in NAMES.items()}
+_NOT_REPEATED: Final = frozenset({"kvm_userspace_exit", "kvm_mmio", "kvm_pio", "kvm_msr"})
+"""Stimuli whose own event the machine does not repeat."""
+_PREDICTABLE: Final = KVM_EVENTS.keys() - _NOT_REPEATED
+_MSRS: Final = frozenset({MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_KVM_PV_EOI})
+
+
+class DisagreementError(Exception):
+    """The machine and the recording differ; ``predicted`` is what should have come instead."""
+
+    def __init__(self, why: str, predicted: tuple[What, ...] = ()) -> None:
+        self.why = why
+        self.predicted = predicted
+        super().__init__(why)
+
+
+def concerns_chips(event: Event) -> bool:
+    """Whether the chips of a machine have to do with an event of KVM's.
+
+    The local APIC's registers are seen as ``kvm_apic``, whatever way they were reached; the PIT's
+    ports do not matter, because its expiries are stimuli themselves.
+    """
+    name, args = event.name, event.args
+    if name == "kvm_pio":
+        return args[1] in PIC_PORTS
+    if name == "kvm_userspace_exit":
+        return args[1] == Exit.IOAPIC_EOI
+    if name == "kvm_mmio":
+        offset = int(args[2]) - IOAPIC_BASES[0]
+        return 0 <= offset <= 0xFFF or 0 <= offset - 0x10000 <= 0xFFF
+    if name == "kvm_msr":
+        return args[1] in _MSRS and args[0] == "write"
+    return name in _PREDICTABLE
+
+
+class Stimuli:
+    """Feeds events to a machine; ``count`` says what was a stimulus and what was predicted."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.count: Counter[str] = Counter()
+        self._expected: dict[int | None, list[What]] = {
+            vcpu: [] for vcpu in (None, *range(len(machine.vcpus)))
+        }
+        self._stimuli: dict[str, Callable[[Event], None]] = {
+            name: getattr(self, f"_{name}", self._refuse) for name in KVM_EVENTS
+        }
+        self._in_flight: dict[int, RoutingTable] = {}
+        """In split, by the CPU that writes an entry: the routes as they were before."""
+        machine.log.take()
+
+    @property
+    def outstanding(self) -> dict[int | None, tuple[What, ...]]:
+        """By thread, what was predicted and has not come yet."""
+        return {vcpu: tuple(rest) for vcpu, rest in self._expected.items() if rest}
+
+    def feed(self, event: Event, following: Lookahead) -> bool:
+        """Take an event that :func:`concerns_chips`; True where it was predicted.
+
+        :class:`DisagreementError` where it cannot be, or where something is missing before it.
+        """
+        expected = self._expected[event.vcpu]
+        what = event[2], event[4]
+        if self._in_flight and event.vcpu is not None:
+            self._in_flight.pop(event.vcpu, None)
+        if what in expected:
+            expected.remove(what)
+            self.count["predicted"] += 1
+            return True
+        self._all_came(expected)
+        self.machine.log.vcpu = event.vcpu
+        try:
+            if event.name == "kvm_msi_set_irq" and self._is_scan(event, following):
+                self._scan(event, following)
+            else:
+                self._stimuli[event.name](event)
+        except (ChipError, ValueError) as error:
+            raise DisagreementError(f"the chips cannot take it: {error}") from error
+        self._collect()
+        self._start_cpus()
+        self.count["stimuli"] += 1
+        if event.name not in _NOT_REPEATED:
+            if what not in expected:
+                raise DisagreementError("the model expects something else", tuple(expected))
+            expected.remove(what)
+        return False
+
+    def _collect(self) -> None:
+        for event in self.machine.log.take():
+            if event.name in _PREDICTABLE:
+                self._expected[event.vcpu].append((event.name, event.args))
+
+    def _all_came(self, expected: list[What]) -> None:
+        if expected:
+            raise DisagreementError("before it something is missing", tuple(expected))
+
+    def _refuse(self, event: Event) -> None:
+        raise DisagreementError("the model did not predict it")
+
+    def _start_cpus(self) -> None:
+        """INIT and SIPI take effect in the CPU's own thread, which waits for nothing else."""
+        for cpu in self.machine.vcpus:
+            if cpu.state.init_pending or cpu.state.sipi_pending:
+                cpu.accept_events()
+
+    # --- lines and messages
+
+    def _kvm_set_irq(self, event: Event) -> None:
+        gsi, level, source = event.args
+        self.machine.router.set_irq(int(gsi), int(level), int(source), source == 0)
+
+    def _kvm_msi_set_irq(self, event: Event) -> None:
+        dst, vector, mode, dest_mode, trigger, rh = event.args
+        message = LapicMessage(
+            int(vector),
+            DELIVERY_MODES[DELIVERY_MODE_NAMES.index(str(mode))],
+            DEST_MODES[DEST_MODE_NAMES.index(str(dest_mode))],
+            int(dst),
+            TRIGGERS[TRIGGER_NAMES.index(str(trigger))],
+            rh=bool(rh),
+        )
+        self.machine.signal_msi(*encode(message), cpu=event.vcpu)
+
+    def _is_scan(self, event: Event, following: Lookahead) -> bool:
+        """A CPU that decodes one route after another rescans, also for a device's new route."""
+        if event.vcpu is None or not self.machine.split:
+            return False
+        if self.machine.vcpus[event.vcpu].state.requests & SCAN_IOAPIC:
+            return True
+        second = next(following(event.vcpu), None)
+        return second is not None and second.name == event.name
+
+    def _scan(self, event: Event, following: Lookahead) -> None:
+        """A rescan sees the routes of before or after a write that another CPU has in flight.
+
+        That write is traced when it leaves KVM; QEMU's KVM_SET_GSI_ROUTING, somewhere between it
+        and the next event of that thread, is not.  The new routes make KVM ask for a scan again.
+        """
+        assert event.vcpu is not None
+        cpu, router = self.machine.vcpus[event.vcpu], self.machine.router
+        self._collect()
+        latest = router.table
+        for table in (latest, *self._in_flight.values()):
+            router.table = table
+            cpu.scan_ioapic()
+            decoded = [found.args for found in self.machine.log.events]
+            rest = islice(following(event.vcpu), len(decoded) - 1) if self._in_flight else ()
+            if [event.args, *(found.args for found in rest)] == decoded or not self._in_flight:
+                break
+            self.machine.log.take()
+        else:
+            table = router.table = latest
+            cpu.scan_ioapic()
+        if table is latest:
+            cpu.state.requests &= ~SCAN_IOAPIC
+        router.table = latest
+        self.count["scans"] += 1
+
+    # --- registers
+
+    def _kvm_apic(self, event: Event) -> None:
+        access, name, value = event.args
+        offset = _OFFSETS.get(str(name)) or int(str(name), 16)
+        lapic = self._lapic(event)
+        now_ns = self.machine.now_ns
+        if access == "write" and lapic.x2apic_mode:
+            lapic.write_msr(offset, int(value), now_ns)
+        elif access == "write":
+            lapic.write_mmio(offset, 4, int(value), now_ns)
+        elif offset == TMCCT:  # no clock here
+            self._expected[event.vcpu].append((event.name, event.args))
+        elif lapic.x2apic_mode:
+            lapic.read_msr(offset, now_ns)
+        else:
+            lapic.read_mmio(offset, 4, now_ns)
+
+    def _kvm_apic_ipi(self, event: Event) -> None:
+        """In x2APIC mode the write of ICR is traced after what it does."""
+        dst, vector, mode, dest_mode, level, trigger, shorthand = event.args
+        icr = (
+            int(dst) << 32
+            | SHORTHAND_NAMES.index(str(shorthand)) << 18
+            | TRIGGER_NAMES.index(str(trigger)) << 15
+            | (level == "assert") << 14
+            | DEST_MODE_NAMES.index(str(dest_mode)) << 11
+            | DELIVERY_MODE_NAMES.index(str(mode)) << 8
+            | int(vector)
+        )
+        self._lapic(event).write_msr(ICR, icr, self.machine.now_ns)
+
+    def _kvm_mmio(self, event: Event) -> None:
+        kind, length, gpa, value = event.args
+        cpu = event.vcpu or 0
+        if kind == "write":
+            before = self.machine.router.table
+            self.machine.mmio_write(cpu, int(gpa), int(length), int(value))
+            if self.machine.router.table is not before:
+                self._in_flight[cpu] = before
+        elif kind == "read":
+            self._same(self.machine.mmio_read(cpu, int(gpa), int(length)), value)
+
+    def _kvm_pio(self, event: Event) -> None:
+        access, port, size, _, value, _ = event.args
+        cpu = event.vcpu or 0
+        if self.machine.split:
+            return  # QEMU's PIC: its lines are no events of KVM's
+        if access == "write":
+            self.machine.pio_write(cpu, int(port), int(value), int(size))
+        else:
+            self._same(self.machine.pio_read(cpu, int(port), int(size)), value)
+
+    def _kvm_msr(self, event: Event) -> None:
+        _, msr, value, faulted = event.args
+        taken = self.machine.msr_write(event.vcpu or 0, int(msr), int(value))
+        if taken == faulted:
+            raise DisagreementError("the model takes it" if taken else "the model answers #GP")
+
+    def _same(self, found: int, value: Arg) -> None:
+        if found != value:
+            raise DisagreementError(f"the model reads {found:#x}")
+
+    # --- the CPU's side
+
+    def _kvm_inj_virq(self, event: Event) -> None:
+        kind, vector, reinjected = event.args
+        cpu = event.vcpu or 0
+        if kind != "IRQ":  # software interrupts are no chip's business
+            self._expected[event.vcpu].append((event.name, event.args))
+            return
+        vcpu = self.machine.vcpus[cpu]
+        vcpu.state.mp_state = MpState.RUNNABLE
+        if vcpu.state.requests & IOAPIC_EOI:
+            raise DisagreementError("an exit for an EOI was due")
+        if reinjected:
+            self.machine.exit(cpu, reinject=True)
+        elif self.machine.split and self._lapic(event).pending() != vector:
+            self.machine.interrupt(cpu, int(vector))  # from QEMU's PIC
+        # In split a rescan is seen, so one that another thread asks for comes when it is seen.
+        scan = vcpu.state.requests & SCAN_IOAPIC if self.machine.split else 0
+        vcpu.state.requests &= ~scan
+        self.machine.step(cpu)
+        vcpu.state.requests |= scan
+
+    def _kvm_eoi(self, event: Event) -> None:
+        """Without a write of the register it is one by shared memory."""
+        self.machine.exit(event.vcpu or 0, pv_eoi=True)
+
+    def _kvm_apic_accept_irq(self, event: Event) -> None:
+        """Without a message it is the timer's."""
+        timer = f"lapic{event.args[0]}"
+        if timer not in self.machine.deadlines:
+            raise DisagreementError("nobody sent it, and no timer was armed")
+        self.machine.expire(timer)
+        self._lapic(event).timer.deliver_pending(self.machine.now_ns)
+
+    def _kvm_userspace_exit(self, event: Event) -> None:
+        """KVM_EXIT_IOAPIC_EOI; what QEMU does then comes as lines."""
+        state = self.machine.vcpus[event.vcpu or 0].state
+        vector = state.ioapic_eoi
+        due = state.requests & IOAPIC_EOI and vector is not None
+        if not due or not state.handled_vectors >> (vector or 0) & 1:
+            raise DisagreementError("no exit for an EOI was due")
+        state.requests &= ~IOAPIC_EOI
+        self.count["EOI exits"] += 1
+
+    def _lapic(self, event: Event) -> Lapic:
+        return self.machine.lapics[event.vcpu or 0]
