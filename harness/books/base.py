@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from harness.books.state import (
     ACCEPTED,
@@ -47,7 +48,15 @@ from harness.ledger import (
     check_guest,
     check_laws,
 )
-from userspace_chip.events import Event
+from userspace_chip.events import Event, Source
+
+NEEDED_SOURCES: Final[Mapping[Irqchip, frozenset[Source]]] = {
+    Irqchip.ON: frozenset({"kvm"}),
+    Irqchip.SPLIT: frozenset({"kvm", "qemu"}),
+    Irqchip.OFF: frozenset({"kvm", "qemu"}),
+    Irqchip.TCG: frozenset({"qemu"}),
+}
+"""Without these an account cannot be given at all."""
 
 
 class Books:
@@ -67,6 +76,7 @@ class Books:
         # split: the announcement is QEMU's, the delivery the kernel's.
         self._skew_ns = SAME_TIME_NS if irqchip is Irqchip.SPLIT else -1
         self._handlers = {name: getattr(self, "_" + name) for name in handled}
+        self._sources: set[Source] = set()
         self._index = -1
         self._time_ns = 0
         self._cpus: dict[int, Cpu] = {}
@@ -99,6 +109,7 @@ class Books:
         if event[0] < self._time_ns - SAME_TIME_NS:
             self._warn("times go back; the order is the recording's")
         self._time_ns = event[0]
+        self._sources.add(event[1])
         handler = self._handlers.get(event[2])
         if handler is not None:
             try:
@@ -121,6 +132,8 @@ class Books:
             for cpu in self._cpus.values():
                 self._settle(cpu)
         self._find_stuck()
+        if damage is None and (silent := NEEDED_SOURCES[self._irqchip] - self._sources):
+            damage = f"no events of {' and '.join(sorted(silent))}"
         if damage is not None and self._damage is None:
             # What is missing may be anywhere: nothing that was found is sure.
             self._damage = damage

@@ -609,6 +609,17 @@ def test_ledger_of_damaged_recording_drops_what_it_found():
     assert ledger.warnings == ("events are incomplete: 3 damaged lines",)
 
 
+@pytest.mark.parametrize("source", ["kvm", "qemu"])
+def test_ledger_without_one_of_two_tracers_is_not_checkable(source):
+    events = [other for other in recording("split") if other.source != source]
+
+    ledger = account(events, Irqchip.SPLIT)
+
+    assert ledger.findings == ()
+    assert ledger.warnings[-1] == f"events are incomplete: no events of {source}"
+    assert {law.status for law in ledger.laws} <= {"not checkable", "not observable"}
+
+
 @pytest.mark.parametrize("mode", [Irqchip.ON, Irqchip.SPLIT])
 def test_acceptance_traced_after_its_injection_is_a_warning(mode):
     events = list(recording(mode))
