@@ -93,6 +93,8 @@ class Books:
         self._select = 0
         self._named = 0  # vectors that an entry, a message, an IPI or an LVT ever named
         self._debts: deque[Debt] = deque()
+        # What QEMU's IOAPIC said that it delivers; its lock orders that among all threads.
+        self._announced: list[tuple[Pin, Debt]] = []
         self._findings: list[Finding] = []
         self._suppressed = 0
         self._found: dict[tuple[Kind, str], int] = {}
@@ -283,8 +285,8 @@ class Books:
             return True
         if not logical:
             return dst in (cpu.id, cpu.number)
-        if cpu.x2apic and not self._kvm_lapic:
-            return bool(dst & 1 << (cpu.number & 15))  # the event has the lowest 8 bits
+        if cpu.x2apic:  # QEMU's event has the lowest 8 bits, KVM's not always the cluster
+            return self._kvm_lapic or bool(dst & 1 << (cpu.number & 15))
         if cpu.ldr is None or not cpu.dfr_flat:
             return True
         return bool(cpu.ldr >> 24 & dst)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.books.base import Books
 from harness.books.state import (
     ACCEPTED,
+    APIC_BASE,
     BY_IPI,
     BY_LVT,
     BY_PIN,
@@ -13,6 +14,7 @@ from harness.books.state import (
     KVM_LVTS,
     NEAR_EVENTS,
     SAME_TIME_NS,
+    TSC_DEADLINE,
     Args,
     Cpu,
     Message,
@@ -153,10 +155,16 @@ class KvmLapics(Books):
             cpu.dfr_flat = value >> 28 == 0xF
 
     def _kvm_msr(self, event: Event, args: Args) -> None:
-        if args[1] == 0x6E0 and args[0] == "write":  # IA32_TSC_DEADLINE
-            cpu = self._own_cpu(event)
-            if cpu is not None:
-                cpu.armed = bool(args[2])
+        access, register, value = args[:3]
+        if access != "write" or register not in (TSC_DEADLINE, APIC_BASE):
+            return
+        cpu = self._own_cpu(event)
+        if cpu is None:
+            return
+        if register == TSC_DEADLINE:
+            cpu.armed = bool(value)
+        else:
+            cpu.x2apic = bool(value >> 10 & 1)
 
     def _kvm_eoi(self, event: Event, args: Args) -> None:
         number, vector = args

@@ -57,10 +57,10 @@ class KvmLines(Books):
         detail = "its route was raised, and no message followed"
         pin = self._pins[gsi] if gsi < PINS else None
         if pin is not None:
-            for number, (expected, debt) in enumerate(thread.expect):
+            for number, (expected, debt) in enumerate(self._announced):
                 if expected is pin:
                     debt.paid = True
-                    del thread.expect[number]
+                    del self._announced[number]
                     break
             else:
                 pin.driven = event[0]

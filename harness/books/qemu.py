@@ -79,29 +79,25 @@ class QemuIoapics(Books):
 
     def _check_expected(self, event: Event) -> None:
         """QEMU delivers under its lock: what was announced is out before the next assertion."""
-        for thread in self._threads.values():
-            if not thread.expect:
-                continue
-            rest = []
-            for pin, debt in thread.expect:
-                if event[0] - debt.event.time_ns <= self._skew_ns:
-                    rest.append((pin, debt))
-                elif not debt.paid:
-                    self._break(debt)
-            thread.expect = rest
+        rest = []
+        for pin, debt in self._announced:
+            if event[0] - debt.event.time_ns <= self._skew_ns:
+                rest.append((pin, debt))
+            elif not debt.paid:
+                self._break(debt)
+        self._announced = rest
 
     def _expect(self, event: Event, pin: Pin) -> None:
-        """The delivery of ``pin`` has to follow in this thread."""
+        """The delivery of ``pin`` has to follow."""
         if not pin.fixed:
             return
         if event[0] - pin.driven <= SAME_TIME_NS:
             pin.driven = event[0] - 2 * SAME_TIME_NS
             return
         detail = "asserted, not masked, and no message followed"
-        thread = self._thread(event[3])
-        if len(thread.expect) > PINS:
-            del thread.expect[0]
-        thread.expect.append((pin, self._owe("lost", pin.subject, event, detail, FAR_NS)))
+        if len(self._announced) > PINS:
+            del self._announced[0]
+        self._announced.append((pin, self._owe("lost", pin.subject, event, detail, FAR_NS)))
 
     def _ioapic_set_remote_irr(self, event: Event, args: Args) -> None:
         if args[0] >= PINS or not self._checks_pins:
@@ -125,9 +121,15 @@ class QemuIoapics(Books):
         cpu = self._own_cpu(event)
         if cpu is not None:
             self._broadcast(event, cpu, vector)
-        elif self._smp > 1:
-            return
-        if not self._tcg and (ended != vector or self._index - when > NEAR_EVENTS):
+        else:
+            for other in self._cpus.values():
+                if other.broadcast is not None and other.broadcast[0] == vector:
+                    self._broadcast(event, other, vector)
+        if (
+            cpu is not None
+            and not self._tcg
+            and (ended != vector or self._index - when > NEAR_EVENTS)
+        ):
             detail = "broadcast, and no EOI of this vector came before"
             self._find("spurious", f"vector {vector}", event, detail)
         if not self._checks_pins:
@@ -218,8 +220,8 @@ class QemuLapics(Books):
         dst, logical, mode, vector, trigger = args
         thread = self._thread(event[3])
         column = BY_MSI
-        if thread.expect:
-            pin, debt = thread.expect.pop(0)
+        if self._announced:
+            pin, debt = self._announced.pop(0)
             if not debt.paid:
                 debt.paid = True
                 column = BY_PIN

@@ -32,6 +32,9 @@ PINS: Final = 24
 FIRST_VECTOR: Final = 16
 """Lower vectors are reserved; KVM's local APIC takes them and never delivers them (SDM 3A, Valid
 Interrupt Vectors)."""
+APIC_BASE: Final = 0x1B
+TSC_DEADLINE: Final = 0x6E0
+"""MSRs (SDM 4, Architectural MSRs)."""
 IOAPIC_BASE: Final = 0xFEC00000
 IOAPIC_EOI_REASON: Final = 26
 """KVM_EXIT_IOAPIC_EOI (Linux include/uapi/linux/kvm.h)."""
@@ -107,7 +110,6 @@ class Thread:
 
     __slots__ = (
         "eoi",
-        "expect",
         "gsi",
         "level",
         "messages",
@@ -130,7 +132,6 @@ class Thread:
         self.eoi = (-NEAR_EVENTS, -1)  # the last EOI: when, of what vector
         self.sent: tuple[int, Args] = (-1, ())  # QEMU's IOAPIC's last message, and when
         self.register = -NEAR_EVENTS  # the last write of an IOAPIC's EOI register
-        self.expect: list[tuple[Pin, Debt]] = []  # deliveries that QEMU's IOAPIC announced
 
 
 class Pin:

@@ -555,6 +555,38 @@ def test_message_to_an_id_that_the_guest_has_changed_reaches_its_cpu():
     assert account(later(books), Irqchip.ON).findings == ()
 
 
+def test_logical_message_in_x2apic_mode_reaches_any_cpu():
+    books = [
+        event("kvm_apic", access="write", register="APIC_LDR", value=1 << 24),
+        event("kvm_msr", access="write", msr=0x1B, value=0xFEE00D00, gp=False),
+        message(2, 0x41)._replace(args=(2, 0x41, "Fixed", "logical", "edge", False)),
+        accepted(0x41)._replace(vcpu=None),
+    ]
+
+    assert account(later(books), Irqchip.ON).findings == ()
+
+
+def test_logical_message_to_another_cpu_is_misrouted():
+    books = [
+        event("kvm_apic", access="write", register="APIC_LDR", value=1 << 24),
+        message(2, 0x41)._replace(args=(2, 0x41, "Fixed", "logical", "edge", False)),
+        accepted(0x41)._replace(vcpu=None),
+    ]
+
+    assert [finding.kind for finding in account(books, Irqchip.ON).findings] == ["misrouted"]
+
+
+def test_split_with_qemus_threads_unknown_gives_no_finding():
+    events = [
+        other._replace(vcpu=None) if other.source == "qemu" else other
+        for other in recording("split")
+    ]
+
+    ledger = account(events, Irqchip.SPLIT, smp=2)
+
+    assert ledger.findings == ()
+
+
 def test_acceptance_after_init_starts_from_nothing():
     init = accepted(0)._replace(args=(0, 0, "INIT", "edge"))
     books = [*timer_setup(0x41, 0x81), accepted(0x81), accepted(0x41), injected(0x41)]
