@@ -262,3 +262,19 @@ def test_run_flat_image_on_the_local_kvm_has_kernel_events(tmp_path, flats, irqc
     if "kernel trace" in counters["missing"]:
         pytest.skip(counters["missing"]["kernel trace"])
     assert '"kvm_' in (folder / "events.jsonl").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_run_on_a_full_disk_ends_with_a_message_and_no_qemu(tmp_path, flats):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], check=True)
+    try:
+        config = write_config(tmp_path, [flat(flats["passing"])])
+        done = irqmatrix("run", config, "--out", disk / "out")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+    assert done.returncode in (1, 2)
+    assert "No space left on device" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
