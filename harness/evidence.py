@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import counters
-from harness.case import Host
+from harness import counters, ledger
+from harness.bookkeeper import Bookkeeper
+from harness.case import Host, Machine
 from harness.collect.ftrace import FtraceReader
 from harness.collect.merge import in_order, merge
 from harness.collect.monitor import (
@@ -33,7 +34,8 @@ from harness.counters import CounterSet, CounterSource
 from harness.errors import CollectError
 from harness.eventlog import LogReport, dump_events
 from harness.launch import QEMU_TRACE_EVENTS
-from harness.result import write_json
+from harness.ledger import Ledger
+from harness.result import write_json, write_text
 from harness.storm import OnsetTracker
 from userspace_chip.events import Event, event_type
 
@@ -56,21 +58,27 @@ class Evidence:
     """By workload and pin: when a storm began, in seconds."""
     reports: Mapping[str, LogReport]
     missing: Mapping[str, str]
+    ledger: Ledger
+    """The account of every interrupt that the events show."""
 
     @property
     def damage(self) -> str | None:
         """What is missing from the events themselves, or None where they are complete."""
-        parts = [
-            f"{source}: {report.lost} lost, {report.damaged} damaged"
-            + (", cut off" if report.truncated else "")
-            for source, report in self.reports.items()
-            if not report.complete
-        ]
-        return "; ".join(parts) or None
+        return _damage(self.reports)
+
+
+def _damage(reports: Mapping[str, LogReport]) -> str | None:
+    parts = [
+        f"{source}: {report.lost} lost, {report.damaged} damaged"
+        + (", cut off" if report.truncated else "")
+        for source, report in reports.items()
+        if not report.complete
+    ]
+    return "; ".join(parts) or None
 
 
 def gather(recording: Recording) -> Evidence:
-    """Read the raw files of ``recording``, write ``events.jsonl`` and ``counters.json``.
+    """Read the raw files of ``recording``; write ``events.jsonl``, counters and ledger.
 
     The raw traces are removed: the events hold all that is in them.
     """
@@ -90,11 +98,13 @@ def gather(recording: Recording) -> Evidence:
         recording.directory / "counters.json",
         {name: found.to_json() for name, found in sets.items()} | {"missing": missing},
     )
+    account = traced.books.close(damage=_damage(traced.reports), handled=sets)
+    write_text(recording.directory / "ledger.json", ledger.dump(account))
     for path in (recording.kernel_trace, recording.qemu_trace):
         if path is not None:
             path.unlink(missing_ok=True)
     onsets = {name: window.onset.onset_s for name, window in windows.items()}
-    return Evidence(sets, _observations(recording), onsets, traced.reports, missing)
+    return Evidence(sets, _observations(recording), onsets, traced.reports, missing, account)
 
 
 def read_counters(path: Path) -> dict[str, CounterSet]:
@@ -165,6 +175,9 @@ class _Traced:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
+        case = recording.case
+        ioapics = 2 if case.machine is Machine.MICROVM else 1
+        self.books = Bookkeeper(case.backend.irqchip, smp=case.smp, ioapics=ioapics)
         self._kernel = FtraceReader(offset_ns=-_trace_clock_offset_ns(recording))
         self._qemu = QemuLogReader(vcpu_of_thread=recording.vcpu_of_thread)
         files: tuple[tuple[CounterSource, Path | None], ...] = (
@@ -194,6 +207,7 @@ class _Traced:
             whole = windows[WHOLE].tally
             for event in events:
                 whole.add(event)
+                self.books.add(event)
                 if event.name == "mark":
                     window = _window(str(event.args[0]), windows, window)
                 elif window is not None:

@@ -238,6 +238,9 @@ def _verdict(
         more = f" (and {len(notable) - 1} more)" if len(notable) > 1 else ""
         first = notable[0]
         detail = f"{first.id}: {first.detail}{more}" if first.detail else f"{first.id}{more}"
+    if (findings := evidence.ledger.findings) and not detail:
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        detail = f"the ledger has a finding: {findings[0]}{more}"
     if (damage := evidence.damage) is not None:
         detail = f"{detail}; events incomplete: {damage}".lstrip("; ")
     return verdict, detail
