@@ -2,13 +2,14 @@
 
 Stimuli are what no chip can foresee: lines, messages, register writes, the moment of an injection,
 of a timer's expiry, of an EOI by shared memory.  All other events of KVM have to come out of the
-machine, each thread's in the recorded order of its stimuli.  docs/chips.md, "States and time", says
-what there is to know of KVM's order of tracing.
+machine, each thread's in its order.  All threads that are no CPU's count as one, because a trace
+does not tell them apart: it is taken for granted that they do not run into each other.
+docs/chips.md, "States and time", says what there is to know of KVM's order of tracing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, TypeAlias
@@ -86,8 +87,8 @@ class Stimuli:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.count: Counter[str] = Counter()
-        self._expected: dict[int | None, list[What]] = {
-            vcpu: [] for vcpu in (None, *range(len(machine.vcpus)))
+        self._expected: dict[int | None, deque[What]] = {
+            vcpu: deque() for vcpu in (None, *range(len(machine.vcpus)))
         }
         self._stimuli: dict[str, Callable[[Event], None]] = {
             name: getattr(self, f"_{name}", self._refuse) for name in KVM_EVENTS
@@ -104,17 +105,18 @@ class Stimuli:
     def feed(self, event: Event, following: Lookahead) -> bool:
         """Take an event that :func:`concerns_chips`; True where it was predicted.
 
-        :class:`DisagreementError` where it cannot be, or where something is missing before it.
+        :class:`DisagreementError` where it cannot be, or where something else has to come first.
         """
         expected = self._expected[event.vcpu]
         what = event[2], event[4]
         if self._in_flight and event.vcpu is not None:
             self._in_flight.pop(event.vcpu, None)
-        if what in expected:
-            expected.remove(what)
+        if expected:
+            if what != expected[0]:
+                raise DisagreementError("something else has to come first", tuple(expected))
+            expected.popleft()
             self.count["predicted"] += 1
             return True
-        self._all_came(expected)
         self.machine.log.vcpu = event.vcpu
         try:
             if event.name == "kvm_msi_set_irq" and self._is_scan(event, following):
@@ -127,19 +129,15 @@ class Stimuli:
         self._start_cpus()
         self.count["stimuli"] += 1
         if event.name not in _NOT_REPEATED:
-            if what not in expected:
+            if not expected or what != expected[0]:
                 raise DisagreementError("the model expects something else", tuple(expected))
-            expected.remove(what)
+            expected.popleft()
         return False
 
     def _collect(self) -> None:
         for event in self.machine.log.take():
             if event.name in _PREDICTABLE:
                 self._expected[event.vcpu].append((event.name, event.args))
-
-    def _all_came(self, expected: list[What]) -> None:
-        if expected:
-            raise DisagreementError("before it something is missing", tuple(expected))
 
     def _refuse(self, event: Event) -> None:
         raise DisagreementError("the model did not predict it")
