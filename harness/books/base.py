@@ -414,7 +414,12 @@ class Books:
         else:
             cpu.lvts.pop(register, None)
         if timer:
-            cpu.periodic = value >> 17 & 3 == 1
+            periodic = value >> 17 & 3 == 1
+            if cpu.periodic and not periodic:
+                # One tick may be noted already, and the next one is on its way
+                # (Linux 6.12 lapic.c: apic_update_lvtt, apic_timer_fn).
+                cpu.armed = 2
+            cpu.periodic = periodic
 
     def _ended(self, event: Event, cpu: Cpu, vector: int) -> None:
         bit = 1 << vector

@@ -104,7 +104,7 @@ class KvmLapics(Books):
                 if register != "APIC_LVTT" or cpu.periodic:
                     return True
                 if cpu.armed:
-                    cpu.armed = False
+                    cpu.armed -= 1
                     return True
         return False
 
@@ -142,7 +142,7 @@ class KvmLapics(Books):
         if cpu is None:
             return
         if register == "APIC_TMICT":
-            cpu.armed = bool(value)
+            cpu.armed = int(value != 0)
         elif register in KVM_LVTS:
             self._lvt(cpu, register, value, timer=register == "APIC_LVTT")
         elif register == "APIC_ID":
@@ -162,7 +162,7 @@ class KvmLapics(Books):
         if cpu is None:
             return
         if register == TSC_DEADLINE:
-            cpu.armed = bool(value)
+            cpu.armed = int(value != 0)
         else:
             cpu.x2apic = bool(value >> 10 & 1)
 

@@ -254,7 +254,7 @@ class Cpu:
         self.enabled = True
         self.progress = False  # the guest has executed something since the last injection
         self.lvts: dict[Any, int] = {}
-        self.armed = True
+        self.armed = 1  # expiries that a timer which is not periodic may still have
         self.periodic = False
         self.ldr: int | None = None
         self.dfr_flat = True

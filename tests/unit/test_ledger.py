@@ -820,3 +820,20 @@ def test_table_has_rows_laws_and_findings():
     assert "vector 236 cpu0" in text
     assert "broken: every injection is ended" in text
     assert f"spurious: vector {recording('on')[place].args[1]} cpu0: EOI without" in text
+
+
+def test_ledger_timer_that_leaves_periodic_mode_may_expire_twice_more():
+    """The tick that was noted, and the one that was on its way; a third one comes from nowhere."""
+    timer = {"apicid": 0, "vector": 236, "delivery_mode": "Fixed", "trigger": "edge"}
+    expiry = event("kvm_apic_accept_irq", **timer)
+    injected = event("kvm_inj_virq", kind="IRQ", vector=236, reinjected=False)
+    ended = event("kvm_eoi", apicid=0, vector=236)
+    taken = (expiry, injected, ended)
+    periodic, one_shot = (
+        event("kvm_apic", access="write", register="APIC_LVTT", value=value)
+        for value in (0x200EC, 0xEC)
+    )
+    events = (periodic, *taken, *taken, one_shot, *taken, *taken)
+
+    assert account(events, Irqchip.ON).findings == ()
+    assert account((*events, *taken), Irqchip.ON).findings[0].index == len(events)
