@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from harness.case import Case, FlatGuest, Host, LinuxGuest
 from harness.conduct import Recording, WorkloadRecord
-from harness.errors import GuestCrash, GuestError, GuestHang, HarnessError
+from harness.errors import GuestCrash, GuestError, GuestHang, HarnessError, ReplayRefused
 from harness.evidence import Evidence, gather
 from harness.guests import flat, linux
+from harness.replay import Outcome, replay_case
 from harness.result import CaseResult, PartResult, Verdict, judged
 from harness.storm import Storm, find_host_storm, find_lost, find_storm
 
 MAX_STDERR_CHARACTERS: Final = 300
+MAX_REPLAYED_LINES: Final = 250_000
+"""Of a case's events; about two seconds.  ``irqmatrix replay`` has no limit."""
 
 
 def judge(recording: Recording) -> CaseResult:
@@ -27,6 +31,12 @@ def judge(recording: Recording) -> CaseResult:
     else:
         parts = _linux_parts(recording, case.guest, evidence, failure)
     verdict, detail = _verdict(parts, failure, evidence)
+    as_expected = _as_expected(case, parts, failure)
+    if (said := _replayed(recording, evidence)) is not None:
+        detail = f"{detail}; {said.text}".lstrip("; ")
+        if said.diverged and verdict is Verdict.PASS:
+            verdict = Verdict.DIVERGED
+            as_expected = case.guest.expect.get("*") == verdict
     return CaseResult(
         id=case.id,
         subject=case.subject,
@@ -39,8 +49,44 @@ def judge(recording: Recording) -> CaseResult:
         dir=recording.directory.name,
         parts=parts,
         observations=evidence.observations,
-        as_expected=_as_expected(case, parts, failure),
+        as_expected=as_expected,
     )
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a replay says of a case."""
+
+    text: str
+    diverged: bool = False
+
+
+def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
+    """What the Python chips say of a Linux guest whose interrupts KVM traced.
+
+    It is called a divergence only in versions that the chips model, where nothing is missing, and
+    in a lab: on many CPUs QEMU's other threads run into each other, and a trace does not tell them
+    apart.
+    """
+    case = recording.case
+    if not isinstance(case.guest, LinuxGuest) or recording.kernel_trace is None:
+        return None
+    try:
+        found = replay_case(recording.directory, max_lines=MAX_REPLAYED_LINES)
+    except ReplayRefused:
+        return None
+    except HarnessError as error:
+        return _Said(f"replay: not possible: {error}")
+    divergence, compared = found.divergence, f"{found.compared} events"
+    if divergence is None:
+        return _Said(f"replay: 0 divergences in {compared}")
+    is_sure = found.outcome is Outcome.DIVERGED and not found.warnings and evidence.damage is None
+    if divergence.recorded is None or not is_sure:
+        return _Said(f"replay: incomplete after {compared}")
+    place = f"at line {divergence.recorded.number}, {divergence.recorded.event.name}"
+    if case.backend.host is not Host.LAB:
+        return _Said(f"replay: disagrees {place}, which is no verdict outside of a lab")
+    return _Said(f"replay: diverged {place}", diverged=True)
 
 
 _Failure = tuple[Verdict, str]

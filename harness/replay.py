@@ -127,8 +127,8 @@ class Replayed:
         return self.predicted + self.stimuli
 
 
-def replay_case(directory: Path) -> Replayed:
-    """Replay the case in ``directory``.
+def replay_case(directory: Path, *, max_lines: int | None = None) -> Replayed:
+    """Replay the case in ``directory``, or the first ``max_lines`` of its log.
 
     :class:`ReplayRefused` where nothing can be said, :class:`StoreError` and :class:`CollectError`
     for a folder or a log that cannot be used.
@@ -138,7 +138,7 @@ def replay_case(directory: Path) -> Replayed:
     path = directory / "events.jsonl"
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return Replay(machine, warnings).run(file)
+            return Replay(machine, warnings).run(islice(file, max_lines))
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror, "run the case again") from None
 
