@@ -292,11 +292,13 @@ class Stimuli:
 
     def _kvm_apic_accept_irq(self, event: Event) -> None:
         """Without a message it is the timer's."""
-        timer = f"lapic{event.args[0]}"
+        apic_id = int(event.args[0])
+        timer = f"lapic{apic_id}"
         if timer not in self.machine.deadlines:
             raise DisagreementError("nobody sent it, and no timer was armed")
         self.machine.expire(timer)
-        self._lapic(event).timer.deliver_pending(self.machine.now_ns)
+        self.machine.log.vcpu = event.vcpu
+        self.machine.lapics[apic_id].timer.deliver_pending(self.machine.now_ns)
 
     def _kvm_userspace_exit(self, event: Event) -> None:
         """KVM_EXIT_IOAPIC_EOI; what QEMU does then comes as lines."""
