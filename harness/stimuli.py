@@ -25,7 +25,8 @@ from userspace_chip.irqchip import (
     Machine,
 )
 from userspace_chip.lapic import Lapic
-from userspace_chip.lapic_registers import ICR, NAMES, TMCCT
+from userspace_chip.lapic_registers import ICR, LVTT, NAMES, TMCCT, TMICT
+from userspace_chip.lapic_timer import ONE_SHOT, PERIODIC
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
     DELIVERY_MODES,
@@ -95,6 +96,8 @@ class Stimuli:
         }
         self._in_flight: dict[int, RoutingTable] = {}
         """In split, by the CPU that writes an entry: the routes as they were before."""
+        self._left_periodic: set[int] = set()
+        """The CPUs whose timer left periodic mode while it ran, and was not started again."""
         machine.log.take()
 
     @property
@@ -208,16 +211,31 @@ class Stimuli:
         offset = _OFFSETS.get(str(name)) or int(str(name), 16)
         lapic = self._lapic(event)
         now_ns = self.machine.now_ns
-        if access == "write" and lapic.x2apic_mode:
-            lapic.write_msr(offset, int(value), now_ns)
-        elif access == "write":
-            lapic.write_mmio(offset, 4, int(value), now_ns)
+        if access == "write":
+            was_periodic = lapic.state.timer.mode == PERIODIC
+            if lapic.x2apic_mode:
+                lapic.write_msr(offset, int(value), now_ns)
+            else:
+                lapic.write_mmio(offset, 4, int(value), now_ns)
+            self._note_timer(event.vcpu or 0, offset, was_periodic)
         elif offset == TMCCT:  # no clock here
             self._expected[event.vcpu].append((event.name, event.args))
         elif lapic.x2apic_mode:
             lapic.read_msr(offset, now_ns)
         else:
             lapic.read_mmio(offset, 4, now_ns)
+
+    def _note_timer(self, cpu: int, offset: int, was_periodic: bool) -> None:
+        """A timer that leaves periodic mode may expire twice more.
+
+        A tick that KVM has noted is not taken back, and the next one is on its way (Linux 6.12
+        ``lapic.c``: apic_update_lvtt, apic_timer_fn); the trace shows only the deliveries.
+        """
+        mode = self.machine.lapics[cpu].state.timer.mode
+        if offset == LVTT and was_periodic and mode == ONE_SHOT:
+            self._left_periodic.add(cpu)
+        elif offset == TMICT or mode not in (PERIODIC, ONE_SHOT):
+            self._left_periodic.discard(cpu)
 
     def _kvm_apic_ipi(self, event: Event) -> None:
         """In x2APIC mode the write of ICR is traced after what it does."""
@@ -294,9 +312,14 @@ class Stimuli:
         """Without a message it is the timer's."""
         apic_id = int(event.args[0])
         timer = f"lapic{apic_id}"
-        if timer not in self.machine.deadlines:
+        if timer in self.machine.deadlines:
+            self.machine.expire(timer)
+        elif apic_id in self._left_periodic:
+            # The acceptance before was that of the tick which had been noted: this is the last.
+            self._left_periodic.discard(apic_id)
+            self.machine.expire(timer)
+        else:
             raise DisagreementError("nobody sent it, and no timer was armed")
-        self.machine.expire(timer)
         self.machine.log.vcpu = event.vcpu
         self.machine.lapics[apic_id].timer.deliver_pending(self.machine.now_ns)
 
