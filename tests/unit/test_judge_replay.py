@@ -49,7 +49,7 @@ def test_case_that_the_chips_predict_says_so(tmp_path):
     result = verdict_of(tmp_path, BOOT)
 
     assert (result.verdict, result.as_expected) == (Verdict.PASS, True)
-    assert "replay: 0 divergences in 9" in result.detail
+    assert "replay: 0 divergences in 8934 events" in result.detail
 
 
 def test_case_that_the_chips_contradict_is_diverged(tmp_path):
