@@ -171,7 +171,7 @@ def _subject_table(
 ) -> None:
     """One guest on all its backends: verdicts, and what was counted."""
     firsts = [case for case in cases if not case.axes.get("repeat")]
-    table = Table(box=None, pad_edge=False, title=subject, title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for case in firsts:
         table.add_column(case.backend, justify="right", no_wrap=True)
@@ -179,7 +179,7 @@ def _subject_table(
     table.add_row("verdict", *(_verdict_text(case.verdict, case.as_expected) for case in firsts))
     table.add_row("seconds", *(f"{case.duration_s:.1f}" for case in firsts))
     _part_rows(table, firsts, diffs, directory)
-    console.print()
+    console.print(f"\n{subject}", style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
     for case in firsts:
         if case.detail:

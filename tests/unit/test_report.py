@@ -1,0 +1,82 @@
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from harness import result
+from harness.diff import Difference, DiffResult, DiffVerdict
+from harness.doctor import Finding
+from harness.judge import judge
+from harness.report import doctor_tables, run_report
+from harness.result import RunResult, Verdict
+from support import cases
+
+
+def shown(print_it) -> str:
+    text = io.StringIO()
+    print_it(Console(file=text, width=200))
+    return text.getvalue()
+
+
+def run_of(tmp_path, *, unexplained=()):
+    """Two backends that read a disk, 200 interrupts on one and ``n`` on the other."""
+    outcomes = []
+    for backend, count in ((cases.ON, 200), (cases.TCG, 150)):
+        case = cases.case(cases.LinuxGuest(("block-intx",)), backend)
+        folder = tmp_path / backend.name
+        folder.mkdir()
+        work = cases.workload("block-intx", {}, {"20:virtio0": count}, units=150)
+        outcomes.append(judge(cases.recording(folder, case, workloads=(work,))))
+    diff = DiffResult(outcomes[0].subject, "lab-kvm-on", "local-tcg", 1, unexplained=unexplained)
+    summary = result.summarised(outcomes, (diff,))
+    return RunResult(result.SCHEMA, "x", {}, tuple(outcomes), (diff,), ("some-rule",), summary)
+
+
+DIFFERENCE = Difference(
+    "block-intx",
+    "handled/ioapic/20:virtio0",
+    "guest",
+    (200,),
+    (150,),
+    20.0,
+    DiffVerdict.UNEXPLAINED,
+    "the work determines it",
+)
+
+
+def test_report_has_a_row_a_counter_and_a_column_a_backend(tmp_path):
+    run = run_of(tmp_path)
+    text = shown(lambda console: run_report(console, run, tmp_path))
+
+    (row,) = [line for line in text.splitlines() if "20:virtio0 [guest]" in line]
+    assert row.split()[-2:] == ["200", "150"]
+    assert "lab-kvm-on" in text
+    assert "local-tcg" in text
+
+
+def test_report_marks_what_is_unexplained_in_its_row_and_says_it_below(tmp_path):
+    run = run_of(tmp_path, unexplained=(DIFFERENCE,))
+    text = shown(lambda console: run_report(console, run, tmp_path))
+
+    (row,) = [line for line in text.splitlines() if "20:virtio0 [guest]" in line]
+    assert "UNEXPLAINED" in row
+    assert "200 against 150 (the work determines it)" in text
+
+
+def test_report_names_stale_rules(tmp_path):
+    run = run_of(tmp_path)
+    assert "'some-rule' should have shown" in shown(lambda c: run_report(c, run, tmp_path))
+
+
+def test_report_marks_a_case_that_is_not_as_expected(tmp_path):
+    run = run_of(tmp_path)
+    bad = replace(run.cases[0], verdict=Verdict.STORM, as_expected=False)
+    text = shown(lambda c: run_report(c, replace(run, cases=(bad, *run.cases[1:])), tmp_path))
+    assert "storm !" in text
+
+
+def test_doctor_tables_show_reason_and_what_to_do():
+    finding = Finding("kvm", "/dev/kvm", False, "no", "it is not there", "load kvm_amd")
+    text = shown(lambda console: doctor_tables(console, [finding]))
+    assert "it is not there" in text
+    assert "-> load kvm_amd" in text
