@@ -19,7 +19,7 @@ from harness.compare import Versions
 from harness.config import RunConfig
 from harness.doctor import local_facts
 from harness.errors import ConfigError, StoreError
-from harness.hosts.local import remove_stale_traces
+from harness.hosts.local import remove_leftovers
 from harness.images.cache import ImageCache
 from harness.known import KnownDifferences
 from harness.preflight import LocalFacts
@@ -45,7 +45,7 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
     """
     config = _selected(job.config, job.only)
     out = _run_directory(job.out, config.name)
-    remove_stale_traces()
+    remove_leftovers()
     cache = ImageCache()
     local = await asyncio.to_thread(_local_facts, config)
     console_progress = progress.for_console(console, len(config.cases))

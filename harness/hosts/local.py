@@ -24,7 +24,7 @@ TRACEFS = "/sys/kernel/tracing"
 @contextlib.contextmanager
 def short_directory() -> Iterator[Path]:
     """A temporary folder whose path is short enough for UNIX sockets (108 bytes)."""
-    with tempfile.TemporaryDirectory(prefix="irqmatrix-") as name:
+    with tempfile.TemporaryDirectory(prefix=f"irqmatrix-{os.getpid()}-") as name:
         yield Path(name)
 
 
@@ -153,10 +153,16 @@ class LocalSession:
         )
 
 
-def remove_stale_traces(root: str = TRACEFS) -> None:
-    """Remove the tracefs instances of harnesses that were killed before they could."""
-    for instance in Path(root, "instances").glob("irqmatrix-*-*"):
-        owner = instance.name.split("-")[1]
-        if owner.isdigit() and not Path("/proc", owner).exists():
-            with contextlib.suppress(OSError):
-                instance.rmdir()
+def remove_leftovers(tracefs: str = TRACEFS) -> None:
+    """Remove the tracefs instances and folders of harnesses that were killed before they could."""
+    for instance in _of_the_dead(Path(tracefs, "instances")):
+        with contextlib.suppress(OSError):
+            instance.rmdir()
+    for folder in _of_the_dead(Path(tempfile.gettempdir())):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _of_the_dead(parent: Path) -> list[Path]:
+    """What is named after a process that is no more, as ``irqmatrix-PID-ANYTHING``."""
+    owners = ((path, path.name.split("-")[1]) for path in parent.glob("irqmatrix-*-*"))
+    return [path for path, owner in owners if owner.isdigit() and not Path("/proc", owner).exists()]
