@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import platform
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from harness import casefile, preflight, result
 from harness.case import Accel, Case, FlatGuest, Host, LinuxGuest
@@ -33,6 +34,7 @@ MAX_LAB_FAILURES: Final = 2
 """After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
 
 Judge: TypeAlias = Callable[[Recording], CaseResult]
+_Outcome = TypeVar("_Outcome")
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ class Scheduler:
                 self._settle(_without_run(item.case, Verdict.SKIP, item.skip))
             else:
                 self._waiting.setdefault(HostKey.of(item.case), []).append(item)
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as self._group:
             for _ in range(jobs):
-                group.create_task(self._work())
+                self._group.create_task(self._work())
         return tuple(self.results[case_id] for case_id in order)
 
     async def _work(self) -> None:
@@ -176,24 +178,46 @@ class Scheduler:
         )
 
     async def _run_one(self, session: Session, item: Prepared) -> None:
+        """Run a case; it is judged while the host goes on with the next one."""
         case, started = item.case, time.monotonic()
         directory = self._out / case.directory_name
-        step: Callable[[str], None] = lambda text: self._progress.step(case.id, text)  # noqa: E731
-        step("starting")
-        try:
+
+        async def record() -> Recording:
             directory.mkdir(parents=True, exist_ok=True)
             casefile.write(directory, self._described(case))
-            recording = await conduct(session, item.plan, directory, step)
-            step("judging")
-            outcome = await asyncio.to_thread(self._judge, recording)
+            return await conduct(session, item.plan, directory, self._step(case))
+
+        self._step(case)("starting")
+        recording = await self._guarded(case, started, record())
+        if isinstance(recording, Recording):
+            self._group.create_task(self._judge_one(recording, started))
+        else:
+            self._settle(recording)
+
+    async def _judge_one(self, recording: Recording, started: float) -> None:
+        case = recording.case
+        self._step(case)("judging")
+        judging = asyncio.to_thread(self._judge, recording)
+        self._settle(await self._guarded(case, started, judging))
+
+    async def _guarded(
+        self, case: Case, started: float, work: Coroutine[None, None, _Outcome]
+    ) -> _Outcome | CaseResult:
+        """What ``work`` gives; an error of it is the case's, and a bug of ours is told as one."""
+        try:
+            return await work
         except HarnessError as error:
-            outcome = _without_run(case, Verdict.ERROR, str(error), time.monotonic() - started)
+            why = str(error)
         except Exception as error:
             with contextlib.suppress(OSError):
-                (directory / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                path = self._out / case.directory_name / "error.txt"
+                path.write_text(traceback.format_exc(), encoding="utf-8")
             why = f"a bug of irqmatrix, see error.txt in the case's folder: {error!r}"
-            outcome = _without_run(case, Verdict.ERROR, why, time.monotonic() - started)
-        self._settle(outcome)
+        return _without_run(case, Verdict.ERROR, why, time.monotonic() - started)
+
+    def _step(self, case: Case) -> Callable[[str], None]:
+        """Told what the case is doing."""
+        return functools.partial(self._progress.step, case.id)
 
     def _described(self, case: Case) -> CaseFile:
         backend = case.backend
