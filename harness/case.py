@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 
 class Host(StrEnum):
@@ -67,6 +67,10 @@ class Backend:
         if self.kernel not in (None, "default"):
             parts.append(f"linux{_slug(str(self.kernel))}")
         return "-".join(parts)
+
+
+WHOLE_CASE: Final = "*"
+"""The name in a guest's ``expect`` that stands for the case as a whole."""
 
 
 @dataclass(frozen=True)

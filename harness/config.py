@@ -18,12 +18,22 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from harness import resources, yamlfile
-from harness.case import Accel, Backend, Case, FlatGuest, Guest, Host, Irqchip, LinuxGuest, Machine
+from harness.case import (
+    WHOLE_CASE,
+    Accel,
+    Backend,
+    Case,
+    FlatGuest,
+    Guest,
+    Host,
+    Irqchip,
+    LinuxGuest,
+    Machine,
+)
 from harness.errors import ConfigError
 from harness.guests.linux import WORKLOADS
 from harness.yamlfile import Location, Strict, YamlFile
 
-SCHEMA_VERSION = 1
 MAX_SMP = 4
 
 
@@ -88,7 +98,7 @@ class LabModel(Strict):
 
 
 ExpectedVerdict: TypeAlias = Literal[
-    "pass", "fail", "storm", "lost", "stuck", "misrouted", "hang", "crash", "skip"
+    "pass", "fail", "storm", "lost", "stuck", "misrouted", "diverged", "hang", "crash", "skip"
 ]
 
 
@@ -284,7 +294,8 @@ def _guest(file: YamlFile, location: Location, model: LinuxModel | FlatModel) ->
                     f"it has: {', '.join(known) or 'none'}",
                 )
     for name in model.expect:
-        _check_workload(file, (*location, "expect", name), name)
+        if name != WHOLE_CASE:
+            _check_workload(file, (*location, "expect", name), name)
     return LinuxGuest(
         tuple(model.workloads), model.kernel, model.parameters, dict(model.expect), model.append
     )

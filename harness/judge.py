@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.case import Case, FlatGuest, Host, LinuxGuest
+from harness.case import WHOLE_CASE, Case, FlatGuest, Host, LinuxGuest
 from harness.conduct import Recording, WorkloadRecord
 from harness.errors import GuestCrash, GuestError, GuestHang, HarnessError, ReplayRefused
 from harness.evidence import Evidence, gather
@@ -36,7 +36,7 @@ def judge(recording: Recording) -> CaseResult:
         detail = f"{detail}; {said.text}".lstrip("; ")
         if said.diverged and verdict is Verdict.PASS:
             verdict = Verdict.DIVERGED
-            as_expected = case.guest.expect.get("*") == verdict
+            as_expected = case.guest.expect.get(WHOLE_CASE) == verdict
     return CaseResult(
         id=case.id,
         subject=case.subject,
@@ -297,5 +297,5 @@ def _as_expected(case: Case, parts: tuple[PartResult, ...], failure: _Failure | 
     if failure is None:
         return told
     return any(part.expected is failure[0] for part in parts) or (
-        case.guest.expect.get("*") == failure[0]
+        case.guest.expect.get(WHOLE_CASE) == failure[0]
     )

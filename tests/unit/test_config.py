@@ -117,6 +117,21 @@ def test_config_version_that_ends_in_a_zero_stays_as_it_was_written(write):
     assert ids(write(text)) == ["linux/q35/qemu64/smp1/lab-kvm-split-linux6.10"]
 
 
+def test_config_expectations_are_of_workloads_and_of_the_whole_case(write):
+    text = """
+        matrix: {irqchip: split}
+        guests: [{kind: linux, workloads: [idle], expect: {idle: storm, "*": hang}}]
+    """
+    (case,) = config.load(write(text)).cases
+    assert case.guest.expect == {"idle": "storm", "*": "hang"}
+
+
+def test_config_expectation_of_an_unknown_workload_is_refused(write):
+    text = "guests: [{kind: linux, workloads: [idle], expect: {idel: storm}}]\n"
+    with pytest.raises(ConfigError, match="unknown workload 'idel'"):
+        config.load(write(text))
+
+
 def test_config_repeat_makes_cases_with_ids_of_their_own(write):
     assert ids(write(f"matrix: {{irqchip: split}}\n{LINUX}"), repeat=3) == [
         "linux/q35/qemu64/smp1/lab-kvm-split",
