@@ -224,6 +224,13 @@ COUNTERS: Final[tuple[CounterPolicy, ...]] = (
     CounterPolicy(
         "raised/ioapic*",
         "qmp",
+        Weight.TIMING,
+        "the line is raised until the time is over, or until the kernel gives up on it",
+        workload="stuck-line",
+    ),
+    CounterPolicy(
+        "raised/ioapic*",
+        "qmp",
         Weight.COMPARED,
         "a device raises its line once for each interrupt",
         floor=20,

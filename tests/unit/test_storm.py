@@ -229,3 +229,9 @@ def test_metric_that_is_no_number_is_0(value, number):
     metrics = {} if value is None else {"x": value}
 
     assert policy.number(metrics, "x") == number
+
+
+def test_policy_assertions_of_a_stuck_line_hang_on_when_the_kernel_gives_up():
+    stuck = policy.counter_policy("stuck-line", "raised/ioapic/20", "qmp")
+    quiet = policy.counter_policy("edu-quiet", "raised/ioapic/20", "qmp")
+    assert (stuck.weight, quiet.weight) == (policy.Weight.TIMING, policy.Weight.COMPARED)
