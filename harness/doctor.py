@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from harness import sockets
-from harness.case import Accel
 from harness.collect.qmp import monitor
 from harness.errors import CollectError, HarnessError, ImageError
 from harness.hosts.lab import LabPlan, booted_lab
@@ -255,8 +254,7 @@ async def _lab(cache: ImageCache, local: LocalFacts) -> Finding:
         initrd = offline.lab_initrd(kernel, qemu)
     except ImageError as error:
         return Finding("lab", "boots", None, "not tried", str(error), "irqmatrix images build")
-    nests = local.kvm.usable and bool(local.kvm.nested) and local.kvm.cpu_flag is not None
-    accel = Accel.KVM if nests else Accel.TCG
+    accel = local.lab_accel
     plan = LabPlan(kernel, qemu, initrd, qemu, (), accel)
     with tempfile.TemporaryDirectory(prefix="irqmatrix-") as directory:
         started = time.monotonic()

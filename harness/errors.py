@@ -4,7 +4,6 @@
 
     IrqmatrixError
     └── HarnessError
-        ├── UsageError          the command line asks for what cannot be
         ├── ConfigError         a configuration that does not say what to run: file and line
         ├── ImageError          a kernel, QEMU, initramfs or guest image that cannot be had or used
         ├── HostError           a host that cannot run cases at all
@@ -28,10 +27,6 @@ from userspace_chip.errors import IrqmatrixError
 
 class HarnessError(IrqmatrixError):
     """Root of the errors of the harness: what happened, why, and what to do about it."""
-
-
-class UsageError(HarnessError):
-    """The command line asks for what cannot be."""
 
 
 class ConfigError(HarnessError):

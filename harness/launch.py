@@ -100,16 +100,17 @@ def _machine(case: Case) -> str:
 
 
 def _console(backend: str) -> tuple[str, ...]:
-    return ("-chardev", _chardev(backend, "console"), "-serial", "chardev:console")
+    return ("-chardev", chardev(backend, "console"), "-serial", "chardev:console")
 
 
 def _monitor(backend: str | None) -> tuple[str, ...]:
     if backend is None:
         return ()
-    return ("-chardev", _chardev(backend, "monitor"), "-mon", "chardev=monitor,mode=control")
+    return ("-chardev", chardev(backend, "monitor"), "-mon", "chardev=monitor,mode=control")
 
 
-def _chardev(backend: str, name: str) -> str:
+def chardev(backend: str, name: str) -> str:
+    """``backend`` with the id ``name``: what a ``-chardev`` takes."""
     kind, comma, options = backend.partition(",")
     return f"{kind},id={name}{comma}{options}"
 

@@ -23,6 +23,12 @@ class LocalFacts:
     kvm: KvmProbe
     instructions_per_s: float | None
 
+    @property
+    def lab_accel(self) -> Accel:
+        """Who runs a lab here: the local KVM where it can nest, else TCG."""
+        nests = self.kvm.usable and bool(self.kvm.nested) and self.kvm.cpu_flag is not None
+        return Accel.KVM if nests else Accel.TCG
+
 
 def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None) -> str | None:
     """Why ``case`` cannot be run with a QEMU of that version; None where it can.

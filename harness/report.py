@@ -24,7 +24,7 @@ from harness.replay import Divergence, Line, Outcome, Replayed
 from harness.result import CaseResult, PartResult, RunResult, Verdict
 
 NOT_OBSERVABLE: Final = "n/o"
-_MARKS: Final = {True: ("yes", "green"), False: ("no", "yellow"), None: ("", "dim")}
+_FINDING_STYLES: Final = {True: "green", False: "yellow", None: "dim"}
 
 
 def run_report(console: Console, run: RunResult, directory: Path) -> None:
@@ -50,13 +50,14 @@ def doctor_tables(console: Console, findings: Iterable[Finding]) -> None:
         console.print(f"\n{area}", style="bold", markup=False, highlight=False)
         table = Table.grid(padding=(0, 2))
         for finding in group:
-            _, style = _MARKS[finding.can]
             words = [finding.value]
             if finding.why:
                 words.append(finding.why)
             if finding.fix:
                 words.append(f"-> {finding.fix}")
-            table.add_row("", finding.name, Text("\n".join(words), style=style))
+            table.add_row(
+                "", finding.name, Text("\n".join(words), style=_FINDING_STYLES[finding.can])
+            )
         console.print(table)
 
 

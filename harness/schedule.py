@@ -164,15 +164,13 @@ class Scheduler:
         files = dict.fromkeys(
             path for plan in plans for path in (plan.kernel, plan.initrd) if path is not None
         )
-        kvm = None if self._local is None else self._local.kvm
-        nests = kvm is not None and kvm.usable and bool(kvm.nested) and kvm.cpu_flag is not None
         return LabPlan(
             kernel=kernel,
             qemu=qemu,
             initrd=self._cache.lab_initrd(kernel, qemu),
             host_qemu=self._cache.qemu("system"),
             payload=tuple(files),
-            accel=Accel.KVM if nests else Accel.TCG,
+            accel=Accel.TCG if self._local is None else self._local.lab_accel,
             memory_mib=self._config.lab.memory_mib,
             smp=self._config.lab.smp,
         )

@@ -26,7 +26,7 @@ from harness.hosts.base import CONSOLE_END, GuestPlan
 from harness.hosts.local import short_directory
 from harness.images import cpio
 from harness.images.model import KernelImage, QemuImage
-from harness.launch import Channels, GuestFiles, command_text, qemu_argv
+from harness.launch import Channels, GuestFiles, chardev, command_text, qemu_argv
 from harness.process import OwnedProcess, owned_process
 from harness.sockets import connect, listener
 
@@ -75,7 +75,7 @@ def lab_argv(
         for number, name in enumerate(_PORTS, start=1)
         if name in ports
         for argument in (
-            *("-chardev", f"{_with_id(ports[name], name)}"),
+            *("-chardev", chardev(ports[name], name)),
             *("-device", f"virtserialport,chardev={name},nr={number},name=irqmatrix.{name}"),
         )
     ]
@@ -98,11 +98,6 @@ def lab_argv(
         *port_options,
         *extra,
     )
-
-
-def _with_id(backend: str, name: str) -> str:
-    kind, comma, options = backend.partition(",")
-    return f"{kind},id={name}{comma}{options}"
 
 
 def write_payload(plan: LabPlan, destination: Path) -> None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.case import LinuxGuest, Machine
+from harness.case import Accel, LinuxGuest, Machine
 from harness.preflight import LocalFacts, why_not
 from support import cases
 from userspace_chip.kvm.probe import KvmProbe
@@ -71,3 +71,17 @@ def test_preflight_linux_of_which_no_workload_can_run_says_why_of_each():
 def test_preflight_linux_of_which_one_workload_can_run_can_run():
     guest = LinuxGuest(("ipi", "idle"))
     assert why_not(cases.case(guest), QEMU_7_2, None) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "accel"),
+    [
+        ({"nested": True, "cpu_flag": "svm"}, Accel.KVM),
+        ({"nested": False, "cpu_flag": "svm"}, Accel.TCG),
+        ({"nested": True, "cpu_flag": None}, Accel.TCG),
+        ({"nested": None, "cpu_flag": "vmx"}, Accel.TCG),
+        ({"nested": True, "cpu_flag": "svm", "error": "cannot be opened"}, Accel.TCG),
+    ],
+)
+def test_lab_runs_on_the_local_kvm_only_where_that_can_nest(changes, accel):
+    assert LocalFacts(replace(GOOD_KVM, **changes), None).lab_accel is accel
