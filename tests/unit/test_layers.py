@@ -14,6 +14,7 @@ LAYERS = (
     # Words and tools that know no stage.
     {"errors", "resources", "__init__", "versions"},
     {"yamlfile", "case", "sockets", "process", "images", "guests.linux", "guests.flat", "guests"},
+    {"scenario"},
     # Configuration, command lines, hosts.
     {"launch", "config"},
     {"hosts"},
