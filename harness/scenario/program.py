@@ -29,6 +29,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from pathlib import Path
 from typing import Final
 
 MAX_CPUS: Final = 8
@@ -173,6 +174,29 @@ class Program:
     blocks: tuple[tuple[Op, ...], ...]
     handlers: tuple[Handler, ...] = field(default=())
     needs: Feature = Feature.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A program, and what its file says of it beside what is executed.
+
+    ``steps``: each step as it was written, by its number, for messages; ``lines`` where it stands.
+    ``machines``: QEMU's machine types that it runs on, empty for all.  ``no_model``: why the Python
+    chips cannot predict it, None where they can.
+    """
+
+    program: Program
+    about: str
+    path: Path
+    steps: tuple[str, ...] = ()
+    lines: tuple[int | None, ...] = ()
+    machines: frozenset[str] = frozenset()
+    no_model: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its id in every report."""
+        return self.program.name
 
 
 MAGIC: Final = 0x50515249
