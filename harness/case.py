@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from harness.scenario.program import Scenario
+
 
 class Host(StrEnum):
     """Where QEMU runs."""
@@ -107,7 +109,27 @@ class FlatGuest:
         return f"flat-{_slug(self.path.stem)}{args}"
 
 
-Guest: TypeAlias = LinuxGuest | FlatGuest
+@dataclass(frozen=True)
+class ProbeGuest:
+    """The bare-metal interpreter of scenarios, and those that one boot of it runs.
+
+    ``first`` is the index of the scenario to begin with: a boot after one that hung goes on behind
+    it.  ``far_return``: leave handlers by POPF and a far return, for a KVM that cannot emulate IRET.
+    """
+
+    scenarios: tuple[Scenario, ...]
+    label: str = ""
+    expect: Mapping[str, str] = field(default_factory=dict)
+    first: int = 0
+    far_return: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name in a case's id."""
+        return f"probe-{_slug(self.label)}" if self.label else "probe"
+
+
+Guest: TypeAlias = LinuxGuest | FlatGuest | ProbeGuest
 
 
 @dataclass(frozen=True)

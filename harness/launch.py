@@ -9,9 +9,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from harness.case import Accel, Case, FlatGuest, Irqchip, LinuxGuest, Machine
-from harness.guests import linux
+from harness.case import Accel, Case, FlatGuest, Irqchip, LinuxGuest, Machine, ProbeGuest
+from harness.guests import linux, probe
 from harness.guests.linux import WORKLOADS, Workload
 
 QEMU_TRACE_EVENTS: dict[Irqchip, tuple[str, ...]] = {
@@ -63,7 +64,7 @@ def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, .
         *("-cpu", case.cpu),
         *("-smp", str(case.smp)),
         *("-m", f"{case.memory_mib}M"),
-        *_console(channels.console),
+        *_console(case, channels.console),
         *_monitor(channels.monitor),
         *_guest(case, files),
         *_options("-device", case.devices),
@@ -99,8 +100,12 @@ def _machine(case: Case) -> str:
     return ",".join(parts)
 
 
-def _console(backend: str) -> tuple[str, ...]:
-    return ("-chardev", chardev(backend, "console"), "-serial", "chardev:console")
+def _console(case: Case, backend: str) -> tuple[str, ...]:
+    """The guest's way to talk: a serial line, or for the probe a port that raises no interrupt."""
+    made = ("-chardev", chardev(backend, "console"))
+    if isinstance(case.guest, ProbeGuest):
+        return (*made, "-device", f"isa-debugcon,iobase={probe.CONSOLE_PORT:#x},chardev=console")
+    return (*made, "-serial", "chardev:console")
 
 
 def _monitor(backend: str | None) -> tuple[str, ...]:
@@ -117,6 +122,8 @@ def chardev(backend: str, name: str) -> str:
 
 def _guest(case: Case, files: GuestFiles) -> list[str]:
     guest = case.guest
+    if isinstance(guest, ProbeGuest):
+        return [*_probe_devices(case), *_probe_files(guest, files)]
     if isinstance(guest, FlatGuest):
         return [*_flat_devices(case), "-kernel", files.kernel, *_append(guest.append)]
     workloads = workloads_of(guest)
@@ -138,8 +145,29 @@ def _guest(case: Case, files: GuestFiles) -> list[str]:
     ]
 
 
+def _probe_devices(case: Case) -> list[str]:
+    """What drives lines and sends messages for the probe, and its way out."""
+    edu = ["-device", "edu"] if case.machine is not Machine.MICROVM else []
+    return [*_TEST_DEVICES, *edu]
+
+
+def _probe_files(guest: ProbeGuest, files: GuestFiles) -> list[str]:
+    """The probe, and its program as a multiboot module."""
+    assert files.initrd is not None
+    words = [f"from={guest.first}"] if guest.first else []
+    words += ["lret"] if guest.far_return else []
+    return ["-kernel", files.kernel, "-initrd", files.initrd, *_append(" ".join(words))]
+
+
 def _append(text: str) -> tuple[str, ...]:
     return ("-append", text) if text else ()
+
+
+_TEST_DEVICES: Final = (
+    *("-device", f"isa-debug-exit,iobase={probe.EXIT_PORT:#x},iosize=4"),
+    *("-device", "pc-testdev"),
+)
+"""A way out with a status, and a port that drives any line."""
 
 
 def _flat_devices(case: Case) -> list[str]:
@@ -147,8 +175,7 @@ def _flat_devices(case: Case) -> list[str]:
     pci = ["-device", "pci-testdev"] if case.machine is not Machine.MICROVM else []
     in_kernel_pit = case.backend.accel is Accel.KVM and case.backend.irqchip is Irqchip.ON
     return [
-        *("-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
-        *("-device", "pc-testdev"),
+        *_TEST_DEVICES,
         *pci,
         *(("-global", "kvm-pit.lost_tick_policy=discard") if in_kernel_pit else ()),
     ]

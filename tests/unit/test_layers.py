@@ -13,7 +13,8 @@ import userspace_chip
 LAYERS = (
     # Words and tools that know no stage.
     {"errors", "resources", "__init__", "versions"},
-    {"yamlfile", "case", "sockets", "process", "images", "guests.linux", "guests.flat", "guests"},
+    {"scenario.program", "scenario.log"},
+    {"yamlfile", "case", "sockets", "process", "images", "guests.linux", "guests.flat", "guests.probe", "guests"},
     {"scenario"},
     # Configuration, command lines, hosts.
     {"launch", "config"},
