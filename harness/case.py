@@ -145,6 +145,8 @@ class Case:
     timeout_s: float
     devices: tuple[str, ...] = ()
     """Extra devices, each the argument of a ``-device``."""
+    options: tuple[str, ...] = ()
+    """Further options of QEMU, each with its value: ``-rtc driftfix=slew``."""
     repeat: int = 0
     """Which repetition of the same case this is, from 0."""
 
@@ -152,7 +154,7 @@ class Case:
     def subject(self) -> str:
         """The case without its backend: what has to be equal for two cases to be compared."""
         parts = [self.guest.name, self.machine.value, _slug(self.cpu), f"smp{self.smp}"]
-        parts += [_slug(device) for device in self.devices]
+        parts += [_slug(text) for text in (*self.devices, *self.options)]
         return "/".join(parts)
 
     @property

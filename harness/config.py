@@ -110,6 +110,7 @@ class _GuestModel(Strict):
     memory_mib: Annotated[int, Field(ge=16)] | None = None
     append: str = ""
     devices: list[Text] = []
+    options: list[Annotated[str, Field(pattern=r"^-\w[\w-]*( \S+)?$")]] = []
     expect: dict[str, ExpectedVerdict] = {}
 
 
@@ -184,7 +185,11 @@ def load(path: Path, *, repeat: int | None = None) -> RunConfig:
 
     ``repeat`` overrides the file's.
     """
-    file = yamlfile.load(path)
+    return expand(yamlfile.load(path), repeat=repeat)
+
+
+def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
+    """The cases of a configuration that was parsed already; errors as of :func:`load`."""
     if not isinstance(file.data, dict):
         raise file.error((), "is not a configuration", f"expected a mapping, found {file.data!r}")
     model = file.validate(ConfigModel)
@@ -202,7 +207,7 @@ def load(path: Path, *, repeat: int | None = None) -> RunConfig:
             ("matrix",), "the matrix is empty", "nothing is left to run", "look at exclude"
         )
     lab = LabSize(model.lab.memory_mib, model.lab.smp)
-    return RunConfig(model.name or path.stem, path, tuple(cases.values()), lab)
+    return RunConfig(model.name or file.path.stem, file.path, tuple(cases.values()), lab)
 
 
 _Cell: TypeAlias = Mapping[str, Any]
@@ -272,6 +277,7 @@ def _case(
         memory_mib=model.memory_mib or defaults.memory_mib,
         timeout_s=model.timeout_s or defaults.timeout_s,
         devices=tuple(model.devices),
+        options=tuple(model.options),
         repeat=repeat,
     )
 

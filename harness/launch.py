@@ -68,6 +68,7 @@ def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, .
         *_monitor(channels.monitor),
         *_guest(case, files),
         *_options("-device", case.devices),
+        *(word for option in case.options for word in option.split()),
         *_trace(case, channels.trace_log),
         *(("-S",) if channels.paused else ()),
     )

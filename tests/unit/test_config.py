@@ -237,3 +237,16 @@ def test_find_unknown_configuration_names_the_shipped_ones(tmp_path, monkeypatch
 @pytest.mark.parametrize("path", sorted((Path(config.resources.configs())).glob("*.yaml")))
 def test_shipped_configuration_is_valid(path):
     assert config.load(path).cases
+
+
+def test_config_option_of_qemu_is_part_of_the_id(write):
+    guest = 'guests: [{kind: linux, workloads: [idle], options: ["-rtc driftfix=slew"]}]\n'
+    (case,) = config.load(write(f"matrix: {{irqchip: split}}\n{guest}")).cases
+    assert case.options == ("-rtc driftfix=slew",)
+    assert case.id == "linux/q35/qemu64/smp1/rtc-driftfix=slew/lab-kvm-split"
+
+
+@pytest.mark.parametrize("option", ["rtc", "-rtc driftfix=slew -S", "-rtc\tx"])
+def test_config_option_that_is_none_is_refused(write, option):
+    with pytest.raises(ConfigError, match="options"):
+        ids(write(f'guests: [{{kind: linux, workloads: [idle], options: ["{option}"]}}]\n'))

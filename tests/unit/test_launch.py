@@ -104,3 +104,9 @@ def test_command_text_is_the_same_argv_to_a_shell():
     script = f"set -- {command_text(argv)}" + "printf '%s\\0' \"$@\""
     said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert tuple(said.split("\0")[:-1]) == argv
+
+
+def test_argv_options_stand_with_their_values_in_their_order():
+    case = cases.case(options=("-rtc driftfix=slew", "-no-user-config"))
+    argv = qemu_argv(case, FILES, STDIO)
+    assert argv[-3:] == ("-rtc", "driftfix=slew", "-no-user-config")
