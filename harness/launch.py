@@ -19,9 +19,11 @@ QEMU_TRACE_EVENTS: dict[Irqchip, tuple[str, ...]] = {
     Irqchip.ON: (),
     Irqchip.SPLIT: ("ioapic_*", "pic_*", "kvm_irqchip_*"),
     Irqchip.OFF: ("apic_*", "ioapic_*", "pic_*"),
-    Irqchip.TCG: ("apic_*", "ioapic_*", "pic_*"),
+    Irqchip.TCG: ("apic_*", "ioapic_*", "pic_*", "cpu_set_apic_base"),
 }
-"""QEMU's own trace events: those of the chips that are QEMU's in the mode."""
+"""QEMU's own trace events: those of the chips that are QEMU's in the mode.
+
+Under KVM ``cpu_set_apic_base`` would come with every exit."""
 
 LINUX_COMMAND_LINE = ("console=ttyS0", "quiet", "panic=-1")
 
@@ -186,4 +188,14 @@ def _trace(case: Case, log: str | None) -> list[str]:
     events = QEMU_TRACE_EVENTS[case.backend.irqchip]
     if log is None or not events:
         return []
-    return [*_options("-trace", events), "-D", log, "-msg", "timestamp=on"]
+    return [*_options("-trace", events), *_taken(case), "-D", log, "-msg", "timestamp=on"]
+
+
+def _taken(case: Case) -> tuple[str, ...]:
+    """What makes QEMU log the interrupts that a CPU takes: no trace event of TCG's tells.
+
+    That also logs every exception with the CPU's registers, 1.3 kB each.  A Linux boot has 1400 of
+    them; an image that tests exceptions may have millions.
+    """
+    is_linux = isinstance(case.guest, LinuxGuest)
+    return ("-d", "int") if case.backend.accel is Accel.TCG and is_linux else ()

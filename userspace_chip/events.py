@@ -225,9 +225,11 @@ QEMU_EVENTS: Final[Mapping[str, EventType]] = {
         "kvm_irqchip_release_virq": "virq {gsi:d}",
         "kvm_resample_fd_notify": "gsi {gsi:d}",
         "kvm_run_exit": "cpu_index {vcpu:d}, reason {reason:d}",
+        "hardware_int": "Servicing hardware INT={vector:#02x}",
     }.items()
 }
-"""QEMU's trace events of the interrupt controllers, 7.2 and 10.0."""
+"""QEMU's trace events of the interrupt controllers, 7.2 and 10.0, and what ``-d int`` says under
+TCG when a CPU takes an interrupt (``target/i386/tcg``: x86_cpu_exec_interrupt)."""
 
 HARNESS_EVENTS: Final[Mapping[str, EventType]] = {
     "mark": EventType("mark", "{text:s}"),

@@ -3,6 +3,10 @@
 A line is ``THREAD@SECONDS.MICROSECONDS:EVENT TEXT`` on the wall clock, or ``EVENT TEXT`` without
 ``-msg timestamp=on`` (QEMU ``scripts/tracetool/backend/log.py``, the same in 7.2 and 10.0).  Other
 things that QEMU logs to the same file are passed over.
+
+With ``-d int`` TCG says there which interrupt a CPU takes, without thread or time: it gets the time
+of the event before it, which is right in the order of the file.  The rest of what ``-d int`` says
+is written in pieces, so that an event of another thread may stand behind the first piece of a dump.
 """
 
 from __future__ import annotations
@@ -19,6 +23,13 @@ from userspace_chip.events import QEMU_EVENTS, Arg, Event
 _STAMPED: Final = re.compile(r"(\d+)@(\d+)\.(\d{6}):(\w+ .*)\n", re.DOTALL)
 _PLAIN: Final = re.compile(r"([a-z]\w+ .*)\n", re.DOTALL)
 _ANYTHING_STAMPED: Final = re.compile(r"\d+@\d")
+_TAKEN: Final = re.compile(r"(Servicing hardware INT=0x[0-9a-f]+)\n")
+_DUMP: Final = re.compile(
+    r" *\d+: v=[0-9a-f]{2} e=[0-9a-f]{4} i=\d cpl=\d IP=[0-9a-f]{4}:[0-9a-f]{16}"
+    r" pc=[0-9a-f]{16} SP=[0-9a-f]{4}:[0-9a-f]{16}"
+    r"(?: CR2=[0-9a-f]{16}| env->regs\[R_EAX\]=[0-9a-f]{16})?"
+)
+"""The pieces of a line before the registers of an exception (``do_interrupt_all``)."""
 
 _Body: TypeAlias = tuple[str, tuple[Arg, ...]]
 
@@ -56,14 +67,18 @@ class QemuLogReader:
         """
         tally = self._tally
         bodies = self._bodies
+        latest_ns = self._offset_ns
         for number, line in enumerate(lines, 1):
             tally.lines = number
-            match = _STAMPED.fullmatch(line)
+            match = _STAMPED.fullmatch(line) or self._behind_dump(line)
             if match is not None:
                 thread, seconds, microseconds, text = match.groups()
-                time_ns = int(seconds + microseconds) * 1000 + self._offset_ns
+                latest_ns = time_ns = int(seconds + microseconds) * 1000 + self._offset_ns
                 vcpu = self._vcpus.get(thread)
                 traced = True
+            elif (taken := _TAKEN.search(line)) is not None:
+                text, traced = f"hardware_int {taken[1]}", True
+                time_ns, vcpu = latest_ns, None
             else:
                 text, time_ns, vcpu = line[:-1], self._offset_ns, None
                 traced = _ANYTHING_STAMPED.match(line) is not None
@@ -75,6 +90,11 @@ class QemuLogReader:
             if body is not None:
                 tally.events += 1
                 yield Event(time_ns, "qemu", body[0], vcpu, body[1])
+
+    @staticmethod
+    def _behind_dump(line: str) -> re.Match[str] | None:
+        dump = _DUMP.match(line)
+        return None if dump is None else _STAMPED.fullmatch(line, dump.end())
 
     def _body(self, number: int, line: str, text: str, *, traced: bool) -> _Body | None:
         name, _, rest = text.partition(" ")

@@ -90,12 +90,27 @@ def test_argv_channels_become_chardevs_with_names():
     [
         (cases.ON, []),
         (cases.SPLIT, ["ioapic_*", "pic_*", "kvm_irqchip_*"]),
-        (cases.TCG, ["apic_*", "ioapic_*", "pic_*"]),
+        (cases.TCG, ["apic_*", "ioapic_*", "pic_*", "cpu_set_apic_base"]),
     ],
 )
 def test_argv_traces_the_chips_that_are_qemus(backend, patterns):
     argv = qemu_argv(cases.case(backend=backend), FILES, replace(STDIO, trace_log="/log"))
     assert values(argv, "-trace") == patterns
+
+
+@pytest.mark.parametrize(
+    ("guest", "backend", "items"),
+    [
+        (LinuxGuest(("idle",)), cases.TCG, ["int"]),
+        (LinuxGuest(("idle",)), cases.OFF, []),
+        (cases.case().guest, cases.TCG, []),
+    ],
+    ids=["linux", "kvm", "flat"],
+)
+def test_argv_logs_taken_interrupts_of_linux_under_tcg_only(guest, backend, items):
+    files = replace(FILES, initrd="/initrd")
+    argv = qemu_argv(cases.case(guest, backend), files, replace(STDIO, trace_log="/log"))
+    assert values(argv, "-d") == items
 
 
 def test_command_text_is_the_same_argv_to_a_shell():

@@ -9,6 +9,13 @@ from userspace_chip.events import Event
 
 RAISE = "6907@1795275252.573191:ioapic_set_irq vector: 4 level: 1\n"
 
+DUMP = (
+    "   883: v=0e e=0006 i=0 cpl=3 IP=0033:00000000004c8000 pc=00000000004c8000"
+    " SP=002b:00007ffd9c3a5d28"
+)
+"""How ``-d int`` begins what it says of an exception."""
+TAKEN = "Servicing hardware INT=0x30\n"
+
 
 def read(*lines, **options):
     reader = QemuLogReader(**options)
@@ -65,12 +72,32 @@ def test_qemulog_recording_is_read_whole_and_printed_as_it_was():
 def test_qemulog_other_messages_are_passed_over():
     events, report = read(
         "2026-11-21T15:34:12.583094Z qemu-system-x86_64: warning: host doesn't support it\n",
-        "Servicing hardware INT=0x30\n",
+        "SMM: enter\n",
+        "check_exception old: 0xffffffff new 0xe\n",
+        DUMP + "\n",
+        "RAX=000000000000fffe RBX=0000000000000286 RCX=0000000000000001 RDX=0000000000000001\n",
         "\n",
         RAISE,
     )
 
     assert len(events) == 1
+    assert report.complete
+
+
+def test_qemulog_interrupt_taken_has_the_time_of_the_event_before_it():
+    events, report = read(RAISE, TAKEN)
+
+    assert events[1] == Event(events[0].time_ns, "qemu", "hardware_int", None, (0x30,))
+    assert events[1].text == TAKEN.rstrip("\n")
+    assert report.complete
+
+
+@pytest.mark.parametrize("line", [RAISE, TAKEN], ids=["event", "interrupt"])
+@pytest.mark.parametrize("rest", [" CR2=00000000004c8000", ""], ids=["whole", "piece"])
+def test_qemulog_event_behind_another_threads_dump_is_read(line, rest):
+    events, report = read(DUMP + rest + line, vcpu_of_thread={6907: 1})
+
+    assert [event.name for event in events] == [read(line)[0][0].name]
     assert report.complete
 
 
