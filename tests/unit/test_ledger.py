@@ -843,3 +843,57 @@ def test_ledger_timer_that_leaves_periodic_mode_may_expire_twice_more(expiries):
     found = account(spread, Irqchip.ON).findings
 
     assert [finding.kind for finding in found] == ["spurious"] * (expiries - 2)
+
+
+# --- split: an EOI's exit is handled without QEMU's lock -----------------------------------------
+
+
+def line_20(level, time_ns=0, vcpu=None):
+    return event("ioapic_set_irq", time_ns, vcpu, pin=20, level=level)
+
+
+def delivered_38():
+    yield event("kvm_set_irq", gsi=20, level=1, source=0)
+    fields = {"dst": 0, "vector": 38, "delivery_mode": "Fixed", "trigger": "level"}
+    yield event("kvm_msi_set_irq", **fields, dest_mode="physical", rh=False)
+    yield accepted(38, trigger="level")
+
+
+def ended_38():
+    """A level interrupt of pin 20 up to the moment at which the pin is free again."""
+    address, entry = 0xFEC00010, 38 | 1 << 15
+    yield event("ioapic_mem_write", addr=address, regsel=0x38, size=4, value=entry)
+    yield line_20(1)
+    yield event("ioapic_set_remote_irr", pin=20)
+    yield from delivered_38()
+    yield injected(38)
+    yield ended(38)
+    yield event("kvm_userspace_exit", reason="KVM_EXIT_IOAPIC_EOI", number=26)
+    yield event("ioapic_eoi_broadcast", vector=38)
+    yield event("ioapic_clear_remote_irr", pin=20, vector=38)
+
+
+def much_later():
+    yield from (accepted(0x81, 10**9 + number) for number in range(2 * NEAR_EVENTS))
+
+
+def test_split_line_that_falls_while_its_eoi_is_handled_is_not_lost():
+    books = [*ended_38(), line_20(0, 500_000), *timer_setup(0x81), *much_later()]
+
+    assert "ioapic pin 20" not in {f.subject for f in account(books, Irqchip.SPLIT).findings}
+
+
+def test_split_line_that_stays_high_after_eoi_and_is_not_delivered_is_lost():
+    books = [*ended_38(), *timer_setup(0x81), *much_later()]
+
+    finding = account(books, Irqchip.SPLIT).findings[0]
+
+    assert (finding.kind, finding.subject) == ("lost", "ioapic pin 20")
+
+
+def test_split_delivery_that_other_lines_overtake_is_not_lost():
+    again = event("ioapic_set_remote_irr", pin=20)
+    overtaken = [line_20(0, 900_000), event("ioapic_set_irq", 920_000, None, pin=4, level=1)]
+    books = [*ended_38(), again, *overtaken, *delivered_38(), *timer_setup(0x81), *much_later()]
+
+    assert "ioapic pin 20" not in {f.subject for f in account(books, Irqchip.SPLIT).findings}
