@@ -29,7 +29,7 @@ LAYERS = (
     {"diff"},
     {"result"},
     {"evidence", "casefile"},
-    {"judge", "compare", "replay"},
+    {"judge", "compare", "replay", "audit", "guestview"},
     # Who does it all, and what is shown of it.
     {"progress"},
     {"schedule", "doctor"},
