@@ -12,6 +12,7 @@
         ├── GuestError          a guest that stopped being one, with its last console lines
         │   ├── GuestHang       it said nothing more within its time
         │   └── GuestCrash      its QEMU went away
+        ├── PredictionError     a scenario that the Python chips cannot execute
         ├── CollectError        a collector that could not read its source
         ├── ReplayRefused       a recorded case that a replay can say nothing about
         ├── StoreError          a run directory that cannot be written or read
@@ -85,6 +86,10 @@ class GuestHang(GuestError):
 
 class GuestCrash(GuestError):
     """The guest's QEMU went away, or the guest's kernel panicked."""
+
+
+class PredictionError(HarnessError):
+    """A scenario that the Python chips cannot execute: it reaches where no chip is."""
 
 
 class CollectError(HarnessError):

@@ -1,0 +1,507 @@
+"""The probe guest on the Python chips: a program, executed on a ``Machine``.
+
+What the probe is in C (``images/probe``), this is for the model: the CPUs' guest state (IF, HLT,
+handlers under way) on one side of :meth:`Machine.enter`, the chips on the other.  Nothing here
+knows what an interrupt controller does.
+
+Each CPU has a stack of activities, generators that do one operation a step: at the bottom the
+operation that CPU 0 asked for, above it the handlers that interrupted it, the innermost on top.
+A *slice* lets one CPU enter its guest, which may push a handler, or else advances its top activity.
+An activity yields whether it did something; where no CPU can, and only then, time passes: up to the
+next deadline of a chip or of a wait.
+
+The order between CPUs is the model's own choice (:class:`Order`): what a log says must not hang on
+it.  Source of all semantics: ``program.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from enum import Enum
+from typing import Final, Literal, TypeAlias
+
+from harness.errors import PredictionError
+from harness.scenario.log import Log, LogEvent
+from harness.scenario.program import (
+    ANY_VECTOR,
+    Detail,
+    Handler,
+    Op,
+    Opcode,
+    OpFlag,
+    Program,
+)
+from userspace_chip.errors import ChipError
+from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
+from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine
+from userspace_chip.lapic_registers import ICR, ICR2
+from userspace_chip.profile import Profile
+from userspace_chip.vcpu import IntrType, MpState
+from userspace_chip.wiring import APIC_WINDOW, APIC_WINDOW_BYTES
+
+Board: TypeAlias = Literal["pc", "microvm"]
+Activity: TypeAlias = Generator[bool, None, None]
+"""Yields True after something was done, False where it has to wait."""
+
+PROLOGUE: Final = 0
+MAIN: Final = 1
+WATCHDOG_NS: Final = 1_000_000_000
+"""After this time of sleep CPU 0 is woken: the probe's watchdog."""
+
+_NS_PER_US: Final = 1000
+_NMI_TYPE: Final = IntrType.NMI << 8
+_TYPE_MASK: Final = 0x700
+_DEFAULT_HANDLER: Final = Handler(ANY_VECTOR, -1)
+_DEFAULT_OPS: Final = (Op(Opcode.EOI, flags=OpFlag.IN_SERVICE),)
+
+
+class Order(Enum):
+    """When a CPU takes what another CPU's operation made pending."""
+
+    EAGER = "before the next operation"
+    LAZY = "where the step settles, or somebody waits"
+
+
+class _Cpu:
+    """The guest's side of one CPU."""
+
+    __slots__ = (
+        *("asleep", "awaits_sipi", "entries", "events", "faulted", "handled"),
+        *("interruptible", "number", "offline", "pinned", "stack", "up"),
+    )
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.interruptible = False
+        """IF."""
+        self.asleep = False
+        """In HLT."""
+        self.offline = False
+        self.awaits_sipi = False
+        self.up = False
+        """It came up since it went offline."""
+        self.faulted = False
+        self.pinned: int | None = None
+        """The step that sent it to sleep, until an AWAIT."""
+        self.stack: list[Activity] = []
+        self.handled: list[int] = []
+        """The vectors whose handlers are under way, the innermost last."""
+        self.entries: dict[int, int] = {}
+        self.events: list[LogEvent] = []
+
+
+class Execution:
+    """One program on one machine; :meth:`run` once."""
+
+    def __init__(
+        self, program: Program, profile: Profile, *, board: Board, cpus: int, order: Order
+    ) -> None:
+        self.program = program
+        self.machine = Machine(profile, cpus, board=board, log=False)
+        self.problems: list[tuple[int, str]] = []
+        """(step, what its author should look at)."""
+        self._cpus = [_Cpu(number) for number in range(cpus)]
+        self._handlers = {handler.vector: handler for handler in program.handlers}
+        self._default = self._handlers.get(ANY_VECTOR, _DEFAULT_HANDLER)
+        self._order = order
+        self._step = 0
+        self._alarms: list[int] = []
+        """When waits end, ns."""
+        for vcpu in self.machine.vcpus:
+            vcpu.state.mp_state = MpState.RUNNABLE  # the probe's start-up code woke them
+
+    def run(self) -> Log:
+        """The program's log; :class:`PredictionError` where there is nothing to predict."""
+        self._conduct(self.program.blocks[PROLOGUE])
+        self._settle()
+        for cpu in self._cpus:
+            cpu.events.clear()
+            cpu.entries.clear()
+        self.problems.clear()
+        self._conduct(self.program.blocks[MAIN])
+        for cpu in self._cpus:
+            self._log_counts(cpu)
+        return Log(tuple(event for cpu in self._cpus for event in cpu.events))
+
+    # ------------------------------------------------------------------ who does what when
+
+    def _conduct(self, ops: Sequence[Op]) -> None:
+        """One operation after the other, each on its CPU."""
+        for op in ops:
+            self._step = op.step
+            try:
+                self._one(op)
+                if op.flags & OpFlag.SETTLE:
+                    self._settle()
+            except ChipError as error:
+                raise PredictionError(
+                    f"{self.program.name}, step {op.step}: {op.opcode.name}",
+                    str(error),
+                    "the model has interrupt controllers only",
+                ) from error
+
+    def _one(self, op: Op) -> None:
+        cpu = self._cpus[op.cpu]
+        if cpu.faulted:
+            return
+        if cpu.stack or cpu.offline:
+            self.problems.append((op.step, f"CPU {op.cpu} sleeps or is offline: AWAIT it first"))
+            return
+        if op.opcode is Opcode.PARALLEL:
+            members = [self._cpus[n] for n in range(len(self._cpus)) if op.a >> n & 1]
+            for index, member in enumerate(members):
+                member.stack.append(self._operations(member, self.program.blocks[op.b + index]))
+        else:
+            members = [cpu]
+            cpu.stack.append(self._operations(cpu, (op,)))
+        away = op.opcode is Opcode.HLT and op.cpu != 0
+        if away:
+            cpu.pinned = op.step
+        self._pump(members, away)
+        if self._order is Order.EAGER:
+            self._quieten()
+
+    def _pump(self, members: Sequence[_Cpu], away: bool) -> None:
+        """Until the stacks of ``members`` are empty, or where they go ``away`` are asleep."""
+        while True:
+            busy = [m for m in members if m.stack and not m.faulted and not (away and m.asleep)]
+            if not busy:
+                return
+            first = busy if self._order is Order.LAZY else self._cpus
+            if self._round(first) or self._round(self._cpus) or self._pass_time():
+                continue
+            for cpu in busy:  # nothing will ever happen to them
+                self.problems.append((self._step, f"CPU {cpu.number} waits for ever"))
+                cpu.stack.clear()
+
+    def _settle(self) -> None:
+        self._quieten()
+
+    def _quieten(self) -> None:
+        """Until nothing more happens without time passing."""
+        while self._round(self._cpus):
+            pass
+
+    def _round(self, cpus: Sequence[_Cpu]) -> bool:
+        """One slice of each CPU; whether anything happened."""
+        machine = self.machine
+        happened = False
+        for cpu in cpus:
+            happened |= self._slice(cpu)
+        if machine.deadlines and min(machine.deadlines.values()) <= machine.now_ns:
+            machine.advance(machine.now_ns)
+            happened = True
+        return happened
+
+    def _pass_time(self) -> bool:
+        """To the next deadline; False where there is none."""
+        deadlines = [*self.machine.deadlines.values(), *self._alarms]
+        if not deadlines:
+            return False
+        self.machine.advance(min(deadlines))
+        return True
+
+    def _slice(self, cpu: _Cpu) -> bool:
+        if cpu.faulted:
+            return False
+        if self._enter(cpu):
+            return True
+        if not cpu.stack or cpu.asleep or cpu.awaits_sipi:
+            return False
+        try:
+            return next(cpu.stack[-1])
+        except StopIteration:
+            cpu.stack.pop()
+            return True
+
+    # ------------------------------------------------------------------ the CPU and its guest
+
+    def _enter(self, cpu: _Cpu) -> bool:
+        """The CPU enters its guest; whether that brought something."""
+        vcpu = self.machine.vcpus[cpu.number]
+        init = vcpu.state.init_pending
+        entry = self.machine.enter(cpu.number, cpu.interruptible)
+        if init and not vcpu.state.init_pending:
+            self._initialised(cpu)
+        if cpu.awaits_sipi:
+            return self._maybe_up(cpu)
+        if entry.halted:
+            return False
+        woke, cpu.asleep = cpu.asleep, False
+        if entry.vector is None:
+            return woke
+        if entry.info is not None and entry.info & _TYPE_MASK == _NMI_TYPE:
+            self._log(cpu, "nmi")
+        else:
+            cpu.stack.append(self._handle(cpu, entry.vector))
+        return True
+
+    def _initialised(self, cpu: _Cpu) -> None:
+        """INIT: what the guest was doing is gone."""
+        if not cpu.offline:
+            self.problems.append((self._step, f"CPU {cpu.number} got an INIT: OFFLINE it before"))
+        cpu.stack.clear()
+        cpu.handled.clear()
+        cpu.interruptible = cpu.asleep = False
+        if cpu.number == 0:
+            cpu.faulted = True
+        else:
+            cpu.awaits_sipi = True
+
+    def _maybe_up(self, cpu: _Cpu) -> bool:
+        """After a SIPI: the probe's start-up code says so, and waits for operations."""
+        if self.machine.vcpus[cpu.number].state.mp_state is not MpState.RUNNABLE:
+            return False
+        cpu.awaits_sipi = False
+        cpu.up = True
+        self._log(cpu, "up", self.machine.lapics[cpu.number].state.sipi_vector)
+        return True
+
+    def _handle(self, cpu: _Cpu, vector: int) -> Activity:
+        """A handler, from the entry of ``vector`` to its IRET."""
+        cpu.interruptible = False
+        handler = self._handlers.get(vector, self._default)
+        count = cpu.entries[vector] = cpu.entries.get(vector, 0) + 1
+        if count > handler.limit:
+            if count == handler.limit + 1:
+                self._log(cpu, "cut", vector, count)
+            yield True
+            return
+        if handler.detail is Detail.FULL:
+            self._log_entry(cpu, vector, handler.pins)
+        elif handler.detail is Detail.SHORT:
+            self._log(cpu, "irq", vector)
+        cpu.handled.append(vector)
+        yield True
+        yield from self._operations(cpu, self._block(handler, count))
+        cpu.handled.pop()
+        cpu.interruptible = True
+
+    def _block(self, handler: Handler, count: int) -> Sequence[Op]:
+        if handler is _DEFAULT_HANDLER:
+            return _DEFAULT_OPS
+        if handler.first_block is not None and count <= handler.first_times:
+            return self.program.blocks[handler.first_block]
+        return self.program.blocks[handler.block]
+
+    # ------------------------------------------------------------------ operations
+
+    def _operations(self, cpu: _Cpu, ops: Sequence[Op]) -> Activity:
+        for op in ops:
+            simple = _SIMPLE.get(op.opcode)
+            if simple is not None:
+                simple(self, cpu, op)
+            else:
+                yield from _WAITING[op.opcode](self, cpu, op)
+            yield True
+
+    def _mmio_write(self, cpu: _Cpu, op: Op) -> None:
+        value = (op.b | op.c << 32) & (1 << 8 * op.size) - 1
+        self.machine.mmio_write(cpu.number, op.a, op.size, value)
+
+    def _mmio_read(self, cpu: _Cpu, op: Op) -> None:
+        self._log(cpu, "read", self.machine.mmio_read(cpu.number, op.a, op.size))
+
+    def _pio_write(self, cpu: _Cpu, op: Op) -> None:
+        value = op.b & (1 << 8 * op.size) - 1
+        self.machine.pio_write(cpu.number, op.a, value, op.size)
+
+    def _pio_read(self, cpu: _Cpu, op: Op) -> None:
+        self._log(cpu, "read", self.machine.pio_read(cpu.number, op.a, op.size))
+
+    def _msr_write(self, cpu: _Cpu, op: Op) -> None:
+        self._wrmsr(cpu, op.a, op.b | op.c << 32)
+
+    def _msr_read(self, cpu: _Cpu, op: Op) -> None:
+        self._rdmsr(cpu, op.a)
+
+    def _wrmsr(self, cpu: _Cpu, msr: int, value: int) -> None:
+        if not self.machine.msr_write(cpu.number, msr, value):
+            self._log(cpu, "gp")
+
+    def _rdmsr(self, cpu: _Cpu, msr: int) -> None:
+        value = self.machine.msr_read(cpu.number, msr)
+        if value is None:
+            self._log(cpu, "gp")
+        else:
+            self._log(cpu, "read", value)
+
+    def _lapic_write(self, cpu: _Cpu, op: Op) -> None:
+        machine, lapic = self.machine, self.machine.lapics[cpu.number]
+        if lapic.x2apic_mode:
+            high = op.c << 32 if op.a == ICR else 0
+            self._wrmsr(cpu, MSR_X2APIC + (op.a >> 4), op.b | high)
+            return
+        if op.a == ICR:
+            machine.mmio_write(cpu.number, lapic.base_address + ICR2, 4, op.c)
+        machine.mmio_write(cpu.number, lapic.base_address + op.a, 4, op.b)
+
+    def _lapic_read(self, cpu: _Cpu, op: Op) -> None:
+        lapic = self.machine.lapics[cpu.number]
+        if lapic.x2apic_mode:
+            self._rdmsr(cpu, MSR_X2APIC + (op.a >> 4))
+        else:
+            value = self.machine.mmio_read(cpu.number, lapic.base_address + op.a, 4)
+            self._log(cpu, "read", value)
+
+    def _ioapic_write(self, cpu: _Cpu, op: Op) -> None:
+        base = IOAPIC_BASES[op.c]
+        self.machine.mmio_write(cpu.number, base + IOREGSEL, 4, op.a)
+        self.machine.mmio_write(cpu.number, base + IOWIN, 4, op.b)
+
+    def _ioapic_read(self, cpu: _Cpu, op: Op) -> None:
+        self._log(cpu, "read", self._ioapic_register(cpu, op.a, op.c))
+
+    def _ioapic_register(self, cpu: _Cpu, register: int, ioapic: int = 0) -> int:
+        base = IOAPIC_BASES[ioapic]
+        self.machine.mmio_write(cpu.number, base + IOREGSEL, 4, register)
+        return self.machine.mmio_read(cpu.number, base + IOWIN, 4)
+
+    def _line(self, cpu: _Cpu, op: Op) -> None:
+        self.machine.set_gsi(op.a, op.b, cpu=cpu.number)
+
+    def _msi(self, cpu: _Cpu, op: Op) -> None:
+        """A store outside the APICs' window is no interrupt."""
+        address = op.a | op.c << 32
+        if APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
+            self.machine.signal_msi(address, op.b, cpu=cpu.number)
+
+    def _sti(self, cpu: _Cpu, op: Op) -> None:
+        cpu.interruptible = True
+
+    def _cli(self, cpu: _Cpu, op: Op) -> None:
+        cpu.interruptible = False
+
+    def _eoi(self, cpu: _Cpu, op: Op) -> None:
+        if op.flags & OpFlag.IN_SERVICE:
+            isr = self.machine.lapics[cpu.number].state.isr
+            if not (cpu.handled and isr >> cpu.handled[-1] & 1):
+                return
+        self.machine.eoi(cpu.number)
+
+    def _offline(self, cpu: _Cpu, op: Op) -> None:
+        for other in self._cpus:
+            if op.a >> other.number & 1:
+                other.offline = True
+                other.up = False
+                other.pinned = self._step
+
+    # ------------------------------------------------------------------ operations that wait
+
+    def _until(self, done: Callable[[], bool], time_us: int) -> Generator[bool, None, bool]:
+        """Wait; False where the time passed first."""
+        deadline = self.machine.now_ns + time_us * _NS_PER_US
+        self._alarms.append(deadline)
+        while not done() and self.machine.now_ns < deadline:
+            yield False
+        self._alarms.remove(deadline)
+        return done()
+
+    def _wait(self, cpu: _Cpu, op: Op) -> Activity:
+        entries = self._cpus[op.target].entries
+
+        def count() -> int:
+            return sum(entries.values()) if op.a == ANY_VECTOR else entries.get(op.a, 0)
+
+        if not (yield from self._until(lambda: count() >= op.b, op.c)):
+            self._log(cpu, "timeout", count())
+
+    def _delay(self, cpu: _Cpu, op: Op) -> Activity:
+        yield from self._until(lambda: False, op.a)
+
+    def _await(self, cpu: _Cpu, op: Op) -> Activity:
+        target = self._cpus[op.target]
+        if target.offline:
+            back = yield from self._until(lambda: target.up, op.a)
+        else:
+            back = yield from self._until(lambda: not target.stack, op.a)
+        if not back:
+            self._log(cpu, "asleep")
+            return
+        target.offline = False
+        target.pinned = None
+
+    def _halt(self, cpu: _Cpu, op: Op) -> Activity:
+        self.machine.halt(cpu.number)
+        cpu.asleep = True
+        if cpu.pinned is not None:  # CPU 0 goes on meanwhile
+            while cpu.asleep:
+                yield False
+        elif not (yield from self._until(lambda: not cpu.asleep, WATCHDOG_NS // _NS_PER_US)):
+            self._wake(cpu)
+            return
+        self._log(cpu, "woke")
+
+    def _wake(self, cpu: _Cpu) -> None:
+        """The watchdog's NMI."""
+        self.machine.vcpus[cpu.number].state.mp_state = MpState.RUNNABLE
+        cpu.asleep = False
+        self._log(cpu, "asleep")
+
+    # ------------------------------------------------------------------ the log
+
+    def _log(self, cpu: _Cpu, kind: str, *numbers: int) -> None:
+        self._log_words(cpu, kind, tuple([f"{number:x}" for number in numbers]))
+
+    def _log_words(self, cpu: _Cpu, kind: str, words: tuple[str, ...]) -> None:
+        step = self._step if cpu.pinned is None else cpu.pinned
+        cpu.events.append(LogEvent(step, cpu.number, kind, words))
+
+    def _log_entry(self, cpu: _Cpu, vector: int, pins: int) -> None:
+        lapic = self.machine.lapics[cpu.number]
+        state = lapic.state
+        if lapic.hw_enabled:
+            maps = [_vectors(bitmap) for bitmap in (state.irr, state.isr, state.tmr)]
+        else:
+            maps = ["?"] * 3
+        entries = [
+            f"{pin:x}={self._redirection(cpu, pin):x}"
+            for pin in range(pins.bit_length())
+            if pins >> pin & 1
+        ]
+        self._log_words(cpu, "irq", (f"{vector:x}", *maps, *entries))
+
+    def _redirection(self, cpu: _Cpu, pin: int) -> int:
+        low = self._ioapic_register(cpu, IOREDTBL + 2 * pin)
+        return low | self._ioapic_register(cpu, IOREDTBL + 2 * pin + 1) << 32
+
+    def _log_counts(self, cpu: _Cpu) -> None:
+        for vector, count in sorted(cpu.entries.items()):
+            if self._handlers.get(vector, self._default).detail is Detail.COUNT:
+                self._log(cpu, "count", vector, count)
+
+
+def _vectors(bitmap: int) -> str:
+    """The vectors set in IRR, ISR or TMR, the highest first."""
+    found = []
+    while bitmap:
+        vector = bitmap.bit_length() - 1
+        found.append(f"{vector:x}")
+        bitmap ^= 1 << vector
+    return ",".join(found) or "-"
+
+
+_SIMPLE: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], None]]] = {
+    Opcode.MMIO_WRITE: Execution._mmio_write,
+    Opcode.MMIO_READ: Execution._mmio_read,
+    Opcode.PIO_WRITE: Execution._pio_write,
+    Opcode.PIO_READ: Execution._pio_read,
+    Opcode.MSR_WRITE: Execution._msr_write,
+    Opcode.MSR_READ: Execution._msr_read,
+    Opcode.LAPIC_WRITE: Execution._lapic_write,
+    Opcode.LAPIC_READ: Execution._lapic_read,
+    Opcode.IOAPIC_WRITE: Execution._ioapic_write,
+    Opcode.IOAPIC_READ: Execution._ioapic_read,
+    Opcode.LINE: Execution._line,
+    Opcode.MSI: Execution._msi,
+    Opcode.STI: Execution._sti,
+    Opcode.CLI: Execution._cli,
+    Opcode.EOI: Execution._eoi,
+    Opcode.OFFLINE: Execution._offline,
+}
+_WAITING: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], Activity]]] = {
+    Opcode.WAIT: Execution._wait,
+    Opcode.DELAY: Execution._delay,
+    Opcode.AWAIT: Execution._await,
+    Opcode.HLT: Execution._halt,
+}
