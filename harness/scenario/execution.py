@@ -45,6 +45,7 @@ Activity: TypeAlias = Generator[bool, None, None]
 
 PROLOGUE: Final = 0
 MAIN: Final = 1
+LOOK_AHEAD_NS: Final = 100_000_000
 WATCHDOG_NS: Final = 1_000_000_000
 """After this time of sleep CPU 0 is woken: the probe's watchdog."""
 
@@ -59,7 +60,7 @@ class Order(Enum):
     """When a CPU takes what another CPU's operation made pending."""
 
     EAGER = "before the next operation"
-    LAZY = "where the step settles, or somebody waits"
+    LAZY = "where the step settles or somebody waits, the last CPU first"
 
 
 class _Cpu:
@@ -91,10 +92,22 @@ class _Cpu:
 
 
 class Execution:
-    """One program on one machine; :meth:`run` once."""
+    """One program on one machine; :meth:`run` once.
+
+    ``operation_ns``: the guest time that an operation takes.  ``look_ahead``: at the end of each
+    step see whether a timer is still running that would interrupt (in ``problems``).
+    """
 
     def __init__(
-        self, program: Program, profile: Profile, *, board: Board, cpus: int, order: Order
+        self,
+        program: Program,
+        profile: Profile,
+        *,
+        board: Board = "pc",
+        cpus: int,
+        order: Order = Order.EAGER,
+        operation_ns: int = 0,
+        look_ahead: bool = False,
     ) -> None:
         self.program = program
         self.machine = Machine(profile, cpus, board=board, log=False)
@@ -104,6 +117,9 @@ class Execution:
         self._handlers = {handler.vector: handler for handler in program.handlers}
         self._default = self._handlers.get(ANY_VECTOR, _DEFAULT_HANDLER)
         self._order = order
+        self._everyone = self._cpus if order is Order.EAGER else self._cpus[::-1]
+        self._operation_ns = operation_ns
+        self._look_ahead = look_ahead
         self._step = 0
         self._alarms: list[int] = []
         """When waits end, ns."""
@@ -121,6 +137,8 @@ class Execution:
         self._conduct(self.program.blocks[MAIN])
         for cpu in self._cpus:
             self._log_counts(cpu)
+            if cpu.pinned is not None:
+                self.problems.append((cpu.pinned, f"no AWAIT for CPU {cpu.number} follows"))
         return Log(tuple(event for cpu in self._cpus for event in cpu.events))
 
     # ------------------------------------------------------------------ who does what when
@@ -167,19 +185,38 @@ class Execution:
             busy = [m for m in members if m.stack and not m.faulted and not (away and m.asleep)]
             if not busy:
                 return
-            first = busy if self._order is Order.LAZY else self._cpus
-            if self._round(first) or self._round(self._cpus) or self._pass_time():
+            first = busy if self._order is Order.LAZY else self._everyone
+            if self._round(first) or self._round(self._everyone) or self._pass_time():
                 continue
             for cpu in busy:  # nothing will ever happen to them
                 self.problems.append((self._step, f"CPU {cpu.number} waits for ever"))
                 cpu.stack.clear()
 
     def _settle(self) -> None:
+        """Everything comes to rest, all CPUs at once."""
         self._quieten()
+        if self._look_ahead and self.machine.deadlines:
+            self._see_what_timers_do()
+
+    def _see_what_timers_do(self) -> None:
+        """Let time pass, and take it back."""
+        machine = self.machine
+        before, requests = machine.save(), self._timer_requests()
+        machine.advance(machine.now_ns + LOOK_AHEAD_NS)
+        after = self._timer_requests()
+        machine.load(before)
+        for cpu, (old, new) in enumerate(zip(requests, after, strict=True)):
+            if old != new:
+                text = f"a timer is left running that will interrupt CPU {cpu}: wait in this step"
+                self.problems.append((self._step, text))
+
+    def _timer_requests(self) -> list[tuple[int, bool]]:
+        lapics = self.machine.lapics
+        return [(lapic.state.irr, lapic.state.timer.pending) for lapic in lapics]
 
     def _quieten(self) -> None:
         """Until nothing more happens without time passing."""
-        while self._round(self._cpus):
+        while self._round(self._everyone):
             pass
 
     def _round(self, cpus: Sequence[_Cpu]) -> bool:
@@ -293,6 +330,8 @@ class Execution:
                 simple(self, cpu, op)
             else:
                 yield from _WAITING[op.opcode](self, cpu, op)
+            if self._operation_ns:
+                self.machine.advance(self.machine.now_ns + self._operation_ns)
             yield True
 
     def _mmio_write(self, cpu: _Cpu, op: Op) -> None:

@@ -1,0 +1,89 @@
+"""What the author of a scenario should look at: where its log hangs on more than the rules.
+
+The program is executed on the chips several times: with another order between the CPUs, and with
+operations that take their time.  Where the log then differs, it would differ from run to run, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from harness.scenario.compare import describe, first_divergence, unordered_steps
+from harness.scenario.execution import Board, Execution, Order
+from harness.scenario.log import Log
+from harness.scenario.program import Program
+from userspace_chip.profile import Profile
+
+OPERATION_NS: Final = 100_000
+"""What an operation may take on a slow backend (a guest in a guest in an emulator)."""
+
+_SURPRISES: Final = {
+    "timeout": "a WAIT's time passes",
+    "asleep": "nothing wakes the CPU",
+    "fault": "the CPU takes an exception",
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """What is wrong in which step.
+
+    ``kind``: ``timeout`` and ``asleep`` may be what the author wants to see; ``program`` is always
+    a mistake; ``race`` and ``time`` mean that the log is not the same every time.
+    """
+
+    step: int
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.text}"
+
+
+def authoring_problems(
+    program: Program, profile: Profile, prediction: Log, *, board: Board = "pc"
+) -> tuple[Problem, ...]:
+    """All problems by step; ``prediction`` is the program's log on ``profile``.
+
+    :class:`~harness.errors.PredictionError` as for :func:`~harness.scenario.predict.predict`.
+    """
+    if prediction.events and prediction.events[0].kind == "skip":
+        return ()
+    found = {
+        Problem(event.step, event.kind, f"CPU {event.cpu}: {_SURPRISES[event.kind]}")
+        for event in prediction.events
+        if event.kind in _SURPRISES
+    }
+    first = Execution(program, profile, board=board, cpus=program.cpus, look_ahead=True)
+    first.run()
+    found |= {Problem(step, "program", text) for step, text in first.problems}
+    found |= _differs(
+        program,
+        prediction,
+        Execution(program, profile, board=board, cpus=program.cpus, order=Order.LAZY),
+        "race",
+        "another order between the CPUs",
+    )
+    found |= _differs(
+        program,
+        prediction,
+        Execution(program, profile, board=board, cpus=program.cpus, operation_ns=OPERATION_NS),
+        "time",
+        f"operations that take {OPERATION_NS // 1000} us",
+    )
+    return tuple(sorted(found))
+
+
+def _differs(
+    program: Program, prediction: Log, other: Execution, kind: str, how: str
+) -> set[Problem]:
+    divergence = first_divergence(prediction, other.run(), unordered=unordered_steps(program))
+    if divergence is None:
+        return set()
+    left, right = (
+        "nothing" if event is None else describe(event)
+        for event in (divergence.expected, divergence.found)
+    )
+    text = f"CPU {divergence.cpu}: {left}, but with {how}: {right}"
+    return {Problem(divergence.step, kind, text)}
