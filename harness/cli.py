@@ -121,6 +121,10 @@ def run(
     only: Annotated[str | None, typer.Option(help="Only cases whose id matches this glob.")] = None,
     repeat: Annotated[int | None, typer.Option(min=1, help="Run every case so often.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases at the same time.")] = None,
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Known differences instead of the shipped ones."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a matrix and print what differs."""
@@ -131,7 +135,7 @@ def run(
 
     loaded = config_module.load(config_module.find(config), repeat=repeat)
     console = _console(stderr=json)
-    job = run_module.Job(loaded, out, only, jobs or default_jobs())
+    job = run_module.Job(loaded, out, only, jobs or default_jobs(), tuple(known or ()))
     result, directory = _run_async(run_module.run(job, console, quiet=json))
     if json:
         typer.echo(dump(result), nl=False)
@@ -148,13 +152,21 @@ def default_jobs() -> int:
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as JUnit XML, too.")
+    ] = None,
+    tap: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as TAP 14, too.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Print a recorded run again."""
+    """Print a recorded run again, and write it in the forms that CI systems read."""
+    from harness import export
     from harness import result as result_module
     from harness.report import run_report
 
     result = result_module.read(run_dir / "result.json")
+    export.write(result, junit=junit, tap=tap)
     if json:
         typer.echo(result_module.dump(result), nl=False)
     else:

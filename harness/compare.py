@@ -9,9 +9,10 @@ from pathlib import Path
 
 from harness.case import Accel, Backend, Case, Host
 from harness.diff import DiffResult, Measurement, Sample, diff
+from harness.due import Compared, rules_due
 from harness.evidence import read_counters
-from harness.known import BackendFacts, KnownDifferences, Rule, Scope
-from harness.result import CaseResult, Verdict
+from harness.known import BackendFacts, KnownDifferences
+from harness.result import CaseResult, RuleResult, Verdict
 from harness.versions import Version
 
 
@@ -36,10 +37,10 @@ class Versions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All differences of a run, and the rules that should have been met in it and were not."""
+    """All differences of a run, and the known ones that were due in it."""
 
     diffs: tuple[DiffResult, ...]
-    stale: tuple[Rule, ...]
+    rules: tuple[RuleResult, ...]
 
 
 def compare(
@@ -55,19 +56,16 @@ def compare(
     for result in results:
         if result.verdict not in (Verdict.SKIP, Verdict.ERROR):
             subjects.setdefault(result.subject, {}).setdefault(result.backend, []).append(result)
-    diffs: list[DiffResult] = []
-    scopes: list[Scope] = []
+    compared: list[Compared] = []
     for subject, backends in subjects.items():
         measured = [
             _measurement(name, repeats, by_id, versions, out) for name, repeats in backends.items()
         ]
         guest = subject.split("/", 1)[0]
         for a, b in itertools.combinations(measured, 2):
-            diffs.append(diff(subject, guest, a, b, known))
-            shared = [name for name in a.samples if name in b.samples] or [""]
-            scopes += [Scope(a.facts, b.facts, guest, workload) for workload in shared]
-    met = {rule for result in diffs for rule in result.rules}
-    return Comparison(tuple(diffs), known.stale(scopes, met))
+            found = diff(subject, guest, a, b, known)
+            compared.append(Compared(found, a.facts, b.facts, guest))
+    return Comparison(tuple(each.diff for each in compared), rules_due(known, compared))
 
 
 def _measurement(

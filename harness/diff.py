@@ -8,7 +8,7 @@ spread widens the noise band (:func:`noise_band`).  A difference is explained by
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from statistics import median
 from typing import Final, TypeAlias
@@ -85,6 +85,10 @@ class DiffResult:
     unexplained: tuple[Difference, ...] = ()
     informational: tuple[Difference, ...] = ()
     not_observable: tuple[Unseen, ...] = ()
+    workloads: tuple[str, ...] = ()
+    """Whose counters were compared."""
+    checks: tuple[str, ...] = ()
+    """Whose results were compared, by id."""
 
     @property
     def rules(self) -> frozenset[str]:
@@ -143,8 +147,9 @@ def diff(
     shared = [name for name in a.samples if a.samples[name] and b.samples.get(name)]
     for workload in shared:
         comparison.workload(workload, a.samples[workload], b.samples[workload])
-    comparison.checks(a.checks, b.checks)
-    return comparison.result(subject)
+    checks = tuple(dict.fromkeys((*a.checks, *b.checks)))
+    comparison.checks(checks)
+    return replace(comparison.result(subject), workloads=tuple(shared), checks=checks)
 
 
 class _Comparison:
@@ -185,12 +190,12 @@ class _Comparison:
             self._counter(workload, key, totals_a, totals_b, duration_s)
         self._storms(workload, a, b)
 
-    def checks(self, a: Mapping[str, str], b: Mapping[str, str]) -> None:
+    def checks(self, checks: Iterable[str]) -> None:
         """Compare the results of checks; one that is missing on a side is :data:`ABSENT`."""
         scope = self._scope("")
-        for check in dict.fromkeys((*a, *b)):
+        for check in checks:
             self._compared += 1
-            values = (a.get(check, ABSENT), b.get(check, ABSENT))
+            values = (self._a.checks.get(check, ABSENT), self._b.checks.get(check, ABSENT))
             if values[0] != values[1]:
                 rule = self._known.for_check(scope, check, values)
                 self._add(

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.case import WHOLE_CASE, Case, FlatGuest, Host, LinuxGuest
+from harness.case import WHOLE_CASE, FlatGuest, Host, LinuxGuest
 from harness.conduct import Recording, WorkloadRecord
 from harness.errors import GuestCrash, GuestError, GuestHang, HarnessError, ReplayRefused
 from harness.evidence import Evidence, gather
 from harness.guests import flat, linux
 from harness.replay import Outcome, replay_case
-from harness.result import CaseResult, PartResult, Verdict, judged
+from harness.result import NOT_REACHED, CaseResult, PartResult, Verdict, judged
 from harness.storm import Storm, find_host_storm, find_lost, find_storm
 
 MAX_STDERR_CHARACTERS: Final = 300
@@ -31,12 +31,11 @@ def judge(recording: Recording) -> CaseResult:
     else:
         parts = _linux_parts(recording, case.guest, evidence, failure)
     verdict, detail = _verdict(parts, failure, evidence)
-    as_expected = _as_expected(case, parts, failure)
     if (said := _replayed(recording, evidence)) is not None:
         detail = f"{detail}; {said.text}".lstrip("; ")
         if said.diverged and verdict is Verdict.PASS:
             verdict = Verdict.DIVERGED
-            as_expected = case.guest.expect.get(WHOLE_CASE) == verdict
+    expected = _expected(case.guest.expect, WHOLE_CASE)
     return CaseResult(
         id=case.id,
         subject=case.subject,
@@ -49,7 +48,8 @@ def judge(recording: Recording) -> CaseResult:
         dir=recording.directory.name,
         parts=parts,
         observations=evidence.observations,
-        as_expected=as_expected,
+        as_expected=_as_expected(parts, verdict, expected, failure),
+        expected=expected,
     )
 
 
@@ -227,7 +227,7 @@ def _linux_parts(
             parts.append(_workload_part(records[name], evidence, expected, failure))
         elif failure is not None:
             parts.append(PartResult(name, *failure, expected))
-            failure = (Verdict.ERROR, "not reached")
+            failure = (Verdict.ERROR, NOT_REACHED)
         else:
             parts.append(PartResult(name, Verdict.ERROR, "it was not run", expected))
     return tuple(parts)
@@ -291,11 +291,20 @@ def _verdict(
     return verdict, detail
 
 
-def _as_expected(case: Case, parts: tuple[PartResult, ...], failure: _Failure | None) -> bool:
-    """A failure of the whole is as expected where a part was expected to end like that."""
-    told = all(part.as_expected for part in parts if part.detail != "not reached")
-    if failure is None:
-        return told
-    return any(part.expected is failure[0] for part in parts) or (
-        case.guest.expect.get(WHOLE_CASE) == failure[0]
-    )
+def _as_expected(
+    parts: tuple[PartResult, ...],
+    verdict: Verdict,
+    expected: Verdict | None,
+    failure: _Failure | None,
+) -> bool:
+    """A failure of the whole is as expected where a part was expected to end like that.
+
+    Where something is expected of the whole, it counts, and what is expected of single parts.
+    """
+    reached = [part for part in parts if part.detail != NOT_REACHED]
+    if expected is not None:
+        told = all(part.as_expected for part in reached if part.expected is not None)
+        return verdict is expected and told
+    if failure is not None:
+        return any(part.expected is failure[0] for part in parts)
+    return verdict is not Verdict.DIVERGED and all(part.as_expected for part in reached)

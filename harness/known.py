@@ -13,22 +13,23 @@ A file has ``version: 1`` and a list ``rules``.  A rule::
         workload: "*"
         check: monitor.ioapic.version       # or counter: stage/controller/what
       expect: {a: {min: 17, max: 17}, b: {min: 32, max: 32}}
-      occurs: always              # or sometimes (the default)
+      occurs: always              # or sometimes
 
 ``a`` and ``b`` are interchangeable: the rule holds for the two backends in either order.  Versions
 are ranges such as ``">=9.1, <11"``; ``linux`` is the kernel whose KVM is used.  A difference that
-matches but is not what ``expect`` says stays unexplained.  A rule that occurs ``always`` and was
-not met, where two backends that it speaks of were compared, is stale.
+matches but is not what ``expect`` says stays unexplained.  A known bug occurs ``always`` unless its
+rule says otherwise, a difference by design ``sometimes``; :mod:`harness.due` asks for those that
+occur always.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -233,7 +234,24 @@ class KnownDifferences:
     @classmethod
     def shipped(cls) -> KnownDifferences:
         """The rules that travel with us, ``configs/known/*.yaml``."""
-        return cls.load(sorted(resources.configs().joinpath("known").glob("*.yaml")))
+        return cls.in_folders([resources.configs() / "known"])
+
+    @classmethod
+    def in_folders(cls, folders: Iterable[Path]) -> KnownDifferences:
+        """The rules of all YAML files of ``folders``; one without any is a :class:`ConfigError`."""
+        paths: list[Path] = []
+        for folder in folders:
+            found = sorted(folder.glob("*.yaml"))
+            if not found:
+                why = "it has no *.yaml" if folder.is_dir() else "there is no such folder"
+                raise ConfigError(
+                    "no known differences there",
+                    why,
+                    "a file with 'version: 1' and 'rules: []' says that nothing is known",
+                    path=folder,
+                )
+            paths += found
+        return cls.load(paths)
 
     def for_counter(
         self,
@@ -249,17 +267,6 @@ class KnownDifferences:
     def for_check(self, scope: Scope, check: str, values: tuple[str, str]) -> Rule | None:
         """Why a check, or a thing observed, differs; see :meth:`Rule.explains_check`."""
         return next((r for r in self.rules if r.explains_check(scope, check, values)), None)
-
-    def stale(self, scopes: Sequence[Scope], met: Iterable[str]) -> tuple[Rule, ...]:
-        """The rules that occur always, speak of one of ``scopes``, and are not among ``met``."""
-        seen = frozenset(met)
-        return tuple(
-            rule
-            for rule in self.rules
-            if rule.always
-            and rule.id not in seen
-            and any(rule.means(scope) or rule.means(scope.swapped) for scope in scopes)
-        )
 
 
 # --- The files ----------------------------------------------------------------------------------
@@ -351,6 +358,9 @@ class ExpectModel(Strict):
     b: BoundsModel | None = None
 
 
+_OCCURS: Final = {Kind.KNOWN_BUG: "always", Kind.BY_DESIGN: "sometimes"}
+
+
 class RuleModel(Strict):
     """A rule as it stands in the file."""
 
@@ -360,7 +370,12 @@ class RuleModel(Strict):
     link: Annotated[str, Field(pattern=r"^(https?://|docs/)\S+$")]
     match: MatchModel
     expect: ExpectModel = ExpectModel()
-    occurs: Literal["always", "sometimes"] = "sometimes"
+    occurs: Literal["always", "sometimes"] | None = None
+
+    @property
+    def always(self) -> bool:
+        """Whether it has to show: a known bug has to unless it says otherwise."""
+        return (self.occurs or _OCCURS[self.kind]) == "always"
 
 
 class FileModel(Strict):
@@ -389,7 +404,7 @@ def load(path: Path) -> tuple[Rule, ...]:
             guest=rule.match.guest,
             workload=rule.match.workload,
             what=rule.match.what,
-            always=rule.occurs == "always",
+            always=rule.always,
             path=path,
             line=file.line(("rules", index)),
             ratio=_bounds(rule.expect.ratio),

@@ -327,17 +327,43 @@ def _differences(console: Console, run: RunResult) -> None:
         shown = ", ".join(dict.fromkeys(pairs))
         text = f"{kind}: {rule}  ({shown})\n    {difference.reason}\n    {difference.link}"
         console.print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
-    for rule in run.stale_rules:
-        console.print(
-            f"stale: the known difference {rule!r} should have shown here and did not",
-            markup=False,
-            highlight=False,
-            style="yellow",
-        )
+    _not_met(console, run)
+
+
+def _not_met(console: Console, run: RunResult) -> None:
+    """The known differences that should have shown and did not; a bug's absence is the louder."""
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    for rule in run.rules:
+        count = f"{rule.due} comparison{'s' if rule.due > 1 else ''}"
+        if rule.stale:
+            say(
+                f"stale: the known difference {rule.rule!r} should have shown on {rule.backend} "
+                f"in {count} and did not",
+                style="yellow",
+            )
+        elif rule.xpass:
+            say(
+                f"XPASS  the known bug {rule.rule!r} no longer shows on {rule.backend} "
+                f"({count}): fixed there? narrow the rule's versions\n    {rule.link}",
+                style="bold magenta",
+            )
 
 
 def _values(values: Sequence[int | str]) -> str:
     return ", ".join(map(str, values))
+
+
+def _unexpected(case: CaseResult) -> str:
+    """What was expected of the case and its parts, where the configuration says so."""
+    told = [
+        f"{'XPASS: ' if found is Verdict.PASS else ''}{name} should be {expected}, is {found}"
+        for name, expected, found in (
+            ("the case", case.expected, case.verdict),
+            *((part.id, part.expected, part.verdict) for part in case.parts),
+        )
+        if expected is not None and found is not expected
+    ]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _summary(console: Console, run: RunResult, directory: Path) -> None:
@@ -350,8 +376,13 @@ def _summary(console: Console, run: RunResult, directory: Path) -> None:
         markup=False,
         highlight=False,
     )
-    for case_id in run.summary.not_as_expected:
-        console.print(f"  not as expected: {case_id}", markup=False, highlight=False)
+    if xpassed := sum(rule.xpass for rule in run.rules):
+        text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
+        console.print(text, style="bold magenta")
+    for case in run.cases:
+        if not case.as_expected:
+            text = f"  not as expected: {case.id}{_unexpected(case)}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{NOT_OBSERVABLE}: not observable there; why is in each counters.json", style="dim"
     )

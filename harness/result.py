@@ -5,6 +5,7 @@ The schema is versioned; see DESIGN's "Exit status" and "Config" for the words.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.diff import DiffResult
 from harness.errors import StoreError
+from harness.known import Kind
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 
 class Verdict(StrEnum):
@@ -39,6 +41,10 @@ class Verdict(StrEnum):
 
 
 _GRAVITY: Final = {verdict: rank for rank, verdict in enumerate(Verdict)}
+
+
+NOT_REACHED: Final = "not reached"
+"""The detail of a part that the case did not live to see."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class CaseResult:
     observations: Mapping[str, str] = field(default_factory=dict)
     """What the monitor told of the chips themselves, by id."""
     as_expected: bool = True
+    expected: Verdict | None = None
+    """What the configuration says the case as a whole has to be, where it says so."""
 
 
 def judged(parts: Iterable[PartResult]) -> Verdict:
@@ -85,6 +93,29 @@ def judged(parts: Iterable[PartResult]) -> Verdict:
     if Verdict.PASS in verdicts:
         verdicts.discard(Verdict.SKIP)
     return max(verdicts, key=_GRAVITY.__getitem__, default=Verdict.PASS)
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """A known difference in one backend: in how many comparisons it was due, in how many met."""
+
+    rule: str
+    kind: Kind
+    always: bool
+    link: str
+    backend: str
+    due: int
+    met: int
+
+    @property
+    def xpass(self) -> bool:
+        """A known bug that no longer shows."""
+        return self.always and not self.met and self.kind is Kind.KNOWN_BUG
+
+    @property
+    def stale(self) -> bool:
+        """A difference by design that should have shown, and did not."""
+        return self.always and not self.met and self.kind is Kind.BY_DESIGN
 
 
 @dataclass(frozen=True)
@@ -107,8 +138,8 @@ class RunResult:
     environment: Mapping[str, Any]
     cases: tuple[CaseResult, ...]
     diffs: tuple[DiffResult, ...]
-    stale_rules: tuple[str, ...]
-    """Known differences that should have shown in this run and did not."""
+    rules: tuple[RuleResult, ...]
+    """The known differences that were due in this run."""
     summary: Summary
 
 
@@ -143,14 +174,16 @@ def write(result: RunResult, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of the run directory, whole or not at all."""
+    """Write a file, whole or not at all; :class:`StoreError` where that cannot be."""
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise StoreError(
-            f"cannot write {path}", error.strerror, "free some space or choose another --out"
+            f"cannot write {path}", error.strerror, "free some space or choose another place"
         ) from None
 
 

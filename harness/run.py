@@ -36,6 +36,8 @@ class Job:
     out: Path | None
     only: str | None
     jobs: int
+    known: tuple[Path, ...] = ()
+    """Folders of known differences to take instead of the shipped one."""
 
 
 async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Path]:
@@ -44,6 +46,7 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
     Interrupted, it leaves the result of the cases that had ended, and raises again.
     """
     config = _selected(job.config, job.only)
+    known = KnownDifferences.in_folders(job.known) if job.known else KnownDifferences.shipped()
     out = _run_directory(job.out, config.name)
     remove_leftovers()
     cache = ImageCache()
@@ -51,7 +54,6 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
     console_progress = progress.for_console(console, len(config.cases))
     if quiet:
         console_progress = progress.Silent()
-    known = KnownDifferences.shipped()
     with console_progress as shown:
         shown.note(f"{len(config.cases)} cases, {job.jobs} at a time; results in {out}")
         prepared = await asyncio.to_thread(schedule.prepare, config, cache, local)
@@ -117,7 +119,7 @@ def _result(
         environment=_environment(config, versions, local),
         cases=cases,
         diffs=comparison.diffs,
-        stale_rules=tuple(rule.id for rule in comparison.stale),
+        rules=comparison.rules,
         summary=result.summarised(cases, comparison.diffs),
     )
 

@@ -141,23 +141,27 @@ def test_check_rule_is_no_counter_rule(tmp_path):
     assert rule_for(known(tmp_path, CHECK), ON, SPLIT, path="version") is None
 
 
-STALE = RULE + "    occurs: always\n"
-
-
 @pytest.mark.parametrize(
-    ("text", "pair", "met", "stale"),
+    ("kind", "occurs", "always"),
     [
-        (STALE, (ON, SPLIT), [], ["doubled"]),
-        (STALE, (SPLIT, ON), [], ["doubled"]),
-        (STALE, (ON, SPLIT), ["doubled"], []),
-        (STALE, (ON, TCG), [], []),
-        (RULE, (ON, SPLIT), [], []),
+        ("by-design", "", False),
+        ("by-design", "    occurs: always\n", True),
+        ("known-bug", "", True),
+        ("known-bug", "    occurs: sometimes\n", False),
     ],
 )
-def test_rule_that_always_occurs_and_was_not_met_is_stale(tmp_path, text, pair, met, stale):
-    scopes = [Scope(*pair, "linux", "serial")]
+def test_rule_of_a_bug_occurs_always_unless_it_says_otherwise(tmp_path, kind, occurs, always):
+    (rule,) = known(tmp_path, RULE.replace("by-design", kind) + occurs).rules
 
-    assert [rule.id for rule in known(tmp_path, text).stale(scopes, met)] == stale
+    assert rule.always is always
+
+
+@pytest.mark.parametrize("name", ["empty", "absent"])
+def test_folder_without_rules_is_refused(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(ConfigError, match=f"{name}: no known differences there"):
+        KnownDifferences.in_folders([tmp_path / name])
 
 
 @pytest.mark.parametrize(

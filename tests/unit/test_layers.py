@@ -28,11 +28,14 @@ LAYERS = (
     {"storm", "ledger", "books", "bookkeeper", "stimuli"},
     {"diff"},
     {"result"},
-    {"evidence", "casefile"},
+    {"evidence", "casefile", "due"},
     {"judge", "compare", "replay", "audit", "guestview"},
     # Who does it all, and what is shown of it.
     {"progress"},
     {"schedule", "doctor"},
+    {"export.checks"},
+    {"export.junit", "export.tap"},
+    {"export"},
     {"run", "report"},
     {"cli", "__main__"},
 )

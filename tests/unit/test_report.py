@@ -7,8 +7,9 @@ from harness import result
 from harness.diff import Difference, DiffResult, DiffVerdict
 from harness.doctor import Finding
 from harness.judge import judge
+from harness.known import Kind
 from harness.report import doctor_tables, run_report
-from harness.result import RunResult, Verdict
+from harness.result import RuleResult, RunResult, Verdict
 from support import cases
 
 
@@ -29,7 +30,12 @@ def run_of(tmp_path, *, unexplained=()):
         outcomes.append(judge(cases.recording(folder, case, workloads=(work,))))
     diff = DiffResult(outcomes[0].subject, "lab-kvm-on", "local-tcg", 1, unexplained=unexplained)
     summary = result.summarised(outcomes, (diff,))
-    return RunResult(result.SCHEMA, "x", {}, tuple(outcomes), (diff,), ("some-rule",), summary)
+    rules = (
+        RuleResult("some-rule", Kind.BY_DESIGN, True, "docs/x", "lab-kvm-on", due=2, met=0),
+        RuleResult("some-bug", Kind.KNOWN_BUG, True, "docs/x", "local-tcg", due=1, met=0),
+        RuleResult("other-bug", Kind.KNOWN_BUG, True, "docs/x", "local-tcg", due=1, met=1),
+    )
+    return RunResult(result.SCHEMA, "x", {}, tuple(outcomes), (diff,), rules, summary)
 
 
 DIFFERENCE = Difference(
@@ -63,9 +69,29 @@ def test_report_marks_what_is_unexplained_in_its_row_and_says_it_below(tmp_path)
     assert "200 against 150 (the work determines it)" in text
 
 
+def test_report_says_loudly_which_known_bug_no_longer_shows_and_where(tmp_path):
+    run = run_of(tmp_path)
+    text = shown(lambda c: run_report(c, run, tmp_path))
+
+    assert "XPASS  the known bug 'some-bug' no longer shows on local-tcg (1 comparison)" in text
+    assert "XPASS: 1 known bug" in text
+    assert "other-bug" not in text
+
+
 def test_report_names_stale_rules(tmp_path):
     run = run_of(tmp_path)
-    assert "'some-rule' should have shown" in shown(lambda c: run_report(c, run, tmp_path))
+    text = shown(lambda c: run_report(c, run, tmp_path))
+
+    assert "'some-rule' should have shown on lab-kvm-on in 2 comparisons and did not" in text
+
+
+def test_report_says_what_was_expected_of_a_part_that_passed(tmp_path):
+    run = run_of(tmp_path)
+    part = replace(run.cases[0].parts[0], verdict=Verdict.PASS, expected=Verdict.STORM)
+    bad = replace(run.cases[0], parts=(part,), as_expected=False)
+    text = shown(lambda c: run_report(c, replace(run, cases=(bad, *run.cases[1:])), tmp_path))
+
+    assert f"not as expected: {bad.id} (XPASS: block-intx should be storm, is pass)" in text
 
 
 def test_report_marks_a_case_that_is_not_as_expected(tmp_path):

@@ -96,7 +96,8 @@ def test_result_json_has_the_keys_of_the_schema(tmp_path):
         ('{"schema": 99}', "has schema 99"),
         ("[]", "has schema None"),
         ("{", "is not a result"),
-        ('{"schema": 1}', "is not a result"),
+        ('{"schema": 1}', "has schema 1: this irqmatrix reads 2"),
+        ('{"schema": 2}', "is not a result"),
     ],
 )
 def test_result_of_another_kind_is_an_error_that_says_so(tmp_path, text, message):
@@ -118,3 +119,4 @@ def test_write_to_a_full_disk_is_an_error_that_leaves_the_old_file(tmp_path):
     with pytest.raises(StoreError, match="No space left on device"):
         result.write(run_result(PASSED), path)
     assert path.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [path]

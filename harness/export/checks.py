@@ -1,0 +1,187 @@
+"""What a run says, as a list of named checks: the one content of JUnit XML and TAP.
+
+A group is a case, the comparison of two backends in one subject, or the known differences.  Names
+hang on the configuration alone, so that they are the same every night.  A check that FAILs or is
+an ERROR is there if, and only if, the run's exit status is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.diff import Difference, DiffResult
+from harness.result import NOT_REACHED, CaseResult, PartResult, RuleResult, RunResult, Verdict
+
+WHOLE: Final = "the whole case"
+"""The check of a case for what is not said of any of its parts."""
+KNOWN: Final = "known differences"
+
+
+class Outcome(StrEnum):
+    """What became of a check."""
+
+    PASS = "pass"
+    SKIP = "skip"
+    XFAIL = "xfail"
+    """It fails, as the configuration or a known bug says."""
+    STALE = "stale"
+    """A difference by design that should have shown, and did not."""
+    XPASS = "xpass"
+    """A known bug that no longer shows."""
+    FAIL = "fail"
+    ERROR = "error"
+    """It could not be run or not be judged."""
+
+
+FAILING: Final = frozenset({Outcome.FAIL, Outcome.ERROR})
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of a report.
+
+    ``kind`` is one word for what is wrong (a verdict, ``unexplained``, ``xpass``, ...), ``message``
+    one line, ``lines`` what else there is to say.
+    """
+
+    name: str
+    outcome: Outcome
+    kind: str = ""
+    message: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The checks of one thing; ``duration_s`` is None where it took no time of its own."""
+
+    name: str
+    checks: tuple[Check, ...]
+    duration_s: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a check of it makes the run fail."""
+        return any(check.outcome in FAILING for check in self.checks)
+
+
+def groups_of(run: RunResult) -> tuple[Group, ...]:
+    """All checks of ``run``: its cases, its comparisons, the known differences due in it."""
+    groups = [
+        *(Group(case.id, tuple(_case_checks(case)), case.duration_s) for case in run.cases),
+        *(_comparison(diff) for diff in run.diffs),
+    ]
+    if run.rules:
+        groups.append(Group(KNOWN, tuple(map(_rule_check, run.rules))))
+    return tuple(groups)
+
+
+# --- Cases --------------------------------------------------------------------------------------
+
+
+def _case_checks(case: CaseResult) -> Iterable[Check]:
+    yield _whole(case)
+    for part in case.parts:
+        yield _part(part, case)
+
+
+def _whole(case: CaseResult) -> Check:
+    if case.expected is not None and case.verdict is not case.expected:
+        return _unlike(WHOLE, case.verdict, case.expected, case.detail)
+    if case.verdict is Verdict.SKIP:
+        return Check(WHOLE, Outcome.SKIP, case.verdict, case.detail)
+    if case.expected not in (None, Verdict.PASS):
+        return _as_told(WHOLE, case.verdict, case.detail)
+    blamed = any(not part.as_expected and part.detail != NOT_REACHED for part in case.parts)
+    if case.as_expected or blamed:
+        return Check(WHOLE, Outcome.PASS)
+    return _bad(WHOLE, case.verdict, case.detail)
+
+
+def _part(part: PartResult, case: CaseResult) -> Check:
+    if part.detail == NOT_REACHED:
+        return Check(part.id, Outcome.SKIP, Verdict.SKIP, part.detail)
+    if part.expected is not None and part.verdict is not part.expected:
+        if case.as_expected:  # a failure of the case that another part was expected to make
+            return _as_told(part.id, part.verdict, part.detail)
+        return _unlike(part.id, part.verdict, part.expected, part.detail)
+    if part.verdict is Verdict.PASS:
+        return Check(part.id, Outcome.PASS)
+    if part.verdict is Verdict.SKIP:
+        return Check(part.id, Outcome.SKIP, part.verdict, part.detail)
+    if part.expected is not None or case.as_expected:
+        return _as_told(part.id, part.verdict, part.detail)
+    return _bad(part.id, part.verdict, part.detail)
+
+
+def _as_told(name: str, verdict: Verdict, detail: str) -> Check:
+    return Check(name, Outcome.XFAIL, verdict, f"{verdict}, as expected", _lines(detail))
+
+
+def _unlike(name: str, verdict: Verdict, expected: Verdict, detail: str) -> Check:
+    """Something else than the configuration demands; a pass instead of a failure is an XPASS."""
+    if verdict is Verdict.PASS:
+        message = f"XPASS: should be {expected}, and passed"
+        return Check(name, Outcome.FAIL, "xpass", message, _lines(detail))
+    return _bad(name, verdict, f"should be {expected}, is {verdict}: {detail}")
+
+
+def _bad(name: str, verdict: Verdict, detail: str) -> Check:
+    outcome = Outcome.ERROR if verdict is Verdict.ERROR else Outcome.FAIL
+    first, *rest = _lines(detail) or (str(verdict),)
+    return Check(name, outcome, verdict, first, tuple(rest))
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(text.splitlines())
+
+
+# --- Comparisons --------------------------------------------------------------------------------
+
+
+def _comparison(diff: DiffResult) -> Group:
+    """One check a workload whose counters were compared, one a check that both backends ran."""
+    names = (*diff.workloads, *diff.checks)
+    return Group(f"{diff.subject}: {diff.a} / {diff.b}", tuple(_compared(n, diff) for n in names))
+
+
+def _compared(name: str, diff: DiffResult) -> Check:
+    unexplained = _about(name, diff.unexplained)
+    bugs = _about(name, diff.known_bugs)
+    if unexplained:
+        things = ", ".join(dict.fromkeys(each.what for each in unexplained))
+        lines = tuple(f"{_values(each)} ({each.reason})" for each in unexplained)
+        return Check(name, Outcome.FAIL, "unexplained", f"unexplained: {things}", lines)
+    if bugs:
+        rules = ", ".join(dict.fromkeys(each.rule or "" for each in bugs))
+        lines = tuple(f"{_values(each)} ({each.rule}: {each.link})" for each in bugs)
+        return Check(name, Outcome.XFAIL, "known-bug", f"known bug: {rules}", lines)
+    return Check(name, Outcome.PASS)
+
+
+def _about(name: str, differences: Sequence[Difference]) -> list[Difference]:
+    return [each for each in differences if (each.workload or each.what) == name]
+
+
+def _values(difference: Difference) -> str:
+    a, b = (", ".join(map(str, values)) for values in (difference.a, difference.b))
+    return f"{difference.what}: {a} against {b}"
+
+
+# --- Known differences --------------------------------------------------------------------------
+
+
+def _rule_check(result: RuleResult) -> Check:
+    name = f"{result.rule} on {result.backend}"
+    count = f"{result.due} comparison{'s' if result.due > 1 else ''}"
+    lines = (result.link,)
+    if result.xpass:
+        message = f"XPASS: the known bug no longer shows ({count})"
+        return Check(name, Outcome.XPASS, "xpass", message, lines)
+    if result.stale:
+        message = f"stale: it should have shown ({count})"
+        return Check(name, Outcome.STALE, "stale", message, lines)
+    return Check(name, Outcome.PASS)
