@@ -540,7 +540,7 @@ class Lapic:
     def read_msr(self, register: int, now_ns: int) -> int | None:
         """RDMSR of 0x800 + ``register`` >> 4; None is #GP.  ``register`` is an xAPIC offset."""
         if not self.x2apic_mode:
-            return None
+            return None if self._knobs.x2apic_msrs_fault else 0
         if self._kvm:
             if register == ICR:
                 high = self.state.icr2 if self._icr_split else self.state.icr_high
@@ -553,7 +553,7 @@ class Lapic:
     def write_msr(self, register: int, value: int, now_ns: int) -> bool:
         """WRMSR of 0x800 + ``register`` >> 4; False is #GP."""
         if not self.x2apic_mode:
-            return False
+            return not self._knobs.x2apic_msrs_fault
         if self._kvm:
             if register == ICR:
                 return self._kvm_write_x2apic_icr(value)

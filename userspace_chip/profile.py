@@ -141,6 +141,7 @@ class LapicProfile:
     x2apic_icr_split: bool
     x2apic_id_loaded: bool
     x2apic: bool
+    x2apic_msrs_fault: bool
     tsc_deadline: bool
     cmci: bool
     timer_plus_one_tick: bool
@@ -369,6 +370,9 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob("lapic.x2apic_id_loaded", "kvm_apic_state_fixup: KVM_SET_LAPIC takes over the page's id",
          ByLinux({"6.1": True, "6.12": False}), None, False),
     Knob("lapic.x2apic", "CPUID; QEMU target/i386/cpu.c TCG_EXT_FEATURES", True, True, False,
+         ByQemu({"7.2": False, "10.0": True})),
+    Knob("lapic.x2apic_msrs_fault", "kvm_x2apic_msr_write; QEMU 7.2 helper_rdmsr knows no "
+         "MSR_APIC_START and lets every unknown MSR read 0", True, True, True,
          ByQemu({"7.2": False, "10.0": True})),
     Knob("lapic.tsc_deadline", "CPUID; QEMU kvm_arch_get_supported_cpuid", True, True, False),
     Knob("lapic.cmci", "MCG_CAP.CMCI: kvm_apic_calc_nr_lvt_entries", False),

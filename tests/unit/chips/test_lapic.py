@@ -880,3 +880,14 @@ def test_reset_keeps_nothing_of_before(which):
     fresh = LapicBoard(which, 1, enabled=False)
     assert board.apic.state == fresh.apic.state
     assert board.port.timer.deadline_ns is None
+
+
+@pytest.mark.parametrize(("qemu", "read", "written"), [("7.2", 0, True), ("10.0", None, False)])
+def test_x2apic_msr_outside_x2apic_mode_under_tcg_faults_only_where_qemu_knows_it(
+    qemu, read, written
+):
+    board = LapicBoard(profile("tcg", qemu=qemu))
+
+    assert board.apic.read_msr(reg.TPR, 0) is read
+    assert board.apic.write_msr(reg.TPR, 0x50, 0) is written
+    assert board.apic.state.tpr == 0
