@@ -114,7 +114,8 @@ class ProbeGuest:
     """The bare-metal interpreter of scenarios, and those that one boot of it runs.
 
     ``first`` is the index of the scenario to begin with: a boot after one that hung goes on behind
-    it.  ``far_return``: leave handlers by POPF and a far return, for a KVM that cannot emulate IRET.
+    it.  ``far_return``: handlers end with POPF and a far return, for a KVM that cannot emulate
+    IRET.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -130,6 +131,11 @@ class ProbeGuest:
 
 
 Guest: TypeAlias = LinuxGuest | FlatGuest | ProbeGuest
+
+
+def kind_of(guest: Guest) -> str:
+    """What the configuration calls the kind of ``guest``: ``linux``, ``flat`` or ``probe``."""
+    return {LinuxGuest: "linux", FlatGuest: "flat", ProbeGuest: "probe"}[type(guest)]
 
 
 @dataclass(frozen=True)

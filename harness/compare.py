@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.case import Accel, Backend, Case, Host
+from harness.conformance import LACKING, read_logs
 from harness.diff import DiffResult, Measurement, Sample, diff
 from harness.due import Compared, rules_due
 from harness.evidence import read_counters
@@ -83,10 +84,24 @@ def _measurement(
             if part.id in counters and part.metrics:
                 sample = Sample(counters[part.id], part.metrics)
                 samples.setdefault(part.id, []).append(sample)
-    return Measurement(backend, versions.facts(case.backend, case), samples, _checks(repeats[0]))
+    checks = _checks(repeats[0], out)
+    return Measurement(backend, versions.facts(case.backend, case), samples, checks)
 
 
-def _checks(result: CaseResult) -> dict[str, str]:
-    """The results of a flat image's checks, and what the monitor told of the chips."""
+def _comparable(a: Measurement, b: Measurement) -> tuple[Measurement, Measurement]:
+    """Two measurements; of scenarios only those that both backends have what it takes for."""
+    lacking = {check for m in (a, b) for check, value in m.checks.items() if value == LACKING}
+
+    def without(measurement: Measurement) -> Measurement:
+        kept = {k: v for k, v in measurement.checks.items() if k not in lacking}
+        return replace(measurement, checks=kept)
+
+    return without(a), without(b)
+
+
+def _checks(result: CaseResult, out: Path) -> Mapping[str, str]:
+    """The results of a flat image's checks or the logs of scenarios, and what the monitor told."""
+    if result.guest == "probe":
+        return read_logs(out / result.dir)
     flat = {part.id: part.verdict.value for part in result.parts if result.guest == "flat"}
     return flat | dict(result.observations)

@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
-from harness.case import Accel, Case, Host, LinuxGuest
+from harness.case import Accel, Case, Host, LinuxGuest, ProbeGuest
 from harness.collect.qmp import Monitor, MonitorSnapshot, monitor
 from harness.collect.tracefs import Trace, tracing
-from harness.errors import CollectError, GuestCrash, GuestHang, HarnessError, LabLost
-from harness.guests import linux
+from harness.errors import CollectError, GuestCrash, GuestError, GuestHang, HarnessError, LabLost
+from harness.guests import linux, probe
 from harness.guests.console import Console, console
 from harness.hosts.base import GuestPlan, RunningGuest, Session
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
 EXIT_TIMEOUT_S: Final = 5.0
+MAX_BOOTS: Final = 8
+"""Of one case: after a scenario that hangs the probe is booted again for those behind it."""
 END_TIMEOUT_S: Final = 60.0
 """For the end of a QEMU and of its console; the lab answers slowly while a guest drowns."""
 
@@ -71,6 +73,8 @@ class Recording:
     vcpu_of_thread: Mapping[int, int] = field(default_factory=dict)
     """Which vCPU runs in which of QEMU's threads."""
     missing: Mapping[str, str] = field(default_factory=dict)
+    stalled: Mapping[int, HarnessError] = field(default_factory=dict)
+    """What ended the boot in which a scenario (by index) did not come to its end."""
 
 
 class _Marker(Protocol):
@@ -90,6 +94,8 @@ class _Progress:
     marks: list[Mark] = field(default_factory=list)
     vcpu_of_thread: dict[int, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    boots: int = 0
+    stalled: dict[int, HarnessError] = field(default_factory=dict)
 
 
 async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step) -> Recording:
@@ -104,8 +110,11 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     try:
         (directory / "command.txt").write_text(session.command(plan), encoding="utf-8")
         async with _traced(session, plan.case, seen) as trace:
-            async with session.boot(plan) as guest:
-                await _run_guest(guest, plan, directory, trace, seen, step)
+            attempt: GuestPlan | None = plan
+            while attempt is not None:
+                async with session.boot(attempt) as guest:
+                    await _run_guest(guest, attempt, directory, trace, seen, step)
+                attempt = _behind(attempt, seen)
             if trace is not None:
                 step("reading the trace")
                 await trace.save(kernel_trace)
@@ -128,7 +137,27 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         qemu_trace=qemu_trace if qemu_trace.exists() else None,
         vcpu_of_thread=seen.vcpu_of_thread,
         missing=seen.missing,
+        stalled=seen.stalled,
     )
+
+
+def _behind(plan: GuestPlan, seen: _Progress) -> GuestPlan | None:
+    """The boot for the scenarios behind the one that the last boot ended in; None: all is said."""
+    guest = plan.case.guest
+    if not isinstance(guest, ProbeGuest) or not isinstance(seen.failure, GuestError):
+        return None
+    index = probe.last_begun(seen.console)
+    if index is None or index in seen.stalled:
+        return None
+    seen.stalled[index] = seen.failure
+    seen.boots += 1
+    if index + 1 >= len(guest.scenarios):
+        seen.failure = None
+        return None
+    if seen.boots >= MAX_BOOTS:
+        return None
+    seen.failure = None
+    return replace(plan, case=replace(plan.case, guest=replace(guest, first=index + 1)))
 
 
 def _as_crash(error: HarnessError) -> HarnessError:
@@ -141,6 +170,10 @@ def _as_crash(error: HarnessError) -> HarnessError:
 @contextlib.asynccontextmanager
 async def _traced(session: Session, case: Case, seen: _Progress) -> AsyncIterator[Trace | None]:
     """The kernel's trace of the case, where there is a KVM and its tracefs can be used."""
+    if isinstance(case.guest, ProbeGuest):
+        seen.missing["kernel trace"] = "the probe logs what it sees itself"
+        yield None
+        return
     if case.backend.accel is not Accel.KVM:
         seen.missing["kernel trace"] = "there is no KVM under TCG"
         yield None
@@ -166,7 +199,8 @@ async def _run_guest(
     step: Step,
 ) -> None:
     """Drive the guest to its end, or to the end of its time, and take it down."""
-    with console(guest.console, directory / "console.log") as con:
+    log = directory / "console.log"
+    with console(guest.console, log, more=seen.boots > 0) as con:
         try:
             await _drive(guest, plan, con, directory, trace, seen, step)
         except HarnessError as error:
@@ -181,7 +215,7 @@ async def _run_guest(
         if trace is not None:
             await trace.stop()
         await guest.collect(directory / "stderr.log", directory / "qemu.trace")
-    seen.console = (directory / "console.log").read_text(encoding="utf-8", errors="replace")
+    seen.console = log.read_text(encoding="utf-8", errors="replace")
 
 
 async def _end(guest: RunningGuest, failure: HarnessError | None) -> int | None:
@@ -228,6 +262,8 @@ async def _drive(
             async with asyncio.timeout(case.timeout_s):
                 if isinstance(case.guest, LinuxGuest) and mon is not None:
                     await _drive_linux(case, case.guest, con, mon, mark, seen, step)
+                elif isinstance(case.guest, ProbeGuest):
+                    await _drive_probe(case.guest, con, guest, log, step)
                 else:
                     step("running the image")
                     await con.read_all()
@@ -269,6 +305,35 @@ async def _drive_linux(
             return
     step("powering off")
     await con.send_line("poweroff")
+
+
+async def _drive_probe(
+    guest: ProbeGuest, con: Console, running: RunningGuest, log: Path, step: Step
+) -> None:
+    """Until the probe has run all scenarios; one in which CPU 0 sleeps for ever is woken."""
+    was_woken = False
+    ended = guest.first
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            try:
+                async with asyncio.timeout(probe.STALL_S):
+                    said = await con.expect(probe.END_OF_SCENARIO)
+            except TimeoutError:
+                if was_woken:
+                    raise GuestHang(
+                        f"a scenario says nothing for {probe.STALL_S:g} s, and an NMI does not "
+                        "wake its CPU 0",
+                        console_tail=con.tail(),
+                    ) from None
+                mon = await stack.enter_async_context(monitor(running.monitor, log))
+                await mon.execute("inject-nmi")
+                was_woken = True
+                continue
+            if said[0].startswith(probe.DONE):
+                return
+            was_woken = False
+            ended += 1
+            step(f"scenario {ended} of {len(guest.scenarios)}")
 
 
 async def _run_workload(

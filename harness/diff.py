@@ -7,6 +7,7 @@ spread widens the noise band (:func:`noise_band`).  A difference is explained by
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -198,12 +199,13 @@ class _Comparison:
             values = (self._a.checks.get(check, ABSENT), self._b.checks.get(check, ABSENT))
             if values[0] != values[1]:
                 rule = self._known.for_check(scope, check, values)
+                shown = _first_difference(*values)
                 self._add(
                     _explained(rule, "the results differ"),
                     workload="",
                     what=check,
-                    a=values[:1],
-                    b=values[1:],
+                    a=shown[:1],
+                    b=shown[1:],
                 )
 
     def _scope(self, workload: str) -> Scope:
@@ -296,6 +298,14 @@ class _Comparison:
                 explained.link,
             )
         )
+
+
+def _first_difference(a: str, b: str) -> tuple[str, str]:
+    """Of two texts of several lines, such as the logs of a scenario, where they part."""
+    if "\n" not in a and "\n" not in b:
+        return a, b
+    pairs = itertools.zip_longest(a.splitlines(), b.splitlines(), fillvalue="(nothing more)")
+    return next((one, other) for one, other in pairs if one != other)
 
 
 @dataclass(frozen=True)

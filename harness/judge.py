@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.case import WHOLE_CASE, FlatGuest, Host, LinuxGuest
+from harness import conformance
+from harness.case import WHOLE_CASE, FlatGuest, Host, LinuxGuest, ProbeGuest, kind_of
 from harness.conduct import Recording, WorkloadRecord
 from harness.errors import GuestCrash, GuestError, GuestHang, HarnessError, ReplayRefused
 from harness.evidence import Evidence, gather
-from harness.guests import flat, linux
+from harness.guests import flat, linux, probe
 from harness.replay import Outcome, replay_case
 from harness.result import NOT_REACHED, CaseResult, PartResult, Verdict, judged
 from harness.storm import Storm, find_host_storm, find_lost, find_storm
@@ -28,6 +29,8 @@ def judge(recording: Recording) -> CaseResult:
     failure = _failure(recording)
     if isinstance(case.guest, FlatGuest):
         parts = _flat_parts(recording, case.guest)
+    elif isinstance(case.guest, ProbeGuest):
+        parts = conformance.parts_of(recording, case.guest)
     else:
         parts = _linux_parts(recording, case.guest, evidence, failure)
     verdict, detail = _verdict(parts, failure, evidence)
@@ -41,7 +44,7 @@ def judge(recording: Recording) -> CaseResult:
         subject=case.subject,
         backend=case.backend.name,
         axes=case.axes,
-        guest="flat" if isinstance(case.guest, FlatGuest) else "linux",
+        guest=kind_of(case.guest),
         verdict=verdict,
         detail=detail,
         duration_s=round(recording.duration_s, 3),
@@ -102,6 +105,8 @@ def _failure(recording: Recording) -> _Failure | None:
         return Verdict.CRASH, f"QEMU was killed by {killed_by}"
     if isinstance(recording.case.guest, FlatGuest):
         return _flat_failure(recording)
+    if isinstance(recording.case.guest, ProbeGuest) and probe.is_done(recording.console):
+        return None
     if recording.status != 0:
         return _qemu_error(recording)
     return None

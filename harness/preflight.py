@@ -24,6 +24,11 @@ class LocalFacts:
     instructions_per_s: float | None
 
     @property
+    def emulates(self) -> bool:
+        """Whether it runs guests instruction by instruction, and some instructions not at all."""
+        return self.kvm.module == "kvm_pvm"
+
+    @property
     def lab_accel(self) -> Accel:
         """Who runs a lab here: the local KVM where it can nest, else TCG."""
         nests = self.kvm.usable and bool(self.kvm.nested) and self.kvm.cpu_flag is not None

@@ -56,7 +56,7 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
         console_progress = progress.Silent()
     with console_progress as shown:
         shown.note(f"{len(config.cases)} cases, {job.jobs} at a time; results in {out}")
-        prepared = await asyncio.to_thread(schedule.prepare, config, cache, local)
+        prepared = await asyncio.to_thread(schedule.prepare, config, cache, local, out)
         runner = schedule.Scheduler(config, out, cache, local, shown, judge.judge)
         conclude = functools.partial(_result, config, prepared, cache, local, known, out)
         try:

@@ -11,12 +11,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from harness import casefile, preflight, result
-from harness.case import Accel, Case, FlatGuest, Host, LinuxGuest
+from harness.case import Accel, Case, FlatGuest, Host, ProbeGuest, kind_of
 from harness.casefile import CaseFile
 from harness.conduct import Recording, conduct
 from harness.config import RunConfig
@@ -29,6 +29,7 @@ from harness.images.model import QemuImage
 from harness.preflight import LocalFacts
 from harness.progress import Progress
 from harness.result import CaseResult, PartResult, Verdict
+from harness.scenario.program import encode
 
 MAX_LAB_FAILURES: Final = 2
 """After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
@@ -60,22 +61,42 @@ class Prepared:
     skip: str | None
 
 
-def prepare(config: RunConfig, cache: ImageCache, local: LocalFacts | None) -> list[Prepared]:
-    """Get every image that the cases need; :class:`ImageError` for one that cannot be had."""
-    return [_prepare_one(case, cache, local) for case in config.cases]
+def prepare(
+    config: RunConfig, cache: ImageCache, local: LocalFacts | None, out: Path
+) -> list[Prepared]:
+    """Get every image that the cases need; :class:`ImageError` for one that cannot be had.
+
+    What the probe is to execute is written below ``out``.
+    """
+    return [_prepare_one(case, cache, local, out) for case in config.cases]
 
 
-def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None) -> Prepared:
-    qemu = cache.qemu(case.backend.qemu)
-    skip = preflight.why_not(case, qemu.version, local)
-    if isinstance(case.guest, FlatGuest):
-        kernel, initrd = case.guest.path, None
-    else:
-        image = cache.kernel(case.guest.kernel)
-        kernel, initrd = image.vmlinuz, cache.linux_initrd(image)
+def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None, out: Path) -> Prepared:
+    skip = preflight.why_not(case, cache.qemu(case.backend.qemu).version, local)
     is_local_kvm = case.backend.host is Host.LOCAL and case.backend.accel is Accel.KVM
-    plan = GuestPlan(case, kernel, initrd, trace_log=True, paused=is_local_kvm)
+    guest = case.guest
+    if isinstance(guest, ProbeGuest):
+        emulated = is_local_kvm and local is not None and local.emulates
+        case = replace(case, guest=replace(guest, far_return=emulated))
+        files = cache.probe(), _program(guest, case, out)
+        return Prepared(case, GuestPlan(case, *files, trace_log=False, paused=False), skip)
+    if isinstance(guest, FlatGuest):
+        plan = GuestPlan(case, guest.path, None, trace_log=True, paused=is_local_kvm)
+        return Prepared(case, plan, skip)
+    image = cache.kernel(guest.kernel)
+    initrd = cache.linux_initrd(image)
+    plan = GuestPlan(case, image.vmlinuz, initrd, trace_log=True, paused=is_local_kvm)
     return Prepared(case, plan, skip)
+
+
+def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
+    """The multiboot module with the scenarios of ``guest``; the same for every backend."""
+    path = out / f"{guest.name}-{case.machine}-smp{case.smp}.program"
+    try:
+        path.write_bytes(encode([scenario.program for scenario in guest.scenarios]))
+    except OSError as error:
+        raise StoreError(f"cannot write {path}", error.strerror, "choose another --out") from None
+    return path
 
 
 class Scheduler:
@@ -253,7 +274,7 @@ def _without_run(case: Case, verdict: Verdict, detail: str, duration_s: float = 
         subject=case.subject,
         backend=case.backend.name,
         axes=case.axes,
-        guest="linux" if isinstance(case.guest, LinuxGuest) else "flat",
+        guest=kind_of(case.guest),
         verdict=verdict,
         detail=detail,
         duration_s=round(duration_s, 3),

@@ -104,9 +104,12 @@ class _Log:
 
 
 @contextlib.contextmanager
-def console(connection: socket.socket, log: Path) -> Iterator[Console]:
-    """The console on ``connection``, for as long as the block lasts; it is kept in ``log``."""
-    with log.open("w", encoding="utf-8") as file:
+def console(connection: socket.socket, log: Path, *, more: bool = False) -> Iterator[Console]:
+    """The console on ``connection``, for as long as the block lasts; it is kept in ``log``.
+
+    ``more``: behind what is there already, that of an earlier boot.
+    """
+    with log.open("a" if more else "w", encoding="utf-8") as file:
         spawn = _Spawn(
             connection,
             timeout=None,

@@ -6,7 +6,11 @@ The probe (``images/probe``) writes to a debug console: a port that raises no in
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Final
+
+from harness.scenario.log import Log, LogEvent
 
 CONSOLE_PORT: Final = 0xE9
 """QEMU's isa-debugcon."""
@@ -17,3 +21,40 @@ END_OF_SCENARIO: Final = r"(?m)^(?:\. [0-9a-f]+|done)\r?\n"
 DONE: Final = "done"
 STALL_S: Final = 10.0
 """A scenario that says nothing for so long has lost what CPU 0 sleeps for, or the probe is dead."""
+
+_BEGUN: Final = re.compile(r"(?m)^= ([0-9a-f]+)\r?$")
+
+
+def last_begun(console: str) -> int | None:
+    """The index of the scenario that began last; None where none did."""
+    found = _BEGUN.findall(console)
+    return int(found[-1], 16) if found else None
+
+
+_EVENT: Final = re.compile(r"([0-9a-f]{1,4}) ([0-7]) ([a-z]+)((?: \S+)*)")
+
+
+def parse_logs(console: str) -> Mapping[int, Log]:
+    """The log of each scenario that began, by its index; what is no event is passed over.
+
+    A log that was cut off is not ``complete``.  A scenario that was begun twice has its last log.
+    """
+    logs: dict[int, Log] = {}
+    index: int | None = None
+    events: list[LogEvent] = []
+    for line in console.replace("\r", "").splitlines():
+        if line[:2] == "= ":
+            index, events = int(line[2:], 16), []
+            logs[index] = Log((), complete=False)
+        elif line[:2] == ". " and index is not None:
+            logs[index], index = Log(tuple(events)), None
+        elif index is not None and (match := _EVENT.fullmatch(line)) is not None:
+            step, cpu, kind, args = match.groups()
+            events.append(LogEvent(int(step, 16), int(cpu, 16), kind, tuple(args.split())))
+            logs[index] = Log(tuple(events), complete=False)
+    return logs
+
+
+def is_done(console: str) -> bool:
+    """Whether the probe has come to its end."""
+    return re.search(r"(?m)^done\r?$", console) is not None

@@ -32,6 +32,8 @@ from enum import IntEnum, IntFlag
 from pathlib import Path
 from typing import Final
 
+from harness.scenario.expect import Expectation
+
 MAX_CPUS: Final = 8
 
 
@@ -192,6 +194,7 @@ class Scenario:
     lines: tuple[int | None, ...] = ()
     machines: frozenset[str] = frozenset()
     no_model: str | None = None
+    expect: tuple[Expectation, ...] = ()
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ import userspace_chip
 LAYERS = (
     # Words and tools that know no stage.
     {"errors", "resources", "__init__", "versions"},
-    {"scenario.program", "scenario.log"},
+    {"scenario.log", "scenario.expect", "scenario.program"},
     {"yamlfile", "case", "sockets", "process", "images", "guests.linux", "guests.flat", "guests.probe", "guests"},
     {"scenario"},
     # Configuration, command lines, hosts.
@@ -29,6 +29,8 @@ LAYERS = (
     {"diff"},
     {"result"},
     {"evidence", "casefile", "due"},
+    {"modelled"},
+    {"conformance"},
     {"judge", "compare", "replay", "audit", "guestview"},
     # Who does it all, and what is shown of it.
     {"progress"},
