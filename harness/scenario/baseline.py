@@ -1,0 +1,76 @@
+"""What every scenario starts from, as operations: the prologue of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from harness.scenario.program import Feature, Op, Opcode
+from harness.scenario.registers import IOAPIC_PINS, REGISTERS, ApicMode
+
+APIC_BASE: Final = 0xFEE00800
+"""IA32_APIC_BASE: the page at 0xfee00000, enabled."""
+BSP: Final = 1 << 8
+X2APIC: Final = 1 << 10
+
+_MASKED = 1 << 16
+_LVTS = ("timer", "thermal", "perf", "lint0", "lint1", "error")
+_MASTER, _SLAVE, _ELCR = 0x20, 0xA0, 0x4D0
+_PIT_CONTROL, _PIT_COUNTER = 0x43, 0x40
+
+
+def prologue(cpus: int, mode: ApicMode, *, interrupts: bool, needs: Feature) -> tuple[Op, ...]:
+    """The baseline of ``docs/scenarios.md``, section "The baseline".
+
+    The PIT is first and the PIC after it: programming a counter moves its output, which the PIC
+    may take for a request.
+    """
+    return (
+        *_pit(),
+        *_pic(),
+        *_ioapics(2 if Feature.IOAPIC2 in needs else 1),
+        *(op for cpu in range(cpus) for op in _lapic(cpu, mode)),
+        *(Op(Opcode.STI if interrupts else Opcode.CLI, cpu=cpu) for cpu in range(cpus)),
+    )
+
+
+def _pit() -> Iterator[Op]:
+    """Counter 0 in mode 0 with the longest count: its output is low for the next 55 ms."""
+    for port, value in ((_PIT_CONTROL, 0x30), (_PIT_COUNTER, 0), (_PIT_COUNTER, 0)):
+        yield _out(port, value)
+
+
+def _pic() -> Iterator[Op]:
+    for chip, base, cascade in ((_MASTER, 0x20, 4), (_SLAVE, 0x28, 2)):
+        for offset, value in ((0, 0x11), (1, base), (1, cascade), (1, 0x01)):
+            yield _out(chip + offset, value)
+    for chip in (_MASTER, _SLAVE):
+        yield _out(chip + 1, 0xFF)  # OCW1: all masked
+        yield _out(chip, 0x00)  # OCW2: no rotation in auto-EOI mode
+        yield _out(chip, 0x4A)  # OCW3: no special mask mode, the port reads IRR
+    yield _out(_ELCR, 0)
+    yield _out(_ELCR + 1, 0)
+
+
+def _ioapics(number: int) -> Iterator[Op]:
+    for chip in range(number):
+        for index in range(0x10, 0x10 + 2 * IOAPIC_PINS, 2):
+            yield Op(Opcode.IOAPIC_WRITE, index, _MASKED, chip)
+            yield Op(Opcode.IOAPIC_WRITE, index + 1, 0, chip)
+
+
+def _lapic(cpu: int, mode: ApicMode) -> Iterator[Op]:
+    if mode is ApicMode.X2APIC:
+        base = APIC_BASE | X2APIC | (BSP if cpu == 0 else 0)
+        yield Op(Opcode.MSR_WRITE, 0x1B, base, cpu=cpu)
+    values = {"lapic.svr": 0x1FF, "lapic.tpr": 0}
+    if mode is ApicMode.XAPIC:
+        values |= {"lapic.dfr": 0xFFFFFFFF, "lapic.ldr": 1 << cpu << 24}
+    values |= {f"lapic.lvt_{name}": _MASKED for name in _LVTS}
+    values |= {"lapic.timer_divide": 0, "lapic.timer_initial": 0, "lapic.esr": 0}
+    for name, value in values.items():
+        yield Op(Opcode.LAPIC_WRITE, REGISTERS[name].address, value, cpu=cpu)
+
+
+def _out(port: int, value: int) -> Op:
+    return Op(Opcode.PIO_WRITE, port, value, size=1)
