@@ -174,6 +174,33 @@ def report(
 
 
 @app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A run's or a case's folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Known differences instead of the shipped ones."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare two recorded cases, or two runs: what their guests did, counters, ledgers.
+
+    Status 0: the same, or every difference is explained; 1: one is not; 2: bad input.
+    """
+    from harness.casediff import diff_recorded
+    from harness.diffreport import diff_json, diff_report
+    from harness.known import KnownDifferences
+
+    rules = KnownDifferences.in_folders(known) if known else KnownDifferences.shipped()
+    found = diff_recorded(a, b, rules)
+    if json:
+        typer.echo(diff_json(found))
+    else:
+        diff_report(_console(), found)
+    sys.exit(found.exit_status)
+
+
+@app.command()
 def replay(
     case_dir: Annotated[Path, typer.Argument(help="A case's folder in a run's directory.")],
     json: Json = False,

@@ -257,6 +257,7 @@ class Scheduler:
             result.write_json(
                 directory / "verdict.json",
                 {"id": outcome.id, "verdict": outcome.verdict, "detail": outcome.detail}
+                | {"observations": dict(outcome.observations)}
                 | {"parts": [_part_json(part) for part in outcome.parts]},
             )
         except (OSError, StoreError) as error:
@@ -265,7 +266,12 @@ class Scheduler:
 
 
 def _part_json(part: PartResult) -> dict[str, object]:
-    return {"id": part.id, "verdict": part.verdict, "detail": part.detail}
+    return {
+        "id": part.id,
+        "verdict": part.verdict,
+        "detail": part.detail,
+        "metrics": dict(part.metrics),
+    }
 
 
 def _without_run(case: Case, verdict: Verdict, detail: str, duration_s: float = 0.0) -> CaseResult:

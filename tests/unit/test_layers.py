@@ -31,14 +31,16 @@ LAYERS = (
     {"evidence", "casefile", "due"},
     {"modelled"},
     {"conformance"},
-    {"judge", "compare", "replay", "audit", "guestview"},
+    {"judge", "compare", "replay", "audit", "guestview", "align"},
+    {"recorded"},
+    {"casediff"},
     # Who does it all, and what is shown of it.
     {"progress"},
     {"schedule", "doctor"},
     {"export.checks"},
     {"export.junit", "export.tap"},
     {"export"},
-    {"run", "report"},
+    {"run", "report", "diffreport"},
     {"cli", "__main__"},
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
