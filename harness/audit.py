@@ -48,8 +48,9 @@ def audit(ledger: Ledger, case: Case, recorded: CaseFile | None) -> Audit:
     doubt = _doubt(ledger, case, recorded)
     if doubt is not None:
         return Audit(f"{text}; no verdict: {doubt}")
-    verdicts = [VERDICTS[finding.kind] for finding in ledger.findings]
-    return Audit(text, max(verdicts, key=list(Verdict).index, default=Verdict.DIVERGED))
+    # What follows the first finding may be its consequence.
+    kinds = [finding.kind for finding in ledger.findings]
+    return Audit(text, VERDICTS[kinds[0]] if kinds else Verdict.DIVERGED)
 
 
 def summary(ledger: Ledger) -> str:

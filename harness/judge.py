@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness import conformance
+from harness import audit, casefile, conformance
 from harness.case import WHOLE_CASE, FlatGuest, Host, LinuxGuest, ProbeGuest, kind_of
 from harness.conduct import Recording, WorkloadRecord
-from harness.errors import GuestCrash, GuestError, GuestHang, HarnessError, ReplayRefused
+from harness.errors import (
+    GuestCrash,
+    GuestError,
+    GuestHang,
+    HarnessError,
+    ReplayRefused,
+    StoreError,
+)
 from harness.evidence import Evidence, gather
 from harness.guests import flat, linux, probe
 from harness.replay import Outcome, replay_case
@@ -34,6 +41,10 @@ def judge(recording: Recording) -> CaseResult:
     else:
         parts = _linux_parts(recording, case.guest, evidence, failure)
     verdict, detail = _verdict(parts, failure, evidence)
+    if (account := _audited(recording, evidence)) is not None:
+        detail = f"{detail}; {account.text}".lstrip("; ")
+        if account.verdict is not None and verdict is Verdict.PASS:
+            verdict = account.verdict
     if (said := _replayed(recording, evidence)) is not None:
         detail = f"{detail}; {said.text}".lstrip("; ")
         if said.diverged and verdict is Verdict.PASS:
@@ -54,6 +65,19 @@ def judge(recording: Recording) -> CaseResult:
         as_expected=_as_expected(parts, verdict, expected, failure),
         expected=expected,
     )
+
+
+def _audited(recording: Recording, evidence: Evidence) -> audit.Audit | None:
+    """What the ledger says; of a guest that is not Linux, only what is wrong."""
+    if evidence.damage is not None or not evidence.reports:
+        return None
+    if not isinstance(recording.case.guest, LinuxGuest) and not evidence.ledger.findings:
+        return None
+    try:
+        recorded = casefile.read(recording.directory)
+    except StoreError:
+        recorded = None
+    return audit.audit(evidence.ledger, recording.case, recorded)
 
 
 @dataclass(frozen=True)
@@ -288,9 +312,6 @@ def _verdict(
         more = f" (and {len(notable) - 1} more)" if len(notable) > 1 else ""
         first = notable[0]
         detail = f"{first.id}: {first.detail}{more}" if first.detail else f"{first.id}{more}"
-    if (findings := evidence.ledger.findings) and not detail:
-        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        detail = f"the ledger has a finding: {findings[0]}{more}"
     if (damage := evidence.damage) is not None:
         detail = f"{detail}; events incomplete: {damage}".lstrip("; ")
     return verdict, detail
@@ -304,7 +325,8 @@ def _as_expected(
 ) -> bool:
     """A failure of the whole is as expected where a part was expected to end like that.
 
-    Where something is expected of the whole, it counts, and what is expected of single parts.
+    Where something is expected of the whole, it counts, and what is expected of single parts.  A
+    verdict that no part has is the ledger's or the replay's, and nobody expects it.
     """
     reached = [part for part in parts if part.detail != NOT_REACHED]
     if expected is not None:
@@ -312,4 +334,4 @@ def _as_expected(
         return verdict is expected and told
     if failure is not None:
         return any(part.expected is failure[0] for part in parts)
-    return verdict is not Verdict.DIVERGED and all(part.as_expected for part in reached)
+    return verdict is judged(parts) and all(part.as_expected for part in reached)

@@ -71,10 +71,10 @@ def test_every_kind_of_finding_has_a_verdict():
     assert all(audit(found(kind), CASE, RECORDED).verdict for kind in get_args(Kind))
 
 
-def test_gravest_of_several_findings_is_the_verdict():
-    said = audit(found("storm", "lost", "stuck"), CASE, RECORDED)
+def test_first_of_several_findings_is_the_verdict():
+    said = audit(found("stuck", "lost", "storm"), CASE, RECORDED)
 
-    assert said.verdict is Verdict.LOST
+    assert said.verdict is Verdict.STUCK
     assert "(and 2 more)" in said.text
 
 

@@ -10,8 +10,11 @@ from support import cases
 from support.recorded_boot import recorded
 
 BOOT = recorded("on-smp1-qemu7.2-linux6.1")
+READ = next(i for i, e in enumerate(BOOT) if i > 2500 and e.args[:2] == ("read", "APIC_TDCR"))
+WRONG = BOOT[READ]._replace(args=("read", "APIC_TDCR", 0x3))
+"""What the guest reads there is nothing that the ledger keeps."""
 INJECTED = next(i for i, e in enumerate(BOOT) if i > 2500 and e.name == "kvm_inj_virq")
-WRONG = BOOT[INJECTED]._replace(args=("IRQ", 0x99, False))
+MISSING = (*BOOT[:INJECTED], *BOOT[INJECTED + 1 :])
 
 
 def trace_line(number, event):
@@ -32,7 +35,7 @@ def verdict_of(
     """The verdict of a boot whose kernel trace is that; ``line`` is put before the injection."""
     lines = [trace_line(number, event) for number, event in enumerate(events)]
     if line is not None:
-        lines.insert(INJECTED, line)
+        lines.insert(READ, line)
     (folder / "kernel.trace").write_text("# tracer: nop\n#\n" + "".join(lines))
     case = cases.case(LinuxGuest(("idle",), expect=expect), backend, smp=smp)
     casefile.write(folder, casefile.describe(case, qemu="7.2.22", linux=linux))
@@ -42,7 +45,7 @@ def verdict_of(
 
 
 def altered():
-    return [*BOOT[:INJECTED], WRONG, *BOOT[INJECTED + 1 :]]
+    return [*BOOT[:READ], WRONG, *BOOT[READ + 1 :]]
 
 
 def test_case_that_the_chips_predict_says_so(tmp_path):
@@ -56,7 +59,7 @@ def test_case_that_the_chips_contradict_is_diverged(tmp_path):
     result = verdict_of(tmp_path, altered())
 
     assert (result.verdict, result.as_expected) == (Verdict.DIVERGED, False)
-    assert f"replay: diverged at line {INJECTED + 2}, kvm_inj_virq" in result.detail
+    assert f"replay: diverged at line {READ + 2}, kvm_apic" in result.detail
 
 
 def test_case_that_is_expected_to_diverge_is_as_expected(tmp_path):
@@ -100,3 +103,54 @@ def test_divergence_with_several_cpus_is_told_and_no_verdict(tmp_path):
 
 def test_case_of_a_mode_that_cannot_be_replayed_says_nothing(tmp_path):
     assert "replay" not in verdict_of(tmp_path, BOOT, backend=cases.OFF).detail
+
+
+# --- What the ledger finds ------------------------------------------------------------------------
+
+
+def test_case_whose_ledger_balances_says_so(tmp_path):
+    result = verdict_of(tmp_path, BOOT)
+
+    assert result.verdict is Verdict.PASS
+    assert "ledger: balances, " in result.detail
+
+
+def test_interrupt_that_the_ledger_misses_is_lost_whatever_the_chips_say(tmp_path):
+    result = verdict_of(tmp_path, MISSING)
+
+    assert (result.verdict, result.as_expected) == (Verdict.LOST, False)
+    assert "ledger: lost: vector 48 cpu0: " in result.detail
+    assert "replay: diverged at line" in result.detail
+
+
+def test_finding_with_several_cpus_is_a_verdict(tmp_path):
+    assert verdict_of(tmp_path, MISSING, smp=2).verdict is Verdict.LOST
+
+
+def test_case_that_is_expected_to_lose_an_interrupt_is_as_expected(tmp_path):
+    result = verdict_of(tmp_path, MISSING, expect={"*": "lost"})
+
+    assert (result.verdict, result.as_expected) == (Verdict.LOST, True)
+
+
+def test_finding_in_a_trace_with_gaps_is_none(tmp_path):
+    result = verdict_of(tmp_path, MISSING, line="CPU:0 [LOST 5 EVENTS]\n")
+
+    assert result.verdict is Verdict.PASS
+    assert "ledger" not in result.detail
+    assert "events incomplete: kernel trace: 5 lost" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"linux": "6.6.9"}, "Linux 6.6.9 is not modelled"),
+        ({"backend": cases.LOCAL_ON}, "the host's CPUs trace side by side"),
+    ],
+    ids=["version", "local"],
+)
+def test_finding_where_something_is_in_doubt_is_told_and_no_verdict(tmp_path, changes, why):
+    result = verdict_of(tmp_path, MISSING, **changes)
+
+    assert result.verdict is Verdict.PASS
+    assert f"no verdict: {why}" in result.detail
