@@ -89,49 +89,48 @@ def _case_checks(case: CaseResult) -> Iterable[Check]:
 
 
 def _whole(case: CaseResult) -> Check:
-    if case.expected is not None and case.verdict is not case.expected:
-        return _unlike(WHOLE, case.verdict, case.expected, case.detail)
-    if case.verdict is Verdict.SKIP:
+    """Fails where no part of a case is to blame for it."""
+    if case.verdict is Verdict.SKIP and case.as_expected:
         return Check(WHOLE, Outcome.SKIP, case.verdict, case.detail)
-    if case.expected not in (None, Verdict.PASS):
-        return _as_told(WHOLE, case.verdict, case.detail)
-    blamed = any(not part.as_expected and part.detail != NOT_REACHED for part in case.parts)
-    if case.as_expected or blamed:
+    if case.as_expected:
+        is_told = case.expected not in (None, Verdict.PASS)
+        return _as_told(WHOLE, case.verdict, case.detail) if is_told else Check(WHOLE, Outcome.PASS)
+    if case.expected not in (None, case.verdict):
+        return _unlike(WHOLE, case.verdict, case.expected, case.detail)
+    if any(_is_to_blame(part) for part in case.parts):
         return Check(WHOLE, Outcome.PASS)
-    return _bad(WHOLE, case.verdict, case.detail)
+    return _unlike(WHOLE, case.verdict, None, case.detail)
 
 
 def _part(part: PartResult, case: CaseResult) -> Check:
     if part.detail == NOT_REACHED:
         return Check(part.id, Outcome.SKIP, Verdict.SKIP, part.detail)
-    if part.expected is not None and part.verdict is not part.expected:
-        if case.as_expected:  # a failure of the case that another part was expected to make
-            return _as_told(part.id, part.verdict, part.detail)
+    if _is_to_blame(part) and not case.as_expected:
         return _unlike(part.id, part.verdict, part.expected, part.detail)
     if part.verdict is Verdict.PASS:
         return Check(part.id, Outcome.PASS)
     if part.verdict is Verdict.SKIP:
         return Check(part.id, Outcome.SKIP, part.verdict, part.detail)
-    if part.expected is not None or case.as_expected:
-        return _as_told(part.id, part.verdict, part.detail)
-    return _bad(part.id, part.verdict, part.detail)
+    return _as_told(part.id, part.verdict, part.detail)
+
+
+def _is_to_blame(part: PartResult) -> bool:
+    return not part.as_expected and part.detail != NOT_REACHED
 
 
 def _as_told(name: str, verdict: Verdict, detail: str) -> Check:
     return Check(name, Outcome.XFAIL, verdict, f"{verdict}, as expected", _lines(detail))
 
 
-def _unlike(name: str, verdict: Verdict, expected: Verdict, detail: str) -> Check:
-    """Something else than the configuration demands; a pass instead of a failure is an XPASS."""
-    if verdict is Verdict.PASS:
+def _unlike(name: str, verdict: Verdict, expected: Verdict | None, detail: str) -> Check:
+    """Not as it has to be; a pass where the configuration demands a failure is an XPASS."""
+    first, *rest = _lines(detail) or (str(verdict),)
+    if expected is not None and verdict is Verdict.PASS:
         message = f"XPASS: should be {expected}, and passed"
         return Check(name, Outcome.FAIL, "xpass", message, _lines(detail))
-    return _bad(name, verdict, f"should be {expected}, is {verdict}: {detail}")
-
-
-def _bad(name: str, verdict: Verdict, detail: str) -> Check:
+    if expected is not None:
+        first = f"should be {expected}, is {verdict}: {first}"
     outcome = Outcome.ERROR if verdict is Verdict.ERROR else Outcome.FAIL
-    first, *rest = _lines(detail) or (str(verdict),)
     return Check(name, outcome, verdict, first, tuple(rest))
 
 

@@ -33,9 +33,12 @@ _ELEMENTS: Final[Mapping[Outcome, type[Skipped] | type[Failure] | type[Error]]] 
 def render(run: RunResult, groups: Iterable[Group]) -> str:
     """The document: a suite a group, named like it, and a test case a check."""
     document = JUnitXml(_legal(run.name))
-    for group in groups:
-        document.add_testsuite(_suite(run, group))
-    document.update_statistics()  # type: ignore[no-untyped-call]
+    suites = [_suite(run, group) for group in groups]
+    for suite in suites:
+        document.add_testsuite(suite)
+    document.tests = sum(suite.tests for suite in suites)
+    document.failures = sum(suite.failures for suite in suites)
+    document.errors = sum(suite.errors for suite in suites)
     file = io.BytesIO()
     document.write(file, pretty=True)
     return file.getvalue().decode()
@@ -44,7 +47,7 @@ def render(run: RunResult, groups: Iterable[Group]) -> str:
 def _suite(run: RunResult, group: Group) -> TestSuite:
     suite = TestSuite(_legal(group.name))
     for name, value in run.environment.items():
-        suite.add_property(_legal(name), _legal(str(value)))
+        suite.add_property(_legal(name), _legal(_text(value)))
     # Jenkins takes what is before the last dot for a package.
     classname = f"{run.name}.{group.name.replace('.', '_')}"
     cases = [_case(check, _legal(classname)) for check in group.checks]
@@ -63,6 +66,12 @@ def _case(check: Check, classname: str) -> TestCase:
         found.text = _legal("\n".join(check.lines))
         case.result = found
     return case
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={each}" for name, each in value.items())
+    return str(value)
 
 
 def _legal(text: str) -> str:

@@ -1,7 +1,6 @@
 """Backend against backend: what is compared, what the noise is, what explains a difference."""
 
 import itertools
-import json
 
 import pytest
 from pydantic import TypeAdapter
@@ -16,6 +15,7 @@ from harness.known import BackendFacts, KnownDifferences
 from harness.policy import WORK, CounterPolicy, Weight, counter_policy
 from harness.storm import find_lost, find_storms
 from support import golden
+from support.recorded_run import MODES, WORKLOADS, recorded
 
 DISK = CounterKey("handled", "ioapic", "guest", 21, "virtio0", 0)
 MESSAGE = CounterKey("handled", "msi", "guest", name="virtio1-req.0", cpu=0)
@@ -317,32 +317,6 @@ def test_band_learned_from_repeats_hides_what_the_backend_does_by_itself():
 )
 def test_policy_gives_every_counter_its_weight(workload, key, weight):
     assert counter_policy(workload, key.path, key.source).weight is weight
-
-
-MODES = ("on", "split", "off", "tcg")
-WORKLOADS = ("idle", "serial", "block-intx", "block-msix")
-
-
-def recorded(mode, **changes):
-    """The recorded run of a mode; ``changes`` are values of counters of block-intx, by path."""
-    run = json.loads((golden.COLLECT.parent / "diff" / f"{mode}.json").read_text())
-    samples = {}
-    for workload in WORKLOADS:
-        part = run[workload]
-        counters = [
-            Counter(CounterKey(stage, controller, source, number, name, cpu), value)
-            for stage, controller, source, number, name, cpu, value in part["counters"]
-        ]
-        if workload == "block-intx":
-            counters = [
-                Counter(counter.key, changes.get(counter.key.path, counter.value))
-                for counter in counters
-            ]
-        counted = CounterSet.of(counters, part["sources"], blind_spots(Irqchip(mode)))
-        samples[workload] = (Sample(counted, part["metrics"]),)
-    linux = None if mode == "tcg" else (6, 1, 192)
-    facts = BackendFacts(Irqchip(mode), Machine.Q35, (7, 2, 22), linux)
-    return Measurement(mode, facts, samples, run["observations"])
 
 
 @pytest.mark.parametrize(("a", "b"), [*itertools.combinations(MODES, 2)])

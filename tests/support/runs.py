@@ -1,0 +1,94 @@
+"""Results of runs to test with: one in which everything happens that a report has to tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness import result
+from harness.diff import Difference, DiffResult, DiffVerdict
+from harness.known import Kind
+from harness.result import CaseResult, PartResult, RuleResult, RunResult, Verdict
+
+SUBJECT = "linux/q35/qemu64/smp1"
+LINK = "https://example.org/bug"
+
+GOOD = CaseResult(
+    id=f"{SUBJECT}/lab-kvm-on",
+    subject=SUBJECT,
+    backend="lab-kvm-on",
+    axes={"irqchip": "on"},
+    guest="linux",
+    verdict=Verdict.PASS,
+    detail="",
+    duration_s=12.5,
+    dir="on",
+    parts=(
+        PartResult("idle", Verdict.PASS),
+        PartResult("ipi", Verdict.SKIP, "it needs two CPUs"),
+        PartResult("stuck-line", Verdict.STORM, "21: 9000 in 1.0 s", Verdict.STORM),
+    ),
+)
+LOSES = replace(
+    GOOD,
+    id=f"{SUBJECT}/lab-kvm-split-qemu10.0",
+    backend="lab-kvm-split-qemu10.0",
+    verdict=Verdict.LOST,
+    as_expected=False,
+    parts=(
+        PartResult("idle", Verdict.LOST, "IRQ 4: 3 interrupts for 5\nof <them> & \x1b[0m"),
+        PartResult("ipi", Verdict.SKIP, "it needs two CPUs"),
+        PartResult("stuck-line", Verdict.PASS, "", Verdict.STORM),
+    ),
+)
+HANGS = replace(
+    GOOD,
+    id="flat-x/q35/qemu64/smp1/local-tcg#2",
+    verdict=Verdict.HANG,
+    detail="no answer within 5 s",
+    as_expected=False,
+    parts=(PartResult("one", Verdict.PASS),),
+)
+HANGS_AS_TOLD = replace(HANGS, id="flat-y", expected=Verdict.HANG, as_expected=True)
+SKIPPED = replace(
+    GOOD, id="flat-z", verdict=Verdict.SKIP, detail="no /dev/kvm", duration_s=0.0, parts=()
+)
+BROKEN = replace(SKIPPED, id="flat-b", verdict=Verdict.ERROR, detail="no QEMU", as_expected=False)
+
+
+def difference(what: str, verdict: DiffVerdict, rule: str | None = None) -> Difference:
+    """Something of ``idle`` that differs, or a check."""
+    workload = "idle" if "/" in what else ""
+    link = None if rule is None else LINK
+    return Difference(
+        workload, what, "guest", (200,), (150,), 20.0, verdict, "it should not", rule, link
+    )
+
+
+DIFF = DiffResult(
+    SUBJECT,
+    "lab-kvm-on",
+    "lab-kvm-split-qemu10.0",
+    compared=9,
+    by_design=(difference("monitor.version", DiffVerdict.BY_DESIGN, "versions"),),
+    known_bugs=(difference("monitor.pins", DiffVerdict.KNOWN_BUG, "lost-pin"),),
+    unexplained=(difference("handled/ioapic/4:ttyS0", DiffVerdict.UNEXPLAINED),),
+    workloads=("idle", "stuck-line"),
+    checks=("monitor.version", "monitor.pins"),
+)
+RULES = (
+    RuleResult("versions", Kind.BY_DESIGN, True, LINK, "lab-kvm-on", due=1, met=1),
+    RuleResult("gone", Kind.BY_DESIGN, True, LINK, "lab-kvm-on", due=2, met=0),
+    RuleResult("lost-pin", Kind.KNOWN_BUG, True, LINK, "lab-kvm-on", due=1, met=1),
+    RuleResult("fixed-bug", Kind.KNOWN_BUG, True, LINK, "lab-kvm-on", due=1, met=0),
+    RuleResult("rare-bug", Kind.KNOWN_BUG, False, LINK, "lab-kvm-on", due=1, met=0),
+)
+
+
+def run_of(*cases: CaseResult, diffs: tuple[DiffResult, ...] = (), rules=()) -> RunResult:
+    """A run of ``cases``."""
+    environment = {"irqmatrix": "1.2.3", "qemu": {"10.0": "10.0.2", "system": "7.2.22"}}
+    summary = result.summarised(cases, diffs)
+    return RunResult(result.SCHEMA, "nightly", environment, cases, diffs, tuple(rules), summary)
+
+
+EVERYTHING = run_of(GOOD, LOSES, HANGS, HANGS_AS_TOLD, SKIPPED, BROKEN, diffs=(DIFF,), rules=RULES)
