@@ -35,8 +35,11 @@ def prologue(cpus: int, mode: ApicMode, *, interrupts: bool, needs: Feature) -> 
 
 
 def _pit() -> Iterator[Op]:
-    """Counter 0 in mode 0 with the longest count: its output is low for the next 55 ms."""
-    for port, value in ((_PIT_CONTROL, 0x30), (_PIT_COUNTER, 0), (_PIT_COUNTER, 0)):
+    """Counter 0 in mode 5: KVM's does nothing, QEMU's output is low for the next 55 ms.
+
+    Linux ``arch/x86/kvm/i8254.c:pit_load_count``; QEMU ``hw/timer/i8254_common.c:pit_get_out``.
+    """
+    for port, value in ((_PIT_CONTROL, 0x3A), (_PIT_COUNTER, 0), (_PIT_COUNTER, 0)):
         yield _out(port, value)
 
 
