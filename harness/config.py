@@ -29,9 +29,11 @@ from harness.case import (
     Irqchip,
     LinuxGuest,
     Machine,
+    ProbeGuest,
 )
 from harness.errors import ConfigError
 from harness.guests.linux import WORKLOADS
+from harness.scenario import choice
 from harness.yamlfile import Location, Strict, YamlFile
 
 MAX_SMP = 4
@@ -130,7 +132,16 @@ class FlatModel(_GuestModel):
     path: Text
 
 
-GuestModel: TypeAlias = Annotated[LinuxModel | FlatModel, Field(discriminator="kind")]
+class ProbeModel(_GuestModel):
+    """``kind: probe``."""
+
+    kind: Literal["probe"]
+    scenarios: Axis[Text]
+    only: Annotated[list[Text], BeforeValidator(yamlfile.as_list)] = []
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = ""
+
+
+GuestModel: TypeAlias = Annotated[LinuxModel | FlatModel | ProbeModel, Field(discriminator="kind")]
 
 
 class ConfigModel(Strict):
@@ -194,14 +205,17 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
         raise file.error((), "is not a configuration", f"expected a mapping, found {file.data!r}")
     model = file.validate(ConfigModel)
     guests = [
-        (guest, _guest(file, ("guests", index), guest)) for index, guest in enumerate(model.guests)
+        (guest_model, guest)
+        for index, guest_model in enumerate(model.guests)
+        for guest in _guests(file, ("guests", index), guest_model)
     ]
     cells = _cells(file, model)
     cases: dict[str, Case] = {}
     for (guest_model, guest), cell in itertools.product(guests, cells):
         for number in range(repeat or model.repeat):
             case = _case(model.defaults, guest_model, guest, cell, number)
-            cases.setdefault(case.id, case)
+            if case is not None:
+                cases.setdefault(case.id, case)
     if not cases:
         raise file.error(
             ("matrix",), "the matrix is empty", "nothing is left to run", "look at exclude"
@@ -262,18 +276,25 @@ def _canonical(cell: _Cell) -> _Cell:
 
 def _case(
     defaults: DefaultsModel,
-    model: LinuxModel | FlatModel,
+    model: GuestModel,
     guest: Guest,
     cell: _Cell,
     repeat: int,
-) -> Case:
+) -> Case | None:
+    """The case of ``guest`` in ``cell``; None where the guest has nothing to do on that machine."""
     irqchip = Irqchip.TCG if cell["irqchip"] is None else Irqchip(cell["irqchip"])
+    machine, smp = model.machine or cell["machine"], model.smp or cell["smp"]
+    if isinstance(guest, ProbeGuest):
+        runnable = tuple(s for s in guest.scenarios if not s.machines or machine in s.machines)
+        if not runnable:
+            return None
+        guest, smp = dataclasses.replace(guest, scenarios=runnable), runnable[0].program.cpus
     return Case(
         guest=guest,
         backend=Backend(cell["host"], cell["accel"], irqchip, cell["qemu"], cell["kernel"]),
-        machine=model.machine or cell["machine"],
+        machine=machine,
         cpu=model.cpu or cell["cpu"],
-        smp=model.smp or cell["smp"],
+        smp=smp,
         memory_mib=model.memory_mib or defaults.memory_mib,
         timeout_s=model.timeout_s or defaults.timeout_s,
         devices=tuple(model.devices),
@@ -282,10 +303,41 @@ def _case(
     )
 
 
-def _guest(file: YamlFile, location: Location, model: LinuxModel | FlatModel) -> Guest:
+def _guests(file: YamlFile, location: Location, model: GuestModel) -> list[Guest]:
     if isinstance(model, FlatModel):
         path = _flat_path(file, location, model.path)
-        return FlatGuest(path, model.append, dict(model.expect))
+        return [FlatGuest(path, model.append, dict(model.expect))]
+    if isinstance(model, ProbeModel):
+        return list(_probe_guests(file, location, model))
+    return [_linux_guest(file, location, model)]
+
+
+def _probe_guests(file: YamlFile, location: Location, model: ProbeModel) -> Iterator[ProbeGuest]:
+    """A guest for each number of CPUs that scenarios need."""
+    if model.smp is not None or model.append:
+        name = "smp" if model.append == "" else "append"
+        raise file.error((*location, name), f"a probe has no {name}", "its scenarios say it")
+    paths: list[Path] = []
+    for index, pattern in enumerate(model.scenarios):
+        found = choice.find(pattern, file.path.parent)
+        if not found:
+            at = (*location, "scenarios", index)
+            raise file.error(at, f"no file of scenarios matches {pattern!r}")
+        paths += found
+    scenarios = choice.selected(choice.load(paths), model.only)
+    if not scenarios:
+        raise file.error((*location, "only"), "no scenario is left", f"none matches {model.only}")
+    names = {scenario.name for scenario in scenarios} | {WHOLE_CASE}
+    for name in model.expect:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else None
+            raise file.error((*location, "expect", name), f"no scenario {name!r}", None, fix)
+    for group in choice.by_cpus(scenarios).values():
+        yield ProbeGuest(group, model.name, dict(model.expect))
+
+
+def _linux_guest(file: YamlFile, location: Location, model: LinuxModel) -> LinuxGuest:
     for index, name in enumerate(model.workloads):
         _check_workload(file, (*location, "workloads", index), name)
     for name, parameters in model.parameters.items():

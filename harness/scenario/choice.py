@@ -1,0 +1,59 @@
+"""Which scenarios a configuration means: files by pattern, scenarios by name, a boot by CPUs."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from harness import resources
+from harness.errors import ConfigError
+from harness.scenario import compile as scenario_compile
+from harness.scenario.program import Scenario
+
+
+def find(pattern: str, beside: Path) -> tuple[Path, ...]:
+    """The files that ``pattern`` means, in the order of their names.
+
+    A relative one is looked for below the folder ``beside``, then below the working directory,
+    then, with or without ``configs/`` before it, among those that travel with us.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_absolute():
+        return tuple(sorted(Path("/").glob(str(path.relative_to("/")))))
+    shipped = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
+    places = ((beside, path), (Path(), path), (resources.configs(), Path(*shipped)))
+    return next((found for at, what in places if (found := tuple(sorted(at.glob(str(what)))))), ())
+
+
+def load(paths: Iterable[Path]) -> tuple[Scenario, ...]:
+    """The scenarios of ``paths``, each file once; :class:`ConfigError` for a name given twice."""
+    found: dict[str, Scenario] = {}
+    for path in dict.fromkeys(path.resolve() for path in paths):
+        for scenario in scenario_compile.load(path):
+            if (other := found.get(scenario.name)) is not None:
+                raise ConfigError(
+                    f"scenario {scenario.name!r} is there twice",
+                    f"the other one is in {other.path}",
+                    "a scenario's name is its id in every report",
+                    path=path,
+                )
+            found[scenario.name] = scenario
+    return tuple(found.values())
+
+
+def selected(scenarios: Iterable[Scenario], names: Sequence[str]) -> tuple[Scenario, ...]:
+    """Those whose name matches one of the globs ``names``; all where there are none."""
+    return tuple(
+        scenario
+        for scenario in scenarios
+        if not names or any(fnmatch.fnmatchcase(scenario.name, name) for name in names)
+    )
+
+
+def by_cpus(scenarios: Iterable[Scenario]) -> dict[int, tuple[Scenario, ...]]:
+    """For a boot each: the scenarios that need so many CPUs, no more and no fewer."""
+    groups: dict[int, list[Scenario]] = {}
+    for scenario in scenarios:
+        groups.setdefault(scenario.program.cpus, []).append(scenario)
+    return {cpus: tuple(groups[cpus]) for cpus in sorted(groups)}
