@@ -225,11 +225,14 @@ QEMU_EVENTS: Final[Mapping[str, EventType]] = {
         "kvm_irqchip_release_virq": "virq {gsi:d}",
         "kvm_resample_fd_notify": "gsi {gsi:d}",
         "kvm_run_exit": "cpu_index {vcpu:d}, reason {reason:d}",
-        "hardware_int": "Servicing hardware INT={vector:#02x}",
+        "hardware_int": "INT={vector:#02x} TR={task:w}",
     }.items()
 }
-"""QEMU's trace events of the interrupt controllers, 7.2 and 10.0, and what ``-d int`` says under
-TCG when a CPU takes an interrupt (``target/i386/tcg``: x86_cpu_exec_interrupt)."""
+"""QEMU's trace events of the interrupt controllers, 7.2 and 10.0.
+
+``hardware_int`` is what ``-d int`` says under TCG when a CPU takes an interrupt
+(``target/i386/tcg``: x86_cpu_exec_interrupt): its vector, and the base of that CPU's task segment,
+``?`` where it is not known."""
 
 HARNESS_EVENTS: Final[Mapping[str, EventType]] = {
     "mark": EventType("mark", "{text:s}"),

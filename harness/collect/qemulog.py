@@ -5,8 +5,9 @@ A line is ``THREAD@SECONDS.MICROSECONDS:EVENT TEXT`` on the wall clock, or ``EVE
 things that QEMU logs to the same file are passed over.
 
 With ``-d int`` TCG says there which interrupt a CPU takes, without thread or time: it gets the time
-of the event before it, which is right in the order of the file.  The rest of what ``-d int`` says
-is written in pieces, so that an event of another thread may stand behind the first piece of a dump.
+of the event before it, which is right in the order of the file, and the base of the CPU's task
+segment from the registers that are printed next, which tells CPUs apart.  The registers of another
+CPU's exception may come in between, and an event may stand behind the first piece of a dump.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from userspace_chip.events import QEMU_EVENTS, Arg, Event
 _STAMPED: Final = re.compile(r"(\d+)@(\d+)\.(\d{6}):(\w+ .*)\n", re.DOTALL)
 _PLAIN: Final = re.compile(r"([a-z]\w+ .*)\n", re.DOTALL)
 _ANYTHING_STAMPED: Final = re.compile(r"\d+@\d")
-_TAKEN: Final = re.compile(r"(Servicing hardware INT=0x[0-9a-f]+)\n")
+_TAKEN: Final = re.compile(r"Servicing hardware INT=0x([0-9a-f]+)\n")
+_TASK: Final = re.compile(r"TR =[0-9a-f]{4} ([0-9a-f]+) ")
 _DUMP: Final = re.compile(
-    r" *\d+: v=[0-9a-f]{2} e=[0-9a-f]{4} i=\d cpl=\d IP=[0-9a-f]{4}:[0-9a-f]{16}"
+    r" *\d+: v=([0-9a-f]{2}) e=[0-9a-f]{4} i=\d cpl=\d IP=[0-9a-f]{4}:[0-9a-f]{16}"
     r" pc=[0-9a-f]{16} SP=[0-9a-f]{4}:[0-9a-f]{16}"
     r"(?: CR2=[0-9a-f]{16}| env->regs\[R_EAX\]=[0-9a-f]{16})?"
 )
@@ -65,7 +67,7 @@ class QemuLogReader:
 
         Nothing is fatal: what cannot be read is counted in the report.
         """
-        tally = self._tally
+        tally, taken = self._tally, _TakenInterrupt()
         bodies = self._bodies
         latest_ns = self._offset_ns
         for number, line in enumerate(lines, 1):
@@ -73,12 +75,12 @@ class QemuLogReader:
             match = _STAMPED.fullmatch(line) or self._behind_dump(line)
             if match is not None:
                 thread, seconds, microseconds, text = match.groups()
-                latest_ns = time_ns = int(seconds + microseconds) * 1000 + self._offset_ns
+                time_ns = int(seconds + microseconds) * 1000 + self._offset_ns
                 vcpu = self._vcpus.get(thread)
                 traced = True
-            elif (taken := _TAKEN.search(line)) is not None:
-                text, traced = f"hardware_int {taken[1]}", True
-                time_ns, vcpu = latest_ns, None
+            elif taken.is_about(line):
+                yield from self._int(latest_ns, taken.args(line))
+                continue
             else:
                 text, time_ns, vcpu = line[:-1], self._offset_ns, None
                 traced = _ANYTHING_STAMPED.match(line) is not None
@@ -88,8 +90,16 @@ class QemuLogReader:
                     continue
             body = bodies.get(text) or self._body(number, line, text, traced=traced)
             if body is not None:
+                yield from self._int(latest_ns, taken.given_up())
+                latest_ns = time_ns
                 tally.events += 1
                 yield Event(time_ns, "qemu", body[0], vcpu, body[1])
+        yield from self._int(latest_ns, taken.given_up())
+
+    def _int(self, time_ns: int, args: tuple[Arg, ...] | None) -> Iterator[Event]:
+        if args is not None:
+            self._tally.events += 1
+            yield Event(time_ns, "qemu", "hardware_int", None, args)
 
     @staticmethod
     def _behind_dump(line: str) -> re.Match[str] | None:
@@ -113,3 +123,37 @@ class QemuLogReader:
             self._bodies.clear()
         self._bodies[text] = body
         return body
+
+
+class _TakenInterrupt:
+    """An interrupt that a CPU takes, while the registers of that CPU are waited for."""
+
+    def __init__(self) -> None:
+        self._vector: int | None = None
+        self._is_dumped = False
+        """The next registers are this CPU's."""
+
+    def is_about(self, line: str) -> bool:
+        """Whether ``line`` tells of an interrupt that is taken."""
+        return _TAKEN.search(line) is not None or (
+            self._vector is not None and (line.startswith("TR =") or _DUMP.match(line) is not None)
+        )
+
+    def args(self, line: str) -> tuple[Arg, ...] | None:
+        """What ``line`` :meth:`is_about`, if that is all of it: the fields of a hardware_int."""
+        if (match := _TAKEN.search(line)) is not None:
+            before = self.given_up()
+            self._vector = int(match[1], 16)
+            return before
+        if (dump := _DUMP.match(line)) is not None:
+            self._is_dumped = self._vector == int(dump[1], 16)
+            return None if self._is_dumped else self.given_up()
+        task = _TASK.match(line)
+        return self.given_up() if task is None or not self._is_dumped else self.given_up(task[1])
+
+    def given_up(self, task: str = "?") -> tuple[Arg, ...] | None:
+        """The same, as far as it is known; None where nobody takes an interrupt."""
+        if self._vector is None:
+            return None
+        vector, self._vector, self._is_dumped = self._vector, None, False
+        return vector, task

@@ -87,9 +87,44 @@ def test_qemulog_other_messages_are_passed_over():
 def test_qemulog_interrupt_taken_has_the_time_of_the_event_before_it():
     events, report = read(RAISE, TAKEN)
 
-    assert events[1] == Event(events[0].time_ns, "qemu", "hardware_int", None, (0x30,))
-    assert events[1].text == TAKEN.rstrip("\n")
+    assert events[1] == Event(events[0].time_ns, "qemu", "hardware_int", None, (0x30, "?"))
+    assert events[1].text == "INT=0x30 TR=?"
     assert report.complete
+
+
+def dump_of(vector, task):
+    """What ``-d int`` says of an interrupt or exception, shortened."""
+    return [
+        DUMP.replace("v=0e", f"v={vector:02x}") + " env->regs[R_EAX]=000000000000fffe\n",
+        "RAX=000000000000fffe RBX=0000000000000286 RCX=0000000000000001 RDX=0000000000000001\n",
+        f"TR =0040 {task} 00004087 00008b00 DPL=0 TSS64-busy\n",
+    ]
+
+
+def tasks(*lines):
+    return [event.args[1] for event in read(*lines)[0] if event.name == "hardware_int"]
+
+
+def test_qemulog_interrupt_taken_has_its_cpus_task_segment():
+    taken = dump_of(0x30, "fffffe0000003000")
+
+    assert tasks(TAKEN, *taken) == ["fffffe0000003000"]
+    assert tasks(TAKEN, *taken, TAKEN, *taken) == ["fffffe0000003000"] * 2
+
+
+def test_qemulog_interrupt_taken_while_another_cpu_has_an_exception_has_no_task_segment():
+    head, *registers = dump_of(0x30, "fffffe0000003000")
+    other = dump_of(0x0E, "fffffe000003e000")
+
+    assert tasks(TAKEN, *other, head, *registers) == ["?"]
+    assert tasks(TAKEN, head, *other, *registers) == ["?"]
+    assert tasks(*other[:1], TAKEN, *other[1:], head, *registers) == ["?"]
+
+
+def test_qemulog_interrupt_taken_comes_before_the_event_behind_it():
+    events, _ = read(RAISE, TAKEN, RAISE, *dump_of(0x30, "fffffe0000003000"))
+
+    assert [event.name for event in events] == ["ioapic_set_irq", "hardware_int", "ioapic_set_irq"]
 
 
 @pytest.mark.parametrize("line", [RAISE, TAKEN], ids=["event", "interrupt"])
