@@ -67,7 +67,8 @@ def summary(ledger: Ledger) -> str:
 def state(ledger: Ledger) -> str:
     """In one or two words, for a table."""
     if ledger.findings:
-        return f"{len(ledger.findings) + ledger.suppressed} findings"
+        count = len(ledger.findings) + ledger.suppressed
+        return f"{count} finding{'s' if count > 1 else ''}"
     if incomplete(ledger) is not None:
         return "incomplete"
     return "balances" if ledger.balanced else "broken"

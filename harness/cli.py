@@ -170,7 +170,7 @@ def report(
     if json:
         typer.echo(result_module.dump(result), nl=False)
     else:
-        run_report(_console(), result, run_dir)
+        run_report(_console(), result, run_dir, ledgers=True)
 
 
 @app.command()

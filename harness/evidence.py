@@ -120,6 +120,18 @@ def read_counters(path: Path) -> dict[str, CounterSet]:
     }
 
 
+def read_ledger(path: Path) -> Ledger | None:
+    """The ledger of a case; None where there is none, :class:`CollectError` for another kind."""
+    try:
+        return ledger.load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CollectError(f"cannot read {path}", str(error)) from None
+    except CollectError as error:
+        raise CollectError(f"{path}: {error}") from None
+
+
 def _blind_spots(recording: Recording, traced: _Traced) -> tuple[counters.BlindSpot, ...]:
     """What cannot be known of this case: by its mode, by what was traced, by what was lost."""
     irqchip = recording.case.backend.irqchip

@@ -14,26 +14,32 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness import audit, ledger
 from harness.counters import Counter, CounterKey, CounterSet, CounterSource, Stage
 from harness.diff import Difference, DiffResult
 from harness.doctor import Finding
-from harness.evidence import read_counters
+from harness.evidence import read_counters, read_ledger
 from harness.images.model import ImageInfo
+from harness.ledger import Ledger
 from harness.progress import DEFAULT_STYLE, STYLES
 from harness.replay import Divergence, Line, Outcome, Replayed
 from harness.result import CaseResult, PartResult, RunResult, Verdict
 
 NOT_OBSERVABLE: Final = "n/o"
 _FINDING_STYLES: Final = {True: "green", False: "yellow", None: "dim"}
+_LEDGER_STYLES: Final = {"balances": "green", "incomplete": "yellow"}
 
 
-def run_report(console: Console, run: RunResult, directory: Path) -> None:
-    """The table of a run, the differences, and where everything is."""
+def run_report(console: Console, run: RunResult, directory: Path, *, ledgers: bool = False) -> None:
+    """The table of a run, the differences, and where everything is; with ``ledgers`` those, too."""
     for subject, cases in groupby(
         sorted(run.cases, key=lambda case: case.subject), key=lambda case: case.subject
     ):
         diffs = [diff for diff in run.diffs if diff.subject == subject]
-        _subject_table(console, subject, list(cases), diffs, directory)
+        found = list(cases)
+        _subject_table(console, subject, found, diffs, directory)
+        if ledgers:
+            _ledger_tables(console, found, directory)
     console.print()
     _differences(console, run)
     _summary(console, run, directory)
@@ -179,12 +185,31 @@ def _subject_table(
     table.add_column("difference")
     table.add_row("verdict", *(_verdict_text(case.verdict, case.as_expected) for case in firsts))
     table.add_row("seconds", *(f"{case.duration_s:.1f}" for case in firsts))
+    accounts = [read_ledger(directory / case.dir / "ledger.json") for case in firsts]
+    if any(account is not None and account.rows for account in accounts):
+        table.add_row("ledger", *map(_ledger_text, accounts))
     _part_rows(table, firsts, diffs, directory)
     console.print(f"\n{subject}", style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
     for case in firsts:
         if case.detail:
             console.print(f"  {case.backend}: {case.detail}", markup=False, highlight=False)
+
+
+def _ledger_text(account: Ledger | None) -> Text:
+    if account is None:
+        return Text("-", style="dim")
+    word = audit.state(account)
+    return Text(word, style=_LEDGER_STYLES.get(word, "bold red"))
+
+
+def _ledger_tables(console: Console, cases: Sequence[CaseResult], directory: Path) -> None:
+    """The account of every case, as docs/ledger.md explains it."""
+    for case in cases:
+        account = read_ledger(directory / case.dir / "ledger.json")
+        if account is not None and account.rows:
+            text = f"\nledger of {case.id}: {audit.state(account)}\n{ledger.table(account)}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
 
 
 def _part_rows(

@@ -106,3 +106,47 @@ def test_doctor_tables_show_reason_and_what_to_do():
     text = shown(lambda console: doctor_tables(console, [finding]))
     assert "it is not there" in text
     assert "-> load kvm_amd" in text
+
+
+def traced_run(tmp_path, *lines):
+    """A case of which KVM traced so much."""
+    case = cases.case(cases.LinuxGuest(("idle",)), cases.ON)
+    trace = cases.kernel_trace(tmp_path / "kernel.trace", [(1.0, line) for line in lines])
+    work = cases.workload("idle", {"4:ttyS0": 0}, {"4:ttyS0": 0})
+    outcome = judge(cases.recording(tmp_path, case, workloads=(work,), kernel_trace=trace))
+    outcome = replace(outcome, dir=".")
+    return RunResult(result.SCHEMA, "x", {}, (outcome,), (), (), result.summarised((outcome,), ()))
+
+
+RAISED = (
+    "kvm_set_irq: gsi 4 level 1 source 0",
+    "kvm_ioapic_set_irq: pin 4 dst 0 vec 0 (Fixed|physical|edge|masked)",
+)
+UNFOUNDED = "kvm_eoi: apicid 0 vector 49"
+
+
+def test_report_says_of_each_case_whether_its_ledger_balances(tmp_path):
+    run = traced_run(tmp_path, *RAISED)
+    text = shown(lambda console: run_report(console, run, tmp_path))
+
+    assert [line.split() for line in text.splitlines() if line.startswith("ledger")] == [
+        ["ledger", "balances"]
+    ]
+    assert "ledger: balances, 1 lines raised" in text
+
+
+def test_report_says_of_each_case_what_its_ledger_found(tmp_path):
+    run = traced_run(tmp_path, *RAISED, UNFOUNDED)
+    text = shown(lambda console: run_report(console, run, tmp_path))
+
+    assert "1 finding" in text
+    assert "ledger: spurious: vector 49 cpu0: EOI without an acceptance" in text
+
+
+def test_report_with_ledgers_has_the_table_of_each_case(tmp_path):
+    run = traced_run(tmp_path, *RAISED)
+    text = shown(lambda console: run_report(console, run, tmp_path, ledgers=True))
+
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("ioapic pin 4")]
+    assert row == ["ioapic", "pin", "4", "1", "1", "1"]
+    assert "balanced: every assertion of a pin is accounted for: 1 = 1" in text
