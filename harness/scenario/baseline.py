@@ -56,10 +56,14 @@ def _pic() -> Iterator[Op]:
 
 
 def _ioapics(number: int) -> Iterator[Op]:
+    """Each entry unmasked and masked again: QEMU's keep the MSI route of when they last were not.
+
+    QEMU ``hw/intc/ioapic.c:ioapic_update_kvm_routes``, split.
+    """
     for chip in range(number):
         for index in range(0x10, 0x10 + 2 * IOAPIC_PINS, 2):
-            yield Op(Opcode.IOAPIC_WRITE, index, _MASKED, chip)
-            yield Op(Opcode.IOAPIC_WRITE, index + 1, 0, chip)
+            for half, value in ((1, 0), (0, 0), (0, _MASKED)):
+                yield Op(Opcode.IOAPIC_WRITE, index + half, value, chip)
 
 
 def _lapic(cpu: int, mode: ApicMode) -> Iterator[Op]:
