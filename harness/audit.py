@@ -14,7 +14,7 @@ from typing import Final
 
 from harness.case import Accel, Case, Host, Irqchip, LinuxGuest
 from harness.casefile import CaseFile
-from harness.ledger import LAWS, Finding, Kind, LawResult, Ledger
+from harness.ledger import LAWS, STAGES, Finding, Kind, LawResult, Ledger
 from harness.result import Verdict
 from harness.versions import parse_version
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS
@@ -123,10 +123,12 @@ def _totals(ledger: Ledger) -> list[str]:
     """In the order of an interrupt's life."""
     lines = sum(row.counts.get("raised", 0) for row in ledger.rows if row.kind == "ioapic")
     vectors = [row for row in ledger.rows if row.kind == "vector"]
-    words = [f"{lines} lines raised"]
-    for stage, word in (("accepted", "accepted"), ("injected", "injected"), ("eoi", "ended")):
-        if stage != "injected" or ledger.irqchip is not Irqchip.TCG:
-            words.append(f"{sum(row.counts.get(stage, 0) for row in vectors)} {word}")
+    totals = {s: sum(row.counts.get(s, 0) for row in vectors) for s in STAGES}
+    words = [f"{lines} lines raised", f"{totals['accepted']} accepted"]
+    words += [f"{totals[s]} {s}" for s in ("merged", "dropped") if totals[s]]
+    if ledger.irqchip is not Irqchip.TCG:
+        words.append(f"{totals['injected']} injected")
+    words.append(f"{totals['eoi']} ended")
     windows = [law for law in ledger.laws if law.name not in _LAWS]
     if windows:
         words.append(f"{sum(law.left for law in windows)} handled in the workloads")
