@@ -114,6 +114,27 @@ def test_linux_expected_storm_that_does_not_come_is_not_as_expected(tmp_path):
     assert not result.as_expected
 
 
+@pytest.mark.parametrize(
+    ("expect", "failure", "verdict", "as_expected"),
+    [
+        ({"*": "hang"}, GuestHang("no answer"), Verdict.HANG, True),
+        ({"*": "crash"}, GuestHang("no answer"), Verdict.HANG, False),
+        ({"*": "hang"}, None, Verdict.PASS, False),
+        ({"*": "pass"}, None, Verdict.PASS, True),
+        ({"*": "pass", "idle": "storm"}, None, Verdict.PASS, False),
+    ],
+)
+def test_linux_case_has_to_be_what_is_expected_of_it_as_a_whole(
+    tmp_path, expect, failure, verdict, as_expected
+):
+    records = () if failure else (cases.workload("idle"),)
+    status = None if failure else 0
+    result = linux_case(tmp_path, *records, expect=expect, failure=failure, status=status)
+
+    assert (result.verdict, result.as_expected) == (verdict, as_expected)
+    assert result.expected == expect["*"]
+
+
 def drowning(tmp_path, per_s):
     lines = [(10.0, "tracing_mark_write: begin stuck-line")]
     lines += [
