@@ -351,6 +351,7 @@ async def _run_workload(
     duration_s = time.monotonic() - started
     await mark(f"end {name}")
     after = await mon.snapshot(smp)
+    await mark(f"seen {name}")
     transcript = None
     if said is not None:
         await con.send_line(linux.REPORT)

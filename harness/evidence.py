@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import counters, ledger
+from harness import counters, ledger, looks
 from harness.bookkeeper import Bookkeeper
 from harness.case import Host, Machine
 from harness.collect.ftrace import FtraceReader
@@ -35,6 +35,7 @@ from harness.errors import CollectError
 from harness.eventlog import LogReport, dump_events
 from harness.launch import QEMU_TRACE_EVENTS
 from harness.ledger import Ledger
+from harness.looks import Look
 from harness.result import write_json, write_text
 from harness.storm import OnsetTracker
 from userspace_chip.events import Event, event_type
@@ -98,6 +99,7 @@ def gather(recording: Recording) -> Evidence:
         recording.directory / "counters.json",
         {name: found.to_json() for name, found in sets.items()} | {"missing": missing},
     )
+    looks.write(recording.directory, _looks(recording))
     account = traced.books.close(damage=_damage(traced.reports), handled=sets)
     write_text(recording.directory / "ledger.json", ledger.dump(account))
     for path in (recording.kernel_trace, recording.qemu_trace):
@@ -287,6 +289,15 @@ def _count_workload(record: WorkloadRecord, missing: dict[str, str]) -> CounterS
         missing[f"monitor of {record.name}"] = str(error)
         return guest
     return guest.merged(qmp)
+
+
+def _looks(recording: Recording) -> Iterator[Look]:
+    """The monitor's looks at the chips; :func:`harness.conduct.conduct` sets the marks."""
+    for record in recording.workloads:
+        seen = record.monitor_after
+        if seen is not None:
+            begin, end = f"end {record.name}", f"seen {record.name}"
+            yield Look(begin, end, seen.controllers_text, seen.lapic_texts)
 
 
 def _observations(recording: Recording) -> dict[str, str]:

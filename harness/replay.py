@@ -1,77 +1,43 @@
 """Replay: a recorded case, event by event, against the Python chips.
 
-``events.jsonl`` is streamed: what KVM recorded of the chips' inputs drives a
-:class:`~userspace_chip.irqchip.Machine` in the case's own profile, and everything else that KVM
-recorded has to be what the machine predicts (:mod:`harness.stimuli`).  The first event that is not
-ends the replay: it is a divergence, unless something is missing from the recording before it.
-
-``off`` and ``tcg`` cannot be replayed: QEMU's trace events of those modes do not say when a CPU
-takes an interrupt.  In ``split`` the events of QEMU's own chips are context; what those chips do to
-KVM is compared.
+``events.jsonl`` is streamed: what was recorded of the chips' inputs drives a
+:class:`~userspace_chip.irqchip.Machine` in the case's own profile, and everything else that was
+recorded has to be what the machine predicts.  KVM's trace is replayed by :mod:`harness.stimuli`
+(``on`` and ``split``), QEMU's of its own chips by :mod:`harness.qemustimuli` (``split``, ``off``
+and ``tcg``), each on a machine of its own; in between the chips' registers are compared with what
+the monitor showed (:mod:`harness.looks`).  The first disagreement ends the replay: it is a
+divergence, unless something is missing from the recording before it.  See docs/replay.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
-from harness import casefile
+from harness import casefile, looks
 from harness.case import Irqchip
 from harness.case import Machine as MachineType
 from harness.casefile import CaseFile
 from harness.errors import CollectError, ReplayRefused, StoreError
 from harness.eventlog import EventLogReader, LogReport
-from harness.stimuli import DisagreementError, Stimuli, What, concerns_chips
+from harness.looks import Look, LookedWrongError, Looking
+from harness.qemustimuli import QemuStimuli
+from harness.rules import chips_of, rules_of
+from harness.stimuli import DisagreementError, Stimuli, What
 from harness.versions import parse_version
-from userspace_chip.events import Event, event_type
+from harness.window import LOOKAHEAD, Line, Window
+from userspace_chip.events import EVENT_TYPES, Event, event_type
 from userspace_chip.irqchip import Machine
-from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, profile
+from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
 from userspace_chip.snapshot import to_json
 
-CONTEXT: Final = 20
-"""So many events are shown on either side of a divergence."""
-LOOKAHEAD: Final = 1000
-"""A thread's next event is looked for so far; what stays away longer does not come."""
-
-RULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "kvm_set_irq": ("routing.Router.set_irq",),
-    "kvm_ioapic_set_irq": ("ioapic.Ioapic.set_irq",),
-    "kvm_ioapic_delayed_eoi_inj": ("ioapic.Ioapic.eoi",),
-    "kvm_pic_set_irq": ("pic.Pic.set_irq",),
-    "kvm_msi_set_irq": ("routing.Router.decode", "vcpu.Vcpu.scan_ioapic"),
-    "kvm_apic": ("lapic.Lapic.read_mmio", "lapic.Lapic.write_mmio", "lapic.Lapic.write_msr"),
-    "kvm_apic_ipi": ("lapic.Lapic.write_mmio", "lapic.Lapic.write_msr"),
-    "kvm_apic_accept_irq": ("delivery.KvmBus.deliver", "lapic.Lapic.accept"),
-    "kvm_eoi": ("lapic.Lapic.eoi",),
-    "kvm_pv_eoi": ("vcpu.Vcpu.exit",),
-    "kvm_ack_irq": ("ioapic.Ioapic.eoi", "pic.Pic.intack", "irqchip.Machine.notify_ack"),
-    "kvm_inj_virq": ("vcpu.Vcpu._enter_kvm",),
-    "kvm_userspace_exit": ("vcpu.Vcpu._enter_kvm", "lapic.Lapic.eoi"),
-    "kvm_msr": ("irqchip.Machine.msr_write",),
-    "kvm_mmio": ("ioapic.Ioapic.read", "ioapic.Ioapic.write"),
-    "kvm_pio": ("pic.Pic.read", "pic.Pic.write"),
-}
-"""Where in ``userspace_chip`` each event is decided; the sources are named there."""
-
-_CHIPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "kvm_set_irq": ("ioapic", "pic"),
-    "kvm_ioapic_set_irq": ("ioapic",),
-    "kvm_ioapic_delayed_eoi_inj": ("ioapic",),
-    "kvm_pic_set_irq": ("pic",),
-    "kvm_msi_set_irq": ("ioapic", "vcpu"),
-    "kvm_ack_irq": ("ioapic", "pic"),
-    "kvm_inj_virq": ("lapic", "vcpu"),
-    "kvm_userspace_exit": ("lapic", "vcpu", "ioapic"),
-    "kvm_mmio": ("ioapic",),
-    "kvm_pio": ("pic",),
-}
-_LAPIC_ONLY: Final = ("lapic",)
+SEEN: Final = 5
+"""So many of a chip's last events are shown beside its state."""
 
 
 class Outcome(StrEnum):
@@ -81,13 +47,6 @@ class Outcome(StrEnum):
     DIVERGED = "diverged"
     INCOMPLETE = "incomplete"
     """The recording has gaps or ends too early: nothing can be said of what follows them."""
-
-
-class Line(NamedTuple):
-    """An event and its line in the log, from 1."""
-
-    number: int
-    event: Event
 
 
 @dataclass(frozen=True)
@@ -102,15 +61,20 @@ class Divergence:
     after: tuple[Line, ...]
     states: Mapping[str, str]
     """The model's state of the chips concerned, each as a line of JSON."""
+    seen: Mapping[str, tuple[Line, ...]]
+    """By chip: the last events that the recording has of it."""
+    shown: Mapping[str, str]
+    """By chip: what the monitor showed of it, where it is this that disagrees."""
     rules: tuple[str, ...]
-    """The functions of ``userspace_chip`` that decided."""
+    """The functions of ``userspace_chip`` that decided, and what they follow."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """``predicted`` events came out of the machine, which was fed with ``stimuli``.
+    """``predicted`` events came out of the machines, which were fed with ``stimuli``.
 
-    ``skipped`` ones came before the first CPU's first; QEMU's own are ``not_compared``.
+    ``skipped`` ones came before the first CPU's first; ``not_compared`` ones are of QEMU's, and
+    nobody's business.  ``looks`` of the monitor's at a chip showed what the model has.
     """
 
     outcome: Outcome
@@ -118,12 +82,13 @@ class Replayed:
     stimuli: int
     skipped: int
     not_compared: int
+    looks: int
     divergence: Divergence | None
     warnings: tuple[str, ...]
 
     @property
     def compared(self) -> int:
-        """Events of KVM that were fed or predicted."""
+        """Events that were fed or predicted."""
         return self.predicted + self.stimuli
 
 
@@ -134,32 +99,38 @@ def replay_case(directory: Path, *, max_lines: int | None = None) -> Replayed:
     for a folder or a log that cannot be used.
     """
     case = casefile.read(directory)
-    machine, warnings = machine_of(case)
+    subject, warnings = subject_of(case)
+    replay = Replay(
+        subject,
+        case.smp,
+        microvm=case.machine is MachineType.MICROVM,
+        looks=looks.read(directory),
+        warnings=warnings,
+    )
     path = directory / "events.jsonl"
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return Replay(machine, warnings).run(islice(file, max_lines))
+            return replay.run(islice(file, max_lines))
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror, "run the case again") from None
 
 
-def machine_of(case: CaseFile) -> tuple[Machine, tuple[str, ...]]:
-    """The machine that ``case`` ran on, and what is not quite right about it.
+def subject_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
+    """The chips that ``case`` ran on, and what is not quite right about them.
 
     A version that the model does not know is taken for the latest one before it.
     """
-    if case.irqchip is Irqchip.OFF or case.irqchip is Irqchip.TCG or case.linux is None:
-        raise ReplayRefused(
-            f"a case of irqchip mode {case.irqchip} cannot be replayed",
-            "QEMU's trace events of this mode do not show when a CPU takes an interrupt",
-            "on and split can be",
-        )
-    qemu, other_qemu = _nearest("QEMU", case.qemu, QEMU_VERSIONS)
+    qemu, warnings = _nearest("QEMU", case.qemu, QEMU_VERSIONS)
+    if case.irqchip is Irqchip.TCG:
+        return profile("tcg", qemu=qemu), warnings
+    if case.linux is None:
+        raise StoreError("case.json names no kernel", "its guest ran under KVM", "run it again")
     linux, other_linux = _nearest("Linux", case.linux, LINUX_VERSIONS)
-    subject = profile("on" if case.irqchip is Irqchip.ON else "split", qemu=qemu, linux=linux)
-    is_microvm = case.machine is MachineType.MICROVM
-    machine = Machine(subject, case.smp, board="microvm" if is_microvm else "pc")
-    return machine, (*other_qemu, *other_linux)
+    warnings += other_linux
+    if case.irqchip is Irqchip.OFF:
+        return profile("off", qemu="7.2", linux=linux), warnings  # later ones refuse it
+    mode = "on" if case.irqchip is Irqchip.ON else "split"
+    return profile("on" if mode == "on" else "split", qemu=qemu, linux=linux), warnings
 
 
 _V = TypeVar("_V", bound=str)
@@ -178,84 +149,157 @@ def _nearest(what: str, text: str, known: tuple[_V, ...]) -> tuple[_V, tuple[str
     return chosen, (f"{what} {text} is not modelled: taken for {chosen}",)
 
 
-class Replay:
-    """One replay of one log, with memory for a window of it."""
+@dataclass
+class _Side:
+    """A machine and who feeds it; ``source`` is whose trace it replays."""
 
-    def __init__(self, machine: Machine, warnings: Iterable[str] = ()) -> None:
-        self._stimuli = Stimuli(machine)
-        self._machine = machine
+    source: str
+    feeder: Stimuli | QemuStimuli
+    started: bool = False
+    """A CPU was seen: before that, QEMU builds its machine."""
+    touched: dict[int | None, int] = field(default_factory=dict)
+    """By thread, the line after which something has been outstanding."""
+
+
+def _sides(subject: Profile, cpus: int, microvm: bool) -> tuple[_Side, ...]:
+    """Who is to be replayed; QEMU's trace does not tell microvm's two IOAPICs apart."""
+
+    def machine() -> Machine:
+        return Machine(subject, cpus, board="microvm" if microvm else "pc")
+
+    sides = []
+    if subject.kvm_lapic:
+        sides.append(_Side("kvm", Stimuli(machine())))
+    if subject.mode != "on" and not microvm:
+        sides.append(_Side("qemu", QemuStimuli(machine())))
+    if not sides:
+        raise ReplayRefused(
+            f"a case of microvm in irqchip mode {subject.mode} cannot be replayed",
+            "QEMU's trace does not tell the machine's two IOAPICs apart",
+            "q35 and pc can be",
+        )
+    return tuple(sides)
+
+
+class Replay:
+    """One replay of one log of ``cpus`` CPUs on ``subject``, with memory for a window of it."""
+
+    def __init__(
+        self,
+        subject: Profile,
+        cpus: int,
+        *,
+        microvm: bool = False,
+        looks: Iterable[Look] = (),
+        warnings: Iterable[str] = (),
+    ) -> None:
+        self._subject = subject
+        self._cpus = cpus
         self._warnings = list(warnings)
+        self._sides = _sides(subject, cpus, microvm)
+        self._takers = {
+            name: tuple(side for side in self._sides if name in side.feeder.names)
+            for name in EVENT_TYPES
+        }
+        machines = [side.feeder.machine for side in self._sides]
+        has_ioapic = not subject.kvm_lapic or subject.mode == "on" or len(machines) == 2
+        self._looking = Looking(looks, machines[0], machines[-1] if has_ioapic else None)
         self._reader = EventLogReader()
         self._skipped = self._not_compared = 0
         self._doubt: tuple[int, str] | None = None
         """From which line on nothing is sure, and why."""
-        self._touched: dict[int | None, int] = {}
-        """By thread, the line after which something has been outstanding."""
 
     def run(self, lines: Iterable[str]) -> Replayed:
         """Replay the log in ``lines``, which have their line ends."""
-        window = _Window(self._of_chips(lines))
+        window = Window(self._of_chips(lines))
         number = 0
+        takers, looking = self._takers, self._looking
+        side = self._sides[0]
         for number, event in window:
-            if event.source != "kvm":
-                self._not_compared += event.source == "qemu"
-                continue
-            self._check_thread(number, event)
             try:
-                if not self._stimuli.feed(event, window.following):
-                    self._touched[event.vcpu] = number
+                if event.source == "harness":
+                    looking.mark(event)
+                    continue
+                for side in takers[event.name]:
+                    if side.started and not side.feeder.feed(event, window):
+                        side.touched[event.vcpu] = number
+                if looking.waiting:
+                    looking.compare()
             except DisagreementError as error:
-                self._refuse_virtualised(event)
-                return self._ended(self._divergence(error, Line(number, event), window))
-        if not self._stimuli.count:
-            raise ReplayRefused(
-                "there is nothing to replay",
-                "KVM traced no CPU's events",
-                "see why in the case's counters.json, under missing",
-            )
+                self._refuse_unseen(event)
+                return self._ended(self._divergence(error, side, Line(number, event), window))
+            except LookedWrongError as error:
+                return self._ended(self._wrong_look(error, Line(number, event), window))
+        self._refuse_unseen(None)
         return self._ended(self._missing_at_end(number, window))
 
     def _of_chips(self, lines: Iterable[str]) -> Iterator[Line]:
-        """The events that matter, from the first CPU's first of KVM's on."""
-        reader, started, last_ns = self._reader, False, 0
+        """The events that matter, for each side from its first CPU's first on."""
+        reader, last_ns, takers = self._reader, 0, self._takers
+        waiting = len(self._sides)
         for event in reader.events(lines):
             if event.time_ns < last_ns:
                 self._note_doubt(reader.lines, "the times go back")
             last_ns = event.time_ns
             if event.name == "lost":
                 self._note_doubt(reader.lines, f"{event.text}: the tracer says so")
-            elif event.source == "kvm" and not concerns_chips(event):
+            if event.source == "harness":
+                yield Line(reader.lines, event)
                 continue
-            if not started:
-                started = event.source == "kvm" and event.vcpu is not None
-                if not started:
+            sides = [side for side in takers[event.name] if side.feeder.concerns(event)]
+            if not sides:
+                self._not_compared += event.source == "qemu"
+                continue
+            if waiting:
+                waiting -= _start(sides, event)
+                if not any(side.started for side in sides):
                     self._skipped += 1
                     continue
+            if event.vcpu is not None and event.vcpu >= self._cpus:
+                self._refuse_cpu(reader.lines, event.vcpu)
             yield Line(reader.lines, event)
 
     def _note_doubt(self, number: int, why: str) -> None:
         if self._doubt is None:
             self._doubt = number, why
 
-    def _check_thread(self, number: int, event: Event) -> None:
-        if event.vcpu is not None and event.vcpu >= len(self._machine.vcpus):
-            raise CollectError(
-                f"line {number} is of vCPU {event.vcpu}",
-                f"the case has {len(self._machine.vcpus)}",
-                "events.jsonl and case.json are not of the same case",
-            )
+    # --- what cannot be replayed
 
-    @staticmethod
-    def _refuse_virtualised(event: Event) -> None:
-        if event.name == "kvm_apicv_accept_irq":
+    def _refuse_cpu(self, number: int, vcpu: int) -> None:
+        raise CollectError(
+            f"line {number} is of vCPU {vcpu}",
+            f"the case has {self._cpus}",
+            "events.jsonl and case.json are not of the same case",
+        )
+
+    def _refuse_unseen(self, event: Event | None) -> None:
+        """Refuse a recording that lacks what a replay lives on.  None: it has ended."""
+        if event is not None and event.name == "kvm_apicv_accept_irq":
             raise ReplayRefused(
                 "the case cannot be replayed",
                 "its APIC is virtualised by the processor (APICv, AVIC), which injects by itself",
                 "reload kvm_intel with enable_apicv=0, or kvm_amd with avic=0, and run it again",
             )
+        if event is None and not any(side.feeder.count for side in self._sides):
+            raise ReplayRefused(
+                "there is nothing to replay",
+                "no CPU's events were traced",
+                "see why in the case's counters.json, under missing",
+            )
+        taken = {"tcg": "hardware_int", "off": "kvm_inj_virq"}.get(self._subject.mode)
+        if taken is not None and not self._sides[0].feeder.count[taken]:
+            raise ReplayRefused(
+                "the case cannot be replayed",
+                f"the recording does not show when a CPU takes an interrupt: it has no {taken}",
+                "run it again; under TCG only Linux guests are recorded with it",
+            )
 
-    def _divergence(self, error: DisagreementError, found: Line, window: _Window) -> Divergence:
-        name, vcpu = found.event.name, found.event.vcpu
+    # --- what disagrees
+
+    def _divergence(
+        self, error: DisagreementError, side: _Side, found: Line, window: Window
+    ) -> Divergence:
+        name = found.event.name
         wanted = error.predicted[0][0] if error.predicted else name
         names = (wanted, name) if wanted != name else (name,)
         return Divergence(
@@ -264,38 +308,62 @@ class Replay:
             predicted=tuple(map(_text, error.predicted)),
             before=window.before(),
             after=window.after(),
-            states=self._states(names, vcpu),
-            rules=_rules(names),
+            rules=rules_of(names),
+            shown={},
+            **self._chips(side, names, found.event.vcpu, window),
         )
 
-    def _missing_at_end(self, last: int, window: _Window) -> Divergence | None:
+    def _wrong_look(self, error: LookedWrongError, found: Line, window: Window) -> Divergence:
+        return Divergence(
+            why=str(error),
+            recorded=found,
+            predicted=(),
+            before=window.before(),
+            after=window.after(),
+            states=error.states,
+            seen={chip: _seen(chip, window) for chip in error.states},
+            shown=error.shown,
+            rules=(),
+        )
+
+    def _missing_at_end(self, last: int, window: Window) -> Divergence | None:
         """What never came; where the log ends meanwhile it may just have been cut off."""
-        for vcpu, rest in self._stimuli.outstanding.items():
-            if last - self._touched[vcpu] < LOOKAHEAD:
-                self._note_doubt(last, "the recording ends where more was to come")
-            where = "another thread" if vcpu is None else f"the thread of vCPU {vcpu}"
-            names = (rest[0][0],)
-            return Divergence(
-                why=f"it never came in {where}, since line {self._touched[vcpu]}",
-                recorded=None,
-                predicted=tuple(map(_text, rest)),
-                before=window.last(),
-                after=(),
-                states=self._states(names, vcpu),
-                rules=_rules(names),
-            )
+        for side in self._sides:
+            for vcpu, rest in side.feeder.outstanding.items():
+                if last - side.touched[vcpu] < LOOKAHEAD:
+                    self._note_doubt(last, "the recording ends where more was to come")
+                where = "another thread" if vcpu is None else f"the thread of vCPU {vcpu}"
+                names = (rest[0][0],)
+                return Divergence(
+                    why=f"it never came in {where}, since line {side.touched[vcpu]}",
+                    recorded=None,
+                    predicted=tuple(map(_text, rest)),
+                    before=window.last(),
+                    after=(),
+                    rules=rules_of(names),
+                    shown={},
+                    **self._chips(side, names, vcpu, window),
+                )
         return None
 
-    def _states(self, names: Iterable[str], vcpu: int | None) -> dict[str, str]:
-        cpu, machine = vcpu or 0, self._machine
-        chips: dict[str, tuple[str, Any]] = {
-            "lapic": (f"lapic{cpu}", machine.lapics[cpu]),
-            "vcpu": (f"vcpu{cpu}", machine.vcpus[cpu]),
-            "ioapic": ("ioapic0", machine.ioapics[0]),
-            "pic": ("pic", machine.pic),
+    def _chips(
+        self, side: _Side, names: Iterable[str], vcpu: int | None, window: Window
+    ) -> dict[str, Any]:
+        """The fields ``states`` and ``seen`` of a divergence that events of ``names`` make."""
+        cpu, machine = vcpu or 0, side.feeder.machine
+        states = {
+            "lapic": machine.lapics[cpu].state,
+            "vcpu": machine.vcpus[cpu].state,
+            "ioapic": machine.ioapics[0].state,
+            "pic": machine.pic.state,
         }
-        kinds = dict.fromkeys(kind for name in names for kind in _CHIPS.get(name, _LAPIC_ONLY))
-        return {chips[kind][0]: _one_line(chips[kind][1].state) for kind in kinds}
+        chips = {f"{kind}{_NUMBERED.get(kind, cpu)}": kind for kind in chips_of(names)}
+        return {
+            "states": {chip: _one_line(states[kind]) for chip, kind in chips.items()},
+            "seen": {chip: _seen(chip, window) for chip in chips},
+        }
+
+    # --- the end
 
     def _ended(self, divergence: Divergence | None) -> Replayed:
         report = self._reader.report
@@ -308,13 +376,14 @@ class Replay:
             outcome = Outcome.INCOMPLETE if doubted else Outcome.DIVERGED
         elif report.truncated:
             outcome = Outcome.INCOMPLETE
-        count = self._stimuli.count
+        counts = [side.feeder.count for side in self._sides]
         return Replayed(
             outcome=outcome,
-            predicted=count["predicted"],
-            stimuli=count["stimuli"],
+            predicted=sum(count["predicted"] for count in counts),
+            stimuli=sum(count["stimuli"] for count in counts),
             skipped=self._skipped,
             not_compared=self._not_compared,
+            looks=self._looking.agreed,
             divergence=divergence,
             warnings=tuple(self._warnings),
         )
@@ -338,58 +407,41 @@ class Replay:
             self._warnings.append(f"from line {number} on a disagreement proves nothing: {why}")
 
 
-class _Window:
-    """A stream of lines with a view of what is before and behind."""
+_NUMBERED: Final = {"ioapic": "0", "pic": ""}
+"""How the chips are numbered that are not a CPU's."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
-        self._lines = lines
-        self._ahead: deque[Line] = deque()
-        self._behind: deque[Line] = deque(maxlen=CONTEXT + 1)
 
-    def __iter__(self) -> Iterator[Line]:
-        ahead, behind = self._ahead, self._behind
-        while True:
-            line = ahead.popleft() if ahead else next(self._lines, None)
-            if line is None:
-                return
-            behind.append(line)
-            yield line
+def _start(sides: Iterable[_Side], event: Event) -> int:
+    """Start the sides whose first CPU this is; how many did."""
+    started = 0
+    for side in sides:
+        if not side.started and event.vcpu is not None and event.source == side.source:
+            side.started = True
+            started += 1
+    return started
 
-    def following(self, vcpu: int) -> Iterator[Event]:
-        """The next events of KVM's in the thread of ``vcpu``, within :data:`LOOKAHEAD`."""
-        for line in self._next(LOOKAHEAD):
-            if line.event.vcpu == vcpu and line.event.source == "kvm":
-                yield line.event
 
-    def _next(self, count: int) -> Iterator[Line]:
-        for index in range(count):
-            if index == len(self._ahead):
-                line = next(self._lines, None)
-                if line is None:
-                    return
-                self._ahead.append(line)
-            yield self._ahead[index]
+def _seen(chip: str, window: Window) -> tuple[Line, ...]:
+    """The last events of ``chip`` up to the current one."""
+    kind = chip.rstrip("0123456789")
+    of_cpu = None if kind in _NUMBERED else int(chip[len(kind) :])
+    found = [
+        line
+        for line in window.behind()
+        if kind in chips_of((line.event.name,)) and _is_of(line.event, of_cpu)
+    ]
+    return tuple(found[-SEEN:])
 
-    def before(self) -> tuple[Line, ...]:
-        """What came before the current line."""
-        return tuple(self._behind)[:-1]
 
-    def last(self) -> tuple[Line, ...]:
-        """The last lines, the current one among them."""
-        return tuple(self._behind)[-CONTEXT:]
-
-    def after(self) -> tuple[Line, ...]:
-        """What comes after the current line."""
-        return tuple(islice(self._next(CONTEXT), CONTEXT))
+def _is_of(event: Event, cpu: int | None) -> bool:
+    if event.name == "kvm_apic_accept_irq":
+        return cpu is None or event.args[0] == cpu
+    return cpu is None or event.vcpu in (cpu, None)
 
 
 def _text(what: What) -> str:
     name, args = what
     return f"{name}: {event_type(name).format(args)}"
-
-
-def _rules(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(rule for name in names for rule in RULES.get(name, ())))
 
 
 def _one_line(state: object) -> str:

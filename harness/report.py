@@ -22,8 +22,9 @@ from harness.evidence import read_counters, read_ledger
 from harness.images.model import ImageInfo
 from harness.ledger import Ledger
 from harness.progress import DEFAULT_STYLE, STYLES
-from harness.replay import Divergence, Line, Outcome, Replayed
+from harness.replay import Divergence, Outcome, Replayed
 from harness.result import CaseResult, PartResult, RunResult, Verdict
+from harness.window import Line
 
 NOT_OBSERVABLE: Final = "n/o"
 _FINDING_STYLES: Final = {True: "green", False: "yellow", None: "dim"}
@@ -107,6 +108,8 @@ def replay_json(replayed: Replayed) -> str:
             "before": [_line_row(line) for line in found.before],
             "after": [_line_row(line) for line in found.after],
             "states": {chip: json.loads(state) for chip, state in found.states.items()},
+            "shown": {chip: json.loads(shown) for chip, shown in found.shown.items()},
+            "seen": {chip: [_line_row(line) for line in seen] for chip, seen in found.seen.items()},
         }
     return json.dumps(rows, indent=1)
 
@@ -120,9 +123,10 @@ def replay_report(console: Console, replayed: Replayed) -> None:
     if found is not None:
         _divergence(say, found)
     say(
-        f"{replayed.compared} events of KVM compared: {replayed.predicted} predicted, "
+        f"{replayed.compared} events compared: {replayed.predicted} predicted, "
         f"{replayed.stimuli} stimuli; {replayed.skipped} before the first CPU's, "
-        f"{replayed.not_compared} of QEMU's own not compared"
+        f"{replayed.not_compared} of QEMU's not compared; "
+        f"{replayed.looks} times a chip's registers were as the monitor showed them"
     )
     words = {
         Outcome.AGREED: "0 divergences",
@@ -145,9 +149,13 @@ def _divergence(say: Callable[..., None], found: Divergence) -> None:
     for text in found.predicted or ("nothing",):
         say(f"predicted: {text}")
     for rule in found.rules:
-        say(f"decided in userspace_chip: {rule}")
+        say(f"rule: {rule}")
     for chip, state in found.states.items():
         say(f"model's {chip}: {state}")
+        if chip in found.shown:
+            say(f"shown of {chip}: {found.shown[chip]}")
+        for line in found.seen.get(chip, ()):
+            say(f"recorded of {chip}: {_line_text(line)}")
     say("")
 
 

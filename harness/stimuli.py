@@ -1,4 +1,4 @@
-"""Recorded events as stimuli of a :class:`Machine`, and the events that it predicts.
+"""KVM's trace as stimuli of a :class:`Machine`, and the events that it predicts.
 
 Stimuli are what no chip can foresee: lines, messages, register writes, the moment of an injection,
 of a timer's expiry, of an EOI by shared memory.  All other events of KVM have to come out of the
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from userspace_chip.errors import ChipError
 from userspace_chip.events import KVM_EVENTS, Arg, Event
@@ -44,8 +44,16 @@ from userspace_chip.vcpu import IOAPIC_EOI, SCAN_IOAPIC, Exit, MpState
 What: TypeAlias = tuple[str, tuple[Arg, ...]]
 """An event without its time: name and fields."""
 
-Lookahead: TypeAlias = Callable[[int], Iterator[Event]]
-"""The next events of KVM's in a vCPU's thread, as far as anyone cares to look."""
+
+class Lookahead(Protocol):
+    """What comes behind the current event, as far as anyone cares to look."""
+
+    def all(self) -> Iterator[Event]:
+        """The next events."""
+
+    def of_vcpu(self, vcpu: int) -> Iterator[Event]:
+        """The next events of KVM's in a vCPU's thread."""
+
 
 _OFFSETS: Final = {name: offset for offset, name in NAMES.items()}
 _NOT_REPEATED: Final = frozenset({"kvm_userspace_exit", "kvm_mmio", "kvm_pio", "kvm_msr"})
@@ -82,6 +90,13 @@ def concerns_chips(event: Event) -> bool:
     return name in _PREDICTABLE
 
 
+def start_cpus(machine: Machine) -> None:
+    """INIT and SIPI take effect in the CPU's own thread, which waits for nothing else."""
+    for cpu in machine.vcpus:
+        if cpu.state.init_pending or cpu.state.sipi_pending:
+            cpu.accept_events()
+
+
 class Stimuli:
     """Feeds events to a machine; ``count`` says what was a stimulus and what was predicted."""
 
@@ -105,8 +120,17 @@ class Stimuli:
         """By thread, what was predicted and has not come yet."""
         return {vcpu: tuple(rest) for vcpu, rest in self._expected.items() if rest}
 
-    def feed(self, event: Event, following: Lookahead) -> bool:
-        """Take an event that :func:`concerns_chips`; True where it was predicted.
+    @property
+    def names(self) -> frozenset[str]:
+        """The events that may concern it."""
+        return frozenset(KVM_EVENTS)
+
+    def concerns(self, event: Event) -> bool:
+        """Whether an event is compared, or a stimulus."""
+        return event.source == "kvm" and concerns_chips(event)
+
+    def feed(self, event: Event, ahead: Lookahead) -> bool:
+        """Take an event that :meth:`concerns` it; True where it was predicted.
 
         :class:`DisagreementError` where it cannot be, or where something else has to come first.
         """
@@ -122,14 +146,14 @@ class Stimuli:
             return True
         self.machine.log.vcpu = event.vcpu
         try:
-            if event.name == "kvm_msi_set_irq" and self._is_scan(event, following):
-                self._scan(event, following)
+            if event.name == "kvm_msi_set_irq" and self._is_scan(event, ahead):
+                self._scan(event, ahead)
             else:
                 self._stimuli[event.name](event)
         except (ChipError, ValueError) as error:
             raise DisagreementError(f"the chips cannot take it: {error}") from error
         self._collect()
-        self._start_cpus()
+        start_cpus(self.machine)
         self.count["stimuli"] += 1
         if event.name not in _NOT_REPEATED:
             if not expected or what != expected[0]:
@@ -144,12 +168,6 @@ class Stimuli:
 
     def _refuse(self, event: Event) -> None:
         raise DisagreementError("the model did not predict it")
-
-    def _start_cpus(self) -> None:
-        """INIT and SIPI take effect in the CPU's own thread, which waits for nothing else."""
-        for cpu in self.machine.vcpus:
-            if cpu.state.init_pending or cpu.state.sipi_pending:
-                cpu.accept_events()
 
     # --- lines and messages
 
@@ -169,16 +187,16 @@ class Stimuli:
         )
         self.machine.signal_msi(*encode(message), cpu=event.vcpu)
 
-    def _is_scan(self, event: Event, following: Lookahead) -> bool:
+    def _is_scan(self, event: Event, ahead: Lookahead) -> bool:
         """A CPU that decodes one route after another rescans, also for a device's new route."""
         if event.vcpu is None or not self.machine.split:
             return False
         if self.machine.vcpus[event.vcpu].state.requests & SCAN_IOAPIC:
             return True
-        second = next(following(event.vcpu), None)
+        second = next(ahead.of_vcpu(event.vcpu), None)
         return second is not None and second.name == event.name
 
-    def _scan(self, event: Event, following: Lookahead) -> None:
+    def _scan(self, event: Event, ahead: Lookahead) -> None:
         """A rescan sees the routes of before or after a write that another CPU has in flight.
 
         That write is traced when it leaves KVM; QEMU's KVM_SET_GSI_ROUTING, somewhere between it
@@ -192,7 +210,7 @@ class Stimuli:
             router.table = table
             cpu.scan_ioapic()
             decoded = [found.args for found in self.machine.log.events]
-            rest = islice(following(event.vcpu), len(decoded) - 1) if self._in_flight else ()
+            rest = islice(ahead.of_vcpu(event.vcpu), len(decoded) - 1) if self._in_flight else ()
             if [event.args, *(found.args for found in rest)] == decoded or not self._in_flight:
                 break
             self.machine.log.take()

@@ -11,7 +11,6 @@ import pytest
 
 from harness.replay import Outcome, Replay
 from support.recorded_boot import log, recorded
-from userspace_chip.irqchip import Machine
 from userspace_chip.profile import profile
 
 EVENTS = 100_000
@@ -20,7 +19,7 @@ TARGET_GROWTH_MIB = 8
 
 
 def replay(mode, lines):
-    return Replay(Machine(profile(mode, qemu="7.2", linux="6.1"), 2)).run(lines)
+    return Replay(profile(mode, qemu="7.2", linux="6.1"), 2).run(lines)
 
 
 @pytest.mark.benchmark(timer=time.process_time)

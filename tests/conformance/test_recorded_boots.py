@@ -4,7 +4,6 @@ import pytest
 
 from harness.replay import Outcome, Replay
 from support.recorded_boot import log, recorded
-from userspace_chip.irqchip import Machine
 from userspace_chip.profile import profile
 
 
@@ -13,7 +12,7 @@ def test_recorded_boot_of_two_cpus_is_predicted_event_by_event(mode):
     subject = profile(mode, qemu="7.2", linux="6.1")
     events = recorded(f"{mode}-smp2-qemu7.2-linux6.1")
 
-    replayed = Replay(Machine(subject, 2)).run(log(events))
+    replayed = Replay(subject, 2).run(log(events))
 
     assert (replayed.outcome, replayed.divergence, replayed.warnings) == (Outcome.AGREED, None, ())
     assert replayed.predicted > 50_000
@@ -23,6 +22,6 @@ def test_recorded_boot_of_two_cpus_is_predicted_event_by_event(mode):
 def test_recorded_boot_in_the_profile_of_another_mode_diverges():
     events = recorded("on-smp2-qemu7.2-linux6.1", 5000)
 
-    replayed = Replay(Machine(profile("split", qemu="7.2", linux="6.1"), 2)).run(log(events))
+    replayed = Replay(profile("split", qemu="7.2", linux="6.1"), 2).run(log(events))
 
     assert replayed.outcome is Outcome.DIVERGED

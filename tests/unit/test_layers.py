@@ -25,10 +25,10 @@ LAYERS = (
     {"preflight", "conduct"},
     # What it means.
     {"known", "policy"},
-    {"storm", "ledger", "books", "bookkeeper", "stimuli"},
+    {"storm", "ledger", "books", "bookkeeper", "stimuli", "qemustimuli", "window", "rules"},
     {"diff"},
     {"result"},
-    {"evidence", "casefile", "due"},
+    {"evidence", "casefile", "looks", "due"},
     {"modelled"},
     {"conformance"},
     {"judge", "compare", "replay", "audit", "guestview", "align"},

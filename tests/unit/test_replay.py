@@ -14,10 +14,12 @@ from harness.case import Irqchip
 from harness.case import Machine as MachineType
 from harness.casefile import CaseFile
 from harness.errors import CollectError, ReplayRefused, StoreError
-from harness.replay import CONTEXT, LOOKAHEAD, RULES, Outcome, Replay, machine_of, replay_case
+from harness.qemustimuli import COMPARED
+from harness.replay import Outcome, Replay, replay_case, subject_of
+from harness.rules import RULES, SOURCES
+from harness.window import CONTEXT, LOOKAHEAD
 from support.recorded_boot import FIRST_LINE, log, recorded
 from userspace_chip.events import KVM_EVENTS, Event, event_type
-from userspace_chip.irqchip import Machine
 from userspace_chip.profile import profile
 
 ON = CaseFile(
@@ -41,7 +43,7 @@ ROUTES = 24
 
 
 def run(events, mode="on"):
-    return Replay(Machine(profile(mode, qemu="7.2", linux="6.1"), 2)).run(log(events))
+    return Replay(profile(mode, qemu="7.2", linux="6.1"), 2).run(log(events))
 
 
 def find(name, text="", *, vcpu=None, after=0, mode="on"):
@@ -102,7 +104,7 @@ def test_replay_leaves_out_events_of_other_devices_and_of_qemu():
 
     assert replayed.outcome is Outcome.AGREED
     assert replayed.compared == run(BOOT).compared
-    assert replayed.compared == replayed.not_compared
+    assert replayed.not_compared == len(BOOT)
 
 
 def test_rescan_that_saw_the_routes_of_before_a_write_in_flight_agrees():
@@ -300,7 +302,7 @@ def test_divergence_before_lost_events_is_one():
 def test_divergence_after_a_damaged_line_is_incomplete():
     lines = broken(log(BOOT), line_of(EOI), '{"ns": 12, "sour\n')
 
-    replayed = Replay(Machine(profile("on", qemu="7.2", linux="6.1"), 2)).run(lines)
+    replayed = Replay(profile("on", qemu="7.2", linux="6.1"), 2).run(lines)
 
     assert replayed.outcome is Outcome.INCOMPLETE
     assert f"1 damaged lines, the first is {line_of(EOI)}" in replayed.warnings
@@ -311,7 +313,7 @@ def test_log_that_was_cut_off_within_a_line_is_incomplete(cut):
     lines = log(BOOT)[: line_of(cut)]
     lines[-1] = lines[-1][:40]
 
-    replayed = Replay(Machine(profile("on", qemu="7.2", linux="6.1"), 2)).run(lines)
+    replayed = Replay(profile("on", qemu="7.2", linux="6.1"), 2).run(lines)
 
     assert replayed.outcome is Outcome.INCOMPLETE
     assert f"the log is cut off in line {line_of(cut)}" in replayed.warnings
@@ -336,7 +338,7 @@ def test_event_of_an_unknown_type_is_a_warning():
     lines = log(BOOT)
     lines.insert(2500, '{"ns": 1, "source": "kvm", "name": "kvm_new", "vcpu": 0, "text": ""}\n')
 
-    replayed = Replay(Machine(profile("on", qemu="7.2", linux="6.1"), 2)).run(lines)
+    replayed = Replay(profile("on", qemu="7.2", linux="6.1"), 2).run(lines)
 
     assert replayed.outcome is Outcome.AGREED
     assert replayed.warnings == ("1 events of unknown types: kvm_new",)
@@ -344,7 +346,7 @@ def test_event_of_an_unknown_type_is_a_warning():
 
 def test_log_of_another_version_is_refused():
     with pytest.raises(CollectError, match="version 99"):
-        Replay(Machine(profile("on"), 1)).run(['{"schema": "irqmatrix-events", "version": 99}\n'])
+        Replay(profile("on"), 1).run(['{"schema": "irqmatrix-events", "version": 99}\n'])
 
 
 def test_event_of_a_cpu_that_the_case_does_not_have_is_refused():
@@ -363,17 +365,21 @@ def test_recording_of_a_virtualised_apic_is_refused():
         run(changed(IPI_ACCEPTED, accepted))
 
 
-@pytest.mark.parametrize("mode", [Irqchip.OFF, Irqchip.TCG])
-def test_mode_whose_traces_do_not_show_interrupts_taken_is_refused(mode):
-    linux = None if mode is Irqchip.TCG else "6.1"
-    with pytest.raises(ReplayRefused, match="do not show when a CPU takes an interrupt"):
-        machine_of(replace(ON, irqchip=mode, linux=linux))
+@pytest.mark.parametrize(
+    ("mode", "chips"),
+    [(Irqchip.ON, "on"), (Irqchip.SPLIT, "split"), (Irqchip.OFF, "off"), (Irqchip.TCG, "tcg")],
+)
+def test_case_of_every_mode_has_its_chips(mode, chips):
+    linux = None if mode is Irqchip.TCG else "6.1.192"
+    subject, warnings = subject_of(replace(ON, irqchip=mode, linux=linux))
+
+    assert (subject.mode, subject.qemu, warnings) == (chips, "7.2", ())
 
 
 def test_version_that_is_not_modelled_is_taken_for_the_one_before():
-    machine, warnings = machine_of(replace(ON, qemu="9.2.1", linux="6.6.9-cloud"))
+    subject, warnings = subject_of(replace(ON, qemu="9.2.1", linux="6.6.9-cloud"))
 
-    assert (machine.profile.qemu, machine.profile.linux) == ("7.2", "6.1")
+    assert (subject.qemu, subject.linux) == ("7.2", "6.1")
     assert len(warnings) == 2
 
 
@@ -386,13 +392,14 @@ def test_replay_reads_no_further_than_it_looks_ahead():
     lines = log(changed(INJECTED, rewritten(BOOT[INJECTED], "IRQ 0x99")))
     stream = (line for line, _ in zip(lines, pulled, strict=False))
 
-    Replay(Machine(profile("on", qemu="7.2", linux="6.1"), 2)).run(stream)
+    Replay(profile("on", qemu="7.2", linux="6.1"), 2).run(stream)
 
     assert next(pulled) <= line_of(INJECTED) + LOOKAHEAD + CONTEXT
 
 
-def test_rules_name_functions_of_the_chips():
-    for rule in itertools.chain.from_iterable(RULES.values()):
+def test_rules_name_functions_of_the_chips_with_their_sources():
+    assert set(itertools.chain.from_iterable(RULES.values())) == SOURCES.keys()
+    for rule in SOURCES:
         module, *names = rule.split(".")
         found = importlib.import_module(f"userspace_chip.{module}")
         for name in names:
@@ -400,8 +407,9 @@ def test_rules_name_functions_of_the_chips():
         assert callable(found)
 
 
-def test_rules_are_there_for_every_event_of_kvm_that_is_compared():
-    assert RULES.keys() == KVM_EVENTS.keys() - {"kvm_apicv_accept_irq"}
+def test_rules_are_there_for_every_event_that_is_compared():
+    compared = KVM_EVENTS.keys() - {"kvm_apicv_accept_irq"} | COMPARED
+    assert RULES.keys() == compared
 
 
 # --- the case's folder and the command
@@ -439,7 +447,8 @@ def test_command_shows_the_first_divergence(folder, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "recorded:" in said
     assert f"predicted: kvm_inj_virq: {BOOT[INJECTED].text}" in said
-    assert "userspace_chip: vcpu.Vcpu._enter_kvm" in said
+    assert "rule: userspace_chip.vcpu.Vcpu._enter_kvm (Linux arch/x86/kvm/x86.c" in said
+    assert f"recorded of lapic0: {line_of(INJECTED):>7} kvm   0 kvm_inj_virq: IRQ 0x99" in said
     assert "model's lapic0: {" in said
 
 
@@ -455,10 +464,11 @@ def test_command_with_json_gives_the_divergence(folder, monkeypatch, capsys):
 
 
 def test_command_for_a_case_that_cannot_be_replayed_is_status_3(folder, monkeypatch, capsys):
-    casefile.write(folder, replace(ON, irqchip=Irqchip.TCG, linux=None))
+    tcg = replace(ON, irqchip=Irqchip.TCG, linux=None)
+    casefile.write(folder, replace(tcg, machine=MachineType.MICROVM))
 
     assert status_of(monkeypatch, folder) == 3
-    assert "cannot be replayed" in capsys.readouterr().err
+    assert "two IOAPICs" in capsys.readouterr().err
 
 
 def test_command_for_an_incomplete_recording_is_status_2(folder, monkeypatch):

@@ -1,0 +1,195 @@
+"""What the monitor showed of the chips, and whether the model's registers are the same.
+
+A look takes a while and the guest runs on, so it lies between two marks of the harness, and a chip
+agrees if it showed what the model has at any moment in between.  Counts of running timers and what
+follows from other registers (PPR) are not compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.errors import StoreError
+from harness.result import write_text
+from userspace_chip.errors import StateError
+from userspace_chip.events import Event
+from userspace_chip.info_lapic import parse_lapic
+from userspace_chip.info_pic import parse_info_pic
+from userspace_chip.ioapic import IoapicState
+from userspace_chip.irqchip import Machine
+from userspace_chip.lapic import LapicState
+from userspace_chip.pic import PicChipState
+
+NAME: Final = "looks.json"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at all chips, between the marks ``begin`` and ``end``; texts as QEMU gave them."""
+
+    begin: str
+    end: str
+    controllers: str | None
+    """``info pic``."""
+    lapics: tuple[str, ...]
+    """``info lapic`` of every CPU."""
+
+
+_ADAPTER: Final = TypeAdapter(tuple[Look, ...])
+
+
+def write(directory: Path, looks: Iterable[Look]) -> None:
+    """Write ``looks.json``; :class:`StoreError` where that cannot be."""
+    write_text(directory / NAME, _ADAPTER.dump_json(tuple(looks), indent=1).decode() + "\n")
+
+
+def read(directory: Path) -> tuple[Look, ...]:
+    """The looks of a case: none where it was recorded without; :class:`StoreError` for rubbish."""
+    path = directory / NAME
+    try:
+        return _ADAPTER.validate_python(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise StoreError(f"cannot read {path}", error.strerror) from None
+    except (ValueError, ValidationError) as error:
+        why = str(error).splitlines()[0]
+        raise StoreError(f"{path} is not ours", why, "run the case again, or remove it") from None
+
+
+Registers = Mapping[str, int]
+"""By name, what is compared."""
+
+
+class LookedWrongError(Exception):
+    """Chips that showed what the model never had in the meantime; values by chip, as JSON."""
+
+    def __init__(self, states: Mapping[str, str], shown: Mapping[str, str]) -> None:
+        self.states = states
+        self.shown = shown
+        super().__init__(f"the monitor showed other registers: {', '.join(states)}")
+
+
+class Looking:
+    """Compares looks on the way; ``agreed`` counts the chips that did.
+
+    ``lapics`` has the local APICs, ``others`` IOAPIC and PIC; None where nobody replays those.
+    """
+
+    def __init__(self, looks: Iterable[Look], lapics: Machine, others: Machine | None) -> None:
+        self._looks = {look.begin: look for look in looks}
+        self._lapics = lapics
+        self._others = others
+        self._end: str | None = None
+        self.waiting: dict[str, Registers] = {}
+        """By chip: what was shown, and was not the model's yet."""
+        self.agreed = 0
+
+    def mark(self, event: Event) -> None:
+        """A mark of the harness's; :class:`LookedWrongError` where it ends a look in vain."""
+        if event.name != "mark":
+            return
+        text = str(event.args[0])
+        if text == self._end:
+            self._end, waiting, self.waiting = None, self.waiting, {}
+            if waiting:
+                states = {chip: self._registers(chip) for chip in waiting}
+                raise LookedWrongError(*_difference(states, waiting))
+        elif (look := self._looks.get(text)) is not None:
+            self._end = look.end
+            self.waiting = self._shown(look)
+            self.compare()
+
+    def compare(self) -> None:
+        """See whether the chips that are waited for are now as they were shown."""
+        for chip, shown in list(self.waiting.items()):
+            if self._registers(chip) == shown:
+                del self.waiting[chip]
+                self.agreed += 1
+
+    def _registers(self, chip: str) -> Registers:
+        if chip.startswith("lapic"):
+            return _lapic_registers(self._lapics.lapics[int(chip[5:])].state)
+        assert self._others is not None
+        if chip == "ioapic0":
+            return _ioapic_registers(self._others.ioapics[0].state)
+        return _pic_registers(self._others.pic.state.chips[int(chip[3:])])
+
+    def _shown(self, look: Look) -> dict[str, Registers]:
+        """:class:`StoreError` for a text that is none of the monitor's."""
+        try:
+            shown = {
+                f"lapic{cpu}": _lapic_registers(parse_lapic(text).state)
+                for cpu, text in enumerate(look.lapics)
+            }
+            if look.controllers is not None and self._others is not None:
+                info = parse_info_pic(look.controllers)
+                if len(info.ioapics) == 1:
+                    shown["ioapic0"] = _ioapic_registers(info.ioapics[0][1])
+                for number, chip in info.pics.items():
+                    shown[f"pic{number}"] = _pic_registers(chip)
+        except StateError as error:
+            raise StoreError(f"{NAME} cannot be used", str(error), "run the case again") from None
+        return shown
+
+
+def _lapic_registers(state: LapicState) -> Registers:
+    """Of DFR, LDR and TMR no more than the text tells."""
+    return {
+        "TPR": state.tpr,
+        "LDR": state.ldr >> 24 & 0xFF,
+        "DFR": state.dfr >> 28,
+        "SPIV": state.spiv,
+        "ESR": state.esr,
+        "ICR": state.icr,
+        "ICR2": state.icr2,
+        "ISR": state.isr,
+        "IRR": state.irr,
+        "TMR": state.tmr & (state.irr | state.isr),
+        "TMICT": state.tmict,
+        "TDCR": state.tdcr & 0xB,
+        **{f"LVT{number}": value for number, value in enumerate(state.lvt)},
+    }
+
+
+def _ioapic_registers(state: IoapicState) -> Registers:
+    return {
+        "ID": state.id,
+        "IOREGSEL": state.ioregsel,
+        "IRR": state.irr,
+        **{f"IOREDTBL{pin}": entry for pin, entry in enumerate(state.rte)},
+    }
+
+
+def _pic_registers(chip: PicChipState) -> Registers:
+    return {
+        "IRR": chip.irr,
+        "IMR": chip.imr,
+        "ISR": chip.isr,
+        "priority": chip.priority_add,
+        "base": chip.irq_base,
+        "read select": chip.read_reg_select,
+        "ELCR": chip.elcr,
+    }
+
+
+def _difference(
+    states: Mapping[str, Registers], shown: Mapping[str, Registers]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Of both, the registers that are not the same, as JSON in hexadecimal."""
+
+    def text(mine: Registers, other: Registers) -> str:
+        return json.dumps(
+            {name: hex(value) for name, value in mine.items() if value != other[name]}
+        )
+
+    return (
+        {chip: text(states[chip], shown[chip]) for chip in shown},
+        {chip: text(shown[chip], states[chip]) for chip in shown},
+    )
