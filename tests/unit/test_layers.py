@@ -41,7 +41,7 @@ LAYERS = (
     {"export.junit", "export.tap"},
     {"export"},
     {"run", "report", "diffreport"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "pytest_plugin"},
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
