@@ -12,8 +12,8 @@ from typing import Final
 
 from harness.scenario.log import Log, LogEvent
 
-CONSOLE_PORT: Final = 0xE9
-"""QEMU's isa-debugcon."""
+CONSOLE_PORT: Final = 0x2100
+"""QEMU's isa-debugcon; not at its usual port 0xe9, which pc-testdev takes as well."""
 EXIT_PORT: Final = 0xF4
 """QEMU's isa-debug-exit."""
 END_OF_SCENARIO: Final = r"(?m)^(?:\. [0-9a-f]+|done)\r?\n"

@@ -22,10 +22,12 @@ from harness.images.helper import compiler
 from harness.images.kernel import inspect_kernel, unpacked_kernel
 from harness.images.model import ImageInfo, ImageKind, KernelImage, Offer, QemuImage
 from harness.images.packages import Packages, matches
+from harness.images.probe import PREBUILT, build_probe
+from harness.images.probe import sources as probe_sources
 from harness.images.qemu import BINARY_NAME, cached_qemu, inspect_qemu
 from harness.images.store import Entry, Label, Store
 
-_KINDS: Final[tuple[ImageKind, ...]] = ("kernel", "qemu", "initrd")
+_KINDS: Final[tuple[ImageKind, ...]] = ("kernel", "qemu", "initrd", "probe")
 _INITRD_NAME: Final = "initrd.cpio"
 _INITRDS_KEPT: Final = 12
 _INITRD_KEPT_S: Final = 24 * 3600.0
@@ -98,6 +100,27 @@ class ImageCache:
             lambda: rootfs.lab_tree(sources, kernel, qemu),
         )
 
+    def probe(self) -> Path:
+        """The probe guest: as it came with the package, or built with the system's compiler."""
+        folder = resources.images() / "probe"
+        if (folder / PREBUILT).is_file():
+            return folder / PREBUILT
+        cc = compiler()
+        if cc is None:
+            fix = "install the package gcc, or irqmatrix from a wheel"
+            raise ImageError("the probe cannot be built", "there is no C compiler", fix)
+        digest = _content_fingerprint([*probe_sources(folder), cc])
+        entry = self._store.find("probe", digest)
+        if entry is None:
+            with self._store.building() as scratch:
+                entry = self._store.find("probe", digest)
+                if entry is None:
+                    (scratch / "tree").mkdir()
+                    build_probe(cc, folder, scratch / "tree" / PREBUILT)
+                    label = Label("probe", digest, "", "images/probe")
+                    entry = self._store.publish(label, scratch / "tree")
+        return entry.tree / PREBUILT
+
     def list(self) -> tuple[ImageInfo, ...]:
         """Everything in the cache; reads all of it to check the hashes."""
         return tuple(
@@ -110,6 +133,7 @@ class ImageCache:
 
     def build(self, kernels: Iterable[str], qemus: Iterable[str]) -> None:
         """Have everything for these ready, so that a run needs no network: labs of each pair."""
+        self.probe()
         kernel_images = [self.kernel(name) for name in kernels]
         qemu_images = [self.qemu(name) for name in qemus]
         for kernel in kernel_images:
@@ -181,6 +205,14 @@ def _kernel_inputs(kernel: KernelImage) -> list[Path]:
     """What tells one kernel's modules from another's."""
     modules = kernel.modules_dir
     return [kernel.vmlinuz, *([modules / "modules.builtin"] if modules is not None else [])]
+
+
+def _content_fingerprint(inputs: Iterable[Path]) -> str:
+    """Of small files, whatever their dates, and of the code that uses them."""
+    digest = hashlib.sha256()
+    for path in (*inputs, Path(__file__).with_name("probe.py")):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _fingerprint(inputs: Iterable[Path]) -> str:

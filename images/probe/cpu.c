@@ -1,0 +1,138 @@
+#include "cpu.h"
+#include "clock.h"
+#include "console.h"
+#include "lapic.h"
+#include "log.h"
+#include "trap.h"
+
+/* QEMU's fw_cfg (docs/specs/fw_cfg.rst): how many CPUs there are. */
+#define FW_CFG_SELECT 0x510
+#define FW_CFG_DATA 0x511
+#define FW_CFG_CPUS 0x05
+
+#define PAGE_SHIFT 12
+#define START_TIMEOUT_US 1000000
+/* Every operation has a bound of its own; what takes longer than this is lost. */
+#define ANSWER_TIMEOUT_US 20000000
+
+extern u8 stacks[];
+extern const u8 sipi_start[], sipi_end[];
+
+struct cpu cpus[MAX_CPUS];
+u32 cpu_count = 1;
+
+struct cpu *this_cpu(void)
+{
+	u32 stack;
+
+	asm volatile("movl %%esp, %0" : "=r"(stack));
+	return &cpus[(stack - (u32)stacks) >> STACK_SHIFT];
+}
+
+static void write_start_code(void)
+{
+	for (u32 page = FIRST_SIPI_PAGE; page <= LAST_SIPI_PAGE; page++)
+		memcpy((void *)(page << PAGE_SHIFT), sipi_start, sipi_end - sipi_start);
+}
+
+void find_cpus(void)
+{
+	u32 count;
+
+	out16(FW_CFG_SELECT, FW_CFG_CPUS);
+	count = in8(FW_CFG_DATA);
+	count |= in8(FW_CFG_DATA) << 8;
+	cpu_count = count < 1 ? 1 : count > MAX_CPUS ? MAX_CPUS : count;
+	write_start_code();
+	for (u32 id = 0; id < cpu_count; id++)
+		cpus[id].id = id;
+	for (u32 id = 1; id < cpu_count; id++)
+		if (!restart_cpu(&cpus[id]))
+			give_up("a CPU does not start", id);
+}
+
+bool restart_cpu(struct cpu *cpu)
+{
+	u64 end = in_us(START_TIMEOUT_US);
+
+	cpu->offline = true;
+	lapic_send(this_cpu(), cpu->id, ICR_ASSERT | ICR_INIT);
+	lapic_send(this_cpu(), cpu->id, ICR_ASSERT | ICR_SIPI | FIRST_SIPI_PAGE);
+	while (cpu->offline) {
+		if (is_past(end))
+			return false;
+		relax();
+	}
+	return true;
+}
+
+void ask(struct cpu *cpu, void (*errand)(struct cpu *cpu))
+{
+	cpu->errand = errand;
+	cpu->asked++;
+}
+
+bool answered(struct cpu *cpu)
+{
+	u64 end = in_us(ANSWER_TIMEOUT_US);
+
+	while (cpu->answered != cpu->asked) {
+		if (cpu->offline || (cpu->asleep && cpu->pinned))
+			return false;
+		if (is_past(end)) {
+			cpu->faulted = true;
+			return false;
+		}
+		stay_awake();
+	}
+	return true;
+}
+
+bool is_there(const struct cpu *cpu)
+{
+	return !cpu->faulted && !cpu->offline && !(cpu->asleep && cpu->pinned);
+}
+
+void stay_awake(void)
+{
+	const struct cpu *self = this_cpu();
+
+	for (u32 id = 0; id < cpu_count; id++) {
+		struct cpu *cpu = &cpus[id];
+
+		/* One NMI: the others see a time that lies ahead. */
+		if (cpu->asleep && !cpu->pinned && is_past(cpu->wakes_at) && cpu != self &&
+		    self->apic_mode != APIC_OFF && !exchange(&cpu->rung, 1))
+			lapic_send(self, id, ICR_ASSERT | ICR_NMI);
+	}
+	relax();
+}
+
+/* The life of every CPU but the first: do what one is asked to. */
+static _Noreturn void serve(struct cpu *cpu)
+{
+	if (mark(&cpu->before_fault))
+		cpu->answered = cpu->asked;
+	for (;;) {
+		while (cpu->answered == cpu->asked)
+			stay_awake();
+		cpu->errand(cpu);
+		cpu->answered = cpu->asked;
+	}
+}
+
+/* From boot.S, after a SIPI. */
+_Noreturn void start_other(u32 id, u32 page)
+{
+	struct cpu *cpu = &cpus[id];
+
+	load_vectors();
+	cpu->answered = cpu->asked;
+	cpu->asleep = false;
+	cpu->handling = NOT_HANDLING;
+	cpu->depth = 0;
+	lapic_find_mode(cpu);
+	log_event(cpu, EVENT_UP, page);
+	cpu->offline = false;
+	serve(cpu);
+}

@@ -1,0 +1,31 @@
+/* What drives lines and sends messages: pc-testdev and edu, and the legacy chips PIC and PIT. */
+#ifndef DEVICES_H
+#define DEVICES_H
+
+#include "cpu.h"
+
+/* pc-testdev: any of the 16 ISA lines to any level. */
+bool lines_find(void);
+void lines_drive(u32 gsi, bool level);
+void lines_reset(void);
+
+/* edu: a PCI function that sends its MSI when told. */
+bool edu_find(void);
+void edu_send(u64 address, u32 data);
+void edu_reset(void);
+
+/* The two 8259A. */
+bool pic_find(void);
+void pic_reset(void);
+void pic_prove(struct cpu *cpu);
+
+/* The 8254: channel 0 still, its output low. */
+bool pit_find(void);
+void pit_reset(void);
+
+/* A port access of the program: which of these does it concern? */
+void devices_note_port(u16 port);
+/* Have the next reset look at everything. */
+void devices_distrust(void);
+
+#endif

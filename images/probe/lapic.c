@@ -1,0 +1,205 @@
+#include "lapic.h"
+#include "log.h"
+
+#define BASE_ENABLED (1u << 11)
+#define BASE_X2APIC (1u << 10)
+#define BASE_BSP (1u << 8)
+#define BASE_ADDRESS 0xfffff000u
+#define RESET_BASE 0xfee00000u
+
+#define CPUID_FEATURES 1
+
+#define SVR_ENABLED 0x1ff
+#define LVT_MASKED 0x10000
+#define NOBODY 0xfe
+#define REGISTER_STRIDE 0x10
+#define MAP_WORDS 8
+#define FIRST_VECTOR 16
+
+void lapic_find_mode(struct cpu *cpu)
+{
+	u64 base = 0;
+
+	read_msr(MSR_APIC_BASE, &base);
+	cpu->apic_base = base & BASE_ADDRESS;
+	if (!(base & BASE_ENABLED))
+		cpu->apic_mode = APIC_OFF;
+	else
+		cpu->apic_mode = base & BASE_X2APIC ? APIC_X2APIC : APIC_XAPIC;
+}
+
+bool lapic_try_read(const struct cpu *cpu, u32 offset, u64 *value)
+{
+	if (cpu->apic_mode == APIC_X2APIC)
+		return read_msr(MSR_X2APIC + (offset >> 4), value);
+	*value = load32(cpu->apic_base + offset);
+	return true;
+}
+
+bool lapic_try_write(const struct cpu *cpu, u32 offset, u32 low, u32 high)
+{
+	bool were_on;
+
+	if (cpu->apic_mode == APIC_X2APIC)
+		return write_msr(MSR_X2APIC + (offset >> 4), (u64)high << 32 | low);
+	/* A handler that sends, too, must not come between the halves. */
+	were_on = hold_interrupts();
+	if (offset == LAPIC_ICR)
+		store32(cpu->apic_base + LAPIC_ICR2, high);
+	store32(cpu->apic_base + offset, low);
+	release_interrupts(were_on);
+	return true;
+}
+
+u32 lapic_read(const struct cpu *cpu, u32 offset)
+{
+	u64 value = 0;
+
+	lapic_try_read(cpu, offset, &value);
+	return value;
+}
+
+void lapic_write(const struct cpu *cpu, u32 offset, u32 value)
+{
+	lapic_try_write(cpu, offset, value, 0);
+}
+
+bool lapic_has(const struct cpu *cpu, u32 offset, u32 vector)
+{
+	return lapic_read(cpu, offset + vector / 32 * REGISTER_STRIDE) >> vector % 32 & 1;
+}
+
+void lapic_send(const struct cpu *cpu, u32 destination, u32 command)
+{
+	u32 high = cpu->apic_mode == APIC_X2APIC ? destination : destination << 24;
+
+	lapic_try_write(cpu, LAPIC_ICR, command, high);
+}
+
+static u64 read_base(void)
+{
+	u64 base = 0;
+
+	read_msr(MSR_APIC_BASE, &base);
+	return base;
+}
+
+/* To xAPIC mode at the usual address; the way there from x2APIC mode is through "disabled". */
+static void reset_base(struct cpu *cpu)
+{
+	u32 wanted = RESET_BASE | BASE_ENABLED | (cpu->id ? 0 : BASE_BSP);
+	u64 base = read_base();
+
+	if (base != wanted) {
+		if (base & BASE_X2APIC)
+			write_msr(MSR_APIC_BASE, wanted & ~BASE_ENABLED);
+		write_msr(MSR_APIC_BASE, wanted);
+	}
+	lapic_find_mode(cpu);
+}
+
+/* What the registers hold between scenarios, in the order in which they are written. */
+static const struct {
+	u16 offset;
+	const char *name;
+	u32 value;
+} quiet[] = {
+	{ LAPIC_SVR, "lapic.svr", SVR_ENABLED },
+	{ LAPIC_LVT_TIMER, "lapic.lvt_timer", LVT_MASKED },
+	{ LAPIC_LVT_LINT0, "lapic.lvt_lint0", LVT_MASKED },
+	{ LAPIC_LVT_LINT1, "lapic.lvt_lint1", LVT_MASKED },
+	{ LAPIC_LVT_ERROR, "lapic.lvt_error", LVT_MASKED },
+	{ LAPIC_LVT_THERMAL, "lapic.lvt_thermal", LVT_MASKED },
+	{ LAPIC_LVT_PMC, "lapic.lvt_pmc", LVT_MASKED },
+	{ LAPIC_TIMER_INITIAL, "lapic.timer_initial", 0 },
+	{ LAPIC_TIMER_DIVIDE, "lapic.timer_divide", 0 },
+	{ LAPIC_TPR, "lapic.tpr", 0 },
+	{ LAPIC_LDR, "lapic.ldr", 0 },
+	{ LAPIC_DFR, "lapic.dfr", 0xffffffff },
+	{ LAPIC_ESR, "lapic.esr", 0 },
+	{ LAPIC_ICR2, "lapic.icr2", 0 },
+};
+
+static bool is_empty(const struct cpu *cpu, u32 map)
+{
+	u32 all = 0;
+
+	for (u32 word = 0; word < MAP_WORDS; word++)
+		all |= lapic_read(cpu, map + word * REGISTER_STRIDE);
+	return !all;
+}
+
+/* A vector's TMR bit is written when it is accepted: send oneself the edge of each that is set. */
+static void clear_tmr(const struct cpu *cpu)
+{
+	for (u32 word = 0; word < MAP_WORDS; word++) {
+		u32 left = lapic_read(cpu, LAPIC_TMR + word * REGISTER_STRIDE);
+
+		if (!word)
+			left &= ~0u << FIRST_VECTOR;
+		for (; left; left &= left - 1) {
+			lapic_write(cpu, LAPIC_ICR,
+				    ICR_SELF | ICR_ASSERT | (word * 32 + lowest_bit(left)));
+			enable_interrupts();
+			disable_interrupts();
+		}
+	}
+}
+
+/* With `draining` each vector that comes in is dismissed. */
+static void drain(const struct cpu *cpu)
+{
+	for (u32 left = 256; left && !is_empty(cpu, LAPIC_ISR); left--)
+		lapic_write(cpu, LAPIC_EOI, 0);
+	enable_interrupts();
+	cpuid(0);
+	disable_interrupts();
+}
+
+void lapic_reset(struct cpu *cpu)
+{
+	disable_interrupts();
+	reset_base(cpu);
+	for (u32 i = 0; i < ARRAY_SIZE(quiet); i++)
+		if (lapic_read(cpu, quiet[i].offset) != quiet[i].value)
+			lapic_write(cpu, quiet[i].offset, quiet[i].value);
+	if (lapic_read(cpu, LAPIC_ID) != cpu->id << 24)
+		lapic_write(cpu, LAPIC_ID, cpu->id << 24);
+	if (!is_empty(cpu, LAPIC_ISR) || !is_empty(cpu, LAPIC_IRR))
+		drain(cpu);
+	if (!is_empty(cpu, LAPIC_TMR)) {
+		clear_tmr(cpu);
+		drain(cpu);
+	}
+	/* To nobody, so that the command reads as if none had been given. */
+	if (lapic_read(cpu, LAPIC_ICR)) {
+		lapic_try_write(cpu, LAPIC_ICR, 0, NOBODY << 24);
+		lapic_write(cpu, LAPIC_ICR2, 0);
+	}
+}
+
+static void expect(struct cpu *cpu, u32 offset, u32 value, const char *name)
+{
+	u32 found = lapic_read(cpu, offset);
+
+	if (found != value)
+		log_dirty(cpu, name, value, found);
+}
+
+void lapic_prove(struct cpu *cpu)
+{
+	u32 wanted = RESET_BASE | BASE_ENABLED | (cpu->id ? 0 : BASE_BSP);
+	u64 base = read_base();
+
+	if (base != wanted)
+		log_dirty(cpu, "lapic.base", wanted, base);
+	for (u32 i = 0; i < ARRAY_SIZE(quiet); i++)
+		expect(cpu, quiet[i].offset, quiet[i].value, quiet[i].name);
+	expect(cpu, LAPIC_ID, cpu->id << 24, "lapic.id");
+	expect(cpu, LAPIC_ICR, 0, "lapic.icr");
+	for (u32 offset = 0; offset < MAP_WORDS * REGISTER_STRIDE; offset += REGISTER_STRIDE) {
+		expect(cpu, LAPIC_ISR + offset, 0, "lapic.isr");
+		expect(cpu, LAPIC_TMR + offset, 0, "lapic.tmr");
+		expect(cpu, LAPIC_IRR + offset, 0, "lapic.irr");
+	}
+}

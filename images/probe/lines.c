@@ -1,0 +1,35 @@
+/*
+ * pc-testdev (QEMU, hw/misc/pc-testdev.c): a byte written to a port of its own sets an ISA line.  A
+ * line above 15 is an assertion of QEMU's, so there the write is left out.
+ */
+#include "devices.h"
+#include "touched.h"
+
+#define SCRATCH_PORT 0xe0
+#define LINES_PORT 0x2000
+#define ISA_LINES 16
+
+static bool is_present;
+
+bool lines_find(void)
+{
+	out32(SCRATCH_PORT, 0x5a17e57d);
+	is_present = in32(SCRATCH_PORT) == 0x5a17e57d;
+	return is_present;
+}
+
+void lines_drive(u32 gsi, bool level)
+{
+	if (!is_present || gsi >= ISA_LINES)
+		return;
+	touched.lines |= 1u << gsi;
+	touched.pic = true;
+	out8(LINES_PORT + gsi, level);
+}
+
+void lines_reset(void)
+{
+	for (; touched.lines; touched.lines &= touched.lines - 1)
+		if (is_present)
+			out8(LINES_PORT + lowest_bit(touched.lines), 0);
+}

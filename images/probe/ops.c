@@ -1,0 +1,419 @@
+#include "ops.h"
+#include "clock.h"
+#include "devices.h"
+#include "ioapic.h"
+#include "lapic.h"
+#include "log.h"
+#include "trap.h"
+
+#define SLEEP_LIMIT_US 1000000
+#define SETTLE_LIMIT_US 1000000
+
+static void log_read(struct cpu *cpu, u64 value)
+{
+	log_event(cpu, EVENT_READ, value, value >> 32);
+}
+
+static void mmio_write(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu;
+	ioapic_note_store(op->a);
+	switch (op->size) {
+	case 1:
+		store8(op->a, op->b);
+		break;
+	case 2:
+		store16(op->a, op->b);
+		break;
+	case 4:
+		store32(op->a, op->b);
+		break;
+	default:
+		store64(op->a, (u64)op->c << 32 | op->b);
+	}
+}
+
+static void mmio_read(struct cpu *cpu, const struct op *op)
+{
+	switch (op->size) {
+	case 1:
+		log_read(cpu, load8(op->a));
+		break;
+	case 2:
+		log_read(cpu, load16(op->a));
+		break;
+	case 4:
+		log_read(cpu, load32(op->a));
+		break;
+	default:
+		log_read(cpu, load64(op->a));
+	}
+}
+
+static void pio_write(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu;
+	devices_note_port(op->a);
+	switch (op->size) {
+	case 1:
+		out8(op->a, op->b);
+		break;
+	case 2:
+		out16(op->a, op->b);
+		break;
+	default:
+		out32(op->a, op->b);
+	}
+}
+
+static void pio_read(struct cpu *cpu, const struct op *op)
+{
+	devices_note_port(op->a);
+	switch (op->size) {
+	case 1:
+		log_read(cpu, in8(op->a));
+		break;
+	case 2:
+		log_read(cpu, in16(op->a));
+		break;
+	default:
+		log_read(cpu, in32(op->a));
+	}
+}
+
+static void msr_write(struct cpu *cpu, const struct op *op)
+{
+	if (!write_msr(op->a, (u64)op->c << 32 | op->b))
+		log_plain(cpu, EVENT_GP);
+	if (op->a == MSR_APIC_BASE)
+		lapic_find_mode(cpu);
+}
+
+static void msr_read(struct cpu *cpu, const struct op *op)
+{
+	u64 value;
+
+	if (read_msr(op->a, &value))
+		log_read(cpu, value);
+	else
+		log_plain(cpu, EVENT_GP);
+}
+
+static void local_apic_write(struct cpu *cpu, const struct op *op)
+{
+	if (!lapic_try_write(cpu, op->a, op->b, op->a == LAPIC_ICR ? op->c : 0))
+		log_plain(cpu, EVENT_GP);
+}
+
+static void local_apic_read(struct cpu *cpu, const struct op *op)
+{
+	u64 value;
+
+	if (lapic_try_read(cpu, op->a, &value))
+		log_read(cpu, value);
+	else
+		log_plain(cpu, EVENT_GP);
+}
+
+static void io_apic_write(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu;
+	ioapic_write(op->c, op->a, op->b);
+}
+
+static void io_apic_read(struct cpu *cpu, const struct op *op)
+{
+	log_read(cpu, ioapic_read(op->c, op->a));
+}
+
+static void line(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu;
+	lines_drive(op->a, op->b);
+}
+
+static void msi(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu;
+	edu_send((u64)op->c << 32 | op->a, op->b);
+}
+
+static void sti(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu, (void)op;
+	enable_interrupts();
+}
+
+static void cli(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu, (void)op;
+	disable_interrupts();
+}
+
+static void eoi(struct cpu *cpu, const struct op *op)
+{
+	if (op->flags & OP_IN_SERVICE &&
+	    (cpu->handling == NOT_HANDLING || !lapic_has(cpu, LAPIC_ISR, cpu->handling)))
+		return;
+	lapic_write(cpu, LAPIC_EOI, 0);
+}
+
+/* The shadow of STI covers HLT: what comes in before it cannot be lost. */
+static void sleep(bool interruptible)
+{
+	if (interruptible)
+		asm volatile("sti\n\thlt" : : : "memory");
+	else
+		halt();
+}
+
+static void hlt(struct cpu *cpu, const struct op *op)
+{
+	bool interruptible = hold_interrupts();
+
+	(void)op;
+	cpu->wakes_at = in_us(SLEEP_LIMIT_US);
+	cpu->rung = 0;
+	cpu->overslept = false;
+	cpu->asleep = true;
+	do {
+		cpu->disturbed = false;
+		sleep(interruptible);
+	} while (cpu->disturbed);
+	cpu->asleep = false;
+	log_plain(cpu, cpu->overslept ? EVENT_ASLEEP : EVENT_WOKE);
+}
+
+static void wait(struct cpu *cpu, const struct op *op)
+{
+	const volatile u32 *entries = &cpus[op->target].entries[op->a];
+	u64 end = in_us(op->c);
+
+	while (*entries < op->b) {
+		if (is_past(end)) {
+			log_event(cpu, EVENT_TIMEOUT, *entries);
+			return;
+		}
+		stay_awake();
+	}
+}
+
+static void delay(struct cpu *cpu, const struct op *op)
+{
+	u64 end = in_us(op->a);
+
+	(void)cpu;
+	while (!is_past(end))
+		stay_awake();
+}
+
+static void await(struct cpu *cpu, const struct op *op)
+{
+	struct cpu *target = &cpus[op->target];
+	u64 end = in_us(op->a);
+
+	while (target->offline || target->asleep || target->answered != target->asked) {
+		if (is_past(end)) {
+			log_plain(cpu, EVENT_ASLEEP);
+			return;
+		}
+		stay_awake();
+	}
+	target->pinned = false;
+}
+
+static void pin(struct cpu *cpu)
+{
+	cpu->pinned_step = current_step;
+	cpu->pinned = true;
+}
+
+static void offline(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu;
+	for (u32 mask = op->a & ((1u << cpu_count) - 1) & ~1u; mask; mask &= mask - 1) {
+		struct cpu *other = &cpus[lowest_bit(mask)];
+
+		pin(other);
+		other->offline = true;
+	}
+}
+
+static void (*const perform[OPCODES])(struct cpu *cpu, const struct op *op) = {
+	[OP_MMIO_WRITE] = mmio_write,
+	[OP_MMIO_READ] = mmio_read,
+	[OP_PIO_WRITE] = pio_write,
+	[OP_PIO_READ] = pio_read,
+	[OP_MSR_WRITE] = msr_write,
+	[OP_MSR_READ] = msr_read,
+	[OP_LAPIC_WRITE] = local_apic_write,
+	[OP_LAPIC_READ] = local_apic_read,
+	[OP_IOAPIC_WRITE] = io_apic_write,
+	[OP_IOAPIC_READ] = io_apic_read,
+	[OP_LINE] = line,
+	[OP_MSI] = msi,
+	[OP_STI] = sti,
+	[OP_CLI] = cli,
+	[OP_HLT] = hlt,
+	[OP_EOI] = eoi,
+	[OP_WAIT] = wait,
+	[OP_DELAY] = delay,
+	[OP_AWAIT] = await,
+	[OP_OFFLINE] = offline,
+};
+
+void execute(struct cpu *cpu, const struct op *ops, u32 count)
+{
+	for (; count; ops++, count--)
+		perform[ops->opcode](cpu, ops);
+}
+
+/* ---- CPU 0 conducts ---- */
+
+static void do_ops(struct cpu *cpu)
+{
+	execute(cpu, cpu->ops, cpu->op_count);
+}
+
+/* Leave the guest, and enter it again: what is pending is taken then. */
+static void visit(struct cpu *cpu)
+{
+	(void)cpu;
+	cpuid(0);
+}
+
+/* What counts up with everything that happens. */
+static u32 events_so_far(void)
+{
+	u32 sum = 0;
+
+	for (u32 id = 0; id < cpu_count; id++)
+		sum += cpus[id].entries[ANY_VECTOR] + cpus[id].log_used;
+	return sum;
+}
+
+static void settle(void)
+{
+	u64 end = in_us(SETTLE_LIMIT_US);
+	u32 before;
+
+	do {
+		before = events_so_far();
+		for (u32 id = 1; id < cpu_count; id++)
+			if (is_there(&cpus[id]))
+				ask(&cpus[id], visit);
+		visit(&cpus[0]);
+		for (u32 id = 1; id < cpu_count; id++)
+			answered(&cpus[id]);
+		if (is_past(end)) {
+			log_plain(&cpus[0], EVENT_UNSETTLED);
+			return;
+		}
+	} while (events_so_far() != before);
+}
+
+static volatile u32 at_the_start;
+static volatile bool started;
+
+static void do_ops_together(struct cpu *cpu)
+{
+	fetch_and_add((u32 *)&at_the_start, 1);
+	while (!started)
+		relax();
+	do_ops(cpu);
+}
+
+static void assign(struct cpu *cpu, const struct program *program, u32 index)
+{
+	const struct block *block = &blocks_of(program)[index];
+
+	cpu->ops = ops_of(program) + block->first;
+	cpu->op_count = block->count;
+}
+
+static void parallel(const struct program *program, const struct op *op)
+{
+	u32 others = 0, block = op->b;
+	bool with_self = op->a & 1 && !cpus[0].faulted;
+
+	at_the_start = 0;
+	started = false;
+	for (u32 id = 0; id < cpu_count; id++) {
+		if (!(op->a >> id & 1))
+			continue;
+		assign(&cpus[id], program, block++);
+		if (id && is_there(&cpus[id])) {
+			ask(&cpus[id], do_ops_together);
+			others++;
+		}
+	}
+	while (at_the_start != others)
+		relax();
+	started = true;
+	if (with_self)
+		do_ops(&cpus[0]);
+	for (u32 id = 1; id < cpu_count; id++)
+		answered(&cpus[id]);
+}
+
+static void elsewhere(struct cpu *cpu, const struct op *op)
+{
+	if (!is_there(cpu)) {
+		if (!cpu->faulted)
+			log_plain(&cpus[0], EVENT_ASLEEP);
+		return;
+	}
+	cpu->ops = op;
+	cpu->op_count = 1;
+	if (op->opcode == OP_HLT)
+		pin(cpu);
+	ask(cpu, do_ops);
+	answered(cpu);
+}
+
+static void conduct(const struct program *program, const struct op *op)
+{
+	if (op->opcode == OP_PARALLEL)
+		parallel(program, op);
+	else if (op->cpu)
+		elsewhere(&cpus[op->cpu], op);
+	else if (!cpus[0].faulted)
+		execute(&cpus[0], op, 1);
+	if (op->flags & OP_SETTLE)
+		settle();
+}
+
+static void conduct_block(const struct program *program, u32 index)
+{
+	const struct block *block = &blocks_of(program)[index];
+	const struct op *ops = ops_of(program) + block->first;
+	volatile u32 next = 0;
+
+	/* After an exception of CPU 0 the others go on. */
+	if (mark(&cpus[0].before_fault))
+		for (u32 id = 1; id < cpu_count; id++)
+			answered(&cpus[id]);
+	while (next < block->count) {
+		const struct op *op = &ops[next++];
+
+		current_step = op->step;
+		conduct(program, op);
+	}
+}
+
+static void log_counts(struct cpu *cpu)
+{
+	for (u32 vector = 0; vector < ANY_VECTOR; vector++)
+		if (cpu->entries[vector] && handler_of(vector)->detail == DETAIL_COUNT)
+			log_event(cpu, EVENT_COUNT, vector, cpu->entries[vector]);
+}
+
+void run_program(const struct program *program)
+{
+	set_handlers(program);
+	conduct_block(program, PROLOGUE);
+	log_clear();
+	conduct_block(program, MAIN);
+	for (u32 id = 0; id < cpu_count; id++)
+		log_counts(&cpus[id]);
+}

@@ -1,0 +1,76 @@
+/*
+ * Restores what a scenario has changed, and reads back that it worked.  A CPU that does not answer
+ * any more, or whose local APIC keeps something, gets an INIT; CPU 0 has nobody to give it one.
+ */
+#include "reset.h"
+#include "devices.h"
+#include "ioapic.h"
+#include "lapic.h"
+#include "log.h"
+#include "trap.h"
+
+static void reset_lapic(struct cpu *cpu)
+{
+	lapic_reset(cpu);
+	lapic_prove(cpu);
+}
+
+static void forget(struct cpu *cpu)
+{
+	cpu->pinned = cpu->asleep = cpu->faulted = false;
+	cpu->handling = NOT_HANDLING;
+	cpu->depth = 0;
+	memset((void *)cpu->entries, 0, sizeof(cpu->entries));
+}
+
+static void reset_others(void)
+{
+	for (u32 id = 1; id < cpu_count; id++) {
+		struct cpu *cpu = &cpus[id];
+
+		if (!is_there(cpu) || !answered(cpu))
+			restart_cpu(cpu);
+		forget(cpu);
+		cpu->log_used = 0;
+		ask(cpu, reset_lapic);
+	}
+	for (u32 id = 1; id < cpu_count; id++) {
+		struct cpu *cpu = &cpus[id];
+
+		answered(cpu);
+		if (!cpu->log_used || !restart_cpu(cpu))
+			continue;
+		cpu->log_used = 0;
+		ask(cpu, reset_lapic);
+		answered(cpu);
+	}
+}
+
+bool reset_all(void)
+{
+	struct cpu *cpu = &cpus[0];
+
+	disable_interrupts();
+	draining = true;
+	current_step = STEP_RESET;
+	log_clear();
+	forget(cpu);
+	ioapic_unlock();
+	lines_reset();
+	edu_reset();
+	ioapic_reset();
+	pit_reset();
+	pic_reset();
+	reset_lapic(cpu);
+	reset_others();
+	ioapic_prove(cpu);
+	pic_prove(cpu);
+	draining = false;
+	return !log_has(EVENT_DIRTY);
+}
+
+void reset_distrust(void)
+{
+	devices_distrust();
+	ioapic_distrust();
+}
