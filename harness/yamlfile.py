@@ -97,30 +97,34 @@ class YamlFile:
         """The file's content as ``model``; :class:`ConfigError` for the first wrong thing."""
         return self.validate_part((), model, self.data)
 
-    def validate_part(self, location: Location, model: type[ModelT], data: object) -> ModelT:
-        """``data``, which stands at ``location``, as ``model``."""
+    def validate_part(
+        self, location: Location, model: type[ModelT], data: object, *, what: str | None = None
+    ) -> ModelT:
+        """``data``, which stands at ``location``, as ``model``; ``what`` to call it in messages."""
         try:
             return model.model_validate(data)
         except ValidationError as error:
-            raise self._config_error(location, model, error) from None
+            raise self._config_error(location, model, error, what) from None
 
     def _config_error(
-        self, base: Location, model: type[BaseModel], error: ValidationError
+        self, base: Location, model: type[BaseModel], error: ValidationError, what: str | None
     ) -> ConfigError:
         first = error.errors(include_url=False)[0]
         location = base + tuple(first["loc"])
-        where = ".".join(str(part) for part in location) or "the file"
+        prefix = "" if what is None else f"{what}: "
+        named = location if what is None else first["loc"]
+        where = ".".join(str(part) for part in named) or ("the file" if what is None else "it")
         if first["type"] == "extra_forbidden":
             key = str(location[-1])
             known = _known_keys(model, first["loc"][:-1])
             near = difflib.get_close_matches(key, known, n=1)
             fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            return self.error(location, f"unknown key {key!r}", None, fix)
+            return self.error(location, f"{prefix}unknown key {key!r}", None, fix)
         found = first.get("input")
         why = str(first["msg"]).removeprefix("Value error, ")
         if first["type"] != "missing":
             why += f"; found {found!r}"
-        return self.error(location, f"bad value for {where}", why)
+        return self.error(location, f"{prefix}bad value for {where}", why)
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

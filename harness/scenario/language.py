@@ -64,6 +64,11 @@ def _words_schema(words: Mapping[str, int]) -> WithJsonSchema:
     return WithJsonSchema({"enum": list(words)})
 
 
+def _one_or_more(item: Any) -> BeforeValidator:
+    """A single value may stand without its list, in the schema, too."""
+    return BeforeValidator(yamlfile.as_list, json_schema_input_type=item | list[item])
+
+
 _CPU_PATTERN: Final = f"^cpu[0-{MAX_CPUS - 1}]$"
 CPU_SCHEMA: Final = {"anyOf": [{"type": "string", "pattern": _CPU_PATTERN}, {"type": "integer"}]}
 Cpu: TypeAlias = Annotated[
@@ -307,10 +312,10 @@ class ExpectModel(Strict):
     cpu: Cpu | None = None
     event: EventKind = "irq"
     vector: Vector | None = None
-    read: Annotated[list[int], BeforeValidator(yamlfile.as_list)] | None = None
+    read: Annotated[list[int], _one_or_more(int)] | None = None
     vectors: list[Vector] | None = None
     count: Annotated[int, Field(ge=0)] | None = None
-    irqchip: Annotated[list[IrqchipWord], BeforeValidator(yamlfile.as_list)] = []
+    irqchip: Annotated[list[IrqchipWord], _one_or_more(IrqchipWord)] = []
 
     @model_validator(mode="after")
     def _one_thing(self) -> ExpectModel:
@@ -322,7 +327,7 @@ class ExpectModel(Strict):
 FEATURES: Final[Mapping[str, Feature]] = {
     str(feature.name).lower(): feature for feature in Feature if feature
 }
-MACHINES: Final = ("q35", "pc", "microvm")
+MachineName: TypeAlias = Literal["q35", "pc", "microvm"]
 
 
 class ScenarioModel(Strict):
@@ -333,7 +338,7 @@ class ScenarioModel(Strict):
     mode: Literal["xapic", "x2apic"] = "xapic"
     interrupts: OnOff = "on"
     needs: list[Annotated[int, _word_of(FEATURES, "feature"), _words_schema(FEATURES)]] = []
-    machines: list[Literal["q35", "pc", "microvm"]] = []
+    machines: Annotated[list[MachineName], _one_or_more(MachineName)] = []
     model: Literal[True] | Annotated[str, Field(min_length=1)] = True
     handlers: dict[int | str, Any] = {}
     steps: Annotated[list[Any], Field(min_length=1)]
@@ -388,12 +393,15 @@ def _error(
     why: str | None = None,
     fix: str | None = None,
 ) -> ConfigError:
-    place = f"scenario {name}"
+    return file.error(at, f"{_place(name, at)}: {what}", why, fix)
+
+
+def _place(name: str, at: Location) -> str:
     if len(at) > 3 and at[2] == "steps":
-        place += f", step {at[3]}"
-    elif len(at) > 3 and at[2] == "handlers":
-        place += f", handler {at[3]}"
-    return file.error(at, f"{place}: {what}", why, fix)
+        return f"scenario {name}, step {at[3]}"
+    if len(at) > 3 and at[2] == "handlers":
+        return f"scenario {name}, handler {at[3]}"
+    return f"scenario {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +415,7 @@ class _Reader:
         at: Location = ("scenarios", self.name)
         if not isinstance(data, dict):
             raise self.error(at, "is not a scenario", f"found {data!r}")
-        model = self.file.validate_part(at, ScenarioModel, data)
+        model = self.file.validate_part(at, ScenarioModel, data, what=_place(self.name, at))
         handlers = tuple(
             self._handler((*at, "handlers"), key, given) for key, given in model.handlers.items()
         )
@@ -429,7 +437,8 @@ class _Reader:
             vector = key
         else:
             raise self.error(at, f"{key!r} is no vector", None, "write 0 to 0xff, or default")
-        model = self.file.validate_part(at, HandlerModel, {} if data is None else data)
+        given = {} if data is None else data
+        model = self.file.validate_part(at, HandlerModel, given, what=_place(self.name, at))
         body = self._actions((*at, "do"), model.do)
         first = () if model.first is None else self._actions((*at, "first", "do"), model.first.do)
         return HandlerText(vector, model, body, first, at)
@@ -487,7 +496,8 @@ class _Reader:
                 raise self.error(at, f"{key} takes nothing", f"found {data!r}")
             return Word.model_validate({"word": key})
         if (model := VERBS.get(key)) is not None:
-            return self.file.validate_part(at, model, data)  # type: ignore[return-value]
+            what = f"{_place(self.name, at)}: {key}"
+            return self.file.validate_part(at, model, data, what=what)  # type: ignore[return-value]
         if key == "do":
             return Do(self._actions(at, data))
         if key == "repeat":
@@ -583,11 +593,17 @@ def _fields(target: Target) -> str:
 
 def _text(data: object) -> str:
     """A step on one line, in YAML's flow style as far as it matters to a reader."""
-    if isinstance(data, dict):
-        if len(data) == 1 and None in data.values():
-            return str(next(iter(data)))
-        return ", ".join(f"{key}: {_value(value)}" for key, value in data.items())
-    return str(data)
+    return _pairs(data) if isinstance(data, dict) else str(data)
+
+
+def _pairs(data: Mapping[object, object]) -> str:
+    words = (
+        str(key)
+        if value is None
+        else f"{key}: {value if str(key).endswith('_us') else _value(value)}"
+        for key, value in data.items()
+    )
+    return ", ".join(words)
 
 
 def _value(value: object) -> str:
@@ -596,7 +612,7 @@ def _value(value: object) -> str:
     if isinstance(value, int):
         return str(value) if -10 < value < 10 else f"{value:#x}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
+        return "{" + _pairs(value) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_value(item) for item in value) + "]"
     return str(value)
