@@ -412,6 +412,11 @@ def _summary(console: Console, run: RunResult, directory: Path) -> None:
     if xpassed := sum(rule.xpass for rule in run.rules):
         text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
         console.print(text, style="bold magenta")
+    for diff in run.diffs:
+        if diff.unexplained:
+            things = ", ".join(dict.fromkeys(each.what for each in diff.unexplained))
+            text = f"  unexplained: {diff.subject}: {diff.a} / {diff.b} ({things})"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
     for case in run.cases:
         if not case.as_expected:
             text = f"  not as expected: {case.id}{_unexpected(case)}"
