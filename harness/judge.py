@@ -35,7 +35,7 @@ def judge(recording: Recording) -> CaseResult:
     case = recording.case
     failure = _failure(recording)
     if isinstance(case.guest, FlatGuest):
-        parts = _flat_parts(recording, case.guest)
+        parts = _flat_parts(recording, case.guest, failure)
     elif isinstance(case.guest, ProbeGuest):
         parts = conformance.parts_of(recording, case.guest)
     else:
@@ -222,7 +222,11 @@ _FLAT_VERDICTS: Final[Mapping[flat.Result, Verdict]] = {
 }
 
 
-def _flat_parts(recording: Recording, guest: FlatGuest) -> tuple[PartResult, ...]:
+def _flat_parts(
+    recording: Recording, guest: FlatGuest, failure: _Failure | None
+) -> tuple[PartResult, ...]:
+    """The checks that were reported; of an image that ended well, those that are missing, too."""
+    checks = flat.checks(recording.console)
     parts = [
         PartResult(
             check.id,
@@ -230,10 +234,17 @@ def _flat_parts(recording: Recording, guest: FlatGuest) -> tuple[PartResult, ...
             f"{check.result}: {check.label}",
             _expected(guest.expect, check.id, check.label),
         )
-        for check in flat.checks(recording.console)
+        for check in checks
     ]
     if not parts and recording.failure is None and recording.status == flat.STATUS_SKIP:
-        parts.append(PartResult("image", Verdict.SKIP, "the image skipped itself"))
+        return (PartResult("image", Verdict.SKIP, "the image skipped itself"),)
+    if failure is None:
+        names = {WHOLE_CASE} | {name for check in checks for name in (check.id, check.label)}
+        parts += [
+            PartResult(name, Verdict.ERROR, "the image did not report it", Verdict(expected))
+            for name, expected in guest.expect.items()
+            if name not in names
+        ]
     return tuple(parts)
 
 

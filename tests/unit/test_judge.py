@@ -82,6 +82,14 @@ def test_flat_expected_failure_is_as_expected(tmp_path):
     assert (result.verdict, result.as_expected) == (Verdict.FAIL, True)
 
 
+def test_flat_check_that_was_expected_and_not_reported_is_not_as_expected(tmp_path):
+    guest = FlatGuest(cases.FLAT.path, expect={"tow": "fail", "*": "pass"})
+    recording = cases.recording(tmp_path, cases.case(guest), console="PASS: two\n", status=1)
+    result = judge(recording)
+    assert not result.as_expected
+    assert (result.parts[1].id, result.parts[1].detail) == ("tow", "the image did not report it")
+
+
 def test_linux_workload_that_did_its_work_is_pass(tmp_path):
     work = cases.workload("block-intx", {"20:virtio0": 7}, {"20:virtio0": 207}, units=200)
     result = linux_case(tmp_path, work)
