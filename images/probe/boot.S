@@ -13,6 +13,7 @@
 #define ELF_NOTE_PHYS32_ENTRY 18
 #define FLAT_ACCESS(type) ((type) << 8 | 0xcf << 16)
 #define CR0_PE 1
+#define RESTART_STACK 1024
 #define CR0_CACHE_OFF (1 << 30 | 1 << 29)	/* CD and NW, set by INIT */
 
 	.macro flat_segments
@@ -47,7 +48,8 @@ pvh_entry:
 	lgdt	gdt_pointer
 	ljmp	$CODE_SEGMENT, $2f
 2:	flat_segments
-	mov	$stacks + (1 << STACK_SHIFT), %esp
+	/* The top is for when this CPU comes back from an INIT. */
+	mov	$stacks + (1 << STACK_SHIFT) - RESTART_STACK, %esp
 	push	%ebx
 	call	*%ecx			/* what the loader gave, before anything is written */
 	call	start			/* does not return */
@@ -85,7 +87,7 @@ ap_entry:
 	shr	$8, %edi
 	push	%edi
 	push	%eax
-	call	start_other		/* does not return */
+	call	start_again		/* does not return */
 
 	.section .data
 	.align 8

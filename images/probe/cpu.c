@@ -10,6 +10,13 @@
 #define FW_CFG_DATA 0x511
 #define FW_CFG_CPUS 0x05
 
+/* What a PC's firmware does after an INIT of CPU 0: go on where this far pointer says. */
+#define CMOS_INDEX 0x70
+#define CMOS_DATA 0x71
+#define CMOS_SHUTDOWN 0x8f
+#define SHUTDOWN_JUMP 0x0a
+#define SHUTDOWN_POINTER 0x467
+
 #define PAGE_SHIFT 12
 #define START_TIMEOUT_US 1000000
 /* Every operation has a bound of its own; what takes longer than this is lost. */
@@ -64,6 +71,23 @@ bool restart_cpu(struct cpu *cpu)
 		relax();
 	}
 	return true;
+}
+
+bool restart_self(void)
+{
+	struct cpu *cpu = &cpus[0];
+
+	out8(CMOS_INDEX, CMOS_SHUTDOWN);
+	out8(CMOS_DATA, SHUTDOWN_JUMP);
+	out8(CMOS_INDEX, CMOS_SHUTDOWN);
+	if (in8(CMOS_DATA) != SHUTDOWN_JUMP)
+		return false;
+	store32(SHUTDOWN_POINTER, FIRST_SIPI_PAGE << (PAGE_SHIFT - 4 + 16));
+	if (mark(&cpu->before_fault))
+		return true;
+	lapic_send(cpu, cpu->id, ICR_ASSERT | ICR_INIT);
+	for (;;)
+		relax();
 }
 
 void ask(struct cpu *cpu, void (*errand)(struct cpu *cpu))
@@ -121,8 +145,8 @@ static _Noreturn void serve(struct cpu *cpu)
 	}
 }
 
-/* From boot.S, after a SIPI. */
-_Noreturn void start_other(u32 id, u32 page)
+/* From boot.S, after a SIPI or from the firmware. */
+_Noreturn void start_again(u32 id, u32 page)
 {
 	struct cpu *cpu = &cpus[id];
 
@@ -132,6 +156,8 @@ _Noreturn void start_other(u32 id, u32 page)
 	cpu->handling = NOT_HANDLING;
 	cpu->depth = 0;
 	lapic_find_mode(cpu);
+	if (!id)
+		go_back(&cpu->before_fault);
 	log_event(cpu, EVENT_UP, page);
 	cpu->offline = false;
 	serve(cpu);

@@ -70,6 +70,9 @@ void find_cpus(void);
 /* INIT and SIPI for one that does not answer any more; true once it is up. */
 bool restart_cpu(struct cpu *cpu);
 
+/* INIT for CPU 0 itself, which comes back by way of the firmware; false where it does not know how. */
+bool restart_self(void);
+
 /* Have a CPU do something, and go on. */
 void ask(struct cpu *cpu, void (*errand)(struct cpu *cpu));
 /* Until it has done so; false where it went to sleep, is offline, or takes too long. */

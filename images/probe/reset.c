@@ -1,6 +1,6 @@
 /*
  * Restores what a scenario has changed, and reads back that it worked.  A CPU that does not answer
- * any more, or whose local APIC keeps something, gets an INIT; CPU 0 has nobody to give it one.
+ * any more, or whose local APIC keeps something, gets an INIT.
  */
 #include "reset.h"
 #include "devices.h"
@@ -62,6 +62,10 @@ bool reset_all(void)
 	pit_reset();
 	pic_reset();
 	reset_lapic(cpu);
+	if (log_has(EVENT_DIRTY) && restart_self()) {
+		log_clear();
+		reset_lapic(cpu);
+	}
 	reset_others();
 	ioapic_prove(cpu);
 	pic_prove(cpu);
