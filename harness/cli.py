@@ -221,6 +221,42 @@ def replay(
     sys.exit(status[replayed.outcome])
 
 
+@app.command()
+def repro(
+    name: Annotated[
+        str | None, typer.Argument(help="A reproducer of the catalogue, or a file of one's own.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print the catalogue.")] = False,
+    kernel: Annotated[
+        str | None, typer.Option(help="The lab's kernel: a version, or a path.")
+    ] = None,
+    qemu: Annotated[str | None, typer.Option(help="QEMU: system, a version, or a path.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results go.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Pack everything into this .tar.zst.")
+    ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="For git bisect run: 0 good, 1 bad, 125 untestable.")
+    ] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cases at the same time.")] = None,
+    json: Json = False,
+) -> None:
+    """Reproduce a catalogued difference, and say what was seen.
+
+    Status 0: as the catalogue says for these versions; 1: not so; 3: it cannot be run here.
+    """
+    from harness import repro_command
+
+    console = _console(stderr=json)
+    if list_:
+        repro_command.show_catalogue(_console(), json=json)
+        return
+    asked = repro_command.Asked(
+        name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json
+    )
+    sys.exit(repro_command.run(asked, console, _run_async))
+
+
 @images_app.command("list")
 def images_list(json: Json = False) -> None:
     """What is in the image cache, checked by hash."""

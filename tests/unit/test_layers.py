@@ -25,6 +25,7 @@ LAYERS = (
     {"preflight", "conduct"},
     # What it means.
     {"known", "policy"},
+    {"catalogue"},
     {"storm", "ledger", "books", "bookkeeper", "stimuli", "qemustimuli", "window", "rules"},
     {"diff"},
     {"result"},
@@ -41,6 +42,10 @@ LAYERS = (
     {"export.junit", "export.tap"},
     {"export"},
     {"run", "report", "diffreport"},
+    {"repro"},
+    {"repro_report"},
+    {"bundle", "bisect"},
+    {"repro_command"},
     {"cli", "__main__", "pytest_plugin"},
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,271 @@
+"""A reproducer run here: its recipe through the machinery of every run, then its signs measured.
+
+What is measured comes from the files and results that every case leaves, so that a recorded run
+can be assessed again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.console import Console
+
+from harness import casefile, run
+from harness.case import Irqchip
+from harness.catalogue import Entry, Expected, Quantity, Sign
+from harness.config import RunConfig
+from harness.counters import CounterSet
+from harness.errors import StoreError
+from harness.evidence import read_counters
+from harness.known import BackendFacts
+from harness.result import CaseResult, PartResult, RunResult, Verdict
+from harness.versions import parse_version
+
+
+class Outcome(StrEnum):
+    """The answer."""
+
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not reproduced here"
+    CANNOT_RUN = "cannot run here"
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A value that nobody has, and why."""
+
+    why: str
+
+
+Value: TypeAlias = float | str | Unknown
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A sign in one case."""
+
+    sign: Sign
+    case: CaseResult
+    mode: Irqchip
+    value: Value
+    expected: Expected
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether it is what the entry says; None where nobody knows."""
+        if isinstance(self.value, Unknown):
+            return None
+        return self.expected.met_by(self.value)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a run says of an entry.
+
+    ``expected`` is what the entry says for the versions that were run; None where it cannot be run.
+    """
+
+    outcome: Outcome
+    reason: str
+    measured: tuple[Measured, ...]
+    expected: Outcome | None
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the entry is right here."""
+        return self.outcome is self.expected
+
+    @property
+    def exit_status(self) -> int:
+        """0 as the entry says, 1 otherwise, 3 where it cannot be run (DESIGN, "Command line")."""
+        if self.outcome is Outcome.CANNOT_RUN:
+            return 3
+        return 0 if self.as_expected else 1
+
+    @property
+    def bisect_status(self) -> int:
+        """For ``git bisect run``: 0 good, 1 bad, 125 untestable."""
+        statuses = {Outcome.REPRODUCED: 1, Outcome.NOT_REPRODUCED: 0, Outcome.CANNOT_RUN: 125}
+        return statuses[self.outcome]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for on the command line."""
+
+    entry: Entry
+    kernel: str | None = None
+    qemu: str | None = None
+    out: Path | None = None
+    jobs: int = 1
+    decisive_only: bool = False
+    """Run only the modes that are needed for the answer."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A reproducer that was run: everything that is told of it, and bundled."""
+
+    entry: Entry
+    config: RunConfig
+    result: RunResult
+    directory: Path
+    assessment: Assessment
+
+
+async def reproduce(request: Request, console: Console, *, quiet: bool) -> Reproduction:
+    """Run the recipe and assess it; errors are those of :func:`harness.run.run`."""
+    entry = request.entry
+    only = entry.modes if request.decisive_only else None
+    config = entry.config(kernel=request.kernel, qemu=request.qemu, only=only)
+    out = request.out
+    for attempt in itertools.count(1):
+        job = run.Job(config, out, None, request.jobs)
+        result, directory = await run.run(job, console, quiet=quiet)
+        found = Reproduction(entry, config, result, directory, assess(entry, result, directory))
+        if attempt >= entry.attempts or found.assessment.outcome is not Outcome.NOT_REPRODUCED:
+            break
+        out = (directory if attempt == 1 else directory.parent) / f"attempt-{attempt + 1}"
+        if not quiet:
+            again = f"it did not show; attempt {attempt + 1} of {entry.attempts}"
+            console.print(again, markup=False, highlight=False)
+    return found
+
+
+def assess(entry: Entry, result: RunResult, directory: Path) -> Assessment:
+    """Measure every sign of ``entry`` in a run of its recipe, and answer."""
+    counters = {
+        case.id: read_counters(directory / case.dir / "counters.json") for case in result.cases
+    }
+    measured = tuple(
+        Measured(sign, case, mode, _value(sign, case, counters[case.id]), expected)
+        for sign in entry.signs
+        for case, mode, expected in _speaks_of(sign, result.cases)
+    )
+    expected = _expected(entry, result.cases, directory)
+    unknown = next(_unknown(entry, result.cases, measured), None)
+    if unknown is not None:
+        return Assessment(Outcome.CANNOT_RUN, unknown, measured, None)
+    wrong = [item for item in measured if item.holds is False]
+    if wrong:
+        return Assessment(Outcome.NOT_REPRODUCED, _reason(wrong), measured, expected)
+    right = [item for item in measured if item.holds]
+    return Assessment(Outcome.REPRODUCED, _reason(right), measured, expected)
+
+
+def _speaks_of(
+    sign: Sign, cases: Iterable[CaseResult]
+) -> Iterator[tuple[CaseResult, Irqchip, Expected]]:
+    for case in cases:
+        mode = Irqchip(str(case.axes["irqchip"]))
+        if mode in sign.expect and fnmatchcase(case.id, sign.cases):
+            yield case, mode, sign.expect[mode]
+
+
+def _unknown(
+    entry: Entry, cases: Iterable[CaseResult], measured: Iterable[Measured]
+) -> Iterator[str]:
+    """Why a mode that has to be known is not."""
+    there = {str(case.axes["irqchip"]) for case in cases}
+    for mode in entry.modes:
+        if mode not in there:
+            yield f"nothing was run in the mode {mode}"
+    for item in measured:
+        if item.mode in entry.modes and isinstance(item.value, Unknown):
+            yield f"{item.case.backend}: {item.value.why}"
+
+
+def _reason(items: Iterable[Measured]) -> str:
+    parts = [
+        f"{item.case.backend}: {item.sign.what}: {value_text(item.value)} "
+        f"(expected {item.expected})"
+        for item in items
+    ]
+    return "; ".join(parts)
+
+
+def value_text(value: Value) -> str:
+    """A value as it is shown; what nobody knows is ``n/o``."""
+    if isinstance(value, Unknown):
+        return "n/o"
+    return value if isinstance(value, str) else f"{value:.10g}"
+
+
+# --- Values -------------------------------------------------------------------------------------
+
+
+def _value(sign: Sign, case: CaseResult, counters: Mapping[str, CounterSet]) -> Value:
+    if case.verdict is Verdict.SKIP and not case.parts:
+        return Unknown(f"skipped: {case.detail}")
+    if sign.quantity is Quantity.OBSERVATION:
+        found = case.observations.get(sign.name)
+        return Unknown(f"{sign.name} was not observed") if found is None else found
+    whole = PartResult("*", case.verdict, case.detail)
+    parts = {"*": whole} | {part.id: part for part in case.parts}
+    part = parts.get(sign.part)
+    if part is None:
+        return Unknown(f"it has no part {sign.part!r}: {case.verdict} {case.detail}")
+    if sign.quantity is Quantity.VERDICT:
+        return part.verdict.value
+    if sign.quantity is Quantity.DETAIL:
+        return part.detail
+    if part.verdict in (Verdict.SKIP, Verdict.ERROR, Verdict.FAIL):
+        return Unknown(f"{sign.part}: {part.verdict}: {part.detail}")
+    if sign.quantity is Quantity.METRIC:
+        return _number(part.metrics.get(sign.name, ""), f"{sign.part} tells no {sign.name}")
+    return _counted(sign, part, counters)
+
+
+def _counted(sign: Sign, part: PartResult, counters: Mapping[str, CounterSet]) -> Value:
+    if (found := counters.get(sign.part)) is None:
+        return Unknown(f"nothing was counted in {sign.part}")
+    if sign.source not in found.sources:
+        return Unknown(f"{sign.source} was not asked")
+    for spot in found.blind:
+        if spot.source == sign.source and fnmatchcase(sign.name, spot.counter):
+            return Unknown(spot.reason)
+    total = float(found.total(sign.name, sign.source))
+    if not sign.per_second:
+        return total
+    elapsed_ms = _number(part.metrics.get("elapsed_ms", ""), f"{sign.part} tells no time")
+    if not isinstance(elapsed_ms, float) or elapsed_ms <= 0:
+        return elapsed_ms if isinstance(elapsed_ms, Unknown) else Unknown("it took no time")
+    return round(total * 1000 / elapsed_ms, 1)
+
+
+def _number(value: float | str, why_not: str) -> Value:
+    """A metric: a number or a text; where there is none, unknown for the reason given."""
+    if value == "":
+        return Unknown(why_not)
+    return value if isinstance(value, str) else float(value)
+
+
+# --- Expectations -------------------------------------------------------------------------------
+
+
+def _expected(entry: Entry, cases: Iterable[CaseResult], directory: Path) -> Outcome:
+    """What the entry says for these versions."""
+    facts = [
+        found
+        for case in cases
+        if case.axes["irqchip"] in entry.modes
+        and (found := facts_of(directory / case.dir)) is not None
+    ]
+    affected = any(map(entry.is_affected, facts))
+    return Outcome.REPRODUCED if affected else Outcome.NOT_REPRODUCED
+
+
+def facts_of(case_directory: Path) -> BackendFacts | None:
+    """The versions that a case ran with; None where it did not run."""
+    try:
+        described = casefile.read(case_directory)
+    except StoreError:
+        return None
+    linux = None if described.linux is None else parse_version(described.linux)
+    return BackendFacts(described.irqchip, described.machine, parse_version(described.qemu), linux)
