@@ -58,6 +58,8 @@ class Lookahead(Protocol):
 _OFFSETS: Final = {name: offset for offset, name in NAMES.items()}
 _NOT_REPEATED: Final = frozenset({"kvm_userspace_exit", "kvm_mmio", "kvm_pio", "kvm_msr"})
 """Stimuli whose own event the machine does not repeat."""
+_EXITS: Final = frozenset({"kvm_mmio", "kvm_pio", "kvm_msr"})
+"""The first event of an exit, whatever it is about."""
 _PREDICTABLE: Final = KVM_EVENTS.keys() - _NOT_REPEATED
 _MSRS: Final = frozenset({MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_KVM_PV_EOI})
 
@@ -126,8 +128,11 @@ class Stimuli:
         return frozenset(KVM_EVENTS)
 
     def concerns(self, event: Event) -> bool:
-        """Whether an event is compared, or a stimulus."""
-        return event.source == "kvm" and concerns_chips(event)
+        """Whether an event is compared, a stimulus, or shows that a CPU was in its guest."""
+        if event.source != "kvm":
+            return False
+        is_exit = self.machine.on and event.name in _EXITS and bool(self.count)
+        return is_exit or concerns_chips(event)
 
     def feed(self, event: Event, ahead: Lookahead) -> bool:
         """Take an event that :meth:`concerns` it; True where it was predicted.
@@ -144,6 +149,10 @@ class Stimuli:
             expected.popleft()
             self.count["predicted"] += 1
             return True
+        if self.machine.on and event.name in _EXITS and event.vcpu is not None:
+            self._was_in_guest(event.vcpu)
+            if not concerns_chips(event):
+                return True
         self.machine.log.vcpu = event.vcpu
         try:
             if event.name == "kvm_msi_set_irq" and self._is_scan(event, ahead):
@@ -160,6 +169,16 @@ class Stimuli:
                 raise DisagreementError("the model expects something else", tuple(expected))
             expected.popleft()
         return False
+
+    def _was_in_guest(self, cpu: int) -> None:
+        """An exit: before it there was an entry, which did the scan that was asked for.
+
+        In split a scan is seen.  When it is done matters where its vector is just pending.
+        """
+        state = self.machine.vcpus[cpu].state
+        if state.requests & SCAN_IOAPIC:
+            state.requests &= ~SCAN_IOAPIC
+            self.machine.vcpus[cpu].scan_ioapic()
 
     def _collect(self) -> None:
         for event in self.machine.log.take():
