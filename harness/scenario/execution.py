@@ -34,7 +34,7 @@ from harness.scenario.program import (
 from userspace_chip.errors import ChipError
 from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
 from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine
-from userspace_chip.lapic_registers import ICR, ICR2
+from userspace_chip.lapic_registers import ICR, ICR2, SPIV
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import IntrType, MpState
 from userspace_chip.wiring import APIC_WINDOW, APIC_WINDOW_BYTES
@@ -50,6 +50,7 @@ WATCHDOG_NS: Final = 1_000_000_000
 """After this time of sleep CPU 0 is woken: the probe's watchdog."""
 
 _NS_PER_US: Final = 1000
+_SVR: Final = 0x1FF
 _NMI_TYPE: Final = IntrType.NMI << 8
 _TYPE_MASK: Final = 0x700
 _DEFAULT_HANDLER: Final = Handler(ANY_VECTOR, -1)
@@ -68,7 +69,7 @@ class _Cpu:
 
     __slots__ = (
         *("asleep", "awaits_sipi", "entries", "events", "faulted", "handled"),
-        *("interruptible", "number", "offline", "pinned", "stack", "up"),
+        *("interruptible", "number", "offline", "pinned", "stack"),
     )
 
     def __init__(self, number: int) -> None:
@@ -79,8 +80,6 @@ class _Cpu:
         """In HLT."""
         self.offline = False
         self.awaits_sipi = False
-        self.up = False
-        """It came up since it went offline."""
         self.faulted = False
         self.pinned: int | None = None
         """The step that sent it to sleep, until an AWAIT."""
@@ -123,8 +122,9 @@ class Execution:
         self._step = 0
         self._alarms: list[int] = []
         """When waits end, ns."""
-        for vcpu in self.machine.vcpus:
-            vcpu.state.mp_state = MpState.RUNNABLE  # the probe's start-up code woke them
+        for vcpu in self.machine.vcpus:  # as the probe's start-up and its reset leave them
+            vcpu.state.mp_state = MpState.RUNNABLE
+            vcpu.lapic.write_mmio(SPIV, 4, _SVR, 0)
 
     def run(self) -> Log:
         """The program's log; :class:`PredictionError` where there is nothing to predict."""
@@ -162,8 +162,9 @@ class Execution:
         cpu = self._cpus[op.cpu]
         if cpu.faulted:
             return
-        if cpu.stack or cpu.offline:
+        if cpu.offline or (cpu.asleep and cpu.pinned is not None):
             self.problems.append((op.step, f"CPU {op.cpu} sleeps or is offline: AWAIT it first"))
+            self._log(self._cpus[0], "asleep")
             return
         if op.opcode is Opcode.PARALLEL:
             members = [self._cpus[n] for n in range(len(self._cpus)) if op.a >> n & 1]
@@ -190,7 +191,7 @@ class Execution:
                 continue
             for cpu in busy:  # nothing will ever happen to them
                 self.problems.append((self._step, f"CPU {cpu.number} waits for ever"))
-                cpu.stack.clear()
+                cpu.faulted = True
 
     def _settle(self) -> None:
         """Everything comes to rest, all CPUs at once."""
@@ -243,7 +244,7 @@ class Execution:
             return False
         if self._enter(cpu):
             return True
-        if not cpu.stack or cpu.asleep or cpu.awaits_sipi:
+        if not cpu.stack:
             return False
         try:
             return next(cpu.stack[-1])
@@ -270,7 +271,9 @@ class Execution:
         if entry.info is not None and entry.info & _TYPE_MASK == _NMI_TYPE:
             self._log(cpu, "nmi")
         else:
-            cpu.stack.append(self._handle(cpu, entry.vector))
+            handler = self._handle(cpu, entry.vector)
+            next(handler)  # the entry itself: no other interrupt comes between it and its IF = 0
+            cpu.stack.append(handler)
         return True
 
     def _initialised(self, cpu: _Cpu) -> None:
@@ -289,8 +292,7 @@ class Execution:
         """After a SIPI: the probe's start-up code says so, and waits for operations."""
         if self.machine.vcpus[cpu.number].state.mp_state is not MpState.RUNNABLE:
             return False
-        cpu.awaits_sipi = False
-        cpu.up = True
+        cpu.awaits_sipi = cpu.offline = False
         self._log(cpu, "up", self.machine.lapics[cpu.number].state.sipi_vector)
         return True
 
@@ -419,10 +421,9 @@ class Execution:
         self.machine.eoi(cpu.number)
 
     def _offline(self, cpu: _Cpu, op: Op) -> None:
-        for other in self._cpus:
+        for other in self._cpus[1:]:
             if op.a >> other.number & 1:
                 other.offline = True
-                other.up = False
                 other.pinned = self._step
 
     # ------------------------------------------------------------------ operations that wait
@@ -450,19 +451,15 @@ class Execution:
 
     def _await(self, cpu: _Cpu, op: Op) -> Activity:
         target = self._cpus[op.target]
-        if target.offline:
-            back = yield from self._until(lambda: target.up, op.a)
+        if (yield from self._until(lambda: not (target.offline or target.stack), op.a)):
+            target.pinned = None
         else:
-            back = yield from self._until(lambda: not target.stack, op.a)
-        if not back:
             self._log(cpu, "asleep")
-            return
-        target.offline = False
-        target.pinned = None
 
     def _halt(self, cpu: _Cpu, op: Op) -> Activity:
         self.machine.halt(cpu.number)
         cpu.asleep = True
+        yield True
         if cpu.pinned is not None:  # CPU 0 goes on meanwhile
             while cpu.asleep:
                 yield False
