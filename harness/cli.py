@@ -257,6 +257,28 @@ def repro(
     sys.exit(repro_command.run(asked, console, _run_async))
 
 
+@app.command()
+def bisect(
+    name: Annotated[str, typer.Argument(help="A reproducer, or a file of one's own.")],
+    kernels: Annotated[
+        str | None, typer.Option(help="The lab's kernels: 6.1..6.12, or versions and paths.")
+    ] = None,
+    qemus: Annotated[str | None, typer.Option(help="QEMUs: 7.2,10.0 or a range, or paths.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the steps are kept.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cases at the same time.")] = None,
+    json: Json = False,
+) -> None:
+    """Find the versions between which a reproducer's answer changes.
+
+    Started again, it goes on where it was. Status 0: found; 3: both ends give the same answer.
+    """
+    from harness import bisect as bisect_module
+    from harness import catalogue, repro_command
+
+    plan = bisect_module.Plan(catalogue.find(name), kernels, qemus, out, jobs or default_jobs())
+    sys.exit(_run_async(repro_command.bisect(plan, _console(stderr=json), json=json)))
+
+
 @images_app.command("list")
 def images_list(json: Json = False) -> None:
     """What is in the image cache, checked by hash."""

@@ -1,4 +1,4 @@
-"""The command ``irqmatrix repro`` behind its options, and what its exit status means."""
+"""The commands ``repro`` and ``bisect`` behind their options, and their exit statuses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, Final, TypeAlias
 import typer
 from rich.console import Console
 
-from harness import bundle, catalogue, repro_report
+from harness import bisect_report, bundle, catalogue, repro_report
+from harness.bisect import Bisector, Plan
 from harness.errors import ConfigError, HarnessError, Interrupted
+from harness.images.cache import ImageCache
 from harness.repro import Reproduction, Request, reproduce
 
 UNTESTABLE: Final = 125
@@ -67,6 +69,16 @@ def run(asked: Asked, console: Console, run_async: RunAsync) -> int:
     except Exception:
         traceback.print_exc()
         return ABORT
+
+
+async def bisect(plan: Plan, console: Console, *, json: bool) -> int:
+    """Find the versions between which the answer changes; the exit status."""
+    found = await Bisector(plan, ImageCache(), console, quiet=json).run()
+    if json:
+        typer.echo(bisect_report.bisection_json(found))
+    else:
+        bisect_report.bisection_report(console, found)
+    return found.exit_status
 
 
 async def _perform(asked: Asked, console: Console) -> Reproduction:

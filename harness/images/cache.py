@@ -18,10 +18,11 @@ from typing import Final
 from harness import resources
 from harness.errors import ImageError
 from harness.images import cpio, rootfs
+from harness.images.archive import version_key
 from harness.images.helper import compiler
 from harness.images.kernel import inspect_kernel, unpacked_kernel
-from harness.images.model import ImageInfo, ImageKind, KernelImage, Offer, QemuImage
-from harness.images.packages import Packages, matches
+from harness.images.model import Choice, ImageInfo, ImageKind, KernelImage, Offer, QemuImage
+from harness.images.packages import PackageKind, Packages, matches
 from harness.images.probe import PREBUILT, build_probe
 from harness.images.probe import sources as probe_sources
 from harness.images.qemu import BINARY_NAME, cached_qemu, inspect_qemu
@@ -130,6 +131,17 @@ class ImageCache:
     def available(self) -> tuple[Offer, ...]:
         """What the archives offer, the running release's own suite first."""
         return self._packages.available()
+
+    def choices(self, kind: PackageKind) -> tuple[Choice, ...]:
+        """The versions to be had, oldest first: in the cache, from the archives, the system's."""
+        found = self._packages.choices(kind)
+        binary = shutil.which(BINARY_NAME) if kind == "qemu" else None
+        if binary is None:
+            return found
+        version = _dotted(self._inspect("system", Path(binary)).version)
+        others = [choice for choice in found if not matches(version, choice.version)]
+        system = Choice("system", version, True, "this system")
+        return tuple(sorted((system, *others), key=lambda choice: version_key(choice.version)))
 
     def build(self, kernels: Iterable[str], qemus: Iterable[str]) -> None:
         """Have everything for these ready, so that a run needs no network: labs of each pair."""

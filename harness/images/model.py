@@ -75,6 +75,16 @@ class Offer:
     suite: str
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A version that can be had: the name to ask for it, and whether it is there already."""
+
+    name: str
+    version: str
+    cached: bool
+    source: str
+
+
 # A QEMU finds its firmware beside its binary's folder, wherever it was built for.
 LAB_QEMU = "/usr/bin/qemu-system-x86_64"
 LAB_DATA_DIRS = ("/usr/share/qemu",)

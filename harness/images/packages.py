@@ -11,7 +11,7 @@ from typing import Final, Literal
 from harness.errors import ImageError
 from harness.images.archive import Archive, package_key, running_codename, version_key
 from harness.images.kernel import unpacked_kernel
-from harness.images.model import Offer
+from harness.images.model import Choice, Offer
 from harness.images.qemu import gather
 from harness.images.store import Entry, Label, Store
 
@@ -86,6 +86,34 @@ class Packages:
         if not offers and failure is not None:
             raise failure
         return tuple(offers)
+
+    def choices(self, kind: PackageKind) -> tuple[Choice, ...]:
+        """Each version that is cached or offered, once, oldest first.
+
+        Without the archive these are the cached ones; :class:`ImageError` if there are none.
+        """
+        cached = [
+            Choice(entry.label.name, entry.label.version, True, entry.label.source)
+            for entry in sorted(
+                self._store.entries(kind), key=lambda e: package_key(e.label.name), reverse=True
+            )
+        ]
+        try:
+            offers = self.available()
+        except ImageError:
+            if not cached:
+                raise
+            offers = ()
+        offered = [
+            Choice(_entry_name(offer), offer.version, False, offer.suite)
+            for offer in offers
+            if offer.kind == kind
+        ]
+        once: dict[str, Choice] = {}
+        for choice in (*cached, *offered):
+            if not any(matches(version, choice.version) for version in once):
+                once[choice.version] = choice
+        return tuple(sorted(once.values(), key=lambda choice: version_key(choice.version)))
 
     @property
     def archive(self) -> Archive:

@@ -45,6 +45,7 @@ LAYERS = (
     {"repro"},
     {"repro_report"},
     {"bundle", "bisect"},
+    {"bisect_report"},
     {"repro_command"},
     {"cli", "__main__", "pytest_plugin"},
 )
