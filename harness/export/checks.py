@@ -69,13 +69,14 @@ class Group:
 
 
 def groups_of(run: RunResult) -> tuple[Group, ...]:
-    """All checks of ``run``: its cases, its comparisons, the known differences due in it."""
+    """All checks of ``run``: its cases, its comparisons, the known differences that have to show."""
     groups = [
         *(Group(case.id, tuple(_case_checks(case)), case.duration_s) for case in run.cases),
         *(_comparison(diff) for diff in run.diffs),
     ]
-    if run.rules:
-        groups.append(Group(KNOWN, tuple(map(_rule_check, run.rules))))
+    rules = [rule for rule in run.rules if rule.always]  # the others may be silent
+    if rules:
+        groups.append(Group(KNOWN, tuple(map(_rule_check, rules))))
     return tuple(groups)
 
 
