@@ -69,7 +69,7 @@ class Group:
 
 
 def groups_of(run: RunResult) -> tuple[Group, ...]:
-    """All checks of ``run``: its cases, its comparisons, the known differences that have to show."""
+    """The checks of ``run``: cases, comparisons, the known differences that have to show."""
     groups = [
         *(Group(case.id, tuple(_case_checks(case)), case.duration_s) for case in run.cases),
         *(_comparison(diff) for diff in run.diffs),
