@@ -20,7 +20,7 @@ from harness.result import write_text
 from userspace_chip.errors import StateError
 from userspace_chip.events import Event
 from userspace_chip.info_lapic import parse_lapic
-from userspace_chip.info_pic import parse_info_pic
+from userspace_chip.info_pic import InfoPic, parse_info_pic
 from userspace_chip.ioapic import IoapicState
 from userspace_chip.irqchip import Machine
 from userspace_chip.lapic import LapicState
@@ -113,6 +113,17 @@ class Looking:
                 del self.waiting[chip]
                 self.agreed += 1
 
+    def adopt_elcr(self) -> None:
+        """Take the trigger modes of the PIC's inputs from the first look.
+
+        Firmware sets them once, and in tcg nobody traces that (QEMU ``hw/intc/i8259.c``).
+        """
+        text = next((look.controllers for look in self._looks.values() if look.controllers), None)
+        if text is None or self._others is None:
+            return
+        for number, chip in _controllers(text).pics.items():
+            self._others.pic.state.chips[number].elcr = chip.elcr
+
     def _registers(self, chip: str) -> Registers:
         if chip.startswith("lapic"):
             return _lapic_registers(self._lapics.lapics[int(chip[5:])].state)
@@ -122,21 +133,34 @@ class Looking:
         return _pic_registers(self._others.pic.state.chips[int(chip[3:])])
 
     def _shown(self, look: Look) -> dict[str, Registers]:
-        """:class:`StoreError` for a text that is none of the monitor's."""
-        try:
-            shown = {
-                f"lapic{cpu}": _lapic_registers(parse_lapic(text).state)
-                for cpu, text in enumerate(look.lapics)
-            }
-            if look.controllers is not None and self._others is not None:
-                info = parse_info_pic(look.controllers)
-                if len(info.ioapics) == 1:
-                    shown["ioapic0"] = _ioapic_registers(info.ioapics[0][1])
-                for number, chip in info.pics.items():
-                    shown[f"pic{number}"] = _pic_registers(chip)
-        except StateError as error:
-            raise StoreError(f"{NAME} cannot be used", str(error), "run the case again") from None
+        shown = {f"lapic{cpu}": _lapic(text) for cpu, text in enumerate(look.lapics)}
+        if look.controllers is None or self._others is None:
+            return shown
+        info = _controllers(look.controllers)
+        if len(info.ioapics) == len(self._others.ioapics) == 1:
+            shown["ioapic0"] = _ioapic_registers(info.ioapics[0][1])
+        if info.pics.keys() == {0, 1}:
+            shown |= {f"pic{number}": _pic_registers(chip) for number, chip in info.pics.items()}
         return shown
+
+
+def _controllers(text: str) -> InfoPic:
+    """:class:`StoreError` for a text that is none of the monitor's."""
+    try:
+        return parse_info_pic(text)
+    except StateError as error:
+        raise _unusable(error) from None
+
+
+def _lapic(text: str) -> Registers:
+    try:
+        return _lapic_registers(parse_lapic(text).state)
+    except StateError as error:
+        raise _unusable(error) from None
+
+
+def _unusable(error: StateError) -> StoreError:
+    return StoreError(f"{NAME} cannot be used", str(error), "run the case again, or remove it")
 
 
 def _lapic_registers(state: LapicState) -> Registers:

@@ -54,6 +54,8 @@ class Divergence:
     """The first disagreement.  ``recorded`` is None where the recording ended instead."""
 
     why: str
+    source: str
+    """Whose trace disagrees: kvm or qemu."""
     recorded: Line | None
     predicted: tuple[str, ...]
     """What the model expected in that thread, as the tracer would print it."""
@@ -204,6 +206,8 @@ class Replay:
         machines = [side.feeder.machine for side in self._sides]
         has_ioapic = not subject.kvm_lapic or subject.mode == "on" or len(machines) == 2
         self._looking = Looking(looks, machines[0], machines[-1] if has_ioapic else None)
+        if subject.mode == "tcg":
+            self._looking.adopt_elcr()
         self._reader = EventLogReader()
         self._skipped = self._not_compared = 0
         self._doubt: tuple[int, str] | None = None
@@ -304,6 +308,7 @@ class Replay:
         names = (wanted, name) if wanted != name else (name,)
         return Divergence(
             why=error.why,
+            source=side.source,
             recorded=found,
             predicted=tuple(map(_text, error.predicted)),
             before=window.before(),
@@ -314,8 +319,10 @@ class Replay:
         )
 
     def _wrong_look(self, error: LookedWrongError, found: Line, window: Window) -> Divergence:
+        kvm = self._subject.kvm_lapic and any(chip.startswith("lapic") for chip in error.states)
         return Divergence(
             why=str(error),
+            source="kvm" if kvm or self._subject.mode == "on" else "qemu",
             recorded=found,
             predicted=(),
             before=window.before(),
@@ -335,6 +342,7 @@ class Replay:
                 where = "another thread" if vcpu is None else f"the thread of vCPU {vcpu}"
                 names = (rest[0][0],)
                 return Divergence(
+                    source=side.source,
                     why=f"it never came in {where}, since line {side.touched[vcpu]}",
                     recorded=None,
                     predicted=tuple(map(_text, rest)),
@@ -377,6 +385,8 @@ class Replay:
         elif report.truncated:
             outcome = Outcome.INCOMPLETE
         counts = [side.feeder.count for side in self._sides]
+        if guesses := sum(count["guesses"] for count in counts):
+            self._warnings.append(f"{guesses} times it was a guess which CPU took an interrupt")
         return Replayed(
             outcome=outcome,
             predicted=sum(count["predicted"] for count in counts),

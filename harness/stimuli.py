@@ -141,6 +141,11 @@ class Stimuli:
         """
         expected = self._expected[event.vcpu]
         what = event[2], event[4]
+        if self.machine.on and event.name in _EXITS:
+            if event.vcpu is not None and not expected:
+                self._was_in_guest(event.vcpu)
+            if not concerns_chips(event):
+                return True
         if self._in_flight and event.vcpu is not None:
             self._in_flight.pop(event.vcpu, None)
         if expected:
@@ -149,10 +154,6 @@ class Stimuli:
             expected.popleft()
             self.count["predicted"] += 1
             return True
-        if self.machine.on and event.name in _EXITS and event.vcpu is not None:
-            self._was_in_guest(event.vcpu)
-            if not concerns_chips(event):
-                return True
         self.machine.log.vcpu = event.vcpu
         try:
             if event.name == "kvm_msi_set_irq" and self._is_scan(event, ahead):
