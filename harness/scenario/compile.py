@@ -51,6 +51,7 @@ from harness.scenario.program import (
 from harness.scenario.registers import (
     IOAPIC_PINS,
     LEVEL,
+    LINES,
     REGISTERS,
     TRIGGER,
     X2APIC_DEST,
@@ -69,6 +70,7 @@ MAX_OPS: Final = 10_000
 """Operations of a program."""
 _MAIN: Final = 1
 _APIC_BASE_MSR: Final = 0x1B
+_APIC_ENABLED: Final = 1 << 11
 _LIMITS: Final[Mapping[str, int]] = {"lapic": 0x1000, "io": 0x10000}
 _WORDS: Final[Mapping[str, Opcode]] = {
     "sti": Opcode.STI,
@@ -323,8 +325,8 @@ class _Compiler:
         self.needs |= Feature.LINES
         ops: list[Op] = []
         for pin, level in verb.root.items():
-            if not 0 <= pin < IOAPIC_PINS:
-                why = f"the lines that can be driven are 0 to {IOAPIC_PINS - 1}"
+            if not 0 <= pin < LINES:
+                why = f"the lines that can be driven are 0 to {LINES - 1}"
                 raise self.text.error(at, f"there is no pin {pin}", why)
             levels = {"high": (1,), "low": (0,), "pulse": (1, 0)}[level]
             ops += [Op(Opcode.LINE, pin, value) for value in levels]
@@ -433,7 +435,9 @@ class _Compiler:
             value = self._pack(target, verb.value, place, at)
         if target.register.space is Space.MSR and target.address == _APIC_BASE_MSR:
             self._base_written(value, place)
-            if target.register.name == "lapic.base" and value & X2APIC:
+            # A local APIC of QEMU 7.2 that was switched off stays off (cpu_set_apic_base).
+            named = target.register.name == "lapic.base"
+            if (named and value & X2APIC) or not value & _APIC_ENABLED:
                 self.needs |= Feature.X2APIC
         return _write_ops(target, value, bits // 8)
 
@@ -442,7 +446,7 @@ class _Compiler:
         if place.cpu is None:
             return
         old = self.modes[place.cpu]
-        enable, x2apic = value & (1 << 11), value & X2APIC
+        enable, x2apic = value & _APIC_ENABLED, value & X2APIC
         new = ApicMode.X2APIC if x2apic else ApicMode.XAPIC
         if not enable:
             new = ApicMode.DISABLED

@@ -18,6 +18,8 @@ from harness.errors import ConfigError
 from harness.scenario.program import Feature
 
 IOAPIC_PINS: Final = 24
+LINES: Final = 16
+"""Input lines that can be driven: QEMU's ``hw/misc/pc-testdev.c`` has the ISA bus's."""
 
 
 class Space(Enum):

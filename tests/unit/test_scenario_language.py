@@ -7,6 +7,7 @@ import pytest
 from harness import yamlfile
 from harness.errors import ConfigError
 from harness.scenario import compile, language
+from harness.scenario.program import Feature
 
 HEAD = "version: 1\nscenarios:\n  one:\n    about: x\n"
 
@@ -62,7 +63,7 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
         ("mem.0x10: {value: 1, size: 3}", "bad size 3"),
         ("mem.0x10: {value: high, size: 4}", "is no number"),
         ("lapic.self_ipi: 0x40", "lapic.self_ipi cannot be written in xapic mode"),
-        ("line: {24: high}", "there is no pin 24.*0 to 23"),
+        ("line: {16: high}", "there is no pin 16.*0 to 15"),
         ("line: {3: up}", "step 0: line: bad value for 3"),
         ("wait: {vector: 256}", "step 0: wait: bad value for vector.*less than or equal to 255"),
         ("wait: {vector: 3, cpu: cpu2}", "there is no CPU 2"),
@@ -209,3 +210,10 @@ def test_steps_are_kept_as_they_were_written_with_their_lines():
     )
     assert scenario.steps == ("ioapic.redir.14: {vector: 0x51, mask: false}", "sti", "cpu: 1, eoi")
     assert scenario.lines == (7, 8, 9)
+
+
+def test_scenario_that_switches_the_apic_off_needs_one_that_can_be_switched_on_again():
+    (relocated,) = load(steps("lapic.base: {enable: true}"))
+    (switched_off,) = load(steps("lapic.base: {enable: false}"))
+    assert relocated.program.needs == Feature.NONE
+    assert switched_off.program.needs == Feature.X2APIC
