@@ -16,31 +16,20 @@ X2APIC: Final = 1 << 10
 _MASKED = 1 << 16
 _LVTS = ("timer", "thermal", "perf", "lint0", "lint1", "error")
 _MASTER, _SLAVE, _ELCR = 0x20, 0xA0, 0x4D0
-_PIT_CONTROL, _PIT_COUNTER = 0x43, 0x40
 
 
 def prologue(cpus: int, mode: ApicMode, *, interrupts: bool, needs: Feature) -> tuple[Op, ...]:
     """The baseline of ``docs/scenarios.md``, section "The baseline".
 
-    The PIT is first and the PIC after it: programming a counter moves its output, which the PIC
-    may take for a request.
+    The PIT is not part of it: the reset before leaves it quiet, and programming a counter moves its
+    output once more, later.
     """
     return (
-        *_pit(),
         *_pic(),
         *_ioapics(2 if Feature.IOAPIC2 in needs else 1),
         *(op for cpu in range(cpus) for op in _lapic(cpu, mode)),
         *(Op(Opcode.STI if interrupts else Opcode.CLI, cpu=cpu) for cpu in range(cpus)),
     )
-
-
-def _pit() -> Iterator[Op]:
-    """Counter 0 in mode 5: KVM's does nothing, QEMU's output is low for the next 55 ms.
-
-    Linux ``arch/x86/kvm/i8254.c:pit_load_count``; QEMU ``hw/timer/i8254_common.c:pit_get_out``.
-    """
-    for port, value in ((_PIT_CONTROL, 0x3A), (_PIT_COUNTER, 0), (_PIT_COUNTER, 0)):
-        yield _out(port, value)
 
 
 def _pic() -> Iterator[Op]:
@@ -72,7 +61,7 @@ def _lapic(cpu: int, mode: ApicMode) -> Iterator[Op]:
         yield Op(Opcode.MSR_WRITE, 0x1B, base, cpu=cpu)
     values = {"lapic.svr": 0x1FF, "lapic.tpr": 0}
     if mode is ApicMode.XAPIC:
-        values |= {"lapic.dfr": 0xFFFFFFFF, "lapic.ldr": 1 << cpu << 24}
+        values |= {"lapic.id": cpu << 24, "lapic.dfr": 0xFFFFFFFF, "lapic.ldr": 1 << cpu << 24}
     values |= {f"lapic.lvt_{name}": _MASKED for name in _LVTS}
     values |= {"lapic.timer_divide": 0, "lapic.timer_initial": 0, "lapic.esr": 0}
     for name, value in values.items():

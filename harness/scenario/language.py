@@ -38,6 +38,8 @@ from harness.yamlfile import Location, Strict, YamlFile
 
 DEFAULT_TIMEOUT_US: Final = 1_000_000
 ANY: Final = "any"
+SIPI_PAGES: Final = range(0x10, 0x80)
+"""Where the probe has its start-up code (``images/probe/segments.h``)."""
 
 # --- words
 
@@ -101,7 +103,7 @@ class Ipi(Strict):
     """Sends an IPI through the ICR.  ``page`` is a SIPI's vector."""
 
     vector: Vector = 0
-    page: Vector | None = None
+    page: Annotated[int, Field(ge=SIPI_PAGES[0], le=SIPI_PAGES[-1])] | None = None
     mode: Delivery = DELIVERY["fixed"]
     dest: Destination | None = None
     dest_mode: DestMode = DEST_MODE["physical"]
