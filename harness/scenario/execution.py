@@ -51,6 +51,9 @@ WATCHDOG_NS: Final = 1_000_000_000
 
 _NS_PER_US: Final = 1000
 _SVR: Final = 0x1FF
+_QUIET_PIT: Final = ((0x43, 0x38), (0x40, 1), (0x40, 0))
+"""Counter 0 in mode 4 with a count of 1: see ``images/probe/pit.c``."""
+_PIT_RUNS_OUT_NS: Final = 10_000
 _NMI_TYPE: Final = IntrType.NMI << 8
 _TYPE_MASK: Final = 0x700
 _DEFAULT_HANDLER: Final = Handler(ANY_VECTOR, -1)
@@ -122,9 +125,7 @@ class Execution:
         self._step = 0
         self._alarms: list[int] = []
         """When waits end, ns."""
-        for vcpu in self.machine.vcpus:  # as the probe's start-up and its reset leave them
-            vcpu.state.mp_state = MpState.RUNNABLE
-            vcpu.lapic.write_mmio(SPIV, 4, _SVR, 0)
+        self._reset()
 
     def run(self) -> Log:
         """The program's log; :class:`PredictionError` where there is nothing to predict."""
@@ -140,6 +141,16 @@ class Execution:
             if cpu.pinned is not None:
                 self.problems.append((cpu.pinned, f"no AWAIT for CPU {cpu.number} follows"))
         return Log(tuple(event for cpu in self._cpus for event in cpu.events))
+
+    def _reset(self) -> None:
+        """What the probe's start-up and its reset leave behind."""
+        machine = self.machine
+        for vcpu in machine.vcpus:
+            vcpu.state.mp_state = MpState.RUNNABLE
+            vcpu.lapic.write_mmio(SPIV, 4, _SVR, 0)
+        for port, value in _QUIET_PIT:
+            machine.pio_write(0, port, value)
+        machine.advance(_PIT_RUNS_OUT_NS)
 
     # ------------------------------------------------------------------ who does what when
 
