@@ -151,6 +151,8 @@ def diff_cases(a: RecordedCase, b: RecordedCase, known: KnownDifferences) -> Cas
         checks = alignment.checks()
         for side, view in zip(checks, (view_a, view_b), strict=True):
             side.update(_ledger_checks(view.ledger))
+    if a.observed is None or b.observed is None:
+        a, b = a.unmeasured(), b.unmeasured()
     measured = (a.measurement(checks[0]), b.measurement(checks[1]))
     found = diff(a.subject, a.guest, *measured, known)
     first = _first(a, b, alignment, found)
@@ -182,8 +184,11 @@ def _warnings(a: RecordedCase, b: RecordedCase, *sides: Side) -> tuple[str, ...]
             f"different workloads: {', '.join(a.parts) or 'none'}; {', '.join(b.parts) or 'none'}"
         )
     for case in (a, b):
-        if case.parts and not case.samples and case.guest.startswith("linux"):
-            found.append(f"{case.directory}: no workload's own measurements: counters not compared")
+        if case.observed is None:
+            found.append(
+                f"{case.directory}: recorded by an older irqmatrix, without the workloads' own "
+                "measurements: counters are not compared"
+            )
     return tuple(found)
 
 

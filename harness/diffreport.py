@@ -219,14 +219,15 @@ def _values(values: Sequence[int | str]) -> str:
 
 def _ledgers(console: Console, a: Ledger, b: Ledger) -> None:
     """Both accounts: one number where they agree, ``A | B`` where they do not."""
+    rows = {row.name: row for ledger in (a, b) for row in ledger.rows}
+    names = sorted(rows, key=lambda name: (rows[name].kind, rows[name].cpu or 0, rows[name].number))
     rows_a, rows_b = ({row.name: row.counts for row in ledger.rows} for ledger in (a, b))
-    names = list(dict.fromkeys((*rows_a, *rows_b)))
     for kinds in (("ioapic", "pic"), ("vector",)):
-        own = [name for name in names if name.startswith(kinds)]
+        own = [name for name in names if rows[name].kind in kinds]
         used = [
             stage
             for stage in STAGES
-            if any(stage in rows.get(name, {}) for rows in (rows_a, rows_b) for name in own)
+            if any(stage in side.get(name, {}) for side in (rows_a, rows_b) for name in own)
         ]
         if not own or not used:
             continue

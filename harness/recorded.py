@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,11 @@ EVENTS: Final = "events.jsonl"
 
 @dataclass(frozen=True)
 class RecordedCase:
-    """What a case's folder says.  ``samples`` by workload; ``checks`` by id."""
+    """What a case's folder says.
+
+    ``samples`` are by workload, ``checks`` by id, ``observed`` are the monitor's; the last are None
+    where an older irqmatrix recorded the case, and then there are no samples either.
+    """
 
     directory: Path
     described: CaseFile
@@ -38,6 +42,7 @@ class RecordedCase:
     counters: Mapping[str, CounterSet]
     samples: Mapping[str, Sample]
     checks: Mapping[str, str]
+    observed: Mapping[str, str] | None
 
     @property
     def id(self) -> str:
@@ -74,7 +79,12 @@ class RecordedCase:
     def measurement(self, checks: Mapping[str, str]) -> Measurement:
         """What :func:`harness.diff.diff` compares, with more ``checks``."""
         samples = {name: (sample,) for name, sample in self.samples.items()}
-        return Measurement(self.backend, self.facts, samples, {**self.checks, **checks})
+        all_checks = {**self.checks, **(self.observed or {}), **checks}
+        return Measurement(self.backend, self.facts, samples, all_checks)
+
+    def unmeasured(self) -> RecordedCase:
+        """The same without what a case of an older irqmatrix cannot be compared by."""
+        return replace(self, samples={}, observed=None)
 
 
 def _version(text: str) -> Version | None:
@@ -98,7 +108,7 @@ def read_case(directory: Path) -> RecordedCase:
         if name in counters and part.get("metrics")
     }
     outcomes = {name: Verdict(part["verdict"]) for name, part in parts.items()}
-    checks = {"verdict": verdict["verdict"], **verdict.get("observations", {})}
+    checks = {"verdict": str(verdict["verdict"])}
     checks |= {f"verdict/{name}": outcome.value for name, outcome in outcomes.items()}
     return RecordedCase(
         directory,
@@ -109,6 +119,7 @@ def read_case(directory: Path) -> RecordedCase:
         counters,
         samples,
         checks,
+        verdict.get("observations"),
     )
 
 
