@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from harness.errors import PredictionError
@@ -33,7 +34,7 @@ from harness.scenario.program import (
 )
 from userspace_chip.errors import ChipError
 from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
-from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine
+from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine, MachineState
 from userspace_chip.lapic_registers import ICR, ICR2, SPIV
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import IntrType, MpState
@@ -113,6 +114,7 @@ class Execution:
     ) -> None:
         self.program = program
         self.machine = Machine(profile, cpus, board=board, log=False)
+        self._board = board
         self.problems: list[tuple[int, str]] = []
         """(step, what its author should look at)."""
         self._cpus = [_Cpu(number) for number in range(cpus)]
@@ -125,22 +127,28 @@ class Execution:
         self._step = 0
         self._alarms: list[int] = []
         """When waits end, ns."""
-        self._reset()
 
     def run(self) -> Log:
         """The program's log; :class:`PredictionError` where there is nothing to predict."""
-        self._conduct(self.program.blocks[PROLOGUE])
-        self._settle()
-        for cpu in self._cpus:
-            cpu.events.clear()
-            cpu.entries.clear()
-        self.problems.clear()
+        state, interruptible = _after_prologue(
+            self.machine.profile, self._board, len(self._cpus), self.program.blocks[PROLOGUE]
+        )
+        self.machine.load(state)
+        for cpu, flag in zip(self._cpus, interruptible, strict=True):
+            cpu.interruptible = flag
         self._conduct(self.program.blocks[MAIN])
         for cpu in self._cpus:
             self._log_counts(cpu)
             if cpu.pinned is not None:
                 self.problems.append((cpu.pinned, f"no AWAIT for CPU {cpu.number} follows"))
         return Log(tuple(event for cpu in self._cpus for event in cpu.events))
+
+    def prepare(self) -> tuple[MachineState, tuple[bool, ...]]:
+        """The prologue alone: the chips after it, and each CPU's IF."""
+        self._reset()
+        self._conduct(self.program.blocks[PROLOGUE])
+        self._settle()
+        return self.machine.save(), tuple([cpu.interruptible for cpu in self._cpus])
 
     def _reset(self) -> None:
         """What the probe's start-up and its reset leave behind."""
@@ -516,6 +524,15 @@ class Execution:
         for vector, count in sorted(cpu.entries.items()):
             if self._handlers.get(vector, self._default).detail is Detail.COUNT:
                 self._log(cpu, "count", vector, count)
+
+
+@lru_cache(maxsize=256)
+def _after_prologue(
+    profile: Profile, board: Board, cpus: int, prologue: tuple[Op, ...]
+) -> tuple[MachineState, tuple[bool, ...]]:
+    """Most programs begin with one of a few prologues.  The state is not to be changed."""
+    program = Program("prologue", cpus, (prologue, ()))
+    return Execution(program, profile, board=board, cpus=cpus).prepare()
 
 
 def _vectors(bitmap: int) -> str:

@@ -923,3 +923,18 @@ def test_eoi_register_of_a_value_above_255_ends_nothing():
     assert remote_irr(machine, 20)
     machine.mmio_write(0, IOAPIC + 0x40, 4, 0x41)
     assert texts(machine)[-3] == "ioapic_clear_remote_irr: clear remote irr for pin 20 vector 65"
+
+
+@pytest.mark.parametrize(("mode", "value"), [("tcg", 0), ("off", 0xFFF1), ("split", 0xFFF1)])
+def test_misaligned_port_access_is_split_for_kvm_and_answered_by_nobody_under_tcg(mode, value):
+    machine = Machine(profile(mode), log=False)
+    machine.pio_write(0, 0x21, 0xF1)
+    assert machine.pio_read(0, 0x21, 2) == value
+    machine.pio_write(0, 0x21, 0xABCD, 2)
+    assert machine.pio_read(0, 0x21) == (0xF1 if mode == "tcg" else 0xCD)
+
+
+def test_aligned_wide_port_access_under_tcg_is_of_bytes():
+    machine = Machine(profile("tcg"), log=False)
+    machine.pio_write(0, 0x21, 0xF1)
+    assert machine.pio_read(0, 0x20, 2) == 0xF100
