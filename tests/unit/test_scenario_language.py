@@ -174,7 +174,10 @@ def test_handler_that_is_wrong_is_refused_with_its_line(handler, message):
         ("version: 1\nscenarios: {one: 3}\n", "scenario one: is not a scenario"),
         ("version: 1\nscenarios: {one: {steps: [sti]}}\n", "scenario one: bad value for about"),
         (HEAD + "    steps: []\n", "scenario one: bad value for steps"),
-        (HEAD + "    stepz: [sti]\n    steps: [sti]\n", "some.yaml:5: scenario one: unknown key 'stepz'"),
+        (
+            HEAD + "    stepz: [sti]\n    steps: [sti]\n",
+            "some.yaml:5: scenario one: unknown key 'stepz'",
+        ),
         (HEAD + "    cpus: 9\n    steps: [sti]\n", "less than or equal to 8"),
         (HEAD + "    needs: [x3apic]\n    steps: [sti]\n", "not a feature: did you mean 'x2apic'"),
         (HEAD + "    model: false\n    steps: [sti]\n", "scenario one: bad value for model"),
