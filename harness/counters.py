@@ -622,22 +622,6 @@ class EventTally:
         ]
 
 
-def count_events(
-    events: Iterable[Event],
-    sources: Iterable[CounterSource] = (),
-    blind: Iterable[BlindSpot] = (),
-) -> CounterSet:
-    """The counters of a stream of events.
-
-    ``sources`` are those that were traced, whether or not they had anything to say: what they did
-    not report is then 0.
-    """
-    tally = EventTally()
-    for event in events:
-        tally.add(event)
-    return CounterSet.of(tally.counters(), sources, blind)
-
-
 def untraced(source: CounterSource, traced: Iterable[str]) -> tuple[BlindSpot, ...]:
     """What ``source`` does not see because only the events ``traced`` (globs) were on."""
     patterns = tuple(traced)

@@ -12,9 +12,9 @@ from harness.counters import (
     Counter,
     CounterKey,
     CounterSet,
+    EventTally,
     NotObservable,
     blind_spots,
-    count_events,
     untraced,
 )
 from harness.errors import CollectError
@@ -32,6 +32,13 @@ def on_cpu(key, cpu):
 
 def kvm(name, vcpu=0, **fields):
     return Event(1, "kvm", name, vcpu, event_type(name).args(**fields))
+
+
+def count_events(events, sources):
+    tally = EventTally()
+    for each in events:
+        tally.add(each)
+    return CounterSet.of(tally.counters(), sources)
 
 
 def counted(*events):

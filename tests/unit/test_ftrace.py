@@ -2,11 +2,9 @@
 
 import pytest
 
-from harness.collect.ftrace import HIST_RECIPES, FtraceReader, count_hist, parse_hists
-from harness.counters import COUNT_RULES, CounterKey
-from harness.errors import CollectError
+from harness.collect.ftrace import FtraceReader
 from support import golden
-from userspace_chip.events import KVM_EVENTS, Event
+from userspace_chip.events import Event
 
 IRQ = "       CPU 1/KVM-6911    [000] d..1.    12.345678: kvm_set_irq: gsi 4 level 1 source 0\n"
 
@@ -200,114 +198,3 @@ def test_ftrace_stopped_early_reports_what_was_given():
     stream.close()
 
     assert reader.report.events == 1
-
-
-HIST = """\
-# event histogram
-#
-# trigger info: hist:keys=gsi,level:vals=hitcount:sort=hitcount:size=4096 [active]
-#
-
-{ gsi:          4, level:          1 } hitcount:         12
-{ gsi:          0, level:          0 } hitcount: 4294967299
-
-Totals:
-    Hits: 4294967311
-    Entries: 2
-    Dropped: 0
-"""
-
-
-def test_hist_entries_become_counters():
-    (hist,) = parse_hists(HIST)
-
-    assert (hist.hits, hist.dropped) == (4294967311, 0)
-    assert {counter.key: counter.value for counter in count_hist("kvm_set_irq", hist)} == {
-        CounterKey("raised", "gsi", "kvm", 4): 12,
-        CounterKey("lowered", "gsi", "kvm", 0): 4294967299,
-    }
-
-
-def test_hist_recording_is_read_whole():
-    interrupts, soft, named = parse_hists(golden.text("hist-linux6.1.txt"))
-
-    assert interrupts.trigger.startswith("hist:keys=irq,name:")
-    assert interrupts.entries[0].keys == {"irq": 4, "name": "ttyS0"}
-    assert interrupts.entries[0].hits == interrupts.hits == 609
-    assert [entry.keys["vec"] for entry in soft.entries] == [9, 1]
-    assert sum(entry.hits for entry in named.entries) == named.hits == 28
-
-
-def test_hist_of_two_triggers_is_two_histograms():
-    assert len(parse_hists(HIST + "\n\n" + HIST)) == 2
-
-
-def test_hist_named_key_stays_text():
-    text = HIST.replace(
-        "gsi:          4, level:          1", "common_pid: CPU 0/KVM       [      6907]"
-    )
-
-    (hist,) = parse_hists(text)
-
-    assert hist.entries[0].keys == {"common_pid": "CPU 0/KVM       [      6907]"}
-
-
-def test_hist_of_empty_trigger_has_no_entries():
-    empty = HIST.split("{")[0] + "\nTotals:\n    Hits: 0\n    Entries: 0\n    Dropped: 0\n"
-
-    (hist,) = parse_hists(empty)
-
-    assert hist.entries == ()
-
-
-@pytest.mark.parametrize(
-    "cut", [HIST[:200], HIST[: HIST.index("Totals")], "# event histogram\nx\n"]
-)
-def test_hist_cut_off_or_strange_is_refused(cut):
-    with pytest.raises(CollectError, match="histogram"):
-        parse_hists(cut)
-
-
-def test_hist_of_other_keys_is_refused():
-    (hist,) = parse_hists(HIST)
-
-    with pytest.raises(CollectError, match="kvm_eoi"):
-        count_hist("kvm_eoi", hist)
-
-
-@pytest.mark.parametrize(
-    ("event", "keys", "paths"),
-    [
-        ("kvm_msi_set_irq", "address: 4276092928, data:      16433", ["msi/lapic/49"]),
-        ("kvm_eoi", "apicid:          0, vector: 18446744073709551615", ["eoi/lapic/none"]),
-        ("kvm_inj_virq", "vector: 236, soft: 0, reinjected: 1", ["reinjected/vcpu/236"]),
-        ("kvm_inj_virq", "vector: 236, soft: 1, reinjected: 0", []),
-        ("kvm_ack_irq", "irqchip:          2, pin:          9", ["acknowledged/ioapic/9"]),
-        ("kvm_pic_set_irq", "chip: 1, pin: 0, coalesced: 0", ["routed/pic/8"]),
-        ("kvm_apic_ipi", "icr_low:      16637", ["ipi/lapic/253:Fixed"]),
-        (
-            "kvm_ioapic_set_irq",
-            "pin:         21, e:      98353, coalesced:          1",
-            ["routed/ioapic/21", "coalesced/ioapic/21", "masked/ioapic/21"],
-        ),
-        ("kvm_ioapic_delayed_eoi_inj", "e:      32817", ["throttled/ioapic-vector/49"]),
-        ("kvm_apic_accept_irq", "apicid: 1, vec: 49", ["accepted/lapic/49"]),
-    ],
-)
-def test_hist_raw_record_counts_like_the_event(event, keys, paths):
-    text = f"# event histogram\n{{ {keys} }} hitcount: 7\n\nTotals:\n    Hits: 7\n    Entries: 1\n"
-    (hist,) = parse_hists(text)
-
-    counters = count_hist(event, hist)
-
-    assert [counter.key.path for counter in counters] == paths
-    assert all(counter.value == 7 for counter in counters)
-
-
-def test_hist_recipes_use_at_most_three_keys_and_known_events():
-    """The kernel has TRACING_MAP_KEYS_MAX keys for a histogram."""
-    counted = {rule.event for rule in COUNT_RULES}
-
-    assert HIST_RECIPES.keys() <= KVM_EVENTS.keys() & counted
-    assert max(len(recipe.keys) for recipe in HIST_RECIPES.values()) == 3
-    assert HIST_RECIPES["kvm_set_irq"].trigger == "hist:keys=gsi,level:size=4096"
