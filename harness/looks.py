@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,8 +23,9 @@ from userspace_chip.info_lapic import parse_lapic
 from userspace_chip.info_pic import InfoPic, parse_info_pic
 from userspace_chip.ioapic import IoapicState
 from userspace_chip.irqchip import Machine
-from userspace_chip.lapic import LapicState
+from userspace_chip.lapic import Lapic, LapicState
 from userspace_chip.pic import PicChipState
+from userspace_chip.profile import Model
 
 NAME: Final = "looks.json"
 
@@ -63,7 +64,7 @@ def read(directory: Path) -> tuple[Look, ...]:
         raise StoreError(f"{path} is not ours", why, "run the case again, or remove it") from None
 
 
-Registers = Mapping[str, int]
+Registers: TypeAlias = dict[str, int]
 """By name, what is compared."""
 
 
@@ -126,7 +127,8 @@ class Looking:
 
     def _registers(self, chip: str) -> Registers:
         if chip.startswith("lapic"):
-            return _lapic_registers(self._lapics.lapics[int(chip[5:])].state)
+            lapic = self._lapics.lapics[int(chip[5:])]
+            return _lapic_registers(lapic.state) | {"ICR2": _icr2(lapic)}
         assert self._others is not None
         if chip == "ioapic0":
             return _ioapic_registers(self._others.ioapics[0].state)
@@ -161,6 +163,13 @@ def _lapic(text: str) -> Registers:
 
 def _unusable(error: StateError) -> StoreError:
     return StoreError(f"{NAME} cannot be used", str(error), "run the case again, or remove it")
+
+
+def _icr2(lapic: Lapic) -> int:
+    """What KVM_GET_LAPIC makes of x2APIC's 64-bit ICR (Linux ``lapic.c``: kvm_apic_state_fixup)."""
+    knobs = lapic.profile.lapic
+    whole = knobs.model is Model.KVM and lapic.x2apic_mode and not knobs.x2apic_icr_split
+    return lapic.state.icr_high if whole else lapic.state.icr2
 
 
 def _lapic_registers(state: LapicState) -> Registers:

@@ -211,10 +211,21 @@ class QemuStimuli:
 
     def _write_apic(self, cpu: int, register: int, value: int) -> None:
         lapic = self.machine.lapics[cpu]
+        if register == EOI and not lapic.state.isr:
+            self._check_nothing_taken(cpu)
         if lapic.x2apic_mode:
             lapic.write_msr(register, value, self.machine.now_ns)
         else:
             lapic.write_mmio(register, 4, value, self.machine.now_ns)
+
+    def _check_nothing_taken(self, cpu: int) -> None:
+        """An EOI for nothing does no harm, but hardly while the CPU could take an interrupt."""
+        vector = self._offered(cpu)
+        if vector is not None:
+            taken: What = ("hardware_int", (vector, "?"))
+            if self._past is not None:
+                taken = ("kvm_inj_virq", ("IRQ", vector, True))
+            raise DisagreementError("it ends an interrupt that was not seen taken", (taken,))
 
     def _read_apic(self, event: Event, register: int) -> None:
         lapic = self.machine.lapics[self._cpu(event)]

@@ -230,11 +230,16 @@ class Replay:
                 if looking.waiting:
                     looking.compare()
             except DisagreementError as error:
-                self._refuse_unseen(event)
+                self._refuse_unseen(event, error.predicted)
                 return self._ended(self._divergence(error, side, Line(number, event), window))
             except LookedWrongError as error:
                 return self._ended(self._wrong_look(error, Line(number, event), window))
-        self._refuse_unseen(None)
+        if not any(side.feeder.count for side in self._sides):
+            raise ReplayRefused(
+                "there is nothing to replay",
+                "no CPU's events were traced",
+                "see why in the case's counters.json, under missing",
+            )
         return self._ended(self._missing_at_end(number, window))
 
     def _of_chips(self, lines: Iterable[str]) -> Iterator[Line]:
@@ -276,22 +281,17 @@ class Replay:
             "events.jsonl and case.json are not of the same case",
         )
 
-    def _refuse_unseen(self, event: Event | None) -> None:
-        """Refuse a recording that lacks what a replay lives on.  None: it has ended."""
-        if event is not None and event.name == "kvm_apicv_accept_irq":
+    def _refuse_unseen(self, event: Event, predicted: tuple[What, ...]) -> None:
+        """Refuse a recording that lacks what a replay lives on."""
+        if event.name == "kvm_apicv_accept_irq":
             raise ReplayRefused(
                 "the case cannot be replayed",
                 "its APIC is virtualised by the processor (APICv, AVIC), which injects by itself",
                 "reload kvm_intel with enable_apicv=0, or kvm_amd with avic=0, and run it again",
             )
-        if event is None and not any(side.feeder.count for side in self._sides):
-            raise ReplayRefused(
-                "there is nothing to replay",
-                "no CPU's events were traced",
-                "see why in the case's counters.json, under missing",
-            )
         taken = {"tcg": "hardware_int", "off": "kvm_inj_virq"}.get(self._subject.mode)
-        if taken is not None and not self._sides[0].feeder.count[taken]:
+        wanted = predicted[0][0] if predicted else None
+        if wanted is not None and wanted == taken and not self._sides[0].feeder.count[wanted]:
             raise ReplayRefused(
                 "the case cannot be replayed",
                 f"the recording does not show when a CPU takes an interrupt: it has no {taken}",

@@ -1,9 +1,9 @@
-"""A Linux boot as a kernel traced it: the chips predict every event of it."""
+"""A Linux boot as a kernel or QEMU traced it: the chips predict every event of it."""
 
 import pytest
 
 from harness.replay import Outcome, Replay
-from support.recorded_boot import log, recorded
+from support.recorded_boot import log, recorded, recorded_case
 from userspace_chip.profile import profile
 
 
@@ -25,3 +25,13 @@ def test_recorded_boot_in_the_profile_of_another_mode_diverges():
     replayed = Replay(profile("split", qemu="7.2", linux="6.1"), 2).run(log(events))
 
     assert replayed.outcome is Outcome.DIVERGED
+
+
+@pytest.mark.parametrize("name", ["off-smp1", "tcg-smp1", "tcg-smp2"])
+def test_recorded_case_is_predicted_event_by_event(name):
+    case = recorded_case(name)
+
+    replayed = case.replay(looks=case.looks)
+
+    assert (replayed.outcome, replayed.divergence, replayed.warnings) == (Outcome.AGREED, None, ())
+    assert replayed.predicted > 1000

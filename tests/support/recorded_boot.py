@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import lzma
+from collections.abc import Iterable
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-from harness.eventlog import dump_events
+from harness import casefile, looks
+from harness.casefile import CaseFile
+from harness.eventlog import EventLogReader, dump_events
+from harness.looks import Look
+from harness.replay import Replay, Replayed, subject_of
 from userspace_chip.events import Event, event_type
 
 BOOTS = Path(__file__).parent.parent / "golden" / "chips"
@@ -33,3 +40,29 @@ def _event(number: int, line: str) -> Event:
 def log(events: list[Event] | tuple[Event, ...]) -> list[str]:
     """The lines of ``events.jsonl``."""
     return list(dump_events(events))
+
+
+CASES = BOOTS.parent / "replay"
+
+
+class RecordedCase(NamedTuple):
+    """A case's folder: what it is of, its events, and the monitor's looks at its chips."""
+
+    case: CaseFile
+    events: tuple[Event, ...]
+    looks: tuple[Look, ...]
+
+    def replay(self, events: Iterable[Event] | None = None, looks: Iterable[Look] = ()) -> Replayed:
+        """Replay ``events``, by default its own."""
+        subject, warnings = subject_of(self.case)
+        replay = Replay(subject, self.case.smp, looks=looks, warnings=warnings)
+        return replay.run(log(self.events if events is None else tuple(events)))
+
+
+@cache
+def recorded_case(name: str) -> RecordedCase:
+    """A folder of ``golden/replay``."""
+    folder = CASES / name
+    with lzma.open(folder / "events.jsonl.xz", "rt") as lines:
+        events = tuple(EventLogReader().events(lines))
+    return RecordedCase(casefile.read(folder), events, looks.read(folder))
