@@ -36,7 +36,7 @@ from harness.scenario.registers import (
 )
 from harness.yamlfile import Location, Strict, YamlFile
 
-DEFAULT_TIMEOUT_US: Final = 1_000_000
+DEFAULT_TIMEOUT_US: Final = 4_000_000
 ANY: Final = "any"
 SIPI_PAGES: Final = range(0x10, 0x80)
 """Where the probe has its start-up code (``images/probe/segments.h``)."""
@@ -84,7 +84,8 @@ DestMode: TypeAlias = Annotated[
 Trigger: TypeAlias = Annotated[int, _word_of(TRIGGER, "trigger mode"), _words_schema(TRIGGER)]
 Assert: TypeAlias = Annotated[int, _word_of(LEVEL, "level"), _words_schema(LEVEL)]
 Short: TypeAlias = Annotated[int, _word_of(SHORTHAND, "shorthand"), _words_schema(SHORTHAND)]
-Micros: TypeAlias = Annotated[int, Field(ge=1, le=60_000_000, strict=True)]
+Micros: TypeAlias = Annotated[int, Field(ge=1, le=8_000_000, strict=True)]
+"""A scenario that says nothing for ten seconds hangs (``harness.guests.probe.STALL_S``)."""
 Destination: TypeAlias = int | str | list[str]
 """A number; ``cpu1``; ``all``; in logical mode also several CPUs."""
 OnOff: TypeAlias = Annotated[Literal["on", "off"], BeforeValidator(yamlfile.on_or_off)]
