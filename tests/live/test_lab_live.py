@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from harness import config, run, schedule
+from harness.replay import Outcome, replay_case
 from harness.result import RunResult, Verdict
 from support.live import flat, write_config
 
@@ -51,6 +52,16 @@ def test_linux_passes_in_every_mode_with_nothing_unexplained(linux_run):
     }
     assert [diff.unexplained for diff in result.diffs if diff.unexplained] == []
     assert result.summary.exit_status == 0
+
+
+def test_linux_every_case_is_replayed_by_the_python_chips(linux_run):
+    result, out = linux_run
+
+    assert [case.id for case in result.cases if "replay: 0 divergences in" not in case.detail] == []
+    for case in result.cases:
+        replayed = replay_case(out / case.dir)
+        chips = 1 + 1 + 2  # a local APIC, the IOAPIC, and the PICs, after each workload
+        assert (replayed.outcome, replayed.looks) == (Outcome.AGREED, 3 * chips)
 
 
 def counted(linux_run: tuple[RunResult, Path], workload: str) -> dict[str, dict[str, list]]:

@@ -1,4 +1,4 @@
-"""A case's verdict where the Python chips disagree with what KVM traced."""
+"""A case's verdict where the Python chips disagree with what KVM or QEMU traced."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from harness.case import LinuxGuest
 from harness.judge import judge
 from harness.result import Verdict
 from support import cases
-from support.recorded_boot import recorded
+from support.recorded_boot import recorded, recorded_case
 
 BOOT = recorded("on-smp1-qemu7.2-linux6.1")
 READ = next(i for i, e in enumerate(BOOT) if i > 2500 and e.args[:2] == ("read", "APIC_TDCR"))
@@ -103,6 +103,63 @@ def test_divergence_with_several_cpus_is_told_and_no_verdict(tmp_path):
 
 def test_case_of_a_mode_that_cannot_be_replayed_says_nothing(tmp_path):
     assert "replay" not in verdict_of(tmp_path, BOOT, backend=cases.OFF).detail
+
+
+# --- QEMU's own trace ----------------------------------------------------------------------------
+
+
+def qemu_lines(events):
+    """The log of a QEMU under TCG with ``-d int``; thread 11 is that of vCPU 0."""
+    for event in events:
+        if event.name == "hardware_int":
+            vector, task = event.args
+            yield f"Servicing hardware INT={vector:#04x}\n"
+            if task != "?":
+                yield (
+                    f"     1: v={vector:02x} e=0000 i=0 cpl=0 IP=0010:{0:016x} pc={0:016x}"
+                    f" SP=0000:{0:016x} env->regs[R_EAX]={0:016x}\n"
+                )
+                yield f"TR =0040 {task} 00004087 00008b00 DPL=0 TSS64-busy\n"
+        elif event.source == "qemu":
+            thread = 9 if event.vcpu is None else 11 + event.vcpu
+            seconds, us = divmod(event.time_ns // 1000, 10**6)
+            yield f"{thread}@{seconds}.{us:06}:{event.name} {event.text}\n"
+
+
+def verdict_of_tcg(folder, name, *, alter=None):
+    """The verdict of a recorded case under TCG, an event of which is altered."""
+    events = list(recorded_case(name).events)
+    smp = recorded_case(name).case.smp
+    if alter is not None:
+        index = next(i for i, e in enumerate(events) if i > 5000 and e.name == "hardware_int")
+        events[index] = events[index]._replace(args=alter)
+    trace = folder / "qemu.trace"
+    trace.write_text("".join(qemu_lines(events)))
+    case = cases.case(LinuxGuest(("idle",)), cases.TCG, smp=smp)
+    casefile.write(folder, casefile.describe(case, qemu="7.2.22", linux="6.1"))
+    record = cases.workload("idle", {"4:serial": 0}, {"4:serial": 0})
+    threads = {11 + cpu: cpu for cpu in range(smp)}
+    recording = cases.recording(
+        folder, case, workloads=(record,), qemu_trace=trace, vcpu_of_thread=threads
+    )
+    return judge(recording)
+
+
+@pytest.mark.parametrize("name", ["tcg-smp1", "tcg-smp2"])
+def test_case_under_tcg_that_the_chips_predict_says_so(tmp_path, name):
+    result = verdict_of_tcg(tmp_path, name)
+
+    assert result.verdict is Verdict.PASS
+    assert "replay: 0 divergences in " in result.detail
+
+
+@pytest.mark.parametrize("name", ["tcg-smp1", "tcg-smp2"])
+def test_case_under_tcg_that_the_chips_contradict_is_diverged_however_many_cpus(tmp_path, name):
+    result = verdict_of_tcg(tmp_path, name, alter=(0x99, "fffffe0000003000"))
+
+    assert result.verdict is Verdict.DIVERGED
+    assert "replay: diverged at line" in result.detail
+    assert "hardware_int" in result.detail
 
 
 # --- What the ledger finds ------------------------------------------------------------------------
