@@ -298,7 +298,7 @@ class Machine:
             return self.ioapics[index].read(offset, size) if offset < reach else 0
         if APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
             if self.profile.kvm_lapic:
-                return 0
+                return (1 << 8 * size) - 1  # hw/i386/kvm/apic.c:kvm_apic_mem_read
             return lapic.read_mmio(address & 0xFFF, size, self.now_ns)
         raise AccessError(f"read at {address:#x}", "there is no interrupt controller")
 

@@ -938,3 +938,11 @@ def test_aligned_wide_port_access_under_tcg_is_of_bytes():
     machine = Machine(profile("tcg"), log=False)
     machine.pio_write(0, 0x21, 0xF1)
     assert machine.pio_read(0, 0x20, 2) == 0xF100
+
+
+@pytest.mark.parametrize("mode", ["on", "split"])
+def test_register_page_that_moved_away_is_qemus_window_which_reads_all_ones(mode):
+    machine = Machine(profile(mode), 1)
+    assert machine.msr_write(0, 0x1B, 0xFEE01900)
+    assert machine.mmio_read(0, 0xFEE00030, 4) == 0xFFFFFFFF
+    assert machine.mmio_read(0, 0xFEE01030, 4) & 0xFF == 0x14
