@@ -849,8 +849,8 @@ def test_qemu_ioapic_entry_with_index_bits_writes_the_cpus_own_register(mode):
     assert machine.lapics[0].state.tpr == 0x31
 
 
-def test_kvm_message_window_reads_zero_and_qemus_reads_the_registers_again():
-    assert ready("on").mmio_read(0, LAPIC + 0x1030, 4) == 0
+def test_kvm_message_window_reads_all_ones_and_qemus_reads_the_registers_again():
+    assert ready("on").mmio_read(0, LAPIC + 0x1030, 4) == 0xFFFFFFFF
     assert ready("tcg").mmio_read(0, LAPIC + 0x1030, 4) == 0x50014
 
 
