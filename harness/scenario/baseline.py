@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
-from harness.scenario.program import Feature, Op, Opcode
+from harness.scenario.program import Feature, Op, Opcode, OpFlag
 from harness.scenario.registers import IOAPIC_PINS, REGISTERS, ApicMode
 
 APIC_BASE: Final = 0xFEE00800
@@ -22,14 +23,19 @@ def prologue(cpus: int, mode: ApicMode, *, interrupts: bool, needs: Feature) -> 
     """The baseline of ``docs/scenarios.md``, section "The baseline".
 
     The PIT is not part of it: the reset before leaves it quiet, and programming a counter moves its
-    output once more, later.
+    output once more, later.  What the probe's reset does as well (``images/probe/reset.c``) is
+    flagged so.
     """
     return (
-        *_pic(),
-        *_ioapics(2 if Feature.IOAPIC2 in needs else 1),
+        *_by_reset(_pic()),
+        *_by_reset(_ioapics(2 if Feature.IOAPIC2 in needs else 1)),
         *(op for cpu in range(cpus) for op in _lapic(cpu, mode)),
         *(Op(Opcode.STI if interrupts else Opcode.CLI, cpu=cpu) for cpu in range(cpus)),
     )
+
+
+def _by_reset(ops: Iterator[Op]) -> Iterator[Op]:
+    return (replace(op, flags=op.flags | OpFlag.BY_RESET) for op in ops)
 
 
 def _pic() -> Iterator[Op]:
@@ -64,8 +70,8 @@ def _lapic(cpu: int, mode: ApicMode) -> Iterator[Op]:
         values |= {"lapic.id": cpu << 24, "lapic.dfr": 0xFFFFFFFF, "lapic.ldr": 1 << cpu << 24}
     values |= {f"lapic.lvt_{name}": _MASKED for name in _LVTS}
     values |= {"lapic.timer_divide": 0, "lapic.timer_initial": 0, "lapic.esr": 0}
-    for name, value in values.items():
-        yield Op(Opcode.LAPIC_WRITE, REGISTERS[name].address, value, cpu=cpu)
+    writes = [(REGISTERS[name].address, value) for name, value in values.items()]
+    yield from _by_reset(Op(Opcode.LAPIC_WRITE, *write, cpu=cpu) for write in writes)
 
 
 def _out(port: int, value: int) -> Op:

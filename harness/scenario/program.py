@@ -96,6 +96,9 @@ class OpFlag(IntFlag):
     """The last one of its step."""
     IN_SERVICE = 2
     """See :attr:`Opcode.EOI`."""
+    BY_RESET = 4
+    """In a prologue: the probe's reset has left things so, and proved it; only who starts from new
+    chips, as the model does, executes it.  In a nested guest it costs too much to do all twice."""
 
 
 ANY_VECTOR: Final = 0x100

@@ -105,7 +105,11 @@ u32 ioapic_count(void)
 	return count;
 }
 
-/* The low half first: masked nothing can happen, and as an edge it has no remote IRR. */
+/*
+ * Masked nothing can happen, and as an edge the entry has no remote IRR.  In between it is unmasked
+ * once: QEMU's IOAPIC keeps an entry's MSI route of KVM from when it last was not masked
+ * (hw/intc/ioapic.c, ioapic_update_kvm_routes).
+ */
 void ioapic_reset(void)
 {
 	for (u32 number = 0; number < count; number++) {
@@ -114,6 +118,8 @@ void ioapic_reset(void)
 
 			ioapic_write(number, entry, ENTRY_MASKED);
 			ioapic_write(number, entry + 1, 0);
+			ioapic_write(number, entry, 0);
+			ioapic_write(number, entry, ENTRY_MASKED);
 		}
 		if (touched[number].id)
 			ioapic_write(number, IOAPIC_ID, 0);

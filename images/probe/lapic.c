@@ -7,8 +7,6 @@
 #define BASE_ADDRESS 0xfffff000u
 #define RESET_BASE 0xfee00000u
 
-#define CPUID_FEATURES 1
-
 #define SVR_ENABLED 0x1ff
 #define LVT_MASKED 0x10000
 #define NOBODY 0xfe
@@ -94,11 +92,14 @@ static void reset_base(struct cpu *cpu)
 		if (base & BASE_X2APIC)
 			write_msr(MSR_APIC_BASE, wanted & ~BASE_ENABLED);
 		write_msr(MSR_APIC_BASE, wanted);
+		base = read_base();
 	}
+	if (base != wanted)
+		log_dirty(cpu, "lapic.base", wanted, base);
 	lapic_find_mode(cpu);
 }
 
-/* What the registers hold between scenarios, in the order in which they are written. */
+/* What the registers hold between scenarios, but for those that have the CPU's number in them. */
 static const struct {
 	u16 offset;
 	const char *name;
@@ -110,23 +111,56 @@ static const struct {
 	{ LAPIC_LVT_LINT1, "lapic.lvt_lint1", LVT_MASKED },
 	{ LAPIC_LVT_ERROR, "lapic.lvt_error", LVT_MASKED },
 	{ LAPIC_LVT_THERMAL, "lapic.lvt_thermal", LVT_MASKED },
-	{ LAPIC_LVT_PMC, "lapic.lvt_pmc", LVT_MASKED },
+	{ LAPIC_LVT_PMC, "lapic.lvt_perf", LVT_MASKED },
 	{ LAPIC_TIMER_INITIAL, "lapic.timer_initial", 0 },
 	{ LAPIC_TIMER_DIVIDE, "lapic.timer_divide", 0 },
 	{ LAPIC_TPR, "lapic.tpr", 0 },
-	{ LAPIC_LDR, "lapic.ldr", 0 },
 	{ LAPIC_DFR, "lapic.dfr", 0xffffffff },
 	{ LAPIC_ESR, "lapic.esr", 0 },
-	{ LAPIC_ICR2, "lapic.icr2", 0 },
 };
 
-static bool is_empty(const struct cpu *cpu, u32 map)
+static const char *const map_names[] = { "lapic.isr", "lapic.tmr", "lapic.irr" };
+
+/* Written only where it reads differently, and then read back. */
+static void restore(struct cpu *cpu, u32 offset, u32 value, const char *name)
+{
+	u32 found = lapic_read(cpu, offset);
+
+	if (found == value)
+		return;
+	lapic_write(cpu, offset, value);
+	found = lapic_read(cpu, offset);
+	if (found != value)
+		log_dirty(cpu, name, value, found);
+}
+
+/* To nobody, so that the command reads as if none had been given. */
+static void restore_command(struct cpu *cpu)
+{
+	if (!lapic_read(cpu, LAPIC_ICR) && !lapic_read(cpu, LAPIC_ICR2))
+		return;
+	lapic_try_write(cpu, LAPIC_ICR, 0, NOBODY << 24);
+	restore(cpu, LAPIC_ICR2, 0, "lapic.icr2");
+	if (lapic_read(cpu, LAPIC_ICR))
+		log_dirty(cpu, "lapic.icr", 0, lapic_read(cpu, LAPIC_ICR));
+}
+
+/* All of a map's bits together; those of the first vectors are in the lowest word. */
+static u32 bits_of(const struct cpu *cpu, u32 map)
 {
 	u32 all = 0;
 
 	for (u32 word = 0; word < MAP_WORDS; word++)
 		all |= lapic_read(cpu, map + word * REGISTER_STRIDE);
-	return !all;
+	return all;
+}
+
+/* With `draining` each vector that comes in is dismissed. */
+static void let_in(void)
+{
+	enable_interrupts();
+	cpuid(0);
+	disable_interrupts();
 }
 
 /* A vector's TMR bit is written when it is accepted: send oneself the edge of each that is set. */
@@ -140,20 +174,29 @@ static void clear_tmr(const struct cpu *cpu)
 		for (; left; left &= left - 1) {
 			lapic_write(cpu, LAPIC_ICR,
 				    ICR_SELF | ICR_ASSERT | (word * 32 + lowest_bit(left)));
-			enable_interrupts();
-			disable_interrupts();
+			let_in();
 		}
 	}
 }
 
-/* With `draining` each vector that comes in is dismissed. */
-static void drain(const struct cpu *cpu)
+static void restore_maps(struct cpu *cpu)
 {
-	for (u32 left = 256; left && !is_empty(cpu, LAPIC_ISR); left--)
+	bool isr = bits_of(cpu, LAPIC_ISR), irr = bits_of(cpu, LAPIC_IRR);
+	bool tmr = bits_of(cpu, LAPIC_TMR);
+
+	if (!isr && !irr && !tmr)
+		return;
+	for (u32 left = 256; isr && left && bits_of(cpu, LAPIC_ISR); left--)
 		lapic_write(cpu, LAPIC_EOI, 0);
-	enable_interrupts();
-	cpuid(0);
-	disable_interrupts();
+	let_in();
+	if (tmr)
+		clear_tmr(cpu);
+	for (u32 map = 0; map < ARRAY_SIZE(map_names); map++) {
+		u32 left = bits_of(cpu, LAPIC_ISR + map * (LAPIC_TMR - LAPIC_ISR));
+
+		if (left)
+			log_dirty(cpu, map_names[map], 0, left);
+	}
 }
 
 void lapic_reset(struct cpu *cpu)
@@ -161,45 +204,9 @@ void lapic_reset(struct cpu *cpu)
 	disable_interrupts();
 	reset_base(cpu);
 	for (u32 i = 0; i < ARRAY_SIZE(quiet); i++)
-		if (lapic_read(cpu, quiet[i].offset) != quiet[i].value)
-			lapic_write(cpu, quiet[i].offset, quiet[i].value);
-	if (lapic_read(cpu, LAPIC_ID) != cpu->id << 24)
-		lapic_write(cpu, LAPIC_ID, cpu->id << 24);
-	if (!is_empty(cpu, LAPIC_ISR) || !is_empty(cpu, LAPIC_IRR))
-		drain(cpu);
-	if (!is_empty(cpu, LAPIC_TMR)) {
-		clear_tmr(cpu);
-		drain(cpu);
-	}
-	/* To nobody, so that the command reads as if none had been given. */
-	if (lapic_read(cpu, LAPIC_ICR)) {
-		lapic_try_write(cpu, LAPIC_ICR, 0, NOBODY << 24);
-		lapic_write(cpu, LAPIC_ICR2, 0);
-	}
-}
-
-static void expect(struct cpu *cpu, u32 offset, u32 value, const char *name)
-{
-	u32 found = lapic_read(cpu, offset);
-
-	if (found != value)
-		log_dirty(cpu, name, value, found);
-}
-
-void lapic_prove(struct cpu *cpu)
-{
-	u32 wanted = RESET_BASE | BASE_ENABLED | (cpu->id ? 0 : BASE_BSP);
-	u64 base = read_base();
-
-	if (base != wanted)
-		log_dirty(cpu, "lapic.base", wanted, base);
-	for (u32 i = 0; i < ARRAY_SIZE(quiet); i++)
-		expect(cpu, quiet[i].offset, quiet[i].value, quiet[i].name);
-	expect(cpu, LAPIC_ID, cpu->id << 24, "lapic.id");
-	expect(cpu, LAPIC_ICR, 0, "lapic.icr");
-	for (u32 offset = 0; offset < MAP_WORDS * REGISTER_STRIDE; offset += REGISTER_STRIDE) {
-		expect(cpu, LAPIC_ISR + offset, 0, "lapic.isr");
-		expect(cpu, LAPIC_TMR + offset, 0, "lapic.tmr");
-		expect(cpu, LAPIC_IRR + offset, 0, "lapic.irr");
-	}
+		restore(cpu, quiet[i].offset, quiet[i].value, quiet[i].name);
+	restore(cpu, LAPIC_ID, cpu->id << 24, "lapic.id");
+	restore(cpu, LAPIC_LDR, 1u << cpu->id << 24, "lapic.ldr");
+	restore_maps(cpu);
+	restore_command(cpu);
 }

@@ -53,9 +53,7 @@ void lapic_write(const struct cpu *cpu, u32 offset, u32 value);
 bool lapic_has(const struct cpu *cpu, u32 offset, u32 vector);
 void lapic_send(const struct cpu *cpu, u32 destination, u32 command);
 
-/* After a scenario: as at its start; each CPU for itself. */
+/* After a scenario: as at its start, each CPU for itself; logs what cannot be brought back. */
 void lapic_reset(struct cpu *cpu);
-/* Logs what is not as it should be. */
-void lapic_prove(struct cpu *cpu);
 
 #endif

@@ -397,7 +397,8 @@ static void conduct_block(const struct program *program, u32 index)
 		const struct op *op = &ops[next++];
 
 		current_step = op->step;
-		conduct(program, op);
+		if (!(op->flags & OP_BY_RESET))
+			conduct(program, op);
 	}
 }
 

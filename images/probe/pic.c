@@ -36,6 +36,7 @@ static void initialise(u16 chip, u8 base, u8 wiring)
 {
 	u8 isr;
 
+	in8(chip); /* a poll that was asked for is answered */
 	out8(chip, ICW1_INIT_ICW4);
 	out8(chip + 1, base);
 	out8(chip + 1, wiring);

@@ -1,7 +1,8 @@
 /*
  * The 8254 (Intel 82C54 datasheet).  Channel 0 is stopped by a count in mode 4 that has run out: it
  * ends with its output low in QEMU (hw/timer/i8254_common.c, pit_get_out) and with nothing more to
- * come in KVM.  Its last pulse is waited for: it is a request at the PIC.
+ * come in KVM.  The one pulse that comes first, from another thread and therefore at any time, is
+ * waited for: it is a request at the PIC.
  */
 #include "clock.h"
 #include "devices.h"
@@ -12,8 +13,9 @@
 #define CHANNEL0_MODE4_16BIT 0x38
 #define READ_STATUS_OF_CHANNEL0 0xe2
 #define STATUS_MODE 0x3f
+#define LONGEST_COUNT 0
 #define LAST_COUNT 1
-#define RUNS_OUT_WITHIN_US 20000
+#define RUNS_OUT_WITHIN_US 1000000
 
 #define PIC_MASTER 0x20
 #define PIC_ICW1 0x11
@@ -21,11 +23,11 @@
 
 static bool is_present;
 
-static void count_down(void)
+static void count_down(u16 from)
 {
 	out8(COMMAND, CHANNEL0_MODE4_16BIT);
-	out8(CHANNEL0, LAST_COUNT);
-	out8(CHANNEL0, 0);
+	out8(CHANNEL0, from);
+	out8(CHANNEL0, from >> 8);
 }
 
 bool pit_find(void)
@@ -45,8 +47,9 @@ void pit_reset(void)
 		return;
 	touched.pit = false;
 	touched.pic = true;
+	count_down(LONGEST_COUNT); /* nothing more of what was going on */
 	out8(PIC_MASTER, PIC_ICW1); /* forgets what was requested; pic_reset() does the rest */
-	count_down();
+	count_down(LAST_COUNT);
 	out8(PIC_MASTER, PIC_READ_IRR);
 	while (!(in8(PIC_MASTER) & 1) && !is_past(end))
 		relax();

@@ -38,6 +38,7 @@ enum opcode {
 enum op_flag {
 	OP_SETTLE = 1,
 	OP_IN_SERVICE = 2,
+	OP_BY_RESET = 4,
 };
 
 #define ANY_VECTOR 0x100u

@@ -9,12 +9,6 @@
 #include "log.h"
 #include "trap.h"
 
-static void reset_lapic(struct cpu *cpu)
-{
-	lapic_reset(cpu);
-	lapic_prove(cpu);
-}
-
 static void forget(struct cpu *cpu)
 {
 	cpu->pinned = cpu->asleep = cpu->faulted = false;
@@ -32,7 +26,7 @@ static void reset_others(void)
 			restart_cpu(cpu);
 		forget(cpu);
 		cpu->log_used = 0;
-		ask(cpu, reset_lapic);
+		ask(cpu, lapic_reset);
 	}
 	for (u32 id = 1; id < cpu_count; id++) {
 		struct cpu *cpu = &cpus[id];
@@ -41,7 +35,7 @@ static void reset_others(void)
 		if (!cpu->log_used || !restart_cpu(cpu))
 			continue;
 		cpu->log_used = 0;
-		ask(cpu, reset_lapic);
+		ask(cpu, lapic_reset);
 		answered(cpu);
 	}
 }
@@ -61,10 +55,10 @@ bool reset_all(void)
 	ioapic_reset();
 	pit_reset();
 	pic_reset();
-	reset_lapic(cpu);
+	lapic_reset(cpu);
 	if (log_has(EVENT_DIRTY) && restart_self()) {
 		log_clear();
-		reset_lapic(cpu);
+		lapic_reset(cpu);
 	}
 	reset_others();
 	ioapic_prove(cpu);
