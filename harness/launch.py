@@ -62,7 +62,7 @@ def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, .
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *_options("-L", files.data_dirs),
-        *("-machine", _machine(case)),
+        *_machine(case),
         *("-cpu", case.cpu),
         *("-smp", str(case.smp)),
         *("-m", f"{case.memory_mib}M"),
@@ -96,11 +96,19 @@ def _options(option: str, values: Iterable[str]) -> list[str]:
     return [argument for value in values for argument in (option, value)]
 
 
-def _machine(case: Case) -> str:
-    parts = [case.machine.value, f"accel={case.backend.accel.value}"]
+def _machine(case: Case) -> tuple[str, ...]:
+    """The machine and who runs its CPUs.
+
+    The probe's CPUs wait for each other in loops.  In threads of their own under TCG they would
+    burn each other's time; in turns PAUSE gives the next one its turn.
+    """
+    machine, accel = case.machine.value, case.backend.accel.value
     if case.backend.accel is Accel.KVM:
-        parts.append(f"kernel-irqchip={case.backend.irqchip.value}")
-    return ",".join(parts)
+        irqchip = case.backend.irqchip.value
+        return ("-machine", f"{machine},accel={accel},kernel-irqchip={irqchip}")
+    if isinstance(case.guest, ProbeGuest) and case.smp > 1:
+        return ("-machine", machine, "-accel", f"{accel},thread=single")
+    return ("-machine", f"{machine},accel={accel}")
 
 
 def _console(case: Case, backend: str) -> tuple[str, ...]:

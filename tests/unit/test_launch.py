@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.case import FlatGuest, LinuxGuest, Machine
+from harness.case import FlatGuest, LinuxGuest, Machine, ProbeGuest
 from harness.launch import Channels, GuestFiles, command_text, qemu_argv
 from support import cases
 
@@ -125,3 +125,16 @@ def test_argv_options_stand_with_their_values_in_their_order():
     case = cases.case(options=("-rtc driftfix=slew", "-no-user-config"))
     argv = qemu_argv(case, FILES, STDIO)
     assert argv[-3:] == ("-rtc", "driftfix=slew", "-no-user-config")
+
+
+def test_probe_of_several_cpus_under_tcg_runs_them_in_turns():
+    case = cases.case(ProbeGuest(()), cases.TCG, smp=2)
+    argv = qemu_argv(case, FILES, STDIO)
+    assert values(argv, "-accel") == ["tcg,thread=single"]
+    assert values(argv, "-machine") == ["q35"]
+
+
+def test_probe_boot_behind_a_scenario_that_hung_begins_with_the_next_one():
+    case = cases.case(ProbeGuest((), first=3, far_return=True), cases.LOCAL_ON)
+    argv = qemu_argv(case, FILES, STDIO)
+    assert values(argv, "-append") == ["from=3 lret"]
