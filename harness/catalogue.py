@@ -54,8 +54,8 @@ class Expected:
         if self.bounds is not None:
             return isinstance(value, int | float) and value in self.bounds
         if self.text is not None:
-            return str(value) == self.text
-        return re.search(self.pattern or "", str(value)) is not None
+            return plain(value) == self.text
+        return re.search(self.pattern or "", plain(value)) is not None
 
     def __str__(self) -> str:
         if self.bounds is None:
@@ -64,6 +64,11 @@ class Expected:
         if low is not None and high is not None:
             return f"{low:g} to {high:g}" if low != high else f"{low:g}"
         return f"at least {low:g}" if low is not None else f"at most {high:g}"
+
+
+def plain(value: float | str) -> str:
+    """A value as it is shown, and compared with a text."""
+    return value if isinstance(value, str) else f"{value:.10g}"
 
 
 class Quantity(StrEnum):
@@ -81,7 +86,8 @@ class Sign:
     """One thing to measure, and what it has to be in each mode.
 
     ``name`` is a glob for counters' paths, a metric's name, an observation's id; for a verdict and
-    a detail it is the part, or ``*`` for the case as a whole.  ``cases`` is a glob for their ids.
+    a detail it is the part, or ``*`` for the case as a whole.  ``per`` is ``second``, or a metric
+    that the counter is divided by.  ``cases`` is a glob for their ids.
     """
 
     what: str
@@ -89,7 +95,7 @@ class Sign:
     name: str
     part: str
     source: CounterSource | None
-    per_second: bool
+    per: str | None
     cases: str
     expect: Mapping[Irqchip, Expected]
 
@@ -302,7 +308,7 @@ class SignModel(Strict):
     what: _Sentence
     counter: str | None = None
     source: CounterSource | None = None
-    per_second: bool = False
+    per: str | None = None
     metric: str | None = None
     verdict: str | None = None
     observation: str | None = None
@@ -322,8 +328,8 @@ class SignModel(Strict):
             raise ValueError("a counter has a source, and nothing else has one")
         if (named[0] in (Quantity.COUNTER, Quantity.METRIC)) is (self.part is None):
             raise ValueError("a counter and a metric are of a part, and nothing else is")
-        if self.per_second and self.source is None:
-            raise ValueError("per_second goes with counter only")
+        if self.per is not None and self.source is None:
+            raise ValueError("per goes with counter only")
         return self
 
     def frozen(self) -> Sign:
@@ -338,7 +344,7 @@ class SignModel(Strict):
             name,
             part,
             self.source,
-            self.per_second,
+            self.per,
             self.cases,
             expect,
         )

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from harness.case import Accel, Case, Host, LinuxGuest, ProbeGuest
 from harness.collect.qmp import Monitor, MonitorSnapshot, monitor
@@ -251,7 +251,9 @@ async def _drive(
         mon: Monitor | None = None
         if plan.paused or isinstance(case.guest, LinuxGuest):
             step("connecting to the monitor")
-            mon = await stack.enter_async_context(monitor(guest.monitor, log))
+            mon = await _connected(guest, stack, log)
+            if mon is None:
+                return
             for cpu in await mon.execute("query-cpus-fast"):
                 seen.vcpu_of_thread[cpu["thread-id"]] = cpu["cpu-index"]
         if plan.paused and mon is not None:
@@ -280,6 +282,26 @@ async def _drive(
             raise GuestHang(
                 f"nothing more within {case.timeout_s:g} s", console_tail=con.tail()
             ) from None
+
+
+async def _connected(
+    guest: RunningGuest, stack: contextlib.AsyncExitStack, log: Path
+) -> Monitor | None:
+    """The guest's monitor; None where QEMU ended instead of greeting: it did not start."""
+    greeting = asyncio.ensure_future(stack.enter_async_context(monitor(guest.monitor, log)))
+    either: set[asyncio.Future[Any]] = {greeting, guest.exited}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if greeting.done() and greeting.exception() is not None:
+            # A connection that breaks does so a little before the process is gone.
+            await asyncio.wait({guest.exited}, timeout=EXIT_TIMEOUT_S)
+        if guest.exited.done() and (not greeting.done() or greeting.exception() is not None):
+            guest.exited.result()
+            return None
+        return await greeting
+    finally:
+        greeting.cancel()
+        await asyncio.wait({greeting})
 
 
 async def _drive_linux(

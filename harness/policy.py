@@ -108,6 +108,14 @@ WORK: Final[tuple[WorkPolicy, ...]] = (
         why="one direct read at a time waits for one message",
     ),
     WorkPolicy(
+        "block-mmio",
+        ("handled/*virtio*",),
+        max_per_unit=1.0,
+        min_per_unit=0.9,
+        tolerance=0.1,
+        why="one direct read at a time waits for one interrupt",
+    ),
+    WorkPolicy(
         "ipi",
         ("handled/cpu/RES", "handled/cpu/CAL"),
         max_per_unit=4.0,

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from harness import casefile, run
 from harness.case import Irqchip
-from harness.catalogue import Entry, Expected, Quantity, Sign
+from harness.catalogue import Entry, Expected, Quantity, Sign, plain
 from harness.config import RunConfig
 from harness.counters import CounterSet
 from harness.errors import StoreError
@@ -182,11 +182,15 @@ def _unknown(
 
 
 def _reason(items: Iterable[Measured]) -> str:
-    parts = [
-        f"{item.case.backend}: {item.sign.what}: {value_text(item.value)} "
-        f"(expected {item.expected})"
-        for item in items
-    ]
+    """Sign by sign what was measured in each mode, and what was expected where it is not that."""
+    parts = []
+    for what, group in itertools.groupby(items, key=lambda item: item.sign.what):
+        values = [
+            f"{item.mode} {value_text(item.value)}"
+            + ("" if item.holds else f" (expected {item.expected})")
+            for item in group
+        ]
+        parts.append(f"{what}: {', '.join(values)}")
     return "; ".join(parts)
 
 
@@ -194,7 +198,7 @@ def value_text(value: Value) -> str:
     """A value as it is shown; what nobody knows is ``n/o``."""
     if isinstance(value, Unknown):
         return "n/o"
-    return value if isinstance(value, str) else f"{value:.10g}"
+    return plain(value)
 
 
 # --- Values -------------------------------------------------------------------------------------
@@ -231,12 +235,13 @@ def _counted(sign: Sign, part: PartResult, counters: Mapping[str, CounterSet]) -
         if spot.source == sign.source and fnmatchcase(sign.name, spot.counter):
             return Unknown(spot.reason)
     total = float(found.total(sign.name, sign.source))
-    if not sign.per_second:
+    if sign.per is None:
         return total
-    elapsed_ms = _number(part.metrics.get("elapsed_ms", ""), f"{sign.part} tells no time")
-    if not isinstance(elapsed_ms, float) or elapsed_ms <= 0:
-        return elapsed_ms if isinstance(elapsed_ms, Unknown) else Unknown("it took no time")
-    return round(total * 1000 / elapsed_ms, 1)
+    name, scale = ("elapsed_ms", 1000) if sign.per == "second" else (sign.per, 1)
+    divisor = _number(part.metrics.get(name, ""), f"{sign.part} tells no {name}")
+    if not isinstance(divisor, float):
+        return divisor if isinstance(divisor, Unknown) else Unknown(f"{name} is {divisor!r}")
+    return round(total * scale / divisor, 2) if divisor else Unknown(f"{name} is 0")
 
 
 def _number(value: float | str, why_not: str) -> Value:

@@ -85,6 +85,10 @@ def _disk(serial: str, slot: int, options: str = "") -> tuple[tuple[str, str], .
 
 _INTX_DISK: Final = _disk("intx", 4, ",vectors=0")
 _MSIX_DISK: Final = _disk("msix", 5)
+_MMIO_DISK: Final = (
+    ("-blockdev", f"null-co,node-name=disk-mmio,size={_DISK_BYTES},read-zeroes=on"),
+    ("-device", "virtio-blk-device,drive=disk-mmio,serial=mmio,num-queues=1"),
+)
 _EDU: Final = (*_INTX_DISK, ("-device", "edu,addr=0x8,dma_mask=0xffffffff"))
 """INTA# of slots 4 and 8 is one line on pc and on q35 (slot modulo 4: QEMU 7.2
 ``hw/isa/piix3.c:pci_slot_get_pirq``, ``hw/isa/lpc_ich9.c:ich9_lpc_map_irq`` with the reset value
@@ -107,6 +111,13 @@ _TABLE: Final = (
         _MSIX_DISK,
         impossible_on=_NO_PCI,
     ),
+    Workload(
+        "block-mmio",
+        "reads from a virtio disk on microvm's own bus, level-triggered",
+        {"reads": 200},
+        _MMIO_DISK,
+        impossible_on=dict.fromkeys(("q35", "pc"), "only microvm has virtio-mmio"),
+    ),
     Workload("ipi", "two pinned processes wake each other", {"rounds": 500}, min_smp=2),
     Workload(
         "rtc",
@@ -114,6 +125,12 @@ _TABLE: Final = (
         {"ticks": 128},
         # An HPET in legacy mode would own IRQ 8.
         kernel_args=("hpet=disable",),
+    ),
+    Workload(
+        "features",
+        "what chips and CPU say of themselves",
+        {},
+        kernel_args=("apic=debug",),
     ),
     Workload(
         "edu-quiet",

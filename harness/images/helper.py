@@ -1,4 +1,4 @@
-"""The one guest helper that a shell cannot be: built with the system's compiler."""
+"""The guest's helpers that a shell cannot be: built with the system's compiler."""
 
 from __future__ import annotations
 
