@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sys
@@ -14,7 +15,8 @@ import typer
 from rich.console import Console
 
 from harness import __version__
-from harness.errors import Interrupted, ReplayRefused
+from harness.case import Machine
+from harness.errors import CannotRun, Interrupted, ReplayRefused
 from userspace_chip.errors import IrqmatrixError
 
 EXIT_BAD_USAGE: Final = 2
@@ -45,7 +47,7 @@ def main() -> None:
     except Interrupted as error:
         _say(str(error))
         sys.exit(EXIT_INTERRUPTED)
-    except ReplayRefused as error:
+    except (ReplayRefused, CannotRun) as error:
         _say(str(error))
         sys.exit(EXIT_NOTHING_RUN)
     except IrqmatrixError as error:
@@ -277,6 +279,46 @@ def bisect(
 
     plan = bisect_module.Plan(catalogue.find(name), kernels, qemus, out, jobs or default_jobs())
     sys.exit(_run_async(repro_command.bisect(plan, _console(stderr=json), json=json)))
+
+
+@app.command()
+def minimise(
+    scenario: Annotated[str, typer.Argument(help="A scenario, or a reproducer that has one.")],
+    backend: Annotated[
+        str, typer.Option(metavar="SIDE", help="Who shows it: [PLACE:]MODE[,kernel=V][,qemu=V]")
+    ],
+    against: Annotated[
+        str, typer.Option(metavar="SIDE", help="Who is right: the same, or model.")
+    ] = "model",
+    file: Annotated[
+        Path | None, typer.Option(help="The file of the scenario, if it is one's own.")
+    ] = None,
+    finding: Annotated[int, typer.Option(min=1, help="Which of several differences.")] = 1,
+    machine: Annotated[Machine | None, typer.Option(help="QEMU's machine type.")] = None,
+    cpu: Annotated[str, typer.Option(help="QEMU's CPU model.")] = "qemu64",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The result: SCENARIO-minimised.yaml.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Backends at the same time.")] = None,
+    json: Json = False,
+) -> None:
+    """Make a scenario as short as it can be and still show the same difference.
+
+    Status 0: the result is written; 3: there is no difference, or no such backend here.
+    """
+    from harness import minimise as minimise_module
+    from harness.minimise_report import minimised_json, minimised_report
+
+    console = _console(stderr=json)
+    request = minimise_module.Request(
+        scenario, backend, against, file, finding, machine, cpu, out, jobs or default_jobs()
+    )
+    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    found = _run_async(minimise_module.minimise(request, (lambda _: None) if json else tell))
+    if json:
+        typer.echo(minimised_json(found))
+    else:
+        minimised_report(console, found)
 
 
 @images_app.command("list")

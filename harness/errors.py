@@ -15,6 +15,7 @@
         ├── PredictionError     a scenario that the Python chips cannot execute
         ├── CollectError        a collector that could not read its source
         ├── ReplayRefused       a recorded case that a replay can say nothing about
+        ├── CannotRun           what was asked for cannot be run or answered here
         ├── StoreError          a run directory that cannot be written or read
         └── Interrupted         Ctrl-C or SIGTERM
 """
@@ -98,6 +99,10 @@ class CollectError(HarnessError):
 
 class ReplayRefused(HarnessError):
     """A recorded case that a replay can say nothing about; nothing is wrong with it."""
+
+
+class CannotRun(HarnessError):
+    """What was asked for cannot be run or answered here; nothing is wrong with it."""
 
 
 class StoreError(HarnessError):

@@ -46,7 +46,9 @@ LAYERS = (
     {"repro_report"},
     {"bundle", "bisect"},
     {"bisect_report"},
-    {"repro_command"},
+    {"repro_command", "sides"},
+    {"minimise"},
+    {"minimise_report"},
     {"cli", "__main__", "pytest_plugin"},
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,181 @@
+"""Makes a scenario smaller, as long as something holds of it: delta debugging on its YAML data.
+
+After "Simplifying and Isolating Failure-Inducing Input" (Zeller and Hildebrandt, IEEE TSE 28(2),
+2002), on a tree instead of a list, and with many candidates asked about at the same time: one boot
+of the probe executes thousands of scenarios, so that questions are cheap and rounds are dear.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+Data: TypeAlias = dict[str, Any]
+"""A scenario as YAML has it."""
+Path: TypeAlias = tuple[str | int, ...]
+Holds: TypeAlias = Callable[[Sequence[Data]], Awaitable[Sequence[bool]]]
+"""Of which candidates it holds, asked about all at once."""
+Told: TypeAlias = Callable[[int, Data], None]
+"""Told after each round how many candidates there were, and what is left."""
+
+KEPT: Final = frozenset({"about", "machines", "model"})
+"""Keys of a scenario that say what it is, and not what it does."""
+_NUMBERS: Final = frozenset({"times", "count", "cpus", "limit"})
+"""Keys whose number may be made smaller."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One simplification: nodes taken away, or one replaced by something smaller."""
+
+    removed: frozenset[Path] = frozenset()
+    at: Path | None = None
+    value: Any = None
+
+
+async def shrink(data: Data, holds: Holds, told: Told) -> Data:
+    """A smaller ``data`` of which ``holds`` is still true, and is not after any single edit more.
+
+    Every round asks about all single edits, then about more and more of the good ones together.
+    """
+    asked = _Memory(holds)
+    while True:
+        edits = list(simplifications(data))
+        candidates = [edited(data, [edit]) for edit in edits]
+        answers = await asked.about(candidates)
+        good = [
+            (size(data) - size(candidate), edit)
+            for edit, candidate, holds_of in zip(edits, candidates, answers, strict=True)
+            if holds_of
+        ]
+        if not good:
+            told(len(edits), data)
+            return data
+        chosen = _disjoint(edit for _, edit in sorted(good, key=lambda item: -item[0]))
+        together = [edited(data, chosen[:count]) for count in range(1, len(chosen) + 1)]
+        answers = await asked.about(together)
+        data = [one for one, holds_of in zip(together, answers, strict=True) if holds_of][-1]
+        told(len(edits) + len(together), data)
+
+
+class _Memory:
+    """What was asked before is not asked again."""
+
+    def __init__(self, holds: Holds) -> None:
+        self._holds = holds
+        self._answers: dict[str, bool] = {}
+
+    async def about(self, candidates: Sequence[Data]) -> list[bool]:
+        """The answer to each."""
+        texts = [json.dumps(candidate, default=str) for candidate in candidates]
+        new = {
+            text: candidate
+            for text, candidate in zip(texts, candidates, strict=True)
+            if text not in self._answers
+        }
+        if new:
+            answers = await self._holds(list(new.values()))
+            self._answers |= dict(zip(new, answers, strict=True))
+        return [self._answers[text] for text in texts]
+
+
+def _disjoint(edits: Iterable[Edit]) -> list[Edit]:
+    """Without those that only do again what others before them do."""
+    chosen: list[Edit] = []
+    touched: set[Path] = set()
+    for edit in edits:
+        paths = edit.removed if edit.at is None else frozenset({edit.at})
+        if any(path[:end] in touched for path in paths for end in range(1, len(path) + 1)):
+            continue
+        touched |= paths
+        chosen.append(edit)
+    return chosen
+
+
+def edited(data: Data, edits: Iterable[Edit]) -> Data:
+    """``data`` after all ``edits``, whose places are those before any of them."""
+    edits = list(edits)
+    removed = frozenset[Path]().union(*(edit.removed for edit in edits))
+    replaced = {edit.at: edit.value for edit in edits if edit.at is not None}
+    result = _rebuilt(data, (), removed, replaced)
+    assert isinstance(result, dict)
+    return result
+
+
+def _rebuilt(node: Any, at: Path, removed: frozenset[Path], replaced: Mapping[Path, Any]) -> Any:
+    if at in replaced:
+        return replaced[at]
+    if isinstance(node, dict):
+        return {
+            key: _rebuilt(value, (*at, key), removed, replaced)
+            for key, value in node.items()
+            if (*at, key) not in removed
+        }
+    if isinstance(node, list):
+        return [
+            _rebuilt(value, (*at, index), removed, replaced)
+            for index, value in enumerate(node)
+            if (*at, index) not in removed
+        ]
+    return node
+
+
+def size(node: Any) -> int:
+    """How many words and numbers there are in it."""
+    if isinstance(node, dict):
+        return sum(1 + size(value) for value in node.values())
+    if isinstance(node, list):
+        return 1 + sum(map(size, node))
+    return 1
+
+
+def simplifications(data: Data) -> Iterator[Edit]:
+    """Every single edit; not all of them leave a scenario that makes sense."""
+    for key in data:
+        if key not in KEPT:
+            yield from _of_node(data[key], (key,))
+            if key != "steps":
+                yield Edit(frozenset({(key,)}))
+
+
+def _of_node(node: Any, at: Path) -> Iterator[Edit]:
+    if isinstance(node, list):
+        yield from _chunks(len(node), at)
+        for index, value in enumerate(node):
+            yield from _of_node(value, (*at, index))
+    elif isinstance(node, dict):
+        if (inner := _unwrapped(node)) is not None:
+            yield Edit(at=at, value=inner)
+        for key, value in node.items():
+            yield Edit(frozenset({(*at, key)}))
+            yield from _of_node(value, (*at, key))
+    elif isinstance(node, int) and at[-1] in _NUMBERS:
+        yield from (
+            Edit(at=at, value=less) for less in sorted({1, node // 2, node - 1}) if 0 < less < node
+        )
+
+
+def _chunks(length: int, at: Path) -> Iterator[Edit]:
+    """The halves of a list, their halves, and so on to its single elements."""
+    chunk = length
+    while chunk:
+        for first in range(0, length, chunk):
+            indices = range(first, min(first + chunk, length))
+            yield Edit(frozenset((*at, index) for index in indices))
+        chunk = chunk // 2
+
+
+def _unwrapped(node: Mapping[Any, Any]) -> Any | None:
+    """A group of one without the group, a repetition without the repeating."""
+    rest = {key: value for key, value in node.items() if key not in ("do", "repeat")}
+    if set(rest) <= {"cpu", "label"}:
+        match node:
+            case {"repeat": {"do": actions}}:
+                return {**rest, "do": actions}
+            case {"do": [{**action}]}:
+                return {**rest, **action}
+            case {"do": [str(word)]}:
+                return {**rest, word: None} if rest else word
+    return None
