@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from harness.diff import DiffResult
 from harness.known import BackendFacts, CheckMatch, KnownDifferences, Rule, Scope
@@ -39,8 +38,7 @@ class Compared:
         """The workloads that ``rule`` may speak of; a check has none."""
         if not isinstance(rule.what, CheckMatch):
             return self.diff.workloads
-        glob = rule.what.check
-        return ("",) if any(fnmatchcase(check, glob) for check in self.diff.checks) else ()
+        return ("",) if any(map(rule.what.means, self.diff.checks)) else ()
 
 
 def rules_due(known: KnownDifferences, compared: Sequence[Compared]) -> tuple[RuleResult, ...]:

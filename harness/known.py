@@ -11,7 +11,7 @@ A file has ``version: 1`` and a list ``rules``.  A rule::
         b: {irqchip: [split, "off", tcg]}
         guest: "*"                # globs
         workload: "*"
-        check: monitor.ioapic.version       # or counter: stage/controller/what
+        check: monitor.ioapic.version       # or a list; or counter: stage/controller/what
       expect: {a: {min: 17, max: 17}, b: {min: 32, max: 32}}
       occurs: always              # or sometimes
 
@@ -124,9 +124,13 @@ class CounterMatch:
 
 @dataclass(frozen=True)
 class CheckMatch:
-    """Checks, and things observed, by a glob for their id."""
+    """Checks, and things observed, by globs for their ids."""
 
-    check: str
+    checks: tuple[str, ...]
+
+    def means(self, check: str) -> bool:
+        """Whether ``check`` matches one of the globs."""
+        return any(fnmatchcase(check, glob) for glob in self.checks)
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ class Rule:
         """Whether a check, or a thing observed, may differ so; bounds are for numbers."""
         return (
             isinstance(self.what, CheckMatch)
-            and fnmatchcase(check, self.what.check)
+            and self.what.means(check)
             and self._either_way(scope, (_as_number(values[0]), _as_number(values[1])))
         )
 
@@ -288,6 +292,7 @@ _Machines: TypeAlias = Annotated[
 ]
 _Range: TypeAlias = Annotated[VersionRange, BeforeValidator(_range)]
 _Glob: TypeAlias = Annotated[str, Field(min_length=1)]
+_Globs: TypeAlias = Annotated[list[_Glob], BeforeValidator(yamlfile.as_list), Field(min_length=1)]
 
 
 class AxisModel(Strict):
@@ -317,7 +322,7 @@ class MatchModel(Strict):
     workload: _Glob = "*"
     counter: _Glob | None = None
     source: CounterSource | None = None
-    check: _Glob | None = None
+    check: _Globs | None = None
 
     @model_validator(mode="after")
     def _one_thing(self) -> MatchModel:
@@ -332,7 +337,7 @@ class MatchModel(Strict):
         """What is matched besides the backends."""
         if self.counter is not None:
             return CounterMatch(self.counter, self.source)
-        return CheckMatch(self.check or "*")
+        return CheckMatch(tuple(self.check or ()))
 
 
 class BoundsModel(Strict):
