@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import config, run, schedule
+from harness import config, ledger, run, schedule
+from harness.casediff import diff_recorded
+from harness.known import KnownDifferences
 from harness.replay import Outcome, replay_case
 from harness.result import RunResult, Verdict
 from support.live import flat, write_config
@@ -62,6 +65,35 @@ def test_linux_every_case_is_replayed_by_the_python_chips(linux_run):
         replayed = replay_case(out / case.dir)
         chips = 1 + 1 + 2  # a local APIC, the IOAPIC, and the PICs, after each workload
         assert (replayed.outcome, replayed.looks) == (Outcome.AGREED, 3 * chips)
+
+
+def test_linux_every_case_has_a_ledger_that_balances(linux_run):
+    result, out = linux_run
+
+    assert [case.id for case in result.cases if "ledger: balances, " not in case.detail] == []
+    for case in result.cases:
+        account = ledger.load((out / case.dir / "ledger.json").read_text())
+        assert account.balanced
+        assert account.findings == account.warnings == ()
+        assert {law.status for law in account.laws} <= {"balanced", "not observable"}
+        closed = [law for law in account.laws if "the guest handles" in law.name]
+        assert [law.name.partition(":")[0] for law in closed] == [
+            "idle",
+            "block-intx",
+            "block-msix",
+        ]
+        assert all(0 < law.left <= law.right for law in closed)
+
+
+def test_linux_cases_compared_from_their_folders_differ_in_nothing_unexplained(linux_run):
+    result, out = linux_run
+    known = KnownDifferences.shipped()
+    folders = [out / case.dir for case in result.cases]
+
+    for a, b in itertools.combinations(folders, 2):
+        (pair,) = diff_recorded(a, b, known).pairs
+        assert (pair.diff.unexplained, pair.warnings) == ((), ())
+        assert len(pair.alignment.same) > 40
 
 
 def counted(linux_run: tuple[RunResult, Path], workload: str) -> dict[str, dict[str, list]]:
