@@ -322,15 +322,15 @@ class Pic:
     def read(self, port: int, size: int = 1) -> int:
         """Read ``size`` bytes (1, 2, 4) from 0x20, 0x21, 0xa0, 0xa1, 0x4d0 or 0x4d1.
 
-        KVM answers a word at an even port with 0; what reaches beyond the pair of ports goes to
-        user space, where nobody is: all ones.  QEMU's memory core gives every byte to the region
+        KVM answers a word at an even port with 0.  What reaches beyond the pair of ports goes to
+        user space, to regions that have no operations and read 0 (``hw/i386/kvm/i8259.c``); what
+        follows an odd port there is nobody's.  QEMU's memory core gives every byte to the region
         in which the access began: beyond the command port they all read the data port, beyond an
         ELCR that ELCR.  What follows the data port belongs to nobody and reads 0xff.
         """
         _check_access(port, size)
         if self._kvm and size > 1:
-            inside = (port & 1) + size <= 2
-            return 0 if inside else (1 << 8 * size) - 1
+            return (1 << 8 * size) - 0x100 if port & 1 and port & ~1 != ELCR else 0
         value = 0
         for index in range(size):
             if port & ~1 == ELCR:

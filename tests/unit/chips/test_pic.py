@@ -542,7 +542,7 @@ def test_output_still_shows_the_old_level_while_the_machine_is_told(which):
 
 @pytest.mark.parametrize(
     ("port", "size", "value"),
-    [(0x20, 2, 0), (0x4D0, 2, 0), (0xA1, 2, 0xFFFF), (0x20, 4, 0xFFFFFFFF)],
+    [(0x20, 2, 0), (0x4D1, 2, 0), (0xA1, 2, 0xFF00), (0x21, 4, 0xFFFFFF00), (0x20, 4, 0)],
 )
 def test_kvm_ignores_anything_but_a_byte(port, size, value):
     pic, _ = make(ON)
