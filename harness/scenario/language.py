@@ -594,6 +594,9 @@ def _fields(target: Target) -> str:
     return ", ".join(field.name for field in target.register.fields)
 
 
+_DECIMAL: Final = frozenset({"count", "times", "delay_us", "timeout_us"})
+
+
 def _text(data: object) -> str:
     """A step on one line, in YAML's flow style as far as it matters to a reader."""
     return _pairs(data) if isinstance(data, dict) else str(data)
@@ -601,9 +604,7 @@ def _text(data: object) -> str:
 
 def _pairs(data: Mapping[object, object]) -> str:
     words = (
-        str(key)
-        if value is None
-        else f"{key}: {value if str(key).endswith('_us') else _value(value)}"
+        str(key) if value is None else f"{key}: {value if key in _DECIMAL else _value(value)}"
         for key, value in data.items()
     )
     return ", ".join(words)
