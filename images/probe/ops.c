@@ -83,10 +83,14 @@ static void pio_read(struct cpu *cpu, const struct op *op)
 
 static void msr_write(struct cpu *cpu, const struct op *op)
 {
+	/* A handler must not see the local APIC's new mode before lapic_find_mode() has. */
+	bool were_on = op->a == MSR_APIC_BASE && hold_interrupts();
+
 	if (!write_msr(op->a, (u64)op->c << 32 | op->b))
 		log_plain(cpu, EVENT_GP);
 	if (op->a == MSR_APIC_BASE)
 		lapic_find_mode(cpu);
+	release_interrupts(were_on);
 }
 
 static void msr_read(struct cpu *cpu, const struct op *op)
