@@ -130,7 +130,7 @@ class Execution:
 
     def run(self) -> Log:
         """The program's log; :class:`PredictionError` where there is nothing to predict."""
-        state, interruptible = _after_prologue(
+        state, interruptible = after_prologue(
             self.machine.profile, self._board, len(self._cpus), self.program.blocks[PROLOGUE]
         )
         self.machine.load(state)
@@ -527,7 +527,7 @@ class Execution:
 
 
 @lru_cache(maxsize=256)
-def _after_prologue(
+def after_prologue(
     profile: Profile, board: Board, cpus: int, prologue: tuple[Op, ...]
 ) -> tuple[MachineState, tuple[bool, ...]]:
     """Most programs begin with one of a few prologues.  The state is not to be changed."""
