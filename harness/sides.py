@@ -77,13 +77,13 @@ def parse(text: str) -> Side:
     first, *rest = text.split(",")
     place_text, colon, mode = first.rpartition(":")
     if mode not in list(Irqchip):
-        fix = nearest(mode, Irqchip)
+        fix = nearest(mode, map(str, Irqchip))
         raise ConfigError(f"{text!r}: there is no irqchip mode {mode!r}", None, fix)
     irqchip = Irqchip(mode)
     place = Place.LOCAL if irqchip is Irqchip.TCG else Place.LAB
     if colon:
         if place_text not in list(Place):
-            fix = nearest(place_text, Place)
+            fix = nearest(place_text, map(str, Place))
             raise ConfigError(f"{text!r}: there is no place {place_text!r}", None, fix)
         place = Place(place_text)
     if (place, irqchip) == (Place.LAB, Irqchip.TCG):
