@@ -151,6 +151,8 @@ def diff_cases(a: RecordedCase, b: RecordedCase, known: KnownDifferences) -> Cas
         checks = alignment.checks()
         for side, view in zip(checks, (view_a, view_b), strict=True):
             side.update(_ledger_checks(view.ledger))
+    checks[0].update(_verdict_checks(a, b))
+    checks[1].update(_verdict_checks(b, a))
     if a.observed is None or b.observed is None:
         a, b = a.unmeasured(), b.unmeasured()
     measured = (a.measurement(checks[0]), b.measurement(checks[1]))
@@ -162,6 +164,13 @@ def diff_cases(a: RecordedCase, b: RecordedCase, known: KnownDifferences) -> Cas
 def _side(case: RecordedCase, ledger: Ledger, report: LogReport) -> Side:
     damage = None if report.complete else audit.incomplete(ledger)
     return Side(case.id, str(case.directory), case.verdict, case.detail, ledger, damage)
+
+
+def _verdict_checks(own: RecordedCase, other: RecordedCase) -> dict[str, str]:
+    """The verdicts of the workloads that both ran."""
+    if not own.guest.startswith("linux"):
+        return {}
+    return {f"verdict/{name}": own.ran[name].value for name in own.ran if name in other.ran}
 
 
 def _ledger_checks(ledger: Ledger) -> dict[str, str]:
@@ -179,9 +188,9 @@ def _warnings(a: RecordedCase, b: RecordedCase, *sides: Side) -> tuple[str, ...]
     ]
     if a.subject != b.subject:
         found.append(f"different subjects: {a.subject} and {b.subject}")
-    elif a.parts.keys() != b.parts.keys() and a.guest.startswith("linux"):
+    elif a.ran.keys() != b.ran.keys() and a.guest.startswith("linux"):
         found.append(
-            f"different workloads: {', '.join(a.parts) or 'none'}; {', '.join(b.parts) or 'none'}"
+            f"different workloads: {', '.join(a.ran) or 'none'}; {', '.join(b.ran) or 'none'}"
         )
     for case in (a, b):
         if case.observed is None:

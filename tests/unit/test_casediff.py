@@ -13,7 +13,7 @@ from harness.errors import CollectError, StoreError
 from harness.known import KnownDifferences
 from harness.recorded import read_case
 from harness.result import Verdict
-from support.recorded_cases import MODES, case_folder, events_of, removed, replaced
+from support.recorded_cases import CASES, MODES, case_folder, events_of, removed, replaced
 
 SHIPPED = KnownDifferences.shipped()
 NOTHING = KnownDifferences(())
@@ -131,6 +131,24 @@ def test_verdict_that_differs_is_a_difference(folder):
 
     assert [difference.what for difference in pair.diff.unexplained] == ["verdict"]
     assert pair.b.verdict is Verdict.LOST
+
+
+def parts(**verdicts):
+    found = json.loads((CASES / "on" / "verdict.json").read_text())["parts"]
+    return [part | {"verdict": verdicts.get(part["id"][-4:], "pass")} for part in found]
+
+
+def test_verdict_of_a_workload_that_differs_is_a_difference(folder):
+    pair = only_pair(folder("a", "on"), folder("b", "on", verdict={"parts": parts(msix="lost")}))
+
+    assert [difference.what for difference in pair.diff.unexplained] == ["verdict/block-msix"]
+
+
+def test_workload_that_one_side_skipped_is_a_warning(folder):
+    pair = only_pair(folder("a", "on"), folder("b", "on", verdict={"parts": parts(msix="skip")}))
+
+    assert pair.exit_status == 0
+    assert pair.warnings == ("different workloads: block-intx, block-msix; block-intx",)
 
 
 def test_counter_that_work_determines_is_compared(folder):
