@@ -108,13 +108,13 @@ def _unreached(recording: Recording) -> tuple[Verdict, str]:
 def _kept(scenario: Scenario, log: Log, expected: Log | None) -> dict[str, str]:
     if any(event.kind == "skip" for event in log.events):
         return {"log": LACKING}
-    kept = {"log": _text(scenario, log)}
-    if expected is not None and (predicted := _text(scenario, expected)) != kept["log"]:
+    kept = {"log": as_text(scenario, log)}
+    if expected is not None and (predicted := as_text(scenario, expected)) != kept["log"]:
         kept["predicted"] = predicted
     return kept
 
 
-def _text(scenario: Scenario, log: Log) -> str:
+def as_text(scenario: Scenario, log: Log) -> str:
     """One event a line, in an order that hangs on nothing but what is defined."""
     unordered = compare.unordered_steps(scenario.program)
     places: dict[tuple[int, int], list[str]] = {}
