@@ -10,7 +10,7 @@ import difflib
 import shlex
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -132,8 +132,8 @@ async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
     with tempfile.TemporaryDirectory(prefix="irqmatrix-minimise-") as folder:
         stage = Stage(_machine(request, original), request.cpu, request.jobs, Path(folder))
         bench = Bench(stage, ImageCache())
-        subjects, reference = _subjects(request, bench)
-        comparison = _Comparison(bench, subjects, reference)
+        comparison = _comparison(request, bench)
+        subjects = comparison.subjects
         (found,) = await comparison.findings([original])
         wanted = _chosen(request, subjects, found)
         tell(f"{original.name}: {len(original.steps)} steps show: {wanted.text}")
@@ -143,7 +143,8 @@ async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
         def told(candidates: int, data: Data) -> None:
             tell(f"{candidates} candidates, {bench.boots} boots: {len(data['steps'])} steps")
 
-        smallest = await shrink(bare, judge.holds, told)
+        start = await _as_on_chips(judge, bare)
+        smallest = await shrink(start, judge.holds, told)
         name = f"{source.name}-minimised"
         text = _text(request, source, name, smallest, wanted)
         (final,) = map(scenario_compile.compile_text, language.read(yamlfile.parse(text, out)))
@@ -165,6 +166,22 @@ async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
         len(seen),
         times,
     )
+
+
+async def _as_on_chips(judge: _Judge, data: Data) -> Data:
+    """What is left of ``data`` when the chips of both sides are asked instead of backends.
+
+    That costs no boot, and where the backends show it in what is left as well, most is done.
+    Otherwise, or where the chips do not differ in this, it is ``data``.
+    """
+    comparison = judge.comparison
+    if comparison.is_pure or comparison.chips[0] == comparison.chips[1]:
+        return data
+    on_chips = replace(judge, comparison=replace(comparison, subjects=comparison.chips))
+    if not (await on_chips.holds([data]))[0]:
+        return data
+    left = await shrink(data, on_chips.holds, lambda *_: None)
+    return left if (await judge.holds([left]))[0] else data
 
 
 def _check_out(out: Path, source: Path) -> None:
@@ -191,19 +208,21 @@ def _machine(request: Request, scenario: Scenario) -> Machine:
     return request.machine
 
 
-def _subjects(request: Request, bench: Bench) -> tuple[_Subjects, Chips]:
-    """The two that are compared, and the chips that candidates are checked on for mistakes."""
+def _comparison(request: Request, bench: Bench) -> _Comparison:
+    """What is compared with what; :class:`ConfigError` for what cannot be."""
     first = sides.parse(request.backend)
-    mine = sides.chips(first) if first.place is Place.MODEL else first
+    own = bench.chips_of(first)
+    mine = own if first.place is Place.MODEL else first
     if request.against == MODEL:
         if isinstance(mine, Chips):
-            fix = "name another one: --against model:on"
-            raise ConfigError("a model against itself", None, fix)
-        reference = bench.chips_of(first)
-        return (mine, reference), reference
+            raise ConfigError(
+                "a model against itself", None, "name another one: --against model:on"
+            )
+        return _Comparison(bench, (mine, own), (own, own))
     second = sides.parse(request.against)
     reference = bench.chips_of(second)
-    return (mine, reference if second.place is Place.MODEL else second), reference
+    other = reference if second.place is Place.MODEL else second
+    return _Comparison(bench, (mine, other), (own, reference))
 
 
 def _chosen(request: Request, subjects: _Subjects, found: Sequence[Finding] | None) -> Finding:
@@ -222,11 +241,14 @@ def _chosen(request: Request, subjects: _Subjects, found: Sequence[Finding] | No
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Two subjects, and what differs between them."""
+    """Two subjects, the chips that stand for each of them, and what differs between them.
+
+    The second one is what the first should be like.
+    """
 
     bench: Bench
     subjects: _Subjects
-    reference: Chips
+    chips: tuple[Chips, Chips]
 
     @property
     def is_pure(self) -> bool:
@@ -242,7 +264,7 @@ class _Comparison:
 
     def problems(self, scenario: Scenario) -> frozenset[str]:
         """The kinds of mistakes in a scenario, as the chips show them."""
-        chips, board = self.reference.profile, self.bench.stage.board
+        chips, board = self.chips[1].profile, self.bench.stage.board
         log = sides.predicted(scenario, chips, board)
         if log is None:
             return frozenset() if scenario.no_model is not None else frozenset({"program"})

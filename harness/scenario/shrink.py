@@ -2,7 +2,8 @@
 
 After "Simplifying and Isolating Failure-Inducing Input" (Zeller and Hildebrandt, IEEE TSE 28(2),
 2002), on a tree instead of a list, and with many candidates asked about at the same time: one boot
-of the probe executes thousands of scenarios, so that questions are cheap and rounds are dear.
+of the probe executes many scenarios.  In a lab a boot takes as long as some hundred steps, so that
+there are few rounds, and the first ones ask only which parts of the steps can go.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Told: TypeAlias = Callable[[int, Data], None]
 
 KEPT: Final = frozenset({"about", "machines", "model"})
 """Keys of a scenario that say what it is, and not what it does."""
+_PARTS: Final = 8
 _NUMBERS: Final = frozenset({"times", "count", "cpus", "limit"})
 """Keys whose number may be made smaller."""
 
@@ -38,26 +40,29 @@ class Edit:
 async def shrink(data: Data, holds: Holds, told: Told) -> Data:
     """A smaller ``data`` of which ``holds`` is still true, and is not after any single edit more.
 
-    Every round asks about all single edits, then about more and more of the good ones together.
+    Every round asks about single edits, then about more and more of the good ones together.  First
+    they are parts of the steps, then single steps, then everything else.
     """
     asked = _Memory(holds)
-    while True:
-        edits = list(simplifications(data))
-        candidates = [edited(data, [edit]) for edit in edits]
-        answers = await asked.about(candidates)
-        good = [
-            (size(data) - size(candidate), edit)
-            for edit, candidate, holds_of in zip(edits, candidates, answers, strict=True)
-            if holds_of
-        ]
-        if not good:
-            told(len(edits), data)
-            return data
-        chosen = _disjoint(edit for _, edit in sorted(good, key=lambda item: -item[0]))
-        together = [edited(data, chosen[:count]) for count in range(1, len(chosen) + 1)]
-        answers = await asked.about(together)
-        data = [one for one, holds_of in zip(together, answers, strict=True) if holds_of][-1]
-        told(len(edits) + len(together), data)
+    for edits_of in (_parts, _steps, simplifications):
+        while True:
+            edits = list(edits_of(data))
+            candidates = [edited(data, [edit]) for edit in edits]
+            answers = await asked.about(candidates)
+            good = [
+                (size(data) - size(candidate), edit)
+                for edit, candidate, holds_of in zip(edits, candidates, answers, strict=True)
+                if holds_of
+            ]
+            if not good:
+                told(len(edits), data)
+                break
+            chosen = _disjoint(edit for _, edit in sorted(good, key=lambda item: -item[0]))
+            together = [edited(data, chosen[:count]) for count in range(1, len(chosen) + 1)]
+            answers = await asked.about(together)
+            data = [one for one, holds_of in zip(together, answers, strict=True) if holds_of][-1]
+            told(len(edits) + len(together), data)
+    return data
 
 
 class _Memory:
@@ -129,6 +134,16 @@ def size(node: Any) -> int:
     if isinstance(node, list):
         return 1 + sum(map(size, node))
     return 1
+
+
+def _parts(data: Data) -> Iterator[Edit]:
+    """The halves, quarters and eighths of the steps."""
+    length = len(data["steps"])
+    return (edit for edit in _steps(data) if len(edit.removed) >= max(1, length // _PARTS))
+
+
+def _steps(data: Data) -> Iterator[Edit]:
+    return _chunks(len(data["steps"]), ("steps",))
 
 
 def simplifications(data: Data) -> Iterator[Edit]:
