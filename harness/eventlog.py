@@ -13,11 +13,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, get_args
+from typing import Final, TypeAlias, get_args
 
 from harness.errors import CollectError
 from userspace_chip.errors import EventError
-from userspace_chip.events import EVENT_TYPES, Arg, Event, Source, event_type
+from userspace_chip.events import EVENT_TYPES, Arg, Event, EventType, Source, event_type
 
 SCHEMA: Final = "irqmatrix-events"
 SCHEMA_VERSION: Final = 1
@@ -95,6 +95,34 @@ class LogTally:
             tuple(self.examples),
             self.truncated,
         )
+
+
+Body: TypeAlias = tuple[str, tuple[Arg, ...]]
+"""An event without time and thread: its name and fields."""
+
+
+class Bodies:
+    """Parses the texts of events of ``types``, each only once; :attr:`seen` by its text.
+
+    What cannot be read goes to ``tally``.
+    """
+
+    def __init__(self, types: Mapping[str, EventType], tally: LogTally) -> None:
+        self._types = types
+        self._tally = tally
+        self.seen: dict[str, Body] = {}
+
+    def parse(self, key: str, name: str, text: str, *, number: int, line: str) -> Body | None:
+        """The event ``name`` with this text, in ``line``; None, and a damage, where it is none."""
+        try:
+            body = name, self._types[name].parse(text)
+        except EventError:
+            self._tally.damage(number, line)
+            return None
+        if len(self.seen) >= CACHE_SIZE:
+            self.seen.clear()
+        self.seen[key] = body
+        return body
 
 
 def dump_events(events: Iterable[Event]) -> Iterator[str]:

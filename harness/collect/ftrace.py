@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final, TypeAlias
+from typing import Final
 
-from harness.eventlog import CACHE_SIZE, LogReport, LogTally
-from userspace_chip.errors import EventError
-from userspace_chip.events import KVM_EVENTS, Arg, Event, Source
+from harness.eventlog import CACHE_SIZE, Bodies, Body, LogReport, LogTally
+from userspace_chip.events import KVM_EVENTS, Event, Source
 
 MARK: Final = "tracing_mark_write"
 """The name under which a text shows that was written to ``trace_marker``."""
@@ -31,8 +30,6 @@ _VCPU: Final = re.compile(r"CPU (\d+)/KVM")
 (QEMU accel/kvm/kvm-accel-ops.c: kvm_start_vcpu_thread)."""
 _LOST: Final = re.compile(r"CPU:(\d+) \[LOST (?:(\d+) )?EVENTS\]\n")
 
-_Body: TypeAlias = tuple[str, tuple[Arg, ...]]
-
 
 class FtraceReader:
     """Reads a trace; :attr:`report` is complete when :meth:`events` has ended.
@@ -44,7 +41,7 @@ class FtraceReader:
         self._offset_ns = offset_ns
         self._tally = LogTally()
         self._vcpus: dict[str, int | None] = {}
-        self._bodies: dict[str, _Body] = {}
+        self._bodies = Bodies(KVM_EVENTS, self._tally)
         self._losses: list[tuple[int, int]] = []
 
     @property
@@ -60,7 +57,7 @@ class FtraceReader:
         """
         tally = self._tally
         offset_ns = self._offset_ns
-        vcpus, bodies = self._vcpus, self._bodies
+        vcpus, bodies = self._vcpus, self._bodies.seen
         number = given = time_ns = 0
         source: Source
         try:
@@ -98,7 +95,7 @@ class FtraceReader:
             yield Event(time_ns, "harness", "lost", None, (count, cpu))
         self._losses.clear()
 
-    def _parse(self, number: int, line: str) -> tuple[int, int | None, _Body] | None:
+    def _parse(self, number: int, line: str) -> tuple[int, int | None, Body] | None:
         """Time, vCPU, name and fields of an event's line; None for every other line."""
         if not line.endswith("\n"):
             self._tally.damage(number, line)
@@ -120,25 +117,16 @@ class FtraceReader:
         stamp = int(match["stamp"].replace(".", "")) * 1000 + self._offset_ns
         return stamp, self._vcpu(line, match["who"]), body
 
-    def _body(self, number: int, line: str, text: str) -> _Body | None:
-        if (known := self._bodies.get(text)) is not None:
+    def _body(self, number: int, line: str, text: str) -> Body | None:
+        if (known := self._bodies.seen.get(text)) is not None:
             return known
         name, _, rest = text[:-1].partition(": ")
         if name == MARK:
             return "mark", (rest,)
-        kind = KVM_EVENTS.get(name)
-        if kind is None:
+        if name not in KVM_EVENTS:
             self._tally.unknown_event(name)
             return None
-        try:
-            body = name, kind.parse(rest)
-        except EventError:
-            self._tally.damage(number, line)
-            return None
-        if len(self._bodies) >= CACHE_SIZE:
-            self._bodies.clear()
-        self._bodies[text] = body
-        return body
+        return self._bodies.parse(text, name, rest, number=number, line=line)
 
     def _vcpu(self, line: str, who: str) -> int | None:
         """The vCPU of the thread ``who``, kept as :meth:`events` will look it up."""

@@ -15,10 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
-from harness.eventlog import CACHE_SIZE, LogReport, LogTally
-from userspace_chip.errors import EventError
+from harness.eventlog import Bodies, Body, LogReport, LogTally
 from userspace_chip.events import QEMU_EVENTS, Arg, Event
 
 _STAMPED: Final = re.compile(r"(\d+)@(\d+)\.(\d{6}):(\w+ .*)\n", re.DOTALL)
@@ -32,8 +31,6 @@ _DUMP: Final = re.compile(
     r"(?: CR2=[0-9a-f]{16}| env->regs\[R_EAX\]=[0-9a-f]{16})?"
 )
 """The pieces of a line before the registers of an exception (``do_interrupt_all``)."""
-
-_Body: TypeAlias = tuple[str, tuple[Arg, ...]]
 
 
 class QemuLogReader:
@@ -55,7 +52,7 @@ class QemuLogReader:
         self._offset_ns = offset_ns
         self._vcpus = {str(thread): vcpu for thread, vcpu in vcpu_of_thread.items()}
         self._tally = LogTally()
-        self._bodies: dict[str, _Body] = {}
+        self._bodies = Bodies(QEMU_EVENTS, self._tally)
 
     @property
     def report(self) -> LogReport:
@@ -68,7 +65,7 @@ class QemuLogReader:
         Nothing is fatal: what cannot be read is counted in the report.
         """
         tally, taken = self._tally, _TakenInterrupt()
-        bodies = self._bodies
+        bodies = self._bodies.seen
         latest_ns = self._offset_ns
         for number, line in enumerate(lines, 1):
             tally.lines = number
@@ -106,23 +103,14 @@ class QemuLogReader:
         dump = _DUMP.match(line)
         return None if dump is None else _STAMPED.fullmatch(line, dump.end())
 
-    def _body(self, number: int, line: str, text: str, *, traced: bool) -> _Body | None:
+    def _body(self, number: int, line: str, text: str, *, traced: bool) -> Body | None:
         name, _, rest = text.partition(" ")
-        kind = QEMU_EVENTS.get(name)
-        if kind is None:
+        if name not in QEMU_EVENTS:
             # Without a time in front, an unknown first word may be any message of QEMU's.
             if traced:
                 self._tally.unknown_event(name)
             return None
-        try:
-            body = name, kind.parse(rest)
-        except EventError:
-            self._tally.damage(number, line)
-            return None
-        if len(self._bodies) >= CACHE_SIZE:
-            self._bodies.clear()
-        self._bodies[text] = body
-        return body
+        return self._bodies.parse(text, name, rest, number=number, line=line)
 
 
 class _TakenInterrupt:
