@@ -97,7 +97,7 @@ class Stream:
 class View:
     """A recording from the guest's side, by subject, and its account.
 
-    Where ``sees_taking`` is False nobody saw interrupts being taken, only their ends.
+    Where ``sees_taking`` is False the books have interrupts' ends only, and not their taking.
     """
 
     streams: Mapping[str, Stream]

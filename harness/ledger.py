@@ -164,7 +164,7 @@ class Law:
     """Hardware that delivers and ends interrupts by itself (APICv, AVIC) hides it."""
 
 
-_TCG_INJECTS: Final = "TCG has no event for a taken interrupt, so IRR and ISR cannot be told apart"
+_TCG_INJECTS: Final = "what TCG logs of a taken interrupt has no thread: IRR and ISR are kept as one"
 
 LAWS: Final = (
     Law(
