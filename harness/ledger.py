@@ -164,7 +164,9 @@ class Law:
     """Hardware that delivers and ends interrupts by itself (APICv, AVIC) hides it."""
 
 
-_TCG_INJECTS: Final = "what TCG logs of a taken interrupt has no thread: IRR and ISR are kept as one"
+_TCG_INJECTS: Final = (
+    "what TCG logs of a taken interrupt has no thread: IRR and ISR are kept as one"
+)
 
 LAWS: Final = (
     Law(
