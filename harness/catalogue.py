@@ -135,8 +135,8 @@ class Entry:
     signs: tuple[Sign, ...]
     seen: tuple[Seen, ...]
     tried: tuple[Tried, ...]
-    attempts: int
-    """How often it is tried, where it does not show at first: more than once for a race."""
+    again: tuple[Mapping[str, Any], ...]
+    """Where it should show and does not: fragments that take the place of the recipe's, in turn."""
     file: YamlFile
 
     def is_affected(self, facts: BackendFacts) -> bool:
@@ -149,9 +149,19 @@ class Entry:
         kernel: str | None = None,
         qemu: str | None = None,
         only: Iterable[Irqchip] | None = None,
+        attempt: int = 0,
     ) -> RunConfig:
-        """The recipe as a configuration; ``kernel`` (the lab's), ``qemu`` and modes override it."""
-        recipe = _recipe_file(self.file, self.id, kernel, qemu)
+        """The recipe as a configuration; ``kernel`` (the lab's), ``qemu`` and modes override it.
+
+        ``attempt`` counts from 0: the recipe itself, then what stands in :attr:`again`.
+        """
+        overrides = dict(self.again[attempt - 1]) if attempt else {}
+        if kernel is not None:
+            lab = overrides.get("lab", _mapping(_mapping(self.file.data).get("recipe")).get("lab"))
+            overrides["lab"] = {**_mapping(lab), "kernel": kernel}
+        if qemu is not None:
+            overrides["qemu"] = qemu
+        recipe = _recipe_file(self.file, self.id, overrides)
         expanded = config.expand(recipe)
         if only is None:
             return expanded
@@ -163,7 +173,7 @@ class Entry:
     def digest(self) -> str:
         """Of what decides the outcome: the recipe and the signs."""
         data = _mapping(self.file.data)
-        decisive = {key: data.get(key) for key in ("modes", "recipe", "signs")}
+        decisive = {key: data.get(key) for key in ("modes", "recipe", "again", "signs")}
         return hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:16]
 
     @property
@@ -198,7 +208,10 @@ def load(path: Path) -> Entry:
     if not isinstance(file.data, dict):
         raise file.error((), "is no reproducer", f"expected a mapping, found {file.data!r}")
     model = file.validate(EntryModel)
-    file.validate_part(("recipe",), ConfigModel, _completed(model.recipe, model.id))
+    recipe = _completed(model.recipe, model.id)
+    file.validate_part(("recipe",), ConfigModel, recipe)
+    for index, fragment in enumerate(model.again):
+        file.validate_part(("again", index), ConfigModel, recipe | fragment)
     entry = Entry(
         id=model.id,
         symptom=" ".join(model.symptom.split()),
@@ -215,7 +228,7 @@ def load(path: Path) -> Entry:
             Tried(" ".join(tried.hypothesis.split()), " ".join(tried.showed.split()))
             for tried in model.tried
         ),
-        attempts=model.attempts,
+        again=tuple(model.again),
         file=file,
     )
     _check_modes(entry)
@@ -248,13 +261,9 @@ def _completed(recipe: Mapping[str, Any], entry_id: str) -> dict[str, Any]:
     return {"version": 1, "name": entry_id, **recipe}
 
 
-def _recipe_file(file: YamlFile, entry_id: str, kernel: str | None, qemu: str | None) -> YamlFile:
+def _recipe_file(file: YamlFile, entry_id: str, overrides: Mapping[str, Any]) -> YamlFile:
     """The recipe as a file of its own, whose lines are those of the entry."""
-    data = _completed(_mapping(file.data).get("recipe", {}), entry_id)
-    if kernel is not None:
-        data["lab"] = {**_mapping(data.get("lab")), "kernel": kernel}
-    if qemu is not None:
-        data["qemu"] = qemu
+    data = {**_completed(_mapping(file.data).get("recipe", {}), entry_id), **overrides}
     lines = {loc[1:]: line for loc, line in file.lines.items() if loc[:1] == ("recipe",)}
     return YamlFile(file.path, data, lines)
 
@@ -387,7 +396,7 @@ class EntryModel(Strict):
     signs: Annotated[list[SignModel], Field(min_length=1)]
     seen: Annotated[list[SeenModel], Field(min_length=1)]
     tried: list[TriedModel] = []
-    attempts: Annotated[int, Field(ge=1, le=5)] = 1
+    again: list[dict[str, Any]] = []
 
 
 def _axis_text(axis: AxisModel) -> str:

@@ -35,16 +35,16 @@ def _say(console: Console) -> _Say:
 
 
 def catalogue_table(console: Console, entries: Iterable[Entry]) -> None:
-    """One row an entry, and what was seen of it in each mode."""
-    table = Table("reproducer", "kind", "modes", "affected", "seen", box=None, pad_edge=False)
+    """One row an entry, with its symptom and what was seen of it in each mode."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("reproducer", "kind", "modes", "affected", "symptom, and what was seen"):
+        table.add_column(column, no_wrap=column in ("reproducer", "kind"))
     for entry in entries:
-        first, *more = [_seen_text(seen) for seen in entry.seen]
-        modes = ", ".join(entry.modes)
-        name = Text(entry.id, style="bold")
-        table.add_row(name, entry.kind.value, modes, entry.affected_text, first)
-        for text in more:
-            table.add_row("", "", "", "", text)
-        table.add_row(Text(f"  {entry.symptom}", style="dim"), end_section=True)
+        words = Text(entry.symptom)
+        for seen in entry.seen:
+            words.append(f"\n{_seen_text(seen)}", style="dim")
+        name, modes = Text(entry.id, style="bold"), ", ".join(entry.modes)
+        table.add_row(name, entry.kind.value, modes, entry.affected_text, words)
     console.print(table)
 
 
