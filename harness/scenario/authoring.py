@@ -7,7 +7,7 @@ operations that take their time.  Where the log then differs, it would differ fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from harness.scenario.compare import describe, first_divergence, unordered_steps
 from harness.scenario.execution import Board, Execution, Order
@@ -42,9 +42,14 @@ class Problem:
 
 
 def authoring_problems(
-    program: Program, profile: Profile, prediction: Log, *, board: Board = "pc"
+    program: Program,
+    profile: Profile,
+    prediction: Log,
+    *,
+    board: Board = "pc",
+    cpus: int | None = None,
 ) -> tuple[Problem, ...]:
-    """All problems by step; ``prediction`` is the program's log on ``profile``.
+    """All problems by step; ``prediction`` is the program's log on ``profile``, as predicted.
 
     :class:`~harness.errors.PredictionError` as for :func:`~harness.scenario.predict.predict`.
     """
@@ -55,30 +60,24 @@ def authoring_problems(
         for event in prediction.events
         if event.kind in _SURPRISES
     }
-    first = Execution(program, profile, board=board, cpus=program.cpus, look_ahead=True)
-    first.run()
+
+    def run(**how: Any) -> tuple[Execution, Log]:
+        number = program.cpus if cpus is None else cpus
+        execution = Execution(program, profile, board=board, cpus=number, **how)
+        return execution, execution.run()
+
+    first, _ = run(look_ahead=True)
     found |= {Problem(step, "program", text) for step, text in first.problems}
-    found |= _differs(
-        program,
-        prediction,
-        Execution(program, profile, board=board, cpus=program.cpus, order=Order.LAZY),
-        "race",
-        "another order between the CPUs",
-    )
-    found |= _differs(
-        program,
-        prediction,
-        Execution(program, profile, board=board, cpus=program.cpus, operation_ns=OPERATION_NS),
-        "time",
-        f"operations that take {OPERATION_NS // 1000} us",
-    )
+    _, lazy = run(order=Order.LAZY)
+    found |= _differs(program, prediction, lazy, "race", "another order between the CPUs")
+    _, slow = run(operation_ns=OPERATION_NS)
+    how = f"operations that take {OPERATION_NS // 1000} us"
+    found |= _differs(program, prediction, slow, "time", how)
     return tuple(sorted(found))
 
 
-def _differs(
-    program: Program, prediction: Log, other: Execution, kind: str, how: str
-) -> set[Problem]:
-    divergence = first_divergence(prediction, other.run(), unordered=unordered_steps(program))
+def _differs(program: Program, prediction: Log, other: Log, kind: str, how: str) -> set[Problem]:
+    divergence = first_divergence(prediction, other, unordered=unordered_steps(program))
     if divergence is None:
         return set()
     left, right = (
