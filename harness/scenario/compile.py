@@ -12,28 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, assert_never
 
-from harness.errors import ConfigError
 from harness.scenario import language
-from harness.scenario.baseline import APIC_BASE, X2APIC, prologue
+from harness.scenario.access import Accesses
+from harness.scenario.baseline import prologue
 from harness.scenario.expect import Expectation
 from harness.scenario.language import (
     Action,
-    Await,
-    Delay,
     Do,
-    ExpectModel,
     HandlerText,
-    Ipi,
-    Line,
-    Msi,
-    Offline,
     Parallel,
-    PicInit,
-    PitChannel,
     Read,
     ScenarioText,
-    Wait,
-    Word,
     Write,
 )
 from harness.scenario.program import (
@@ -54,24 +43,30 @@ from harness.scenario.registers import (
     LINES,
     REGISTERS,
     TRIGGER,
-    X2APIC_DEST,
-    Access,
     ApicMode,
     Field,
-    Register,
-    Space,
     Target,
-    field_value,
+)
+from harness.scenario.vocabulary import (
+    ANY,
+    Await,
+    Delay,
+    Eoi,
+    ExpectModel,
+    Ipi,
+    Line,
+    Msi,
+    Offline,
+    PicInit,
+    PitChannel,
+    Wait,
+    Word,
 )
 from harness.yamlfile import Location
 from userspace_chip import msi
 
 MAX_OPS: Final = 10_000
 """Operations of a program."""
-_MAIN: Final = 1
-_APIC_BASE_MSR: Final = 0x1B
-_APIC_ENABLED: Final = 1 << 11
-_LIMITS: Final[Mapping[str, int]] = {"lapic": 0x1000, "io": 0x10000}
 _WORDS: Final[Mapping[str, Opcode]] = {
     "sti": Opcode.STI,
     "cli": Opcode.CLI,
@@ -87,7 +82,7 @@ def load(path: Path) -> tuple[Scenario, ...]:
 
 def compile_text(text: ScenarioText) -> Scenario:
     """One scenario as a program; :class:`ConfigError` where it is impossible."""
-    compiler = _Compiler(text)
+    compiler = _Compiler(text, Accesses.of(text))
     program = compiler.program()
     if (size := sum(len(block) for block in program.blocks)) > MAX_OPS:
         raise text.error(("scenarios", text.name), f"{size} operations", f"at most {MAX_OPS}")
@@ -119,56 +114,43 @@ class _Place:
 class _Compiler:
     """The state of compiling one scenario.
 
-    ``modes``: what each CPU's local APIC is, None where that cannot be said.  ``away``: CPUs that
-    sleep or are offline, and where they were sent there.
+    ``blocks``: prologue and main block, which come last, and all others.  ``away``: CPUs that sleep
+    or are offline, and where they were sent there.
     """
 
     text: ScenarioText
-    blocks: list[tuple[Op, ...]] = field(default_factory=list)
-    needs: Feature = Feature.NONE
-    modes: list[ApicMode | None] = field(default_factory=list)
+    accesses: Accesses
+    blocks: list[tuple[Op, ...]] = field(default_factory=lambda: [(), ()])
     away: dict[int, Location] = field(default_factory=dict)
 
-    @property
-    def cpus(self) -> int:
-        return self.text.model.cpus
-
     def program(self) -> Program:
+        """The program."""
         model = self.text.model
-        mode = ApicMode(model.mode)
-        self.modes = [None if self._handler_moves_base() else mode] * self.cpus
-        self.needs = Feature.X2APIC if mode is ApicMode.X2APIC else Feature.NONE
         for feature in model.needs:
-            self.needs |= feature
-        self.blocks = [(), ()]
+            self.accesses.needs |= feature
         main = tuple(op for number in range(len(self.text.steps)) for op in self._step(number))
         for at in self.away.values():
             fix = "a later step has to say await"
             raise self.text.error(at, "a CPU goes away and is never awaited", None, fix)
-        # A handler runs in any mode that its CPU may have been in.
-        changed = any(now is not mode for now in self.modes)
-        self.modes = [None if changed else mode] * self.cpus
         handlers = tuple(self._handler(handler) for handler in self.text.handlers)
         if not any(handler.vector == ANY_VECTOR for handler in handlers):
             eoi = Op(Opcode.EOI, flags=OpFlag.IN_SERVICE)
             handlers += (Handler(ANY_VECTOR, self._block((eoi,))),)
-        interrupts = model.interrupts == "on"
-        self.blocks[0] = prologue(self.cpus, mode, interrupts=interrupts, needs=self.needs)
-        self.blocks[_MAIN] = main
+        needs, mode = self.accesses.needs, ApicMode(model.mode)
+        self.blocks[:2] = [
+            prologue(model.cpus, mode, interrupts=model.interrupts == "on", needs=needs),
+            main,
+        ]
         self._check_machines()
-        return Program(self.text.name, self.cpus, tuple(self.blocks), handlers, self.needs)
-
-    def _handler_moves_base(self) -> bool:
-        bodies = (handler.body + handler.first for handler in self.text.handlers)
-        return any(_moves_base(action) for body in bodies for action in body)
+        return Program(self.text.name, model.cpus, tuple(self.blocks), handlers, needs)
 
     def _check_machines(self) -> None:
         machines, at = set(self.text.model.machines), ("scenarios", self.text.name, "machines")
         if not machines:
             return
-        if Feature.IOAPIC2 in self.needs and machines != {"microvm"}:
+        if Feature.IOAPIC2 in self.accesses.needs and machines != {"microvm"}:
             raise self.text.error(at, "only microvm has a second IOAPIC", None, "[microvm]")
-        if Feature.MSI in self.needs and "microvm" in machines:
+        if Feature.MSI in self.accesses.needs and "microvm" in machines:
             raise self.text.error(at, "microvm has no PCI device to send an MSI")
 
     # --- steps
@@ -220,19 +202,14 @@ class _Compiler:
             raise self.text.error(action.at, "a handler runs on the CPU that took the interrupt")
         if place.parallel and action.cpu != place.cpu:
             raise self.text.error(action.at, f"this is part of what CPU {place.cpu} does")
-        self._check_cpu(action.cpu, (*action.at, "cpu"))
+        self.text.check_cpu(action.cpu, (*action.at, "cpu"))
         return _Place(action.cpu, place.parallel)
-
-    def _check_cpu(self, cpu: int, at: Location) -> None:
-        if cpu >= self.cpus:
-            why = f"the scenario has {self.cpus}, from cpu0"
-            raise self.text.error(at, f"there is no CPU {cpu}", why, "see cpus")
 
     def _parallel(self, verb: Parallel, at: Location, place: _Place, step: int) -> Op:
         self._conducts(place, at, "parallel")
         bodies: list[list[Op]] = []
         for cpu, actions in verb.blocks:
-            self._check_cpu(cpu, at)
+            self.text.check_cpu(cpu, at)
             if cpu in self.away:
                 raise self.text.error(at, f"CPU {cpu} is away", None, f"await: cpu{cpu} before")
             body = [op for part in actions for op in self._ops(part, _Place(cpu, True), step)]
@@ -253,12 +230,12 @@ class _Compiler:
         verb, at = action.verb, action.at
         match verb:
             case Write():
-                return self._write(verb, place, (*at, verb.name))
+                return self.accesses.write(verb, place.cpu, (*at, verb.name))
             case Read():
                 return [
                     op
                     for target, size in verb.targets
-                    for op in self._read(target, size, place, (*at, "read"))
+                    for op in self.accesses.read(target, size, place.cpu, (*at, "read"))
                 ]
             case Word():
                 return self._word(verb, place, at)
@@ -297,8 +274,8 @@ class _Compiler:
         if place.cpu is None:
             raise self.text.error(at, "wait is not possible in a handler")
         cpu = place.cpu if verb.cpu is None else verb.cpu
-        self._check_cpu(cpu, at)
-        vector = ANY_VECTOR if verb.vector == language.ANY else verb.vector
+        self.text.check_cpu(cpu, at)
+        vector = ANY_VECTOR if verb.vector == ANY else verb.vector
         assert isinstance(vector, int)
         return [Op(Opcode.WAIT, vector, verb.count, verb.timeout_us, target=cpu)]
 
@@ -313,7 +290,7 @@ class _Compiler:
     def _offline(self, verb: Offline, place: _Place, at: Location) -> list[Op]:
         self._conducts(place, at, "offline")
         for cpu in verb.root:
-            self._check_cpu(cpu, at)
+            self.text.check_cpu(cpu, at)
             if cpu == place.cpu:
                 raise self.text.error(at, f"CPU {cpu} cannot be offline: it executes this")
             self.away[cpu] = at
@@ -322,7 +299,7 @@ class _Compiler:
     # --- stimuli
 
     def _line(self, verb: Line, at: Location) -> list[Op]:
-        self.needs |= Feature.LINES
+        self.accesses.needs |= Feature.LINES
         ops: list[Op] = []
         for pin, level in verb.root.items():
             if not 0 <= pin < LINES:
@@ -344,16 +321,16 @@ class _Compiler:
         if verb.dest is not None:
             fields["dest"] = verb.dest
         icr = Target(REGISTERS["lapic.icr"])
-        value = self._pack(icr, fields, place, at)
+        value = self.accesses.pack(icr, fields, place.cpu, at)
         return [Op(Opcode.LAPIC_WRITE, icr.address, value & 0xFFFFFFFF, value >> 32)]
 
     def _msi(self, verb: Msi, at: Location) -> list[Op]:
-        self.needs |= Feature.MSI
+        self.accesses.needs |= Feature.MSI
         if verb.address is not None and verb.data is not None:
             address, data = verb.address, verb.data
         else:
             field_ = Field("dest", 19, 12, cpus=True)
-            dest = self._dest("msi", field_, verb.dest, bool(verb.dest_mode), at)
+            dest = self.accesses.dest("msi", field_, verb.dest, bool(verb.dest_mode), at)
             address = msi.ADDRESS.pack(
                 dest_mode=verb.dest_mode,
                 redirection_hint=verb.redirection_hint,
@@ -369,7 +346,7 @@ class _Compiler:
         return [Op(Opcode.MSI, address & 0xFFFFFFFF, data, address >> 32)]
 
     def _pic_init(self, verb: PicInit) -> list[Op]:
-        self.needs |= Feature.PIC
+        self.accesses.needs |= Feature.PIC
         icw1 = 0x10 | verb.level << 3 | verb.single << 1 | int(verb.icw4)
         icw4 = 0x01 | verb.special_fully_nested << 4 | verb.auto_eoi << 1
         ops: list[Op] = []
@@ -385,173 +362,11 @@ class _Compiler:
         return ops
 
     def _pit_channel(self, verb: PitChannel) -> list[Op]:
-        self.needs |= Feature.PIT
+        self.accesses.needs |= Feature.PIT
         control = verb.channel << 6 | 0x30 | verb.mode << 1
         port = 0x40 + verb.channel
         writes = ((0x43, control), (port, verb.count & 0xFF), (port, verb.count >> 8))
         return [Op(Opcode.PIO_WRITE, where, value, size=1) for where, value in writes]
-
-    # --- registers
-
-    def _mode(self, place: _Place) -> ApicMode | None:
-        return self.modes[0 if place.cpu is None else place.cpu]
-
-    def _check_access(self, target: Target, writes: bool, place: _Place, at: Location) -> None:
-        register = target.register
-        self.needs |= register.needs
-        if register.access is (Access.RO if writes else Access.WO):
-            done = "read" if writes else "written"
-            raise self.text.error(at, f"{register.name} can only be {done}")
-        limit = _LIMITS.get(register.name, 1 << 32)
-        if register.raw and target.index >= limit:
-            raise self.text.error(at, f"{target.index:#x} is out of range", f"below {limit:#x}")
-        if register.raw and register.space is Space.LAPIC and target.index % 16:
-            raise self.text.error(at, "registers stand 0x10 apart", None, "mem reaches any byte")
-        mode = self._mode(place)
-        allowed = register.modes & register.write_modes if writes else register.modes
-        if register.space is Space.LAPIC and mode is not None and mode not in allowed:
-            does = "be written" if writes else "be read"
-            number = 0x800 + target.address // 16
-            raise self.text.error(
-                at,
-                f"{register.name} cannot {does} in {mode.value} mode",
-                None,
-                f"msr.{number:#x} shows the #GP" if mode is ApicMode.X2APIC else "see lapic.base",
-            )
-        if register.name == "lapic.self_ipi":
-            self.needs |= Feature.X2APIC
-        if register.name == "lapic.tsc_deadline":
-            self.needs |= Feature.TSC_DEADLINE
-
-    def _write(self, verb: Write, place: _Place, at: Location) -> list[Op]:
-        target = verb.target
-        self._check_access(target, True, place, at)
-        bits = target.bits if verb.size is None else 8 * verb.size
-        if isinstance(verb.value, int):
-            value = verb.value
-            if not 0 <= value < 1 << bits:
-                raise self.text.error(at, f"{value:#x} does not fit", f"{bits} bits")
-        else:
-            value = self._pack(target, verb.value, place, at)
-        if target.register.space is Space.MSR and target.address == _APIC_BASE_MSR:
-            self._base_written(value, place)
-            # A local APIC of QEMU 7.2 that was switched off stays off (cpu_set_apic_base).
-            named = target.register.name == "lapic.base"
-            if (named and value & X2APIC) or not value & _APIC_ENABLED:
-                self.needs |= Feature.X2APIC
-        return _write_ops(target, value, bits // 8)
-
-    def _base_written(self, value: int, place: _Place) -> None:
-        """Follows IA32_APIC_BASE as far as the SDM's state transitions go (and no further)."""
-        if place.cpu is None:
-            return
-        old = self.modes[place.cpu]
-        enable, x2apic = value & _APIC_ENABLED, value & X2APIC
-        new = ApicMode.X2APIC if x2apic else ApicMode.XAPIC
-        if not enable:
-            new = ApicMode.DISABLED
-        allowed = {
-            ApicMode.XAPIC: {ApicMode.XAPIC, ApicMode.X2APIC, ApicMode.DISABLED},
-            ApicMode.X2APIC: {ApicMode.X2APIC, ApicMode.DISABLED},
-            ApicMode.DISABLED: {ApicMode.DISABLED, ApicMode.XAPIC},
-        }
-        faults = x2apic and not enable
-        known = old is not None and new in allowed[old] and not faults
-        self.modes[place.cpu] = new if known else None
-
-    def _pack(
-        self, target: Target, fields: Mapping[str, object], place: _Place, at: Location
-    ) -> int:
-        """A register's value of its fields; those that are not named are 0."""
-        register, value = target.register, target.register.fixed
-        if register.name == "lapic.base":
-            fields = {"page": APIC_BASE >> 12, "bsp": place.cpu == 0, **fields}
-        for entry in register.fields:
-            if entry.name not in fields:
-                continue
-            given = fields[entry.name]
-            here = (*at, entry.name)
-            if entry.cpus:
-                entry = self._dest_field(register, entry, place, here)
-                logical = fields.get("dest_mode") in (1, "logical")
-                number = self._dest(register.name, entry, given, logical, here)
-            else:
-                number = self._field(register, entry, given, here)
-            value |= number << entry.low
-        if register.name == "lapic.lvt_timer" and fields.get("mode") == "tsc_deadline":
-            self.needs |= Feature.TSC_DEADLINE
-        if target.half is not None:
-            keep, drop = (32, 0) if target.half == "high" else (0, 32)
-            if value & 0xFFFFFFFF << drop:
-                raise self.text.error(at, f"a field is not in the {target.half} half")
-            value = value >> keep & 0xFFFFFFFF
-        return value
-
-    def _field(self, register: Register, entry: Field, given: object, at: Location) -> int:
-        try:
-            return field_value(register, entry, given)
-        except ConfigError as error:
-            raise self.text.error(at, error.what, error.why, error.fix) from None
-
-    def _dest_field(self, register: Register, entry: Field, place: _Place, at: Location) -> Field:
-        if register.name != "lapic.icr":
-            return entry
-        mode = self._mode(place)
-        if mode is None:
-            raise self.text.error(
-                at,
-                "whether the local APIC is in x2APIC mode here cannot be said",
-                "the destination's place in the ICR hangs on it",
-                "write lapic.icr as a number",
-            )
-        return X2APIC_DEST if mode is ApicMode.X2APIC else entry
-
-    def _dest(self, name: str, entry: Field, given: object, logical: bool, at: Location) -> int:
-        """A destination: a number, ``all``, or CPUs by their APIC IDs or flat logical IDs."""
-        if isinstance(given, int) and not isinstance(given, bool):
-            if not 0 <= given <= entry.max:
-                why = f"0 to {entry.max:#x}"
-                raise self.text.error(at, f"{name}: dest {given:#x} does not fit", why)
-            return given
-        if given == "all":
-            return entry.max
-        names = given if isinstance(given, list) else [given]
-        if not names or (len(names) > 1 and not logical):
-            raise self.text.error(at, "one CPU; several need dest_mode: logical", f"found {given}")
-        value = 0
-        for cpu in names:
-            number = self._cpu_named(cpu, at)
-            self._check_cpu(number, at)
-            value |= 1 << number if logical else number
-        return value
-
-    def _cpu_named(self, given: object, at: Location) -> int:
-        if isinstance(given, str) and given[:3] == "cpu" and given[3:].isdecimal():
-            return int(given[3:])
-        raise self.text.error(at, f"{given!r} is no destination", None, "cpu1, all, or a number")
-
-    def _read(self, target: Target, size: int | None, place: _Place, at: Location) -> list[Op]:
-        self._check_access(target, False, place, at)
-        register, address = target.register, target.address
-        bytes_ = target.bits // 8 if size is None else size
-        match register.space:
-            case Space.LAPIC:
-                return [Op(Opcode.LAPIC_READ, address)]
-            case Space.IOAPIC:
-                parts = {"low": (0,), "high": (1,), None: range(target.bits // 32)}[target.half]
-                return [Op(Opcode.IOAPIC_READ, address + part, 0, register.chip) for part in parts]
-            case Space.MSR:
-                return [Op(Opcode.MSR_READ, address)]
-            case Space.MEMORY:
-                return [Op(Opcode.MMIO_READ, address, size=bytes_)]
-            case Space.PORT:
-                select = [Op(Opcode.PIO_WRITE, a, b, size=1) for a, b in register.select]
-                if size is not None:
-                    return [Op(Opcode.PIO_READ, address, size=size)]
-                return select + [
-                    Op(Opcode.PIO_READ, address + part, size=1) for part in range(bytes_)
-                ]
-        assert_never(register.space)
 
     # --- handlers
 
@@ -561,7 +376,7 @@ class _Compiler:
             if not 0 <= pin < IOAPIC_PINS:
                 raise self.text.error((*text.at, "pins"), f"there is no pin {pin}", "0 to 23")
         body = self._body(text.body, model.eoi, place)
-        if model.limit is None and not any(op.opcode is Opcode.EOI for op in body):
+        if model.limit is None and not any(_is_eoi(op) for op in body):
             raise self.text.error(
                 text.at,
                 "a handler that never says EOI",
@@ -581,7 +396,7 @@ class _Compiler:
             first,
         )
 
-    def _body(self, actions: Iterable[Action], eoi: language.Eoi, place: _Place) -> list[Op]:
+    def _body(self, actions: Iterable[Action], eoi: Eoi, place: _Place) -> list[Op]:
         body = [op for action in actions for op in self._ops(action, place, 0)]
         plain = Op(Opcode.EOI)
         match eoi:
@@ -598,45 +413,9 @@ class _Compiler:
         assert_never(eoi)
 
 
-def _write_ops(target: Target, value: int, size: int) -> list[Op]:
-    register, address = target.register, target.address
-    low, high = value & 0xFFFFFFFF, value >> 32
-    match register.space:
-        case Space.LAPIC:
-            if address == REGISTERS["lapic.eoi"].address and not value:
-                return [Op(Opcode.EOI)]
-            return [Op(Opcode.LAPIC_WRITE, address, low, high)]
-        case Space.IOAPIC:
-            if target.half is not None or register.bits == 32:
-                half = int(target.half == "high")
-                return [Op(Opcode.IOAPIC_WRITE, address + half, low, register.chip)]
-            # The destination first: the low half may unmask the pin.
-            return [
-                Op(Opcode.IOAPIC_WRITE, address + 1, high, register.chip),
-                Op(Opcode.IOAPIC_WRITE, address, low, register.chip),
-            ]
-        case Space.MSR:
-            return [Op(Opcode.MSR_WRITE, address, low, high)]
-        case Space.MEMORY:
-            return [Op(Opcode.MMIO_WRITE, address, low, high, size=size)]
-        case Space.PORT if register.raw:
-            return [Op(Opcode.PIO_WRITE, address, low, size=size)]
-        case Space.PORT:
-            return [
-                Op(Opcode.PIO_WRITE, address + part, value >> 8 * part & 0xFF, size=1)
-                for part in range(size)
-            ]
-    assert_never(register.space)
-
-
-def _moves_base(action: Action) -> bool:
-    verb = action.verb
-    if isinstance(verb, Do):
-        return any(_moves_base(part) for part in verb.actions)
-    if not isinstance(verb, Write):
-        return False
-    register = verb.target.register
-    return register.space is Space.MSR and verb.target.address == _APIC_BASE_MSR
+def _is_eoi(op: Op) -> bool:
+    written = op.opcode is Opcode.LAPIC_WRITE and op.a == REGISTERS["lapic.eoi"].address
+    return written or op.opcode is Opcode.EOI
 
 
 def _labels(text: ScenarioText) -> dict[str, int]:

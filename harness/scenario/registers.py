@@ -232,7 +232,11 @@ _LOCAL_APIC = (
         fields=(Field("divide", 3, 0, DIVIDE),),
     ),
     Register(
-        *("lapic.self_ipi", _LAPIC, 0x3F0, "self-IPI"), fields=(_VECTOR,), access=_WO, modes=_X2
+        *("lapic.self_ipi", _LAPIC, 0x3F0, "self-IPI"),
+        fields=(_VECTOR,),
+        access=_WO,
+        modes=_X2,
+        needs=Feature.X2APIC,
     ),
     Register("lapic", _LAPIC, 0, "any offset of the register page", count=0),
     Register(
@@ -242,7 +246,10 @@ _LOCAL_APIC = (
             Field("page", 51, 12),
         ),
     ),
-    Register("lapic.tsc_deadline", Space.MSR, 0x6E0, "IA32_TSC_DEADLINE", 64),
+    Register(
+        *("lapic.tsc_deadline", Space.MSR, 0x6E0, "IA32_TSC_DEADLINE", 64),
+        needs=Feature.TSC_DEADLINE,
+    ),
 )
 """``lapic.base``: what is not named is the page 0xfee00, and bsp on CPU 0."""
 

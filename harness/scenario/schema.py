@@ -15,7 +15,8 @@ from typing import Any, Final, TypeAlias
 from pydantic import BaseModel
 
 from harness import resources
-from harness.scenario.language import (
+from harness.scenario.registers import REGISTERS, Access, Field, Register, Space
+from harness.scenario.vocabulary import (
     CPU_SCHEMA,
     VERBS,
     WORDS,
@@ -24,7 +25,6 @@ from harness.scenario.language import (
     HandlerModel,
     ScenarioModel,
 )
-from harness.scenario.registers import REGISTERS, Access, Field, Register, Space
 
 Schema: TypeAlias = dict[str, Any]
 

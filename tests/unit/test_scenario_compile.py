@@ -16,6 +16,7 @@ from harness.scenario.program import (
     OpFlag,
     Scenario,
 )
+from harness.scenario.vocabulary import DEFAULT_TIMEOUT_US
 
 SETTLE = OpFlag.SETTLE
 
@@ -205,7 +206,7 @@ def test_sleep_and_start_up_are_awaited():
     )
     assert [(op.opcode.name, op.a, op.cpu, op.target) for op in ops] == [
         ("HLT", 0, 1, 0),
-        ("AWAIT", language.DEFAULT_TIMEOUT_US, 0, 1),
+        ("AWAIT", DEFAULT_TIMEOUT_US, 0, 1),
         ("OFFLINE", 2, 0, 0),
         ("AWAIT", 7, 0, 1),
     ]
@@ -252,6 +253,10 @@ def test_handler_sends_its_eoi_as_its_policy_says(policy, expected):
 
 def test_handler_with_an_eoi_among_its_steps_needs_no_limit():
     assert body("0x51: {eoi: never, do: [eoi, cli]}") == [("EOI", 0), ("CLI", 0)]
+
+
+def test_handler_that_writes_the_eoi_register_itself_needs_no_limit():
+    assert body("0x51: {eoi: never, do: [{lapic.eoi: 3}]}") == [("LAPIC_WRITE", 0)]
 
 
 def test_handler_keeps_what_it_logs_and_how_often_it_may_be_entered():

@@ -164,6 +164,22 @@ def test_handler_that_is_wrong_is_refused_with_its_line(handler, message):
     assert str(caught.value).startswith("some.yaml:7: ")
 
 
+def test_handler_whose_cpus_mode_changes_cannot_name_an_ipis_destination():
+    text = (
+        HEAD
+        + """    cpus: 2
+    handlers:
+      0x51: {do: [{ipi: {vector: 0x52, dest: cpu1}}]}
+    steps:
+      - lapic.base: {enable: true, x2apic: true}
+      - lapic.base: {}
+      - lapic.base: {enable: true}
+"""
+    )
+    with pytest.raises(ConfigError, match="handler 0x51: whether the local APIC is in x2APIC mode"):
+        load(text)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
