@@ -273,8 +273,9 @@ class Window:
     """What the vCPUs took between a workload's two marks, by vector.
 
     ``taken`` counts injections, or EOIs where there is no event for those; ``pins`` says which
-    vector an unmasked pin had, ``messages`` and ``timers`` which vectors came by MSI and from
-    local APICs.  ``end`` is the mark's event, and ``index`` its place.
+    vector an unmasked pin had, of those whose vector did not change between the marks;
+    ``messages`` and ``timers`` which vectors came by MSI and from local APICs.  ``end`` is the
+    mark's event, and ``index`` its place.
     """
 
     name: str
@@ -333,13 +334,19 @@ def _guest_pairs(
         elif key.path == "handled/cpu/LOC":
             timers += value
     pairs = []
+    # A vector may be another source's on another CPU: what was taken is too much then.
+    elsewhere = window.messages | window.timers
     for pin, value in pins.items():
         vector = window.pins.get(pin)
         if vector is not None and list(window.pins.values()).count(vector) == 1:
-            exact = pin not in policy.TIMER_PINS and pin != policy.CONSOLE_GSI
+            own = pin not in policy.TIMER_PINS and pin != policy.CONSOLE_GSI
+            exact = own and vector not in elsewhere
             pairs.append((f"ioapic pin {pin}", value, window.taken.get(vector, 0), exact))
+    alone = window.messages.isdisjoint(window.pins.values()) and not (
+        window.messages & window.timers
+    )
     for what, value, vectors, exact in (
-        ("MSI", messages, window.messages, True),
+        ("MSI", messages, window.messages, alone),
         ("local APIC timer", timers, window.timers, False),
     ):
         pairs.append((what, value, sum(window.taken.get(v, 0) for v in vectors), exact))

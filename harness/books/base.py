@@ -103,7 +103,7 @@ class Books:
         self._hardware = False
         self._taken_total = 0
         self._windows: list[Window] = []
-        self._open_window: tuple[str, dict[int, int]] | None = None
+        self._open_window: tuple[str, dict[int, int], dict[int, int]] | None = None
 
     def add(self, event: Event) -> None:
         """Take ``event`` into account."""
@@ -306,12 +306,18 @@ class Books:
     def _mark(self, event: Event, args: Args) -> None:
         action, _, name = str(args[0]).partition(" ")
         if action == "begin":
-            self._open_window = name, self._taken()
+            self._open_window = name, self._taken(), self._vectors()
         elif action == "end" and self._open_window is not None and self._open_window[0] == name:
             self._windows.append(self._window(event, *self._open_window))
             self._open_window = None
 
-    def _window(self, event: Event, name: str, before: dict[int, int]) -> Window:
+    def _vectors(self) -> dict[int, int]:
+        """The vector of each unmasked pin."""
+        return {pin.number: pin.vector for pin in self._pins if pin.known and not pin.masked}
+
+    def _window(
+        self, event: Event, name: str, before: dict[int, int], vectors: dict[int, int]
+    ) -> Window:
         taken = {v: count - before.get(v, 0) for v, count in self._taken().items()}
         other = taken.pop(-1)
         rows = [row for cpu in self._cpus.values() for row in cpu.rows.items()]
@@ -319,7 +325,7 @@ class Books:
             name,
             taken,
             other,
-            {pin.number: pin.vector for pin in self._pins if pin.known and not pin.masked},
+            {pin: v for pin, v in self._vectors().items() if vectors.get(pin, v) == v},
             frozenset(vector for vector, row in rows if row[BY_MSI]),
             frozenset(vector for vector, row in rows if row[BY_LVT]),
             self._index,

@@ -93,9 +93,8 @@ class QemuIoapics(Books):
         """QEMU delivers under its lock: what was announced is out before the next assertion."""
         rest = []
         for pin, debt in self._announced:
-            if event[0] - debt.event.time_ns <= self._skew_ns:
-                rest.append((pin, debt))
-            elif self._races(debt) and not self._is_due(debt):
+            is_recent = event[0] - debt.event.time_ns <= self._skew_ns
+            if is_recent or (self._races(debt) and not self._is_due(debt)):
                 rest.append((pin, debt))
             elif not debt.paid:
                 self._break(debt)

@@ -13,7 +13,7 @@ from harness.case import Irqchip
 from harness.counters import Counter, CounterKey, CounterSet
 from harness.errors import CollectError
 from harness.eventlog import EventLogReader
-from harness.ledger import LAWS, dump, load, table
+from harness.ledger import LAWS, Window, check_guest, dump, load, table
 from userspace_chip.events import Event, event_type
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "ledger"
@@ -775,6 +775,43 @@ def test_guest_that_counts_far_less_than_it_took_is_lost():
     assert [(finding.kind, finding.subject) for finding in ledger.findings] == [
         ("lost", "MSI in boot")
     ]
+
+
+def window(taken, pins, messages=()):
+    mark = event("mark", vcpu=None, text="end work")
+    return Window("work", taken, 0, pins, frozenset(messages), frozenset(), 9, mark)
+
+
+def test_vector_that_a_pin_and_a_message_share_on_two_cpus_is_nothing_lost():
+    counts = guest_counts(disk=200, msix=200, total=400)
+    shared = window({38: 400}, {20: 38}, messages=[38])
+
+    law, findings = check_guest(shared, counts, Irqchip.ON)
+
+    assert (law.status, findings) == ("balanced", ())
+
+
+def test_vector_of_a_pin_alone_that_was_taken_far_more_often_than_handled_is_lost():
+    counts = guest_counts(disk=200, msix=200, total=400)
+    alone = window({38: 400, 39: 200}, {20: 38}, messages=[39])
+
+    _, findings = check_guest(alone, counts, Irqchip.ON)
+
+    assert [(found.kind, found.subject) for found in findings] == [
+        ("lost", "ioapic pin 20 in work")
+    ]
+
+
+@pytest.mark.parametrize(("before", "checked"), [(38, {20: 38}), (40, {})], ids=["same", "moved"])
+def test_pin_whose_vector_changes_during_a_workload_is_not_compared(before, checked):
+    books = Bookkeeper(Irqchip.SPLIT)
+    address = 0xFEC00010
+    for vector, mark in ((before, "begin work"), (38, "end work")):
+        entry = vector | 1 << 15
+        books.add(event("ioapic_mem_write", addr=address, regsel=0x38, size=4, value=entry))
+        books.add(event("mark", vcpu=None, text=mark))
+
+    assert books._windows[0].pins == checked
 
 
 # --- On disk, and as a table --------------------------------------------------------------------
