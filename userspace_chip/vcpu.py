@@ -169,7 +169,8 @@ class Vcpu:
         self._kvm = profile.lapic.model is Model.KVM
         self._apicv = profile.lapic.apicv
         self._pic_user_space = profile.pic.to_cpu is PicWiring.FIRST_CPU
-        self.enter = self._enter_kvm if self._kvm else self._enter_qemu
+        in_qemu = self._enter_off if profile.kvm_vcpu else self._enter_qemu
+        self.enter = self._enter_kvm if self._kvm else in_qemu
         self.state = VcpuState()
         self.reset()
 
@@ -584,6 +585,17 @@ class Vcpu:
             return self._inject_qemu()
         state.window_requested = state.hard
         return Entry(irq_window=True) if state.hard else _NOTHING
+
+    def _enter_off(self, interruptible: bool = True, nmi_allowed: bool = True) -> Entry:
+        """off: every exit writes KVM's CR8 back, which is TPR bits 7:4, and looks at INTR anew.
+
+        QEMU ``target/i386/kvm/kvm.c:kvm_arch_post_run``, ``cpu_set_apic_tpr``.
+        """
+        entry = self._enter_qemu(interruptible, nmi_allowed)
+        if self.state.in_guest:
+            self.lapic.set_cr8(self.lapic.cr8())
+            self.poll()
+        return entry
 
     def _inject_qemu(self) -> Entry:
         """The INTR line is high and the CPU takes it."""

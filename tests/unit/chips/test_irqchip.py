@@ -946,3 +946,11 @@ def test_register_page_that_moved_away_is_qemus_window_which_reads_all_ones(mode
     assert machine.msr_write(0, 0x1B, 0xFEE01900)
     assert machine.mmio_read(0, 0xFEE00030, 4) == 0xFFFFFFFF
     assert machine.mmio_read(0, 0xFEE01030, 4) & 0xFF == 0x14
+
+
+@pytest.mark.parametrize(("mode", "tpr"), [("off", 0x40), ("tcg", 0x45)])
+def test_off_every_exit_leaves_the_class_of_tpr_only(mode, tpr):
+    machine = Machine(profile(mode, qemu="7.2"), 1)
+    machine.mmio_write(0, 0xFEE00080, 4, 0x45)
+    machine.enter(0)
+    assert machine.mmio_read(0, 0xFEE00080, 4) == tpr
