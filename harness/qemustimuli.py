@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
@@ -21,7 +22,7 @@ from harness.stimuli import DisagreementError, Lookahead, What, start_cpus
 from userspace_chip.errors import ChipError
 from userspace_chip.events import QEMU_EVENTS, Event
 from userspace_chip.irqchip import IOAPIC_BASES, MSR_APIC_BASE, Machine
-from userspace_chip.lapic_registers import EOI, ICR, TMCCT
+from userspace_chip.lapic_registers import EOI, ICR, TMCCT, TMICT
 from userspace_chip.lapic_timer import LVT_TIMER
 from userspace_chip.messages import DELIVERY_MODES, DEST_MODES, TRIGGERS, LapicMessage
 from userspace_chip.vcpu import MpState
@@ -58,6 +59,7 @@ class QemuStimuli:
         }
         self._taken: dict[int, int] = {}
         """By CPU: the PIC's vector that it has taken, and that was not seen in it yet."""
+        self._expired: deque[_Expiry] = deque(maxlen=_EXPIRIES)
         self._tasks: dict[str, int] = {}
         """Which CPU has which task segment, as far as interrupts have told."""
         self._past = _Past(machine) if mode == "off" else None
@@ -123,6 +125,14 @@ class QemuStimuli:
     def _refuse(self, event: Event, ahead: Lookahead) -> None:
         raise DisagreementError("the model did not predict it")
 
+    def unsure(self, cpu: int) -> int:
+        """The vectors, as a bit map, of which it is not known whether they are pending."""
+        state = self.machine.lapics[cpu].state
+        perhaps = 0 if self._past is None else self._past.perhaps[cpu]
+        if (vector := self._timer_vector(cpu)) is not None:
+            perhaps |= 1 << vector
+        return perhaps & ~state.irr
+
     # --- lines and messages
 
     def _pic_set_irq(self, event: Event, ahead: Lookahead) -> None:
@@ -145,13 +155,17 @@ class QemuStimuli:
         self.machine.bus.deliver(message)
 
     def _apic_local_deliver(self, event: Event, ahead: Lookahead) -> None:
-        """A timer's expiry: the earliest is the first, whatever thread finds it due."""
+        """A timer's expiry.  Whose it is, is seen later where several are armed."""
         if event.args[0] != LVT_TIMER:
             raise DisagreementError("the model did not predict it")
-        due = {name: at for name, at in self.machine.deadlines.items() if name[:5] == "lapic"}
-        if not due:
+        armed = [name for name in self.machine.deadlines if name[:5] == "lapic"]
+        if not armed:
             raise DisagreementError("no timer was armed")
-        self.machine.expire(min(due, key=lambda name: due[name]))
+        if len(armed) == 1:
+            self.machine.expire(armed[0])
+            return
+        self._expired.append(_Expiry({int(name[5:]) for name in armed}))
+        self._expected.append((event.name, event.args))
 
     def _ioapic_set_remote_irr(self, event: Event, ahead: Lookahead) -> None:
         """Unpredicted it is that of an interrupt which was held back after many in a row."""
@@ -213,6 +227,9 @@ class QemuStimuli:
         lapic = self.machine.lapics[cpu]
         if register == EOI and not lapic.state.isr:
             self._check_nothing_taken(cpu)
+        elif register == TMICT:
+            for expiry in self._expired:
+                expiry.restarted.add(cpu)
         if lapic.x2apic_mode:
             lapic.write_msr(register, value, self.machine.now_ns)
         else:
@@ -266,40 +283,67 @@ class QemuStimuli:
     def _hardware_int(self, event: Event, ahead: Lookahead) -> None:
         """A CPU of TCG's takes an interrupt: one that has it on offer."""
         vector, task = int(event.args[0]), str(event.args[1])
-        cpus = range(len(self.machine.vcpus))
         for cpu, taken in self._taken.items():
             if taken == vector:
                 del self._taken[cpu]
                 return
+        known = self._tasks.get(task)
+        cpus = list(range(len(self.machine.vcpus))) if known is None else [known]
         ready = [cpu for cpu in cpus if self._offered(cpu) == vector]
+        if not ready:
+            ready = [cpu for cpu in cpus if self._has_expired(cpu, vector)]
         if ready:
-            cpu = self._tasks.get(task, -1)
-            if cpu not in ready:
-                cpu = ready[0] if len(ready) == 1 else self._taker(ready, vector, ahead)
-                if task != "?":
-                    self._tasks[task] = cpu
-            self._take(cpu)
+            cpu = ready[0] if len(ready) == 1 else self._taker(ready, vector, task, ahead)
+            if task.strip("0?"):
+                self._tasks[task] = cpu
+            self._take_timer(cpu, vector)
         elif vector != _NO_VECTOR:
             offers = [offer for cpu in cpus if (offer := self._offered(cpu)) is not None]
+            who = "no CPU" if known is None else f"not CPU {known}, which takes it,"
             raise DisagreementError(
-                "no CPU has this interrupt on offer",
+                f"{who} has this interrupt on offer",
                 tuple(("hardware_int", (offer, task)) for offer in offers),
             )
 
-    def _taker(self, ready: list[int], vector: int, ahead: Lookahead) -> int:
+    def _has_expired(self, cpu: int, vector: int) -> bool:
+        """Whether it may be the interrupt of a timer of which it is not clear whose it is."""
+        pending = self.machine.lapics[cpu].state.irr >> vector & 1
+        return not pending and self._timer_vector(cpu) == vector
+
+    def _timer_vector(self, cpu: int) -> int | None:
+        """That of the CPU's timer, if it may have expired without being noticed."""
+        if not any(cpu in expiry.cpus for expiry in self._expired):
+            return None
+        return self.machine.lapics[cpu].state.lvt[LVT_TIMER] & 0xFF
+
+    def _take_timer(self, cpu: int, vector: int) -> None:
+        """The CPU takes ``vector``, which its timer may have to bring about first."""
+        if self._offered(cpu) != vector:
+            found = next(expiry for expiry in self._expired if cpu in expiry.cpus)
+            self._expired.remove(found)
+            if cpu in found.restarted:
+                self.machine.lapics[cpu].local_deliver(LVT_TIMER)
+            else:
+                self.machine.expire(f"lapic{cpu}")
+            self.machine.log.take()
+        self._take(cpu)
+
+    def _taker(self, ready: list[int], vector: int, task: str, ahead: Lookahead) -> int:
         """Which of several CPUs takes it, where its registers do not tell.
 
-        Hardly one that is still in service; else the first to write EOI, unless all take it.
+        None that has another task segment, and hardly one that is still in service; else the first
+        to write EOI, unless all take it.
         """
-        lapics = self.machine.lapics
+        lapics, others = self.machine.lapics, set(self._tasks.values()) if task != "?" else set()
+        ready = [cpu for cpu in ready if cpu not in others] or ready
         ready = [cpu for cpu in ready if not lapics[cpu].state.isr] or ready
-        others = len(ready) - 1
-        self.count["guesses"] += others > 0
+        rest = len(ready) - 1
+        self.count["guesses"] += rest > 0
         for event in islice(ahead.all(), _PATIENCE):
-            if not others:
+            if not rest:
                 break
             if event.name == "hardware_int" and event.args[0] == vector:
-                others -= 1
+                rest -= 1
             elif event.vcpu in ready and _is_eoi(event):
                 return event.vcpu
         return ready[0]
@@ -343,6 +387,8 @@ class QemuStimuli:
             self._take(cpu)
         elif past.offered[cpu] >> vector & 1 and lapic.state.irr >> vector & 1:
             lapic.ack(vector)  # before what came in meanwhile
+        elif self._has_expired(cpu, vector):
+            self._take_timer(cpu, vector)
         elif past.perhaps[cpu] >> vector & 1:
             lapic.set_irq(vector, lapic.state.tmr >> vector & 1)
             self._take(cpu)
@@ -360,6 +406,24 @@ _KVM_EVENTS: Final = {
     "tcg": frozenset[str](),
 }
 """What the chips of QEMU's need of KVM's events: ELCR is traced by nobody else."""
+
+
+@dataclass(slots=True)
+class _Expiry:
+    """A timer's, of which it is not clear whose it is.
+
+    The time of the trace does not tell: a thread may be held up between being traced and looking
+    at the clock.  What tells is which CPU takes the interrupt.
+    """
+
+    cpus: set[int]
+    """Those whose timers were armed."""
+    restarted: set[int] = field(default_factory=set)
+    """Those that have started theirs again since."""
+
+
+_EXPIRIES: Final = 16
+"""So many are remembered: a periodic timer's merge while nobody takes its interrupt."""
 
 
 class _Past:

@@ -205,7 +205,13 @@ class Replay:
         }
         machines = [side.feeder.machine for side in self._sides]
         has_ioapic = not subject.kvm_lapic or subject.mode == "on" or len(machines) == 2
-        self._looking = Looking(looks, machines[0], machines[-1] if has_ioapic else None)
+        first = self._sides[0].feeder
+        self._looking = Looking(
+            looks,
+            machines[0],
+            machines[-1] if has_ioapic else None,
+            first.unsure if isinstance(first, QemuStimuli) else None,
+        )
         if subject.mode == "tcg":
             self._looking.adopt_elcr()
         self._reader = EventLogReader()
@@ -376,17 +382,17 @@ class Replay:
     def _ended(self, divergence: Divergence | None) -> Replayed:
         report = self._reader.report
         self._note_damage(report)
+        counts = [side.feeder.count for side in self._sides]
+        if guesses := sum(count["guesses"] for count in counts):
+            self._warnings.append(f"{guesses} times it was a guess which CPU took an interrupt")
         at = None if divergence is None else divergence.recorded
         outcome = Outcome.AGREED
         if divergence is not None:
             line = report.lines if at is None else at.number
             doubted = self._doubt is not None and self._doubt[0] <= line
-            outcome = Outcome.INCOMPLETE if doubted else Outcome.DIVERGED
+            outcome = Outcome.INCOMPLETE if doubted or guesses else Outcome.DIVERGED
         elif report.truncated:
             outcome = Outcome.INCOMPLETE
-        counts = [side.feeder.count for side in self._sides]
-        if guesses := sum(count["guesses"] for count in counts):
-            self._warnings.append(f"{guesses} times it was a guess which CPU took an interrupt")
         return Replayed(
             outcome=outcome,
             predicted=sum(count["predicted"] for count in counts),

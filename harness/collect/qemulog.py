@@ -5,7 +5,7 @@ A line is ``THREAD@SECONDS.MICROSECONDS:EVENT TEXT`` on the wall clock, or ``EVE
 things that QEMU logs to the same file are passed over.
 
 With ``-d int`` TCG says there which interrupt a CPU takes, without thread or time: it gets the time
-of the event before it, which is right in the order of the file, and the base of the CPU's task
+of the event behind it, which is right in the order of the file, and the base of the CPU's task
 segment from the registers that are printed next, which tells CPUs apart.  The registers of another
 CPU's exception may come in between, and an event may stand behind the first piece of a dump.
 """
@@ -64,7 +64,7 @@ class QemuLogReader:
 
         Nothing is fatal: what cannot be read is counted in the report.
         """
-        tally, taken = self._tally, _TakenInterrupt()
+        tally, taken = self._tally, _TakenInterrupts()
         bodies = self._bodies.seen
         latest_ns = self._offset_ns
         for number, line in enumerate(lines, 1):
@@ -76,7 +76,7 @@ class QemuLogReader:
                 vcpu = self._vcpus.get(thread)
                 traced = True
             elif taken.is_about(line):
-                yield from self._int(latest_ns, taken.args(line))
+                taken.read(line)
                 continue
             else:
                 text, time_ns, vcpu = line[:-1], self._offset_ns, None
@@ -87,16 +87,15 @@ class QemuLogReader:
                     continue
             body = bodies.get(text) or self._body(number, line, text, traced=traced)
             if body is not None:
-                yield from self._int(latest_ns, taken.given_up())
                 latest_ns = time_ns
+                for args in taken.all():
+                    tally.events += 1
+                    yield Event(time_ns, "qemu", "hardware_int", None, args)
                 tally.events += 1
                 yield Event(time_ns, "qemu", body[0], vcpu, body[1])
-        yield from self._int(latest_ns, taken.given_up())
-
-    def _int(self, time_ns: int, args: tuple[Arg, ...] | None) -> Iterator[Event]:
-        if args is not None:
-            self._tally.events += 1
-            yield Event(time_ns, "qemu", "hardware_int", None, args)
+        for args in taken.all():
+            tally.events += 1
+            yield Event(latest_ns, "qemu", "hardware_int", None, args)
 
     @staticmethod
     def _behind_dump(line: str) -> re.Match[str] | None:
@@ -113,11 +112,13 @@ class QemuLogReader:
         return self._bodies.parse(text, name, rest, number=number, line=line)
 
 
-class _TakenInterrupt:
-    """An interrupt that a CPU takes, while the registers of that CPU are waited for."""
+class _TakenInterrupts:
+    """Interrupts that CPUs take, collected until the next event tells the time."""
 
     def __init__(self) -> None:
+        self._known: list[tuple[Arg, ...]] = []
         self._vector: int | None = None
+        """The CPU's registers are waited for."""
         self._is_dumped = False
         """The next registers are this CPU's."""
 
@@ -127,21 +128,26 @@ class _TakenInterrupt:
             self._vector is not None and (line.startswith("TR =") or _DUMP.match(line) is not None)
         )
 
-    def args(self, line: str) -> tuple[Arg, ...] | None:
-        """What ``line`` :meth:`is_about`, if that is all of it: the fields of a hardware_int."""
+    def read(self, line: str) -> None:
+        """Take in a line that it :meth:`is_about`."""
         if (match := _TAKEN.search(line)) is not None:
-            before = self.given_up()
+            self._end()
             self._vector = int(match[1], 16)
-            return before
-        if (dump := _DUMP.match(line)) is not None:
+        elif (dump := _DUMP.match(line)) is not None:
             self._is_dumped = self._vector == int(dump[1], 16)
-            return None if self._is_dumped else self.given_up()
-        task = _TASK.match(line)
-        return self.given_up() if task is None or not self._is_dumped else self.given_up(task[1])
+            if not self._is_dumped:
+                self._end()
+        else:
+            task = _TASK.match(line)
+            self._end(task[1] if task is not None and self._is_dumped else "?")
 
-    def given_up(self, task: str = "?") -> tuple[Arg, ...] | None:
-        """The same, as far as it is known; None where nobody takes an interrupt."""
-        if self._vector is None:
-            return None
-        vector, self._vector, self._is_dumped = self._vector, None, False
-        return vector, task
+    def _end(self, task: str = "?") -> None:
+        if self._vector is not None:
+            self._known.append((self._vector, task))
+        self._vector, self._is_dumped = None, False
+
+    def all(self) -> list[tuple[Arg, ...]]:
+        """The fields of a hardware_int each, which are then forgotten."""
+        self._end()
+        known, self._known = self._known, []
+        return known

@@ -52,17 +52,17 @@ def test_chips_of_a_recording_are_as_the_monitor_showed_them(name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("chip", "found", "instead"),
+    ("register", "chip", "found", "instead"),
     [
-        ("lapic0", "LVT0\t 0x00010700", "LVT0\t 0x00000700"),
-        ("lapic0", "ISR\t (none)", "ISR\t 49 "),
-        ("lapic0", "TPR 0x10", "TPR 0x20"),
-        ("ioapic0", "  pin 4  0x0", "  pin 4  0x8"),
-        ("pic0", "pic0: irr=13", "pic0: irr=11"),
-        ("pic1", "imr=ff isr=00 hprio=0 irq_base=38", "imr=ff isr=04 hprio=0 irq_base=38"),
+        ("LVT3", "lapic0", "LVT0\t 0x00010700", "LVT0\t 0x00000700"),
+        ("ISR", "lapic0", "ISR\t (none)", "ISR\t 49 "),
+        ("TPR", "lapic0", "TPR 0x10", "TPR 0x20"),
+        ("IOREDTBL4", "ioapic0", "  pin 4  0x0", "  pin 4  0x8"),
+        ("IRR", "pic0", "pic0: irr=13", "pic0: irr=11"),
+        ("ISR", "pic1", "imr=ff isr=00 hprio=0 irq_base=38", "imr=ff isr=04 hprio=0 irq_base=38"),
     ],
 )
-def test_register_that_the_monitor_shows_otherwise_diverges(name, chip, found, instead):
+def test_register_that_the_monitor_shows_otherwise_diverges(name, register, chip, found, instead):
     case = recorded_case(name)
     look = case.looks[0]
     altered = (
@@ -78,7 +78,7 @@ def test_register_that_the_monitor_shows_otherwise_diverges(name, chip, found, i
     assert replayed.outcome is Outcome.DIVERGED
     assert divergence.recorded.event.args == (look.end,)
     assert divergence.states.keys() == divergence.shown.keys() == {chip}
-    assert len(json.loads(divergence.shown[chip])) == 1
+    assert register in json.loads(divergence.shown[chip])
 
 
 def test_recording_without_looks_is_replayed_without():

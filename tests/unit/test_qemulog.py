@@ -84,10 +84,10 @@ def test_qemulog_other_messages_are_passed_over():
     assert report.complete
 
 
-def test_qemulog_interrupt_taken_has_the_time_of_the_event_before_it():
-    events, report = read(RAISE, TAKEN)
+def test_qemulog_interrupt_taken_has_the_time_of_the_event_behind_it():
+    events, report = read(RAISE, TAKEN, RAISE.replace(".57", ".58"))
 
-    assert events[1] == Event(events[0].time_ns, "qemu", "hardware_int", None, (0x30, "?"))
+    assert events[1] == Event(events[2].time_ns, "qemu", "hardware_int", None, (0x30, "?"))
     assert events[1].text == "INT=0x30 TR=?"
     assert report.complete
 

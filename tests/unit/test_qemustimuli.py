@@ -110,7 +110,7 @@ def test_cpu_of_two_that_takes_an_interrupt_is_known_by_its_task_segment():
     assert case.replay().warnings == ()
 
 
-def test_cpu_of_two_that_cannot_be_known_is_guessed():
+def test_cpu_of_two_that_cannot_be_known_is_guessed_and_proves_nothing():
     case = recorded_case("tcg-smp2")
     events = [
         event._replace(args=(event.args[0], "?")) if event.name == "hardware_int" else event
@@ -118,7 +118,7 @@ def test_cpu_of_two_that_cannot_be_known_is_guessed():
     ]
     replayed = case.replay(events)
 
-    assert replayed.outcome is Outcome.AGREED
+    assert replayed.outcome is not Outcome.DIVERGED
     assert "a guess which CPU took an interrupt" in replayed.warnings[0]
 
 
