@@ -65,7 +65,7 @@ def _pack(found: Reproduction, prepared: Sequence[Prepared], out: BinaryIO) -> N
     with tarfile.open(fileobj=out, mode="w|") as tar:
         for name, text in _texts(found, prepared).items():
             _add_text(tar, f"{root}/{name}", text)
-        for name, file in {**_images(prepared), **_scenarios(found, prepared)}.items():
+        for name, file in _images(found, prepared).items():
             tar.add(file, f"{root}/{name}", filter=_anonymous)
         tar.add(found.directory, f"{root}/run", filter=_anonymous)
 
@@ -90,7 +90,7 @@ def _texts(found: Reproduction, prepared: Sequence[Prepared]) -> dict[str, str]:
         "README.md": _readme(found, prepared),
         f"{entry.id}.yaml": entry.file.path.read_text(encoding="utf-8"),
         "report.txt": _report(found),
-        **{_script_name(item): _script(item) for item in prepared},
+        **{_script_name(item): _script(found, item) for item in prepared},
     }
 
 
@@ -105,36 +105,26 @@ def _report(found: Reproduction) -> str:
 # --- Images -------------------------------------------------------------------------------------
 
 
-def _images(prepared: Sequence[Prepared]) -> dict[str, Path]:
-    """Everything that is booted, but for what a distribution makes."""
-    return {
-        _image_name(path): path
-        for item in prepared
-        if not isinstance(item.case.guest, LinuxGuest)
-        for path in (item.plan.kernel, item.plan.initrd)
-        if path is not None
-    }
+def _images(found: Reproduction, prepared: Sequence[Prepared]) -> dict[str, Path]:
+    """Everything that is booted, but for what a distribution makes, and the probe's scenarios."""
+    paths: dict[Path, str] = {}
+    for item in prepared:
+        guest = item.case.guest
+        if isinstance(guest, LinuxGuest):
+            continue
+        for path in filter(None, (item.plan.kernel, item.plan.initrd)):
+            paths[path] = "images"
+        if isinstance(guest, ProbeGuest):
+            paths |= {scenario.path: "scenarios" for scenario in guest.scenarios}
+    return {_place(found, path, folder): path for path, folder in sorted(paths.items())}
 
 
-def _scenarios(found: Reproduction, prepared: Sequence[Prepared]) -> dict[str, Path]:
-    """The probe's scenario files: where the entry finds them beside itself, else for reading."""
-    beside = found.entry.file.path.parent
-    paths = {
-        scenario.path
-        for item in prepared
-        if isinstance(item.case.guest, ProbeGuest)
-        for scenario in item.case.guest.scenarios
-    }
-    return {
-        str(path.relative_to(beside))
-        if path.is_relative_to(beside)
-        else f"scenarios/{path.name}": path
-        for path in sorted(paths)
-    }
-
-
-def _image_name(path: Path) -> str:
-    return f"images/{path.name}"
+def _place(found: Reproduction, path: Path, folder: str = "images") -> str:
+    """Where the entry finds a file beside itself; else in ``folder``."""
+    beside = found.entry.file.path.absolute().parent
+    if path.is_relative_to(beside) and not path.is_relative_to(found.directory):
+        return str(path.relative_to(beside))
+    return f"{folder}/{path.name}"
 
 
 # --- By hand ------------------------------------------------------------------------------------
@@ -151,11 +141,11 @@ def _script_name(item: Prepared) -> str:
     return f"by-hand/{item.case.directory_name}.sh"
 
 
-def _script(item: Prepared) -> str:
+def _script(found: Reproduction, item: Prepared) -> str:
     """The guest under a QEMU of the machine where this is unpacked, its console on the terminal."""
     plan = item.plan
-    kernel = _image_name(plan.kernel)
-    initrd = None if plan.initrd is None else _image_name(plan.initrd)
+    kernel = _place(found, plan.kernel)
+    initrd = None if plan.initrd is None else _place(found, plan.initrd)
     needs = ""
     if isinstance(item.case.guest, LinuxGuest):
         kernel, initrd = "IRQMATRIX_VMLINUZ", "IRQMATRIX_INITRD"
@@ -254,7 +244,7 @@ def _by_hand(prepared: Sequence[Prepared]) -> str:
     )
     guests = [item.case.guest for item in prepared if isinstance(item.case.guest, LinuxGuest)]
     if not guests:
-        return text + "\nThe images are in `images/`; their source is in irqmatrix' `images/`.\n"
+        return text + "\nThe images are here; the probe's source is in irqmatrix' `images/probe`.\n"
     runs = "\n".join(dict.fromkeys(f"run {name}" for guest in guests for name in guest.workloads))
     return (
         f"{text}\nThe guest's kernel and initial RAM disk are a distribution's and irqmatrix' own; "

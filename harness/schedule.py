@@ -68,6 +68,9 @@ def prepare(
 
     What the probe is to execute is written below ``out``.
     """
+    for key in dict.fromkeys(map(HostKey.of, config.cases)):
+        if key.host is Host.LAB:
+            cache.lab_initrd(cache.kernel(key.kernel or "default"), cache.qemu(key.qemu))
     return [_prepare_one(case, cache, local, out) for case in config.cases]
 
 

@@ -24,6 +24,9 @@ class Cache:
     def kernel(self, name):
         return KernelImage(name, "6.1.192", Path("/cache/vmlinuz-6.1.0"), None, "bookworm")
 
+    def lab_initrd(self, kernel, qemu):
+        return Path("/cache/lab.cpio")
+
     def linux_initrd(self, kernel):
         return Path("/cache/initrd.cpio")
 
@@ -108,8 +111,8 @@ def test_bundle_of_a_flat_image_has_it_and_a_script_that_boots_it(tmp_path):
     path = tmp_path / "small.tar.zst"
     bundle.write(reproduction(tmp_path, text), path, Cache())
     folder = unpacked(path, tmp_path / "elsewhere")
-    assert (folder / "images" / "small.flat").read_bytes() == multiboot.elf()
-    assert "-kernel images/small.flat" in next(folder.glob("by-hand/*.sh")).read_text()
+    assert (folder / "small.flat").read_bytes() == multiboot.elf()
+    assert "-kernel small.flat" in next(folder.glob("by-hand/*.sh")).read_text()
 
 
 @pytest.mark.parametrize("name", ["absent/x.tar.zst", "."])
