@@ -297,7 +297,7 @@ class Execution:
 
     def _initialised(self, cpu: _Cpu) -> None:
         """INIT: what the guest was doing is gone."""
-        if not cpu.offline and cpu.number < self.program.cpus:
+        if not cpu.offline:
             self.problems.append((self._step, f"CPU {cpu.number} got an INIT: OFFLINE it before"))
         cpu.stack.clear()
         cpu.handled.clear()
