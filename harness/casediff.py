@@ -16,10 +16,16 @@ from harness import audit
 from harness.align import Alignment, Parting, align, check_id
 from harness.diff import Difference, DiffResult, diff
 from harness.errors import StoreError
-from harness.eventlog import LogReport
 from harness.known import KnownDifferences
 from harness.ledger import Ledger
-from harness.recorded import RecordedCase, case_folders, events_around, read_case, view_of
+from harness.recorded import (
+    EVENTS,
+    RecordedCase,
+    case_folders,
+    events_around,
+    read_case,
+    view_of,
+)
 from harness.result import Verdict
 from userspace_chip.events import Event
 
@@ -78,7 +84,7 @@ class CaseDiff:
 
 @dataclass(frozen=True)
 class RunDiff:
-    """The pairs of two runs, and the cases that have no partner."""
+    """The pairs of two runs, and the folders of the cases that have no partner or never ran."""
 
     pairs: tuple[CaseDiff, ...]
     alone: tuple[str, ...]
@@ -101,8 +107,10 @@ def diff_recorded(a: Path, b: Path, known: KnownDifferences) -> RunDiff:
     if alone_a is not alone_b:
         run, case = (b, a) if alone_a else (a, b)
         raise StoreError(f"{case} is a case and {run} is a run", None, "name two cases or two runs")
+    if alone_a:
+        return RunDiff((diff_cases(read_case(a), read_case(b), known),), ())
     cases_a, cases_b = _ran(folders_a), _ran(folders_b)
-    pairs = [(cases_a[0], cases_b[0])] if alone_a else pair_up(cases_a, cases_b)
+    pairs = pair_up(cases_a, cases_b)
     if not pairs:
         raise StoreError(
             f"{a} and {b} have nothing in common",
@@ -110,16 +118,13 @@ def diff_recorded(a: Path, b: Path, known: KnownDifferences) -> RunDiff:
             "name two cases to compare them all the same",
         )
     paired = {case.directory for pair in pairs for case in pair}
-    alone = tuple(
-        f"{case.id} in {case.directory.parent}"
-        for case in (*cases_a, *cases_b)
-        if case.directory not in paired
-    )
+    alone = tuple(str(folder) for folder in (*folders_a, *folders_b) if folder not in paired)
     return RunDiff(tuple(diff_cases(one, other, known) for one, other in pairs), alone)
 
 
 def _ran(folders: Sequence[Path]) -> list[RecordedCase]:
-    return [read_case(folder) for folder in folders]
+    """The cases of a run that were recorded; one that failed before has no events."""
+    return [read_case(folder) for folder in folders if (folder / EVENTS).is_file()]
 
 
 def pair_up(
@@ -141,8 +146,8 @@ def pair_up(
 
 def diff_cases(a: RecordedCase, b: RecordedCase, known: KnownDifferences) -> CaseDiff:
     """What ``a`` and ``b`` differ in; only complete recordings are aligned."""
-    (view_a, report_a), (view_b, report_b) = view_of(a), view_of(b)
-    side_a, side_b = _side(a, view_a.ledger, report_a), _side(b, view_b.ledger, report_b)
+    view_a, view_b = view_of(a), view_of(b)
+    side_a, side_b = _side(a, view_a.ledger), _side(b, view_b.ledger)
     warnings = _warnings(a, b, side_a, side_b)
     alignment = Alignment((), ())
     checks: tuple[dict[str, str], dict[str, str]] = ({}, {})
@@ -161,8 +166,8 @@ def diff_cases(a: RecordedCase, b: RecordedCase, known: KnownDifferences) -> Cas
     return CaseDiff(side_a, side_b, found, alignment, first, warnings)
 
 
-def _side(case: RecordedCase, ledger: Ledger, report: LogReport) -> Side:
-    damage = None if report.complete else audit.incomplete(ledger)
+def _side(case: RecordedCase, ledger: Ledger) -> Side:
+    damage = audit.incomplete(ledger)
     return Side(case.id, str(case.directory), case.verdict, case.detail, ledger, damage)
 
 

@@ -142,8 +142,8 @@ def _read_verdict(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path} is not a verdict", repr(error), "run the case again") from None
 
 
-def view_of(case: RecordedCase) -> tuple[View, LogReport]:
-    """What the guest of ``case`` saw, and how complete the log is.
+def view_of(case: RecordedCase) -> View:
+    """What the guest of ``case`` saw; its ledger says where the log is not complete.
 
     :class:`CollectError` for a log of another kind or version.
     """
@@ -160,7 +160,7 @@ def view_of(case: RecordedCase) -> tuple[View, LogReport]:
         raise CollectError(f"{path}: {error}") from None
     report = reader.report
     damage = None if report.complete else _damage(report)
-    return books.view(damage=damage, handled=case.counters), report
+    return books.view(damage=damage, handled=case.counters)
 
 
 def _damage(report: LogReport) -> str:

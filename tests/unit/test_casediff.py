@@ -272,7 +272,26 @@ def test_case_without_a_partner_is_named(folder):
     found = diff_recorded(other.parent, folder("b", "on").parent, SHIPPED)
 
     assert [pair.a.id for pair in found.pairs] == ["linux/q35/qemu64/smp1/lab-kvm-on"]
-    assert found.alone[0].startswith("linux/pc/qemu64/smp1/lab-kvm-split in ")
+    assert found.alone == (str(other),)
+
+
+def test_case_of_a_run_that_never_ran_is_named_and_not_compared(folder):
+    a, b = folder("a", "on"), folder("b", "on")
+    broken = folder("a", "split")
+    (broken / "events.jsonl").unlink()
+    found = diff_recorded(a.parent, b.parent, SHIPPED)
+
+    assert (len(found.pairs), found.alone) == (1, (str(broken),))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_recording_in_which_a_tracer_was_silent_is_not_aligned(folder, mode):
+    silent = {"split": "kvm"}.get(mode, events_of(mode)[-1].source)
+    others = folder("b", mode, alter=lambda events: [e for e in events if e.source != silent])
+    pair = only_pair(folder("a", mode), others)
+
+    assert pair.alignment.partings == ()
+    assert f"no events of {silent}" in pair.warnings[0]
 
 
 def test_runs_with_nothing_in_common_are_refused(folder):
