@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.case import Accel
+from harness.case import Accel, ProbeGuest
 from harness.errors import CollectError, HostError, LabLost
 from harness.hosts.base import CONSOLE_END, GuestPlan
 from harness.hosts.local import short_directory
@@ -41,6 +41,12 @@ _MONITOR: Final = f"/dev/vport0p{_PORTS.index('monitor') + 1}"
 _FILES: Final = f"/dev/vport0p{_PORTS.index('files') + 1}"
 _GUEST_DIR: Final = "/run/guest"
 _PAYLOAD_DIR: Final = "/payload"
+_FIFO: Final = f"{_GUEST_DIR}/console"
+_COLLECT: Final = f"mkfifo {_FIFO}; nice -n 19 cat <{_FIFO} >{_CONSOLE} & "
+_COLLECTED: Final = f"{{ :; }} 4<>{_FIFO}; wait; "
+"""A debug console is written byte by byte, and the port's every write is an exit of L1: behind a FIFO
+one of many bytes; at nice 19 the reader does not run at once for each.  It ends when the FIFO has no
+writer any more; a QEMU that did not start never was one."""
 
 
 @dataclass(frozen=True)
@@ -321,8 +327,9 @@ class LabSession:
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LabGuest]:
         """Start ``plan`` in the lab."""
         name = f"guest{next(self._numbers)}"
+        is_probe = isinstance(plan.case.guest, ProbeGuest)
         channels = Channels(
-            console=f"serial,path={_CONSOLE}",
+            console=f"file,path={_FIFO}" if is_probe else f"serial,path={_CONSOLE}",
             monitor=f"serial,path={_MONITOR}",
             trace_log=f"{_GUEST_DIR}/trace" if plan.trace_log else None,
             paused=plan.paused,
@@ -336,7 +343,9 @@ class LabSession:
             exited = self._shell.exit_of(name)
             await self._shell.check(
                 f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; cd {_GUEST_DIR}; "
-                f"{{ {qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; s=$?; "
+                f"{{ {_COLLECT if is_probe else ''}"
+                f"{qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; s=$?; "
+                f"{_COLLECTED if is_probe else ''}"
                 f"printf '{end}' >{_CONSOLE}; echo '!exit' {name} $s >&3; }} >/dev/null 2>&1 &"
             )
             guest = LabGuest(self._shell, self.files, console, monitor, exited)

@@ -63,6 +63,7 @@ bool restart_cpu(struct cpu *cpu)
 	u64 end = in_us(START_TIMEOUT_US);
 
 	cpu->offline = true;
+	lapic_note_write(this_cpu(), LAPIC_ICR);
 	lapic_send(this_cpu(), cpu->id, ICR_ASSERT | ICR_INIT);
 	lapic_send(this_cpu(), cpu->id, ICR_ASSERT | ICR_SIPI | FIRST_SIPI_PAGE);
 	while (cpu->offline) {
@@ -119,15 +120,17 @@ bool is_there(const struct cpu *cpu)
 
 void stay_awake(void)
 {
-	const struct cpu *self = this_cpu();
+	struct cpu *self = this_cpu();
 
 	for (u32 id = 0; id < cpu_count; id++) {
 		struct cpu *cpu = &cpus[id];
 
 		/* One NMI: the others see a time that lies ahead. */
 		if (cpu->asleep && !cpu->pinned && is_past(cpu->wakes_at) && cpu != self &&
-		    self->apic_mode != APIC_OFF && !exchange(&cpu->rung, 1))
+		    self->apic_mode != APIC_OFF && !exchange(&cpu->rung, 1)) {
+			lapic_note_write(self, LAPIC_ICR);
 			lapic_send(self, id, ICR_ASSERT | ICR_NMI);
+		}
 	}
 	relax();
 }
@@ -156,6 +159,7 @@ _Noreturn void start_again(u32 id, u32 page)
 	cpu->handling = NOT_HANDLING;
 	cpu->depth = 0;
 	lapic_find_mode(cpu);
+	lapic_distrust(cpu);
 	if (!id)
 		go_back(&cpu->before_fault);
 	log_event(cpu, EVENT_UP, page);

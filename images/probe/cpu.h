@@ -51,6 +51,10 @@ struct cpu {
 
 	enum apic_mode apic_mode;
 	u32 apic_base;
+	/* Registers of its local APIC that may have changed: bit n for offset 16 n, 0 for its base. */
+	u64 apic_touched;
+	/* Words of ISR in which vectors were entered. */
+	u32 entered_words;
 
 	u32 log_used;
 	bool log_full;

@@ -1,6 +1,8 @@
 #include "devices.h"
 #include "touched.h"
 
+#define ALL_LINES 0xffffu
+
 struct touched touched;
 
 void devices_note_port(u16 port)
@@ -16,12 +18,17 @@ void devices_note_port(u16 port)
 		touched.edu = true;
 		break;
 	default:
-		if (port >= 0x2000 && port < 0x2010)
-			touched.lines |= 1u << (port - 0x2000);
+		devices_note_other();
 	}
+}
+
+void devices_note_other(void)
+{
+	touched.pic = true;
+	touched.lines = ALL_LINES;
 }
 
 void devices_distrust(void)
 {
-	touched = (struct touched){ .lines = 0xffff, .pic = true, .pit = true, .edu = true };
+	touched = (struct touched){ .lines = ALL_LINES, .pic = true, .pit = true, .edu = true };
 }

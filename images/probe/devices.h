@@ -16,8 +16,7 @@ void edu_reset(void);
 
 /* The two 8259A. */
 bool pic_find(void);
-void pic_reset(void);
-void pic_prove(struct cpu *cpu);
+void pic_reset(struct cpu *cpu);
 
 /* The 8254: channel 0 still, its output low. */
 bool pit_find(void);
@@ -25,6 +24,8 @@ void pit_reset(void);
 
 /* A port access of the program: which of these does it concern? */
 void devices_note_port(u16 port);
+/* A device that nobody knows here may drive a line. */
+void devices_note_other(void);
 /* Have the next reset look at everything. */
 void devices_distrust(void);
 

@@ -105,46 +105,45 @@ u32 ioapic_count(void)
 	return count;
 }
 
-/*
- * Masked nothing can happen, and as an edge the entry has no remote IRR.  In between it is unmasked
- * once: QEMU's IOAPIC keeps an entry's MSI route of KVM from when it last was not masked
- * (hw/intc/ioapic.c, ioapic_update_kvm_routes).
- */
-void ioapic_reset(void)
+static void put(u32 number, u32 value)
 {
-	for (u32 number = 0; number < count; number++) {
-		for (u32 pins = touched[number].pins; pins; pins &= pins - 1) {
-			u32 entry = IOAPIC_ENTRY(lowest_bit(pins));
-
-			ioapic_write(number, entry, ENTRY_MASKED);
-			ioapic_write(number, entry + 1, 0);
-			ioapic_write(number, entry, 0);
-			ioapic_write(number, entry, ENTRY_MASKED);
-		}
-		if (touched[number].id)
-			ioapic_write(number, IOAPIC_ID, 0);
-	}
+	store32(base_of(number) + WINDOW, value);
 }
 
-static void expect(struct cpu *cpu, u32 number, u32 index, u32 value, const char *what)
+static void expect(struct cpu *cpu, u32 number, u32 value, const char *what)
 {
-	u32 found = ioapic_read(number, index);
+	u32 found = load32(base_of(number) + WINDOW);
 
 	if (found != value)
 		log_dirty(cpu, what, value, found);
 }
 
-void ioapic_prove(struct cpu *cpu)
+/*
+ * Masked nothing can happen, and as an edge the entry has no remote IRR.  In between it is unmasked
+ * once: QEMU's IOAPIC keeps an entry's MSI route of KVM from when it last was not masked
+ * (hw/intc/ioapic.c, ioapic_update_kvm_routes).  The lines are low by now.
+ */
+static void reset_entry(struct cpu *cpu, u32 number, u32 pin)
+{
+	store32(base_of(number) + SELECT, IOAPIC_ENTRY(pin) + 1);
+	put(number, 0);
+	expect(cpu, number, 0, "ioapic.redir.high");
+	store32(base_of(number) + SELECT, IOAPIC_ENTRY(pin));
+	put(number, 0);
+	put(number, ENTRY_MASKED);
+	expect(cpu, number, ENTRY_MASKED, "ioapic.redir");
+}
+
+void ioapic_reset(struct cpu *cpu)
 {
 	for (u32 number = 0; number < count; number++) {
-		for (u32 pins = touched[number].pins; pins; pins &= pins - 1) {
-			u32 entry = IOAPIC_ENTRY(lowest_bit(pins));
-
-			expect(cpu, number, entry, ENTRY_MASKED, "ioapic.redir");
-			expect(cpu, number, entry + 1, 0, "ioapic.redir.high");
+		for (u32 pins = touched[number].pins; pins; pins &= pins - 1)
+			reset_entry(cpu, number, lowest_bit(pins));
+		if (touched[number].id) {
+			store32(base_of(number) + SELECT, IOAPIC_ID);
+			put(number, 0);
+			expect(cpu, number, 0, "ioapic.id");
 		}
-		if (touched[number].id)
-			expect(cpu, number, IOAPIC_ID, 0, "ioapic.id");
 		touched[number].pins = 0;
 		touched[number].id = false;
 	}

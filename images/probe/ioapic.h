@@ -18,9 +18,8 @@ void ioapic_write(u32 number, u32 index, u32 value);
 /* A store of the program: does it go to an IOAPIC? */
 void ioapic_note_store(u32 address);
 
-/* Masked, edge, nothing in service: all that a scenario may have changed. */
-void ioapic_reset(void);
-void ioapic_prove(struct cpu *cpu);
+/* Masked, edge, nothing in service: what a scenario may have changed; logs where it is not so. */
+void ioapic_reset(struct cpu *cpu);
 /* Have the next reset look at everything. */
 void ioapic_distrust(void);
 void ioapic_unlock(void);

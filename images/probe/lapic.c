@@ -1,5 +1,6 @@
 #include "lapic.h"
 #include "log.h"
+#include "touched.h"
 
 #define BASE_ENABLED (1u << 11)
 #define BASE_X2APIC (1u << 10)
@@ -11,8 +12,8 @@
 #define LVT_MASKED 0x10000
 #define NOBODY 0xfe
 #define REGISTER_STRIDE 0x10
-#define MAP_WORDS 8
 #define FIRST_VECTOR 16
+#define FIRST_USUAL_VECTOR 32
 
 void lapic_find_mode(struct cpu *cpu)
 {
@@ -67,6 +68,58 @@ bool lapic_has(const struct cpu *cpu, u32 offset, u32 vector)
 	return lapic_read(cpu, offset + vector / 32 * REGISTER_STRIDE) >> vector % 32 & 1;
 }
 
+u32 vector_words = ALL_WORDS;
+
+static u64 register_bit(u32 offset)
+{
+	return 1ull << (offset / REGISTER_STRIDE % 64);
+}
+
+#define BASE_BIT register_bit(0)
+#define LVT_BITS (0x3full << LAPIC_LVT_TIMER / REGISTER_STRIDE)
+
+/* Disabled by its SVR a local APIC may mask the LVTs. */
+void lapic_note_write(struct cpu *cpu, u32 offset)
+{
+	cpu->apic_touched |= register_bit(offset) | register_bit(LAPIC_ESR);
+	if (offset == LAPIC_SVR)
+		cpu->apic_touched |= LVT_BITS;
+}
+
+/* Of a register that is not there it is an error. */
+void lapic_note_read(struct cpu *cpu)
+{
+	cpu->apic_touched |= register_bit(LAPIC_ESR);
+}
+
+void lapic_distrust(struct cpu *cpu)
+{
+	cpu->apic_touched = ~0ull;
+	cpu->entered_words = ALL_WORDS;
+}
+
+static u32 read_map(const struct cpu *cpu, u32 map, u32 words, u32 *values)
+{
+	u32 used = 0;
+
+	for (u32 word = 0; word < MAP_WORDS; word++) {
+		values[word] = 0;
+		if (words >> word & 1)
+			values[word] = lapic_read(cpu, map + word * REGISTER_STRIDE);
+		used |= (u32)!!values[word] << word;
+	}
+	return used;
+}
+
+/* What is in TMR was accepted: it is in IRR still, or it was entered. */
+void lapic_read_maps(const struct cpu *cpu, u32 *irr, u32 *isr, u32 *tmr)
+{
+	u32 pending = read_map(cpu, LAPIC_IRR, vector_words | cpu->entered_words, irr);
+
+	read_map(cpu, LAPIC_ISR, cpu->entered_words, isr);
+	read_map(cpu, LAPIC_TMR, pending | cpu->entered_words, tmr);
+}
+
 void lapic_send(const struct cpu *cpu, u32 destination, u32 command)
 {
 	u32 high = cpu->apic_mode == APIC_X2APIC ? destination : destination << 24;
@@ -86,8 +139,11 @@ static u64 read_base(void)
 static void reset_base(struct cpu *cpu)
 {
 	u32 wanted = RESET_BASE | BASE_ENABLED | (cpu->id ? 0 : BASE_BSP);
-	u64 base = read_base();
+	u64 base;
 
+	if (!(cpu->apic_touched & BASE_BIT))
+		return;
+	base = read_base();
 	if (base != wanted) {
 		if (base & BASE_X2APIC)
 			write_msr(MSR_APIC_BASE, wanted & ~BASE_ENABLED);
@@ -119,13 +175,14 @@ static const struct {
 	{ LAPIC_ESR, "lapic.esr", 0 },
 };
 
-static const char *const map_names[] = { "lapic.isr", "lapic.tmr", "lapic.irr" };
-
 /* Written only where it reads differently, and then read back. */
 static void restore(struct cpu *cpu, u32 offset, u32 value, const char *name)
 {
-	u32 found = lapic_read(cpu, offset);
+	u32 found;
 
+	if (!(cpu->apic_touched & register_bit(offset)))
+		return;
+	found = lapic_read(cpu, offset);
 	if (found == value)
 		return;
 	lapic_write(cpu, offset, value);
@@ -137,21 +194,23 @@ static void restore(struct cpu *cpu, u32 offset, u32 value, const char *name)
 /* To nobody, so that the command reads as if none had been given. */
 static void restore_command(struct cpu *cpu)
 {
-	if (!lapic_read(cpu, LAPIC_ICR) && !lapic_read(cpu, LAPIC_ICR2))
+	if (!(cpu->apic_touched & (register_bit(LAPIC_ICR) | register_bit(LAPIC_ICR2))) ||
+	    (!lapic_read(cpu, LAPIC_ICR) && !lapic_read(cpu, LAPIC_ICR2)))
 		return;
 	lapic_try_write(cpu, LAPIC_ICR, 0, NOBODY << 24);
+	cpu->apic_touched |= register_bit(LAPIC_ICR2);
 	restore(cpu, LAPIC_ICR2, 0, "lapic.icr2");
 	if (lapic_read(cpu, LAPIC_ICR))
 		log_dirty(cpu, "lapic.icr", 0, lapic_read(cpu, LAPIC_ICR));
 }
 
 /* All of a map's bits together; those of the first vectors are in the lowest word. */
-static u32 bits_of(const struct cpu *cpu, u32 map)
+static u32 bits_in(const u32 *map)
 {
 	u32 all = 0;
 
 	for (u32 word = 0; word < MAP_WORDS; word++)
-		all |= lapic_read(cpu, map + word * REGISTER_STRIDE);
+		all |= map[word];
 	return all;
 }
 
@@ -164,14 +223,15 @@ static void let_in(void)
 }
 
 /* A vector's TMR bit is written when it is accepted: send oneself the edge of each that is set. */
-static void clear_tmr(const struct cpu *cpu)
+static void clear_tmr(struct cpu *cpu, const u32 *tmr)
 {
 	for (u32 word = 0; word < MAP_WORDS; word++) {
-		u32 left = lapic_read(cpu, LAPIC_TMR + word * REGISTER_STRIDE);
+		u32 left = tmr[word];
 
 		if (!word)
 			left &= ~0u << FIRST_VECTOR;
 		for (; left; left &= left - 1) {
+			lapic_note_write(cpu, LAPIC_ICR);
 			lapic_write(cpu, LAPIC_ICR,
 				    ICR_SELF | ICR_ASSERT | (word * 32 + lowest_bit(left)));
 			let_in();
@@ -181,22 +241,33 @@ static void clear_tmr(const struct cpu *cpu)
 
 static void restore_maps(struct cpu *cpu)
 {
-	bool isr = bits_of(cpu, LAPIC_ISR), irr = bits_of(cpu, LAPIC_IRR);
-	bool tmr = bits_of(cpu, LAPIC_TMR);
+	u32 irr[MAP_WORDS], isr[MAP_WORDS], tmr[MAP_WORDS];
 
-	if (!isr && !irr && !tmr)
+	lapic_read_maps(cpu, irr, isr, tmr);
+	if (!bits_in(irr) && !bits_in(isr) && !bits_in(tmr))
 		return;
-	for (u32 left = 256; isr && left && bits_of(cpu, LAPIC_ISR); left--)
-		lapic_write(cpu, LAPIC_EOI, 0);
-	let_in();
-	if (tmr)
-		clear_tmr(cpu);
-	for (u32 map = 0; map < ARRAY_SIZE(map_names); map++) {
-		u32 left = bits_of(cpu, LAPIC_ISR + map * (LAPIC_TMR - LAPIC_ISR));
-
-		if (left)
-			log_dirty(cpu, map_names[map], 0, left);
+	for (u32 word = 0; word < MAP_WORDS; word++) {
+		cpu->entered_words |= (u32)!!(irr[word] | isr[word] | tmr[word]) << word;
+		for (u32 left = isr[word]; left; left &= left - 1)
+			lapic_write(cpu, LAPIC_EOI, 0);
 	}
+	let_in();
+	clear_tmr(cpu, tmr);
+	lapic_read_maps(cpu, irr, isr, tmr);
+	if (bits_in(isr))
+		log_dirty(cpu, "lapic.isr", 0, bits_in(isr));
+	if (bits_in(tmr))
+		log_dirty(cpu, "lapic.tmr", 0, bits_in(tmr));
+	if (bits_in(irr))
+		log_dirty(cpu, "lapic.irr", 0, bits_in(irr));
+}
+
+/* A HLT that is over before it begins, its interrupt dismissed, and with it what KVM kept for one. */
+static void sleep_once(struct cpu *cpu)
+{
+	lapic_note_write(cpu, LAPIC_ICR);
+	lapic_write(cpu, LAPIC_ICR, ICR_SELF | ICR_ASSERT | FIRST_USUAL_VECTOR);
+	asm volatile("sti\n\thlt\n\tcli" : : : "memory");
 }
 
 void lapic_reset(struct cpu *cpu)
@@ -208,5 +279,9 @@ void lapic_reset(struct cpu *cpu)
 	restore(cpu, LAPIC_ID, cpu->id << 24, "lapic.id");
 	restore(cpu, LAPIC_LDR, 1u << cpu->id << 24, "lapic.ldr");
 	restore_maps(cpu);
+	if (touched.unhalt)
+		sleep_once(cpu);
 	restore_command(cpu);
+	cpu->apic_touched = 0;
+	cpu->entered_words = 0;
 }

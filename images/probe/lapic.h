@@ -53,6 +53,20 @@ void lapic_write(const struct cpu *cpu, u32 offset, u32 value);
 bool lapic_has(const struct cpu *cpu, u32 offset, u32 vector);
 void lapic_send(const struct cpu *cpu, u32 destination, u32 command);
 
+/* What the program does: which registers will have to be looked at. */
+void lapic_note_write(struct cpu *cpu, u32 offset);
+void lapic_note_read(struct cpu *cpu);
+void lapic_distrust(struct cpu *cpu);
+
+/*
+ * IRR, ISR and TMR, of each the words that may have a bit set: an access is dear, and vectors come
+ * from somewhere.  `vector_words` are those that the program names.
+ */
+#define MAP_WORDS 8
+#define ALL_WORDS 0xffu
+extern u32 vector_words;
+void lapic_read_maps(const struct cpu *cpu, u32 *irr, u32 *isr, u32 *tmr);
+
 /* After a scenario: as at its start, each CPU for itself; logs what cannot be brought back. */
 void lapic_reset(struct cpu *cpu);
 

@@ -23,7 +23,7 @@ void lines_drive(u32 gsi, bool level)
 	if (!is_present || gsi >= ISA_LINES)
 		return;
 	touched.lines |= 1u << gsi;
-	touched.pic = true;
+	touched.pic_requests |= 1u << gsi;
 	out8(LINES_PORT + gsi, level);
 }
 

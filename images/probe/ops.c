@@ -4,19 +4,31 @@
 #include "ioapic.h"
 #include "lapic.h"
 #include "log.h"
+#include "touched.h"
 #include "trap.h"
 
 #define SLEEP_LIMIT_US 1000000
 #define SETTLE_LIMIT_US 1000000
+#define APIC_BYTES 0x1000
+#define FIRST_DEVICE 0xfed00000u
 
 static void log_read(struct cpu *cpu, u64 value)
 {
 	log_event(cpu, EVENT_READ, value, value >> 32);
 }
 
+/* Anywhere in the page of a local APIC, or beyond the chips. */
+static void note_access(struct cpu *cpu, u32 address)
+{
+	if (address - cpu->apic_base < APIC_BYTES)
+		lapic_distrust(cpu);
+	else if (address >= FIRST_DEVICE)
+		devices_note_other();
+}
+
 static void mmio_write(struct cpu *cpu, const struct op *op)
 {
-	(void)cpu;
+	note_access(cpu, op->a);
 	ioapic_note_store(op->a);
 	switch (op->size) {
 	case 1:
@@ -35,6 +47,7 @@ static void mmio_write(struct cpu *cpu, const struct op *op)
 
 static void mmio_read(struct cpu *cpu, const struct op *op)
 {
+	note_access(cpu, op->a);
 	switch (op->size) {
 	case 1:
 		log_read(cpu, load8(op->a));
@@ -81,11 +94,20 @@ static void pio_read(struct cpu *cpu, const struct op *op)
 	}
 }
 
+/* KVM keeps one in delivery mode 3 for the next HLT (arch/x86/kvm/lapic.c, pv_unhalted). */
+static void note_message(u32 word)
+{
+	if ((word >> 8 & 7) == 3)
+		touched.unhalt = true;
+}
+
 static void msr_write(struct cpu *cpu, const struct op *op)
 {
 	/* A handler must not see the local APIC's new mode before lapic_find_mode() has. */
 	bool were_on = op->a == MSR_APIC_BASE && hold_interrupts();
 
+	lapic_distrust(cpu);
+	note_message(op->b);
 	if (!write_msr(op->a, (u64)op->c << 32 | op->b))
 		log_plain(cpu, EVENT_GP);
 	if (op->a == MSR_APIC_BASE)
@@ -105,6 +127,8 @@ static void msr_read(struct cpu *cpu, const struct op *op)
 
 static void local_apic_write(struct cpu *cpu, const struct op *op)
 {
+	lapic_note_write(cpu, op->a);
+	note_message(op->b);
 	if (!lapic_try_write(cpu, op->a, op->b, op->a == LAPIC_ICR ? op->c : 0))
 		log_plain(cpu, EVENT_GP);
 }
@@ -113,6 +137,7 @@ static void local_apic_read(struct cpu *cpu, const struct op *op)
 {
 	u64 value;
 
+	lapic_note_read(cpu);
 	if (lapic_try_read(cpu, op->a, &value))
 		log_read(cpu, value);
 	else
@@ -122,6 +147,7 @@ static void local_apic_read(struct cpu *cpu, const struct op *op)
 static void io_apic_write(struct cpu *cpu, const struct op *op)
 {
 	(void)cpu;
+	note_message(op->b);
 	ioapic_write(op->c, op->a, op->b);
 }
 
@@ -139,6 +165,7 @@ static void line(struct cpu *cpu, const struct op *op)
 static void msi(struct cpu *cpu, const struct op *op)
 {
 	(void)cpu;
+	note_message(op->b);
 	edu_send((u64)op->c << 32 | op->a, op->b);
 }
 
@@ -413,8 +440,20 @@ static void log_counts(struct cpu *cpu)
 			log_event(cpu, EVENT_COUNT, vector, cpu->entries[vector]);
 }
 
+/* Whatever is written may be, or hold, a vector: in its lowest byte. */
+static u32 words_named(const struct program *program)
+{
+	const struct op *ops = ops_of(program);
+	u32 words = 1; /* also for what nobody named: entries and routes that are 0 */
+
+	for (u32 i = 0; i < program->ops; i++)
+		words |= 1u << (ops[i].b & 0xff) / 32;
+	return words;
+}
+
 void run_program(const struct program *program)
 {
+	vector_words = words_named(program);
 	set_handlers(program);
 	conduct_block(program, PROLOGUE);
 	log_clear();

@@ -21,6 +21,16 @@
 #define OCW3_SPECIAL_MASK_OFF 0x48
 #define ALL 0xff
 
+static const struct chip {
+	u16 port;
+	u8 base, wiring;
+	const char *imr_name, *irr_name, *isr_name;
+} chips[] = {
+	{ SLAVE, SLAVE_BASE, SLAVE_INPUT, "pic.slave.imr", "pic.slave.irr", "pic.slave.isr" },
+	{ MASTER, MASTER_BASE, 1 << SLAVE_INPUT, "pic.master.imr", "pic.master.irr",
+	  "pic.master.isr" },
+};
+
 static u8 read_isr(u16 chip)
 {
 	u8 isr;
@@ -31,22 +41,32 @@ static u8 read_isr(u16 chip)
 	return isr;
 }
 
+static void expect(struct cpu *cpu, const char *what, u8 expected, u8 found)
+{
+	if (found != expected)
+		log_dirty(cpu, what, expected, found);
+}
+
+/* Forgets what was requested; the port then reads IRR. */
+static void initialise(const struct chip *chip)
+{
+	out8(chip->port, ICW1_INIT_ICW4);
+	out8(chip->port + 1, chip->base);
+	out8(chip->port + 1, chip->wiring);
+	out8(chip->port + 1, ICW4_8086);
+	out8(chip->port + 1, ALL);
+}
+
 /* KVM keeps ISR and the modes of OCW2 and OCW3 at ICW1 (arch/x86/kvm/i8259.c). */
-static void initialise(u16 chip, u8 base, u8 wiring)
+static void restore_modes(const struct chip *chip)
 {
 	u8 isr;
 
-	in8(chip); /* a poll that was asked for is answered */
-	out8(chip, ICW1_INIT_ICW4);
-	out8(chip + 1, base);
-	out8(chip + 1, wiring);
-	out8(chip + 1, ICW4_8086);
-	out8(chip + 1, ALL);
-	out8(chip, OCW3_SPECIAL_MASK_OFF);
-	out8(chip, OCW2_ROTATE_IN_AUTO_EOI_OFF);
-	for (isr = read_isr(chip); isr; isr &= isr - 1)
-		out8(chip, OCW2_SPECIFIC_EOI | lowest_bit(isr));
-	out8(chip, OCW2_LOWEST_IS_7);
+	out8(chip->port, OCW3_SPECIAL_MASK_OFF);
+	out8(chip->port, OCW2_ROTATE_IN_AUTO_EOI_OFF);
+	for (isr = read_isr(chip->port); isr; isr &= isr - 1)
+		out8(chip->port, OCW2_SPECIFIC_EOI | lowest_bit(isr));
+	out8(chip->port, OCW2_LOWEST_IS_7);
 }
 
 bool pic_find(void)
@@ -58,33 +78,42 @@ bool pic_find(void)
 	return in8(MASTER + 1) == ALL;
 }
 
-void pic_reset(void)
+/* Nobody programmed it: all that may be there are requests, of lines that were driven. */
+static void forget_requests(struct cpu *cpu, const struct chip *chip)
 {
-	if (!touched.pic)
-		return;
+	initialise(chip);
+	expect(cpu, chip->irr_name, 0, in8(chip->port));
+}
+
+static void restore_all(struct cpu *cpu)
+{
+	/* A poll that was asked for is answered. */
+	in8(SLAVE);
+	in8(MASTER);
 	out8(MASTER_ELCR, 0);
 	out8(SLAVE_ELCR, 0);
 	/* A slave that lets go of the master's input first. */
-	initialise(SLAVE, SLAVE_BASE, SLAVE_INPUT);
-	initialise(MASTER, MASTER_BASE, 1 << SLAVE_INPUT);
-}
-
-static void expect(struct cpu *cpu, const char *what, u8 expected, u8 found)
-{
-	if (found != expected)
-		log_dirty(cpu, what, expected, found);
-}
-
-void pic_prove(struct cpu *cpu)
-{
-	if (!touched.pic)
-		return;
-	expect(cpu, "pic.master.imr", ALL, in8(MASTER + 1));
-	expect(cpu, "pic.slave.imr", ALL, in8(SLAVE + 1));
-	expect(cpu, "pic.master.irr", 0, in8(MASTER));
-	expect(cpu, "pic.slave.irr", 0, in8(SLAVE));
-	expect(cpu, "pic.master.isr", 0, read_isr(MASTER));
-	expect(cpu, "pic.slave.isr", 0, read_isr(SLAVE));
+	for (u32 i = 0; i < ARRAY_SIZE(chips); i++) {
+		initialise(&chips[i]);
+		restore_modes(&chips[i]);
+	}
+	for (u32 i = 0; i < ARRAY_SIZE(chips); i++) {
+		expect(cpu, chips[i].imr_name, ALL, in8(chips[i].port + 1));
+		expect(cpu, chips[i].irr_name, 0, in8(chips[i].port));
+		expect(cpu, chips[i].isr_name, 0, read_isr(chips[i].port));
+	}
 	expect(cpu, "pic.elcr", 0, in8(MASTER_ELCR) | in8(SLAVE_ELCR));
+}
+
+void pic_reset(struct cpu *cpu)
+{
+	if (touched.pic) {
+		restore_all(cpu);
+	} else if (touched.pic_requests) {
+		if (touched.pic_requests >> 8)
+			forget_requests(cpu, &chips[0]);
+		forget_requests(cpu, &chips[1]);
+	}
 	touched.pic = false;
+	touched.pic_requests = 0;
 }

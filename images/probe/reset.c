@@ -7,6 +7,7 @@
 #include "ioapic.h"
 #include "lapic.h"
 #include "log.h"
+#include "touched.h"
 #include "trap.h"
 
 static void forget(struct cpu *cpu)
@@ -52,18 +53,17 @@ bool reset_all(void)
 	ioapic_unlock();
 	lines_reset();
 	edu_reset();
-	ioapic_reset();
+	ioapic_reset(cpu);
 	pit_reset();
-	pic_reset();
+	pic_reset(cpu);
 	lapic_reset(cpu);
 	if (log_has(EVENT_DIRTY) && restart_self()) {
 		log_clear();
 		lapic_reset(cpu);
 	}
 	reset_others();
-	ioapic_prove(cpu);
-	pic_prove(cpu);
 	draining = false;
+	touched.unhalt = false;
 	return !log_has(EVENT_DIRTY);
 }
 
@@ -71,4 +71,7 @@ void reset_distrust(void)
 {
 	devices_distrust();
 	ioapic_distrust();
+	vector_words = ALL_WORDS;
+	for (u32 id = 0; id < cpu_count; id++)
+		lapic_distrust(&cpus[id]);
 }

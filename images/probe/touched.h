@@ -9,7 +9,11 @@
 
 struct touched {
 	u32 lines;
+	/* Lines that may have left a request there. */
+	u32 pic_requests;
 	bool pic, pit, edu;
+	/* A message that KVM takes for the end of a HLT was sent. */
+	bool unhalt;
 };
 
 extern struct touched touched;

@@ -15,7 +15,6 @@
 /* Vectors that push an error code as exceptions (SDM volume 3A, "Exception and Interrupt Reference"). */
 #define WITH_ERROR_CODE (1u << 8 | 0x1fu << 10 | 1u << 17 | 1u << 21 | 3u << 29)
 #define DEEPEST 200
-#define MAP_WORDS 8
 
 /* As PUSHA and the stubs of entry.S leave it: words are an error code or none, EIP, CS, EFLAGS. */
 struct trap_frame {
@@ -90,11 +89,7 @@ static void log_entry(struct cpu *cpu, u32 vector, u32 pins)
 
 	words[count++] = vector;
 	if (!is_off)
-		for (u32 word = 0; word < MAP_WORDS; word++) {
-			words[1 + word] = lapic_read(cpu, LAPIC_IRR + 0x10 * word);
-			words[1 + MAP_WORDS + word] = lapic_read(cpu, LAPIC_ISR + 0x10 * word);
-			words[1 + 2 * MAP_WORDS + word] = lapic_read(cpu, LAPIC_TMR + 0x10 * word);
-		}
+		lapic_read_maps(cpu, words + 1, words + 1 + MAP_WORDS, words + 1 + 2 * MAP_WORDS);
 	count += is_off ? 0 : STATE_WORDS;
 	for (; pins; pins &= pins - 1) {
 		u32 pin = lowest_bit(pins);
@@ -127,6 +122,7 @@ static void interrupt(struct cpu *cpu, u32 vector, u32 *frame)
 	u32 entries = ++cpu->entries[vector], outer = cpu->handling;
 
 	cpu->entries[ANY_VECTOR]++;
+	cpu->entered_words |= 1u << vector / 32;
 	if (entries > handler->limit || cpu->depth == DEEPEST) {
 		if (entries == handler->limit + 1 || cpu->depth == DEEPEST)
 			log_event(cpu, EVENT_CUT, vector, entries);
