@@ -127,6 +127,9 @@ def run(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Known differences instead of the shipped ones."),
     ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Under TCG the same every time; skip the rest.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a matrix and print what differs."""
@@ -136,6 +139,8 @@ def run(
     from harness.result import dump
 
     loaded = config_module.load(config_module.find(config), repeat=repeat)
+    if deterministic:
+        loaded = config_module.deterministic(loaded)
     console = _console(stderr=json)
     job = run_module.Job(loaded, out, only, jobs or default_jobs(), tuple(known or ()))
     result, directory = _run_async(run_module.run(job, console, quiet=json))

@@ -199,6 +199,12 @@ def load(path: Path, *, repeat: int | None = None) -> RunConfig:
     return expand(yamlfile.load(path), repeat=repeat)
 
 
+def deterministic(config: RunConfig) -> RunConfig:
+    """The same cases, with nothing from outside that could reach the guest."""
+    cases = (dataclasses.replace(case, deterministic=True) for case in config.cases)
+    return dataclasses.replace(config, cases=tuple(cases))
+
+
 def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
     """The cases of a configuration that was parsed already; errors as of :func:`load`."""
     if not isinstance(file.data, dict):

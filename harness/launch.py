@@ -71,9 +71,23 @@ def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, .
         *_guest(case, files),
         *_options("-device", case.devices),
         *(word for option in case.options for word in option.split()),
+        *(_DETERMINISM if case.deterministic else ()),
         *_trace(case, channels.trace_log),
         *(("-S",) if channels.paused else ()),
     )
+
+
+ICOUNT_TSC_KHZ: Final = 1_000_000
+"""With -icount the time-stamp counter counts nanoseconds (QEMU ``softmmu/cpu-timers.c``,
+``cpu_get_ticks``)."""
+
+_DETERMINISM: Final = (
+    *("-icount", "shift=1,sleep=off"),
+    *("-rtc", "base=2026-01-01,clock=vm"),
+    *("-seed", "1"),
+)
+"""Every instruction takes 2 ns of every clock that the guest can read; where it sleeps, time jumps
+to the next timer.  See docs/determinism.md."""
 
 
 def command_text(argv: Sequence[str]) -> str:
@@ -139,12 +153,10 @@ def _guest(case: Case, files: GuestFiles) -> list[str]:
         return [*_flat_devices(case), "-kernel", files.kernel, *_append(guest.append)]
     workloads = workloads_of(guest)
     extras = dict.fromkeys(word for workload in workloads for word in workload.kernel_args)
-    clock = (
-        linux.clock_args(case.machine.value, files.cpuinfo)
-        if case.backend.accel is Accel.TCG
-        else ()
-    )
-    command_line = " ".join(filter(None, [*LINUX_COMMAND_LINE, *extras, *clock, guest.append]))
+    words = [*LINUX_COMMAND_LINE, *extras, *_clock(case, files), guest.append]
+    if case.deterministic:
+        words += linux.boot_words(guest, case.machine.value, case.smp)
+    command_line = " ".join(filter(None, words))
     initrd = ("-initrd", files.initrd) if files.initrd is not None else ()
     # Two workloads may need the same device: it is there once.
     devices = dict.fromkeys(
@@ -154,6 +166,14 @@ def _guest(case: Case, files: GuestFiles) -> list[str]:
         *("-kernel", files.kernel, *initrd, "-append", command_line),
         *(argument for pair in devices for argument in pair),
     ]
+
+
+def _clock(case: Case, files: GuestFiles) -> tuple[str, ...]:
+    """What Linux is told of its time-stamp counter, which is the machine's own under TCG."""
+    if case.backend.accel is not Accel.TCG:
+        return ()
+    tsc_khz = ICOUNT_TSC_KHZ if case.deterministic else linux.tsc_khz(files.cpuinfo)
+    return linux.clock_args(case.machine.value, tsc_khz)
 
 
 def _probe_devices(case: Case) -> list[str]:

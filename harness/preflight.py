@@ -41,6 +41,8 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
     ``local`` is asked only for cases on the local KVM.
     """
     backend = case.backend
+    if case.deterministic and backend.accel is not Accel.TCG:
+        return "--deterministic is for TCG: under KVM the CPU's own clock decides when what happens"
     if backend.accel is Accel.TCG:
         return _why_no_workload(case)
     if (

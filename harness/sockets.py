@@ -8,9 +8,16 @@ clients come and go, the harness listens and QEMU gets the listening descriptor
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Final
+
+PIPE_BYTES: Final = 1 << 20
+"""What a pipe holds at most where nobody is root (Linux ``fs/pipe.c``, ``pipe_max_size``)."""
 
 
 @contextlib.contextmanager
@@ -33,6 +40,34 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     with ours, theirs:
         theirs.set_inheritable(True)
         yield ours, theirs
+
+
+@contextlib.contextmanager
+def roomy(connection: socket.socket) -> Iterator[IO[bytes]]:
+    """An inheritable file; what is written to it goes to ``connection``, which ends when it does.
+
+    Its writer need not wait for whoever reads, before there is a megabyte.  Of single bytes, as a
+    serial port writes them, a socket takes a few hundred.
+    """
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb", 0) as source, os.fdopen(write_end, "wb", 0) as sink:
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        os.set_inheritable(sink.fileno(), True)
+
+        def copy() -> None:
+            with connection, contextlib.suppress(OSError):
+                while data := source.read(1 << 16):
+                    connection.sendall(data)
+
+        thread = threading.Thread(target=copy, name="console", daemon=True)
+        thread.start()
+        try:
+            yield sink
+        finally:
+            sink.close()
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def connect(path: Path) -> socket.socket:

@@ -19,7 +19,8 @@ The report is what the guest kept in memory around the work, so that no printing
     irqmatrix: section after/interrupts
     irqmatrix: section after/stat
 
-``state`` prints the sections ``now/interrupts`` and ``now/stat``; ``poweroff`` ends it.
+``state`` prints the sections ``now/interrupts`` and ``now/stat``; ``poweroff`` ends it.  Commands
+may stand on the kernel's command line as well, see :func:`boot_words`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from harness.case import LinuxGuest
 from harness.errors import CollectError
 
 READY: Final = r"irqmatrix: ready (\S+) (\d+)"
@@ -171,6 +173,8 @@ def runnable(names: Iterable[str], machine: str, smp: int) -> tuple[str, ...]:
 
 REPORT: Final = "report"
 """The console command that prints what the last workload kept."""
+POWER_OFF: Final = "poweroff"
+"""The console command that ends it all."""
 
 
 def command(name: str, parameters: Mapping[str, object]) -> str:
@@ -179,18 +183,35 @@ def command(name: str, parameters: Mapping[str, object]) -> str:
     return " ".join(("run", name, *pairs))
 
 
-def clock_args(machine: str, cpuinfo: str) -> tuple[str, ...]:
+def boot_words(guest: LinuxGuest, machine: str, smp: int) -> tuple[str, ...]:
+    """The commands of a whole case as words of the kernel's command line, which end it.
+
+    A guest that gets no input does the same every time.  Each command is one word of its own,
+    ``do:run,idle,seconds=2``; so a parameter can have neither spaces nor commas.
+    """
+    commands: list[str] = []
+    for name in runnable(guest.workloads, machine, smp):
+        commands += [command(name, guest.parameters.get(name, {})), REPORT]
+    words = (f"do:{text.replace(' ', ',')}" for text in (*commands, POWER_OFF))
+    return ("--", *words)
+
+
+def tsc_khz(cpuinfo: str) -> int | None:
+    """The frequency of a machine's time-stamp counter; None where it is not said.
+
+    Linux derives BogoMIPS from it, so ``cpuinfo`` (``/proc/cpuinfo``) has it: half of them, in MHz.
+    """
+    match = re.search(r"^bogomips\s*:\s*(\d+)\.(\d{2})$", cpuinfo, re.MULTILINE)
+    return None if match is None else (int(match[1]) * 100 + int(match[2])) * 5
+
+
+def clock_args(machine: str, khz: int | None) -> tuple[str, ...]:
     """Kernel arguments that tell a guest under TCG how fast its time-stamp counter is.
 
     A microvm has only the PIT to measure it against.  On a busy machine that fails, and Linux
-    then waits for ever for a first tick (6.1 ``arch/x86/kernel/tsc.c``).  TCG passes on the
-    machine's own counter; Linux derives BogoMIPS from its frequency, so ``cpuinfo``
-    (``/proc/cpuinfo`` of where QEMU runs) has it: half of them, in MHz.
+    then waits for ever for a first tick (6.1 ``arch/x86/kernel/tsc.c``).
     """
-    match = re.search(r"^bogomips\s*:\s*(\d+)\.(\d{2})$", cpuinfo, re.MULTILINE)
-    if machine != "microvm" or match is None:
-        return ()
-    return (f"tsc_early_khz={(int(match[1]) * 100 + int(match[2])) * 5}",)
+    return () if machine != "microvm" or khz is None else (f"tsc_early_khz={khz}",)
 
 
 @dataclass(frozen=True)

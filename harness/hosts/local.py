@@ -10,13 +10,14 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from harness.errors import CollectError
 from harness.hosts.base import GuestPlan
 from harness.images.model import QemuImage
 from harness.launch import Channels, GuestFiles, command_text, qemu_argv
 from harness.process import OwnedProcess, owned_process
-from harness.sockets import pair
+from harness.sockets import pair, roomy
 
 TRACEFS = "/sys/kernel/tracing"
 
@@ -126,16 +127,22 @@ class LocalSession:
             console, qemu_console = stack.enter_context(pair())
             monitor, qemu_monitor = stack.enter_context(pair())
             stderr = stack.enter_context((directory / "stderr").open("wb"))
+            speaking: socket.socket | IO[bytes] = qemu_console
+            backend = f"socket,fd={qemu_console.fileno()}"
+            if plan.case.deterministic:
+                # A serial port that has to wait for its reader is late in the guest's time.
+                speaking = stack.enter_context(roomy(qemu_console))
+                backend = f"file,path=/dev/fd/{speaking.fileno()}"
             channels = Channels(
-                console=f"socket,fd={qemu_console.fileno()}",
+                console=backend,
                 monitor=f"socket,fd={qemu_monitor.fileno()}",
                 trace_log=str(directory / "trace") if plan.trace_log else None,
                 paused=plan.paused,
             )
             argv = qemu_argv(plan.case, self._files(plan), channels)
-            descriptors = (qemu_console.fileno(), qemu_monitor.fileno())
+            descriptors = (speaking.fileno(), qemu_monitor.fileno())
             async with owned_process(argv, stdout=stderr, stderr=stderr, pass_fds=descriptors) as p:
-                qemu_console.close()  # so that the console ends when QEMU does
+                speaking.close()  # so that the console ends when QEMU does
                 qemu_monitor.close()
                 yield LocalGuest(p, console, monitor, directory)
 

@@ -56,7 +56,7 @@ def booted(
     workloads = [linux.WORKLOADS[name] for name in linux.WORKLOADS]
     options = dict.fromkeys(pair for workload in workloads for pair in workload.qemu_args(machine))
     extras = dict.fromkeys(word for workload in workloads for word in workload.kernel_args)
-    clock = linux.clock_args(machine, Path("/proc/cpuinfo").read_text())
+    clock = linux.clock_args(machine, linux.tsc_khz(Path("/proc/cpuinfo").read_text()))
     argv = [
         *qemu.launcher,
         *("-M", f"{machine},accel=tcg", "-cpu", "qemu64", "-m", "256", "-smp", str(smp)),

@@ -250,3 +250,10 @@ def test_config_option_of_qemu_is_part_of_the_id(write):
 def test_config_option_that_is_none_is_refused(write, option):
     with pytest.raises(ConfigError, match="options"):
         ids(write(f'guests: [{{kind: linux, workloads: [idle], options: ["{option}"]}}]\n'))
+
+
+def test_config_deterministic_cases_say_so_in_their_ids(write):
+    loaded = config.load(write(f"matrix: {{host: local, accel: tcg}}\n{LINUX}"))
+
+    (case,) = config.deterministic(loaded).cases
+    assert case.id == "linux/q35/qemu64/smp1/deterministic/local-tcg"

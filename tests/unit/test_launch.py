@@ -138,3 +138,23 @@ def test_probe_boot_behind_a_scenario_that_hung_begins_with_the_next_one():
     case = cases.case(ProbeGuest((), first=3, far_return=True), cases.LOCAL_ON)
     argv = qemu_argv(case, FILES, STDIO)
     assert values(argv, "-append") == ["from=3 lret"]
+
+
+def test_argv_deterministic_has_its_clocks_count_instructions():
+    argv = qemu_argv(cases.case(backend=cases.TCG, deterministic=True), FILES, STDIO)
+
+    assert values(argv, "-icount") == ["shift=1,sleep=off"]
+    assert values(argv, "-rtc") == ["base=2026-01-01,clock=vm"]
+    assert values(argv, "-seed") == ["1"]
+    assert "-icount" not in qemu_argv(cases.case(backend=cases.TCG), FILES, STDIO)
+
+
+def test_argv_deterministic_linux_gets_its_commands_with_the_kernel_and_another_clock():
+    guest = LinuxGuest(("idle",), append="quiet")
+    case = cases.case(guest, cases.TCG, deterministic=True)
+    (words,) = values(qemu_argv(case, FILES, STDIO), "-append")
+    microvm = replace(case, machine=Machine.MICROVM)
+    (others,) = values(qemu_argv(microvm, FILES, STDIO), "-append")
+
+    assert words.endswith(" quiet -- do:run,idle do:report do:poweroff")
+    assert "tsc_early_khz=1000000 " in others

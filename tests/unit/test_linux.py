@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import resources
+from harness.case import LinuxGuest
 from harness.errors import CollectError
 from harness.guests import linux
 from harness.guests.linux import Status
@@ -158,14 +159,24 @@ def test_devices_that_share_a_line_are_four_slots_apart() -> None:
 def test_clock_of_a_microvm_is_half_the_bogomips() -> None:
     cpuinfo = "processor\t: 0\nbogomips\t: 5199.98\nflags : x\nbogomips\t: 5199.98\n"
 
-    assert linux.clock_args("microvm", cpuinfo) == ("tsc_early_khz=2599990",)
+    assert linux.clock_args("microvm", linux.tsc_khz(cpuinfo)) == ("tsc_early_khz=2599990",)
 
 
 @pytest.mark.parametrize(
     ("machine", "cpuinfo"), [("q35", "bogomips\t: 5199.98\n"), ("microvm", "no such line\n")]
 )
 def test_clock_that_needs_no_help_or_has_none_gives_no_argument(machine: str, cpuinfo: str) -> None:
-    assert linux.clock_args(machine, cpuinfo) == ()
+    assert linux.clock_args(machine, linux.tsc_khz(cpuinfo)) == ()
+
+
+def test_boot_words_are_the_commands_of_what_can_run_in_their_order() -> None:
+    parameters = {"serial": {"bytes": "64"}}
+    guest = LinuxGuest(("stuck-line", "ipi", "serial"), parameters=parameters)
+
+    assert linux.boot_words(guest, "q35", smp=1) == (
+        *("--", "do:run,serial,bytes=64", "do:report"),
+        *("do:run,stuck-line", "do:report", "do:poweroff"),
+    )
 
 
 def test_sources_of_the_guest_are_there() -> None:

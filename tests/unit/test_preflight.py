@@ -85,3 +85,10 @@ def test_preflight_linux_of_which_one_workload_can_run_can_run():
 )
 def test_lab_runs_on_the_local_kvm_only_where_that_can_nest(changes, accel):
     assert LocalFacts(replace(GOOD_KVM, **changes), None).lab_accel is accel
+
+
+@pytest.mark.parametrize("backend", [cases.ON, cases.LOCAL_ON])
+def test_preflight_deterministic_is_for_tcg_alone(backend):
+    case = cases.case(backend=backend, deterministic=True)
+    assert "--deterministic is for TCG" in why_not(case, QEMU_7_2, FAST)
+    assert why_not(replace(case, backend=cases.TCG), QEMU_7_2, None) is None
