@@ -17,7 +17,7 @@ from harness import ledger
 from harness.catalogue import Entry, Seen
 from harness.errors import HarnessError
 from harness.repro import Measured, Outcome, Reproduction, value_text
-from harness.result import CaseResult
+from harness.result import CaseResult, Verdict
 
 _OUTCOME_STYLES: Final = {
     Outcome.REPRODUCED: "bold green",
@@ -98,6 +98,8 @@ def reproduction_report(console: Console, found: Reproduction) -> None:
         say(f"{case.backend}: {case.verdict} in {case.duration_s:.1f} s", style="bold")
         if case.detail:
             say(f"  {case.detail}")
+        if case.verdict is Verdict.DIVERGED:
+            say(f"  irqmatrix replay {found.directory / case.dir} shows what stands around it")
         for line in _ledger_lines(found.directory / case.dir):
             say(f"  {line}")
     answer(console, found)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ImageError
+from harness.images.model import Offer
 from harness.images.packages import Packages, matches
 from harness.images.store import Label, Store
 
@@ -80,3 +81,33 @@ def test_default_kernel_is_the_one_remembered(packages: Packages, tmp_path: Path
     (tmp_path / "default-kernel").write_text("6.1.176-1\n")
 
     assert packages.default_kernel().label.version == "6.1.176"
+
+
+def test_choices_without_the_archive_are_what_is_cached_oldest_first(packages: Packages) -> None:
+    found = [(choice.version, choice.cached) for choice in packages.choices("kernel")]
+    assert found == [("6.1.176", True), ("6.1.192", True), ("6.12.95", True)]
+
+
+def test_choices_without_archive_and_cache_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageError):
+        Packages(Store(tmp_path), tmp_path, offline=True).choices("kernel")
+
+
+def test_choices_offered_and_cached_are_each_version_once(
+    packages: Packages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = (
+        Offer("kernel", "6.12.95", "linux-image", "6.12.95-1~bpo12+1", "backports"),
+        Offer("kernel", "6.12.100", "linux-image", "6.12.100-1", "trixie"),
+        Offer("kernel", "6.12.100", "linux-image", "6.12.100-0", "bookworm"),
+        Offer("qemu", "10.0.2", "qemu", "1:10.0.2-1", "trixie"),
+    )
+    monkeypatch.setattr(packages, "available", lambda: offers)
+    found = [(choice.name, choice.cached) for choice in packages.choices("kernel")]
+    assert found == [
+        ("6.1.176-1", True),
+        ("6.1.192-1", True),
+        ("6.12.95-1", True),
+        ("6.12.100-1", False),
+    ]
+    assert [choice.name for choice in packages.choices("qemu")] == ["10.0.2-1"]
