@@ -163,10 +163,10 @@ class Looking:
 
     def _shown(self, look: Look) -> dict[str, Registers]:
         shown = {f"lapic{cpu}": _lapic(text) for cpu, text in enumerate(look.lapics)}
-        if look.controllers is None or self._others is None:
-            return shown
+        if look.controllers is None or self._others is None or len(self._others.ioapics) > 1:
+            return shown  # microvm's PIC is not modelled in on
         info = _controllers(look.controllers)
-        if len(info.ioapics) == len(self._others.ioapics) == 1:
+        if len(info.ioapics) == 1:
             shown["ioapic0"] = _ioapic_registers(info.ioapics[0][1])
         if info.pics.keys() == {0, 1}:
             shown |= {f"pic{number}": _pic_registers(chip) for number, chip in info.pics.items()}

@@ -210,7 +210,7 @@ class Replay:
             looks,
             machines[0],
             machines[-1] if has_ioapic else None,
-            first.unsure if isinstance(first, QemuStimuli) else None,
+            first.taking.unsure if isinstance(first, QemuStimuli) else None,
         )
         if subject.mode == "tcg":
             self._looking.adopt_elcr()

@@ -26,7 +26,7 @@ LAYERS = (
     # What it means.
     {"known", "policy"},
     {"catalogue"},
-    {"storm", "ledger", "books", "bookkeeper", "stimuli", "qemustimuli", "window", "rules"},
+    {"storm", "ledger", "books", "bookkeeper", "stimuli", "qemustimuli", "taking", "window", "rules"},
     {"diff"},
     {"result"},
     {"evidence", "casefile", "looks", "due"},
