@@ -169,6 +169,7 @@ class _Reader:
         if not isinstance(data, dict):
             raise self.error(at, "is not a scenario", f"found {data!r}")
         model = self.file.validate_part(at, ScenarioModel, data, what=_place(self.name, at))
+        self._check_handlers((*at, "handlers"), len(model.handlers))
         handlers = tuple(
             self._handler((*at, "handlers"), key, given) for key, given in model.handlers.items()
         )
@@ -181,6 +182,12 @@ class _Reader:
         self, at: Location, what: str, why: str | None = None, fix: str | None = None
     ) -> ConfigError:
         return _error(self.file, self.name, at, what, why, fix)
+
+    def _check_handlers(self, at: Location, number: int) -> None:
+        """Whether one vector was written in two ways: YAML keeps the last of equal keys."""
+        written = [where[-1] for where in self.file.lines if where[:-1] == at]
+        if len(written) > number:
+            raise self.error(at, "a vector is there twice", f"found {', '.join(map(str, written))}")
 
     def _handler(self, at: Location, key: int | str, data: object) -> HandlerText:
         at = (*at, self._written(at, key))
@@ -265,7 +272,7 @@ class _Reader:
         if not isinstance(data, dict) or set(data) != {"times", "do"}:
             raise self.error(at, "repeat needs times and do", f"found {data!r}")
         times = data["times"]
-        if not isinstance(times, int) or not 1 <= times <= 1000:
+        if not isinstance(times, int) or isinstance(times, bool) or not 1 <= times <= 1000:
             raise self.error((*at, "times"), "bad number of times", f"found {times!r}", "1 to 1000")
         return Do(self._actions((*at, "do"), data["do"]), times)
 
@@ -325,12 +332,10 @@ class _Reader:
         try:
             return find(name)
         except ConfigError as error:
-            words = {*VERBS, *WORDS, *GROUPS}
-            fix = error.fix
-            if "." not in name and "[" not in name:
-                fix = nearest(name, {*words, *REGISTERS})
+            if not {".", "["} & {*name} and name not in REGISTERS:
+                fix = nearest(name, {*VERBS, *WORDS, *GROUPS, *REGISTERS})
                 raise self.error(at, f"unknown word or register {name!r}", None, fix) from None
-            raise self.error(at, error.what, error.why, fix) from None
+            raise self.error(at, error.what, error.why, error.fix) from None
 
 
 def _number(text: str | int) -> int | None:

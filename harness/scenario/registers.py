@@ -389,7 +389,8 @@ def find(name: str) -> Target:
         return Target(register, 0, half)
     what = "an address" if register.raw else f"an index, 0 to {register.count - 1}"
     if index is None:
-        raise ConfigError(f"{base} needs {what}", None, f"write {base}.{0x10:#x}")
+        example = "0x10" if register.raw else "0"
+        raise ConfigError(f"{base} needs {what}", None, f"as in {base}.{example}")
     if register.count and index >= register.count:
         raise ConfigError(f"{name} is out of range", f"{base} has {what}")
     return Target(register, index, half)

@@ -32,6 +32,8 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
         ("frobnicate", "unknown word or register 'frobnicate'"),
         ("ioapic.redir.24: 0", "ioapic.redir.24 is out of range.*0 to 23"),
         ("ioapic.redir: 0", "ioapic.redir needs an index, 0 to 23"),
+        ("read: lapic.isr", "lapic.isr needs an index, 0 to 7.*as in lapic.isr.0"),
+        ("read: msr", "msr needs an address.*as in msr.0x10"),
         ("lapic.tpr.3: 0", "lapic.tpr has no index"),
         ("lapic.icr.low: 0", "lapic.icr has no low half"),
         ("lapic.isr.8: 0", "lapic.isr.8 is out of range"),
@@ -90,6 +92,7 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
         ("do: sti", "is no list of steps"),
         ("repeat: {times: 3}", "repeat needs times and do"),
         ("repeat: {times: 0, do: [sti]}", "bad number of times"),
+        ("repeat: {times: true, do: [sti]}", "bad number of times"),
         ("repeat: {times: 1000, do: [{repeat: {times: 1000, do: [sti]}}]}", "is too long"),
         ("parallel: {cpu0: [sti]}", "parallel needs two CPUs"),
         ("parallel: {cpu0: [sti], cpu2: [sti]}", "there is no CPU 2"),
@@ -162,6 +165,14 @@ def test_handler_that_is_wrong_is_refused_with_its_line(handler, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load(text)
     assert str(caught.value).startswith("some.yaml:7: ")
+
+
+def test_handlers_of_one_vector_written_in_two_ways_are_refused():
+    text = HEAD + "    handlers:\n      0x51: {}\n      81: {}\n    steps: [sti]\n"
+    with pytest.raises(
+        ConfigError, match=r"some.yaml:5: .*a vector is there twice: found 0x51, 81"
+    ):
+        load(text)
 
 
 def test_handler_whose_cpus_mode_changes_cannot_name_an_ipis_destination():
