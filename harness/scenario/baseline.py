@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Final
 
 from harness.scenario.program import Feature, Op, Opcode, OpFlag
@@ -26,9 +27,15 @@ def prologue(cpus: int, mode: ApicMode, *, interrupts: bool, needs: Feature) -> 
     output once more, later.  What the probe's reset does as well (``images/probe/reset.c``) is
     flagged so.
     """
+    return _prologue(cpus, mode, interrupts, 2 if Feature.IOAPIC2 in needs else 1)
+
+
+@cache
+def _prologue(cpus: int, mode: ApicMode, interrupts: bool, ioapics: int) -> tuple[Op, ...]:
+    """There are few, and hundreds of scenarios."""
     return (
         *_by_reset(_pic()),
-        *_by_reset(_ioapics(2 if Feature.IOAPIC2 in needs else 1)),
+        *_by_reset(_ioapics(ioapics)),
         *(op for cpu in range(cpus) for op in _lapic(cpu, mode)),
         *(Op(Opcode.STI if interrupts else Opcode.CLI, cpu=cpu) for cpu in range(cpus)),
     )
