@@ -5,7 +5,7 @@ by event, and times mean nothing.  What the same guest does the same way every t
 
 * *set-up*: the writes of each register (an IOAPIC entry, a local APIC's register of one CPU, a
   PIC's port), in their order.  Registers that time drives are left out: EOI, the timer's counts,
-  IPIs with a vector, the PIC's EOI commands.
+  IPIs with a vector, the PIC's EOI commands and masks.
 * *handling*: how interrupts of each source were handled on each CPU, each way once: taken and
   ended; with the entry written in between.  A source is a pin, an LVT entry, the PIC's input, or a
   vector that messages and IPIs carry.
@@ -113,6 +113,8 @@ class GuestView(Bookkeeper):
         self._steps: dict[str, list[Step]] = {}
         self._ways: dict[str, dict[str, Step]] = {}
         self._ways_counts: dict[str, dict[str, int]] = {}
+        self._pic_words: dict[str, int] = {}
+        """By PIC: how many initialisation words are to come."""
         self._between: dict[int, list[str]] = {}
         """By pin: what was written to its entry while its interrupt was in service."""
         listened: dict[str, _Handler] = {
@@ -208,9 +210,17 @@ class GuestView(Bookkeeper):
         self._pic_port(f"{chip}/{'data' if address & 1 else 'command'}", value)
 
     def _pic_port(self, port: str, value: int) -> None:
-        is_eoi = port.endswith("command") and value & 0x18 == 0 and value >> 5 & 1
-        if not is_eoi:
-            self._written(f"pic/{port}", f"{value:#04x}")
+        """Commands but EOIs, and initialisation words; masks are written at every tick."""
+        chip, _, register = port.partition("/")
+        if register == "data":
+            self._pic_words[chip] = left = self._pic_words.get(chip, 0) - 1
+            if left < 0:
+                return
+        elif value & 0x10:  # ICW1; ICW2 and ICW3 follow, and ICW4 where bit 0 says so
+            self._pic_words[chip] = 2 + (value & 1)
+        elif value & 0x18 == 0 and value >> 5 & 1:
+            return
+        self._written(f"pic/{port}", f"{value:#04x}")
 
     # --- Interrupts -----------------------------------------------------------------------------
 

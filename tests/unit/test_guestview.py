@@ -33,11 +33,11 @@ def lapic_write(mode, register, value, vcpu=0):
     return [event("apic_mem_writel", vcpu, addr=register, value=value)]
 
 
-def pic_write(mode, value):
+def pic_write(mode, value, address=0):
     if mode is Irqchip.ON:
         fields = {"access": "write", "size": 1, "count": 1, "more": False}
-        return [event("kvm_pio", port=0x20, value=value, **fields)]
-    return [event("pic_ioport_write", master=1, addr=0, value=value)]
+        return [event("kvm_pio", port=0x20 + address, value=value, **fields)]
+    return [event("pic_ioport_write", master=1, addr=address, value=value)]
 
 
 def steps(events, mode=Irqchip.ON):
@@ -89,6 +89,18 @@ def test_pic_set_up_is_a_stream_and_its_eois_are_not(mode):
     events = [*pic_write(mode, 0x11), *pic_write(mode, 0x20), *pic_write(mode, 0x64)]
 
     assert steps(events, mode) == {"pic/master/command": ["0x11"]}
+
+
+@pytest.mark.parametrize("mode", Irqchip)
+def test_pic_initialisation_words_are_steps_and_masks_are_not(mode):
+    events = [*pic_write(mode, 0xFB, 1), *pic_write(mode, 0x11)]
+    for value in (0x30, 0x04, 0x01, 0xFE, 0xFF):
+        events += pic_write(mode, value, 1)
+
+    assert steps(events, mode) == {
+        "pic/master/command": ["0x11"],
+        "pic/master/data": ["0x30", "0x04", "0x01"],
+    }
 
 
 def test_version_read_again_and_again_stands_once():
