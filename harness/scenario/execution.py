@@ -64,8 +64,8 @@ _DEFAULT_OPS: Final = (Op(Opcode.EOI, flags=OpFlag.IN_SERVICE),)
 class Order(Enum):
     """When a CPU takes what another CPU's operation made pending."""
 
-    EAGER = "before the next operation"
-    LAZY = "where the step settles or somebody waits, the last CPU first"
+    EAGER = "before the next operation, all CPUs in step"
+    LAZY = "where the step settles or somebody waits, one CPU after the other, the last one first"
 
 
 class _Cpu:
@@ -244,7 +244,10 @@ class Execution:
         machine = self.machine
         happened = False
         for cpu in cpus:
-            happened |= self._slice(cpu)
+            while self._slice(cpu):
+                happened = True
+                if self._order is Order.EAGER:
+                    break
         if machine.deadlines and min(machine.deadlines.values()) <= machine.now_ns:
             machine.advance(machine.now_ns)
             happened = True
@@ -290,9 +293,8 @@ class Execution:
         if entry.info is not None and entry.info & _TYPE_MASK == _NMI_TYPE:
             self._log(cpu, "nmi")
         else:
-            handler = self._handle(cpu, entry.vector)
-            next(handler)  # the entry itself: no other interrupt comes between it and its IF = 0
-            cpu.stack.append(handler)
+            cpu.interruptible = False
+            cpu.stack.append(self._handle(cpu, entry.vector))
         return True
 
     def _initialised(self, cpu: _Cpu) -> None:
@@ -316,8 +318,7 @@ class Execution:
         return True
 
     def _handle(self, cpu: _Cpu, vector: int) -> Activity:
-        """A handler, from the entry of ``vector`` to its IRET."""
-        cpu.interruptible = False
+        """A handler, from its first instruction, before which an NMI may come, to its IRET."""
         handler = self._handlers.get(vector, self._default)
         count = cpu.entries[vector] = cpu.entries.get(vector, 0) + 1
         if count > handler.limit:
