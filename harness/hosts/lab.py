@@ -42,7 +42,7 @@ _FILES: Final = f"/dev/vport0p{_PORTS.index('files') + 1}"
 _GUEST_DIR: Final = "/run/guest"
 _PAYLOAD_DIR: Final = "/payload"
 _FIFO: Final = f"{_GUEST_DIR}/console"
-_COLLECT: Final = f"mkfifo {_FIFO}; nice -n 19 cat <{_FIFO} >{_CONSOLE} & "
+_COLLECT: Final = f"mkfifo {_FIFO}; cat <{_FIFO} >{_CONSOLE} & renice -n 19 -p $!; "
 _COLLECTED: Final = f"{{ :; }} 4<>{_FIFO}; wait; "
 """A debug console is written byte by byte, and the port's every write is an exit of L1: behind a FIFO
 one of many bytes; at nice 19 the reader does not run at once for each.  It ends when the FIFO has no
