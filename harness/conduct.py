@@ -337,6 +337,8 @@ async def _drive_probe(
     guest: ProbeGuest, con: Console, running: RunningGuest, log: Path, step: Step
 ) -> None:
     """Until the probe has run all scenarios; one in which CPU 0 sleeps for ever is woken."""
+    await con.expect(probe.FIRST_LINE)
+    mon: Monitor | None = None
     was_woken = False
     ended = guest.first
     async with contextlib.AsyncExitStack() as stack:
@@ -346,12 +348,10 @@ async def _drive_probe(
                     said = await con.expect(probe.END_OF_SCENARIO)
             except TimeoutError:
                 if was_woken:
-                    raise GuestHang(
-                        f"a scenario says nothing for {probe.STALL_S:g} s, and an NMI does not "
-                        "wake its CPU 0",
-                        console_tail=con.tail(),
-                    ) from None
-                mon = await stack.enter_async_context(monitor(running.monitor, log))
+                    why = f"a scenario says nothing for {probe.STALL_S:g} s, CPU 0 does not wake"
+                    raise GuestHang(why, console_tail=con.tail()) from None
+                if mon is None:
+                    mon = await stack.enter_async_context(monitor(running.monitor, log))
                 await mon.execute("inject-nmi")
                 was_woken = True
                 continue

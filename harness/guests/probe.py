@@ -16,10 +16,11 @@ CONSOLE_PORT: Final = 0x2100
 """QEMU's isa-debugcon; not at its usual port 0xe9, which pc-testdev takes as well."""
 EXIT_PORT: Final = 0xF4
 """QEMU's isa-debug-exit."""
+FIRST_LINE: Final = r"(?m)^probe \d+ .*\n"
 END_OF_SCENARIO: Final = r"(?m)^(?:\. [0-9a-f]+|done)\r?\n"
 """What shows that the probe is alive: the end of a scenario, or of all."""
 DONE: Final = "done"
-STALL_S: Final = 10.0
+STALL_S: Final = 20.0
 """A scenario that says nothing for so long has lost what CPU 0 sleeps for, or the probe is dead."""
 
 _BEGUN: Final = re.compile(r"(?m)^= ([0-9a-f]+)\r?$")
