@@ -255,7 +255,8 @@ class QemuStimuli:
             machine.msr_write(cpu, MSR_APIC_BASE, int(args[2]))
         else:
             is_stimulus = False
-        if args[0] != "restart":  # a signal ended KVM_RUN, perhaps before the guest ran at all
+        # A signal may have ended KVM_RUN before the guest ran at all.
+        if event.name != "kvm_inj_virq" and args[0] != "restart":
             self.taking.passed(cpu)
         machine.log.take()
         self.count["stimuli"] += is_stimulus

@@ -180,6 +180,8 @@ class Taking:
                 () if offered is None else (("kvm_inj_virq", ("IRQ", offered, True)),),
             )
         past.took(cpu, vector)
+        past.passed(cpu)
+        past.injected[cpu] = vector
 
     def check_eoi(self, cpu: int) -> None:
         """An EOI for nothing does no harm, but hardly while the CPU could take an interrupt."""
@@ -214,6 +216,7 @@ class _Past:
         """Vectors that came again before they were injected: one interrupt more, or none."""
         self._again = [0 for _ in cpus]
         self.injected: dict[int, int] = {}
+        """The last injection, as long as nothing shows that it got through."""
 
     def note(self, thread: int | None, events: Iterable[Event]) -> None:
         """Something happened in ``thread``."""
@@ -240,11 +243,11 @@ class _Past:
         vector = self._lapics[cpu].pending()
         self.offered[cpu] = 0 if vector is None else 1 << vector
         self._again[cpu] = 0
+        self.injected.pop(cpu, None)
 
     def took(self, cpu: int, vector: int) -> None:
         """An injection; what came again meanwhile may be pending again."""
         bit = 1 << vector
-        self.injected[cpu] = vector
         self.perhaps[cpu] = self.perhaps[cpu] & ~bit | self._again[cpu] & bit
 
 

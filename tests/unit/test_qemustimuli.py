@@ -138,6 +138,15 @@ def test_eoi_of_a_level_interrupt_removed_diverges_at_its_broadcast(name):
     assert replayed.divergence.why == "the model did not predict it"
 
 
+@pytest.mark.parametrize(("name", "index"), [("tcg-smp1", TCG_TAKEN), ("off-smp1", OFF_TAKEN)])
+def test_eoi_of_an_edge_interrupt_removed_diverges_when_the_next_is_taken(name, index):
+    eoi = find(name, "apic_mem_writel", EOI, after=index)
+    label = recorded_case(name).events[index].name
+    following = find(name, label, after=eoi)
+
+    assert diverged_at(altered(name, eoi)) == following - 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "label", ["ioapic_eoi_broadcast", "ioapic_set_remote_irr", "ioapic_clear_remote_irr"]
