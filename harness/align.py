@@ -127,13 +127,16 @@ _Ways = Mapping[str, tuple[Step, int]]
 
 
 def _ways(stream: Stream, coarse: bool) -> _Ways:
-    """Each way once with its count; ``coarse``: handled at all, where one side sees no more."""
-    counts = stream.counts or {}
+    """Each way once with its count; ``coarse``: handled at all, where one side sees no more.
+
+    Where counts do not matter nothing is rare.
+    """
+    counts = dict.fromkeys((s.what for s in stream.steps), RARE) | dict(stream.counts or {})
     found: dict[str, tuple[Step, int]] = {}
     for step in stream.steps:
         what = "ended" if coarse and step.what.endswith("ended") else step.what
         first, count = found.get(what, (Step(step.place, what), 0))
-        found[what] = first, count + counts.get(step.what, 1)
+        found[what] = first, count + counts[step.what]
     return found
 
 

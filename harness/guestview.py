@@ -85,7 +85,7 @@ class Step(NamedTuple):
 class Stream:
     """The steps of one subject; with ``is_set`` their order means nothing and each stands once.
 
-    ``counts`` says of a set how often each was there.
+    ``counts`` says of a set how often each was there, where that matters.
     """
 
     steps: tuple[Step, ...]
@@ -111,6 +111,7 @@ class GuestView(Bookkeeper):
     def __init__(self, irqchip: Irqchip, *, smp: int = 1, ioapics: int = 1) -> None:
         super().__init__(irqchip, smp=smp, ioapics=ioapics)
         self._steps: dict[str, list[Step]] = {}
+        self._reads: dict[str, dict[str, Step]] = {}
         self._ways: dict[str, dict[str, Step]] = {}
         self._ways_counts: dict[str, dict[str, int]] = {}
         self._pic_words: dict[str, int] = {}
@@ -133,6 +134,8 @@ class GuestView(Bookkeeper):
         """The streams, and the ledger of :meth:`Bookkeeper.close`."""
         ledger = self.close(damage=damage, handled=handled)
         streams = {name: Stream(shape(steps)) for name, steps in self._steps.items()}
+        for name, reads in self._reads.items():
+            streams[name] = Stream(tuple(reads.values()), True)
         for name, ways in self._ways.items():
             streams[name] = Stream(tuple(ways.values()), True, self._ways_counts[name])
         return View(dict(sorted(streams.items())), ledger, not self._tcg)
@@ -143,7 +146,8 @@ class GuestView(Bookkeeper):
         self._steps.setdefault(subject, []).append(Step(self._index, what))
 
     def _read_once(self, subject: str, value: int) -> None:
-        self._way(subject, f"{value:#x}", self._index)
+        what = f"{value:#x}"
+        self._reads.setdefault(subject, {}).setdefault(what, Step(self._index, what))
 
     def _entry_written(self, select: int, value: int) -> None:
         super()._entry_written(select, value)

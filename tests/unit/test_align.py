@@ -91,6 +91,13 @@ def test_way_that_only_one_side_has_and_hardly_ever_is_a_race():
     assert aligned(ways(taken=9), ways(taken=9, masked=RARE - 1)).partings == ()
 
 
+def test_value_that_was_read_is_never_rare():
+    one, other = (Stream((Step(0, value),), True) for value in ("0x170011", "0x170020"))
+    (parting,) = aligned(one, other).partings
+
+    assert parting.values == ("0x170011", "0x170020")
+
+
 def test_way_that_both_sides_have_is_the_same_however_rare():
     assert aligned(ways(taken=1), ways(taken=1)).partings == ()
 
