@@ -79,13 +79,16 @@ class Quantity(StrEnum):
     VERDICT = "verdict"
     OBSERVATION = "observation"
     DETAIL = "detail"
+    LOG = "log"
+    """How many lines of a scenario's log match a regular expression."""
 
 
 @dataclass(frozen=True)
 class Sign:
     """One thing to measure, and what it has to be in each mode.
 
-    ``name`` is a glob for counters' paths, a metric's name, an observation's id; for a verdict and
+    ``name`` is a glob for counters' paths, a metric's name, an observation's id, a regular
+    expression for lines of a scenario's log; for a verdict and
     a detail it is the part, or ``*`` for the case as a whole.  ``per`` is ``second``, or a metric
     that the counter is divided by.  ``cases`` is a glob for their ids.
     """
@@ -278,6 +281,13 @@ def _one_text(value: object) -> object:
     return {"is": str(value)} if isinstance(value, str | int | float) else value
 
 
+def _check_pattern(pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+
+
 class ExpectedModel(Strict):
     """What a sign is in a mode: ``{min: 1, max: 2}``, ``{is: text}``, ``{matches: regex}``."""
 
@@ -293,11 +303,7 @@ class ExpectedModel(Strict):
             raise ValueError("exactly one of min/max, is and matches has to be there")
         if numeric:
             BoundsModel(min=self.min, max=self.max)
-        if self.matches is not None:
-            try:
-                re.compile(self.matches)
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from None
+        _check_pattern(self.matches)
         return self
 
     def frozen(self) -> Expected:
@@ -322,6 +328,7 @@ class SignModel(Strict):
     verdict: str | None = None
     observation: str | None = None
     detail: str | None = None
+    log: str | None = None
     part: str | None = None
     cases: str = "*"
     expect: Annotated[
@@ -335,10 +342,12 @@ class SignModel(Strict):
             raise ValueError(f"exactly one of {', '.join(Quantity)} has to be there")
         if (named[0] is Quantity.COUNTER) is (self.source is None):
             raise ValueError("a counter has a source, and nothing else has one")
-        if (named[0] in (Quantity.COUNTER, Quantity.METRIC)) is (self.part is None):
-            raise ValueError("a counter and a metric are of a part, and nothing else is")
+        of_a_part = named[0] in (Quantity.COUNTER, Quantity.METRIC, Quantity.LOG)
+        if of_a_part is (self.part is None):
+            raise ValueError("a counter, a metric and a log are of a part, and nothing else is")
         if self.per is not None and self.source is None:
             raise ValueError("per goes with counter only")
+        _check_pattern(self.log)
         return self
 
     def frozen(self) -> Sign:

@@ -7,6 +7,7 @@ can be assessed again.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import TypeAlias
 
 from rich.console import Console
 
-from harness import casefile, run
+from harness import casefile, conformance, run
 from harness.case import Irqchip
 from harness.catalogue import Entry, Expected, Quantity, Sign, plain
 from harness.config import RunConfig
@@ -140,11 +141,9 @@ async def reproduce(request: Request, console: Console, *, quiet: bool) -> Repro
 
 def assess(entry: Entry, result: RunResult, directory: Path) -> Assessment:
     """Measure every sign of ``entry`` in a run of its recipe, and answer."""
-    counters = {
-        case.id: read_counters(directory / case.dir / "counters.json") for case in result.cases
-    }
+    files = {case.id: _read(directory / case.dir) for case in result.cases}
     measured = tuple(
-        Measured(sign, case, mode, _value(sign, case, counters[case.id]), expected)
+        Measured(sign, case, mode, _value(sign, case, files[case.id]), expected)
         for sign in entry.signs
         for case, mode, expected in _speaks_of(sign, result.cases)
     )
@@ -204,7 +203,21 @@ def value_text(value: Value) -> str:
 # --- Values -------------------------------------------------------------------------------------
 
 
-def _value(sign: Sign, case: CaseResult, counters: Mapping[str, CounterSet]) -> Value:
+@dataclass(frozen=True)
+class _Files:
+    """What a case left: its counters by part, and the logs of its scenarios."""
+
+    counters: Mapping[str, CounterSet]
+    logs: Mapping[str, str]
+
+
+def _read(case_directory: Path) -> _Files:
+    return _Files(
+        read_counters(case_directory / "counters.json"), conformance.read_logs(case_directory)
+    )
+
+
+def _value(sign: Sign, case: CaseResult, files: _Files) -> Value:
     if case.verdict is Verdict.SKIP and not case.parts:
         return Unknown(f"skipped: {case.detail}")
     if sign.quantity is Quantity.OBSERVATION:
@@ -219,11 +232,21 @@ def _value(sign: Sign, case: CaseResult, counters: Mapping[str, CounterSet]) -> 
         return part.verdict.value
     if sign.quantity is Quantity.DETAIL:
         return part.detail
+    if sign.quantity is Quantity.LOG:
+        return _logged(sign, part, files.logs)
     if part.verdict in (Verdict.SKIP, Verdict.ERROR, Verdict.FAIL):
         return Unknown(f"{sign.part}: {part.verdict}: {part.detail}")
     if sign.quantity is Quantity.METRIC:
         return _number(part.metrics.get(sign.name, ""), f"{sign.part} tells no {sign.name}")
-    return _counted(sign, part, counters)
+    return _counted(sign, part, files.counters)
+
+
+def _logged(sign: Sign, part: PartResult, logs: Mapping[str, str]) -> Value:
+    """How many lines match; a scenario that was cut off by a hang has a log, too."""
+    log = logs.get(part.id, conformance.LACKING)
+    if log == conformance.LACKING:
+        return Unknown(f"{part.id} has no log: {part.verdict}: {part.detail}")
+    return float(sum(re.search(sign.name, line) is not None for line in log.splitlines()))
 
 
 def _counted(sign: Sign, part: PartResult, counters: Mapping[str, CounterSet]) -> Value:

@@ -206,6 +206,8 @@ def _ledger_lines(directory: Path) -> list[str]:
         return []
     except HarnessError as error:
         return [f"its ledger cannot be read: {error}"]
+    if not account.rows:
+        return []
     balanced = sum(law.status == "balanced" for law in account.laws)
     lines = [
         line

@@ -200,3 +200,17 @@ def test_reproduce_tries_again_only_where_it_should_show_and_does_not(
 
     assert (found.assessment.outcome, len(runs.jobs)) == (outcome, len(lowered))
     assert {case.backend.irqchip for case in found.config.cases} == {"on"}
+
+
+def test_sign_of_a_scenarios_log_counts_its_lines(tmp_path):
+    head = ENTRY.split("signs:")[0] + "signs:\n"
+    text = '  - {what: entries on CPU 1, log: "CPU 1: irq", part: idle, expect: {"on": {min: 2}}}\n'
+    tail = "seen:" + ENTRY.split("seen:")[1]
+    entry = catalogue.load(write_entry(tmp_path, head + text + tail))
+    case = entry.config().cases[0]
+    write_case(tmp_path, case, 0)
+    log = "step 1, CPU 0: irq 0x51\nstep 1, CPU 1: irq 0x51\nstep 4, CPU 1: irq 0x51\n"
+    kept = {"idle": {"log": log}}
+    (tmp_path / case.directory_name / "scenarios.json").write_text(json.dumps(kept))
+    (item,) = repro.assess(entry, run_result(case_result(case)), tmp_path).measured
+    assert (item.value, item.holds) == (2.0, True)
