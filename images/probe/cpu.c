@@ -58,20 +58,44 @@ void find_cpus(void)
 			give_up("a CPU does not start", id);
 }
 
-bool restart_cpu(struct cpu *cpu)
+static void start_up(u32 destination, u32 shorthand)
+{
+	struct cpu *self = this_cpu();
+
+	lapic_note_write(self, LAPIC_ICR);
+	lapic_send(self, destination, shorthand | ICR_ASSERT | ICR_INIT);
+	lapic_send(self, destination, shorthand | ICR_ASSERT | ICR_SIPI | FIRST_SIPI_PAGE);
+}
+
+static bool is_up(const struct cpu *cpu)
 {
 	u64 end = in_us(START_TIMEOUT_US);
 
-	cpu->offline = true;
-	lapic_note_write(this_cpu(), LAPIC_ICR);
-	lapic_send(this_cpu(), cpu->id, ICR_ASSERT | ICR_INIT);
-	lapic_send(this_cpu(), cpu->id, ICR_ASSERT | ICR_SIPI | FIRST_SIPI_PAGE);
 	while (cpu->offline) {
 		if (is_past(end))
 			return false;
 		relax();
 	}
 	return true;
+}
+
+bool restart_cpu(struct cpu *cpu)
+{
+	cpu->offline = true;
+	start_up(cpu->id, 0);
+	return is_up(cpu);
+}
+
+bool restart_others(void)
+{
+	bool all = true;
+
+	for (u32 id = 1; id < cpu_count; id++)
+		cpus[id].offline = true;
+	start_up(0, ICR_OTHERS);
+	for (u32 id = 1; id < cpu_count; id++)
+		all &= is_up(&cpus[id]);
+	return all;
 }
 
 bool restart_self(void)

@@ -73,6 +73,8 @@ struct cpu *this_cpu(void);
 void find_cpus(void);
 /* INIT and SIPI for one that does not answer any more; true once it is up. */
 bool restart_cpu(struct cpu *cpu);
+/* The same for all but CPU 0, whatever their APIC IDs are by now. */
+bool restart_others(void);
 
 /* INIT for CPU 0 itself, which comes back by way of the firmware; false where it does not know how. */
 bool restart_self(void);

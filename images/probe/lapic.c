@@ -98,6 +98,11 @@ void lapic_distrust(struct cpu *cpu)
 	cpu->entered_words = ALL_WORDS;
 }
 
+bool lapic_is_renamed(const struct cpu *cpu)
+{
+	return cpu->apic_touched & register_bit(LAPIC_ID);
+}
+
 static u32 read_map(const struct cpu *cpu, u32 map, u32 words, u32 *values)
 {
 	u32 used = 0;

@@ -39,6 +39,7 @@ enum lapic_register {
 #define ICR_SIPI (6 << 8)
 #define ICR_ASSERT (1 << 14)
 #define ICR_SELF (1 << 18)
+#define ICR_OTHERS (3 << 18)
 
 /* What mode it is in: to be called after whatever may have changed it. */
 void lapic_find_mode(struct cpu *cpu);
@@ -57,6 +58,8 @@ void lapic_send(const struct cpu *cpu, u32 destination, u32 command);
 void lapic_note_write(struct cpu *cpu, u32 offset);
 void lapic_note_read(struct cpu *cpu);
 void lapic_distrust(struct cpu *cpu);
+/* Whether it may have another ID than the CPU's number. */
+bool lapic_is_renamed(const struct cpu *cpu);
 
 /*
  * IRR, ISR and TMR, of each the words that may have a bit set: an access is dear, and vectors come

@@ -18,32 +18,50 @@ static void forget(struct cpu *cpu)
 	memset((void *)cpu->entries, 0, sizeof(cpu->entries));
 }
 
-static void reset_others(void)
+/* Those that do not answer: each by its ID, or where that may be another one all of them. */
+static void bring_back_others(void)
 {
+	bool is_lost = false;
+
 	for (u32 id = 1; id < cpu_count; id++) {
 		struct cpu *cpu = &cpus[id];
 
 		if (!is_there(cpu) || !answered(cpu))
-			restart_cpu(cpu);
-		forget(cpu);
-		cpu->log_used = 0;
-		ask(cpu, lapic_reset);
+			is_lost |= lapic_is_renamed(cpu) || !restart_cpu(cpu);
+	}
+	if (is_lost)
+		restart_others();
+}
+
+/* False where a local APIC keeps something, or a CPU does not come back. */
+static bool ask_others(void)
+{
+	bool are_clean = true;
+
+	for (u32 id = 1; id < cpu_count; id++) {
+		forget(&cpus[id]);
+		cpus[id].log_used = 0;
+		ask(&cpus[id], lapic_reset);
 	}
 	for (u32 id = 1; id < cpu_count; id++) {
-		struct cpu *cpu = &cpus[id];
-
-		answered(cpu);
-		if (!cpu->log_used || !restart_cpu(cpu))
-			continue;
-		cpu->log_used = 0;
-		ask(cpu, lapic_reset);
-		answered(cpu);
+		if (cpus[id].offline || !answered(&cpus[id]))
+			log_dirty(&cpus[id], "cpu", id, 0);
+		are_clean &= !cpus[id].log_used;
 	}
+	return are_clean;
+}
+
+static void reset_others(void)
+{
+	bring_back_others();
+	if (!ask_others() && restart_others())
+		ask_others();
 }
 
 bool reset_all(void)
 {
 	struct cpu *cpu = &cpus[0];
+	u32 so_far;
 
 	disable_interrupts();
 	draining = true;
@@ -53,12 +71,13 @@ bool reset_all(void)
 	ioapic_unlock();
 	lines_reset();
 	edu_reset();
+	pit_reset(); /* before the IOAPIC: of a line that is high QEMU's keeps a level request */
 	ioapic_reset(cpu);
-	pit_reset();
 	pic_reset(cpu);
+	so_far = cpu->log_used;
 	lapic_reset(cpu);
-	if (log_has(EVENT_DIRTY) && restart_self()) {
-		log_clear();
+	if (cpu->log_used != so_far && restart_self()) {
+		cpu->log_used = so_far;
 		lapic_reset(cpu);
 	}
 	reset_others();

@@ -1,0 +1,245 @@
+"""The probe on real irqchips: what it does, logs and restores, whoever emulates the chips."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.case import Host, Irqchip, Machine
+from harness.errors import ImageError
+from harness.guests.probe import is_done
+from harness.hosts.local import LocalSession
+from harness.images.cache import ImageCache
+from harness.scenario.log import Log
+from harness.scenario.program import Program
+from support import probe_programs as programs
+from support.probe_boot import (
+    lab_for,
+    logs_of,
+    probe_case,
+    record,
+    run_here,
+    write_programs,
+)
+from support.qemus import QEMUS, require_kvm
+
+pytestmark = pytest.mark.live
+
+EXPECTED = {
+    "edge": ["1 0 irq 77 - 77 -", "2 0 irq 77 - 77 -", "3 0 read 77"],
+    "level": ["1 0 irq 51 - 51 51 6=c051", "2 0 read 8051"],
+    "storm": ["1 0 cut 51 15", "3 0 count 51 15"],
+    "nested": ["0 0 irq 41 - 41 -", "0 0 irq 51 - 51,41 -"],
+    "held_off": ["2 0 read 2", "3 0 irq 41 - 41 -", "6 0 irq 51 - 51 -"],
+    "timer_wakes": ["0 0 irq 31 - 31 -", "0 0 woke"],
+    "lost_in_wait": ["0 0 timeout 0", "1 0 read 1000000"],
+    "extint": ["2 0 irq 26 - - -", "4 0 read 0"],
+    "memory": [
+        "1 0 read 44",
+        "2 0 read 3344",
+        "3 0 read 11223344",
+        "4 0 read 5566778811223344",
+    ],
+    "x2apic": ["1 0 read 0", "2 0 irq 41 - 41 -", "3 0 irq 51 - 51 -", "4 0 gp"],
+    "ipis": [
+        "1 0 irq 42 - 42 -",
+        "2 0 irq 43 - 43 -",
+        "3 0 irq 44 - 44 -",
+        "0 1 irq 41 - 41 -",
+    ],
+    "lost_in_hlt": ["0 0 asleep", "1 0 read 1000000"],
+    "other_sleeps": ["4 0 asleep", "0 1 irq 41 - 41 -", "0 1 woke"],
+    "nmis": ["1 0 nmi", "0 1 nmi"],
+    "init_sipi": ["0 1 up 33", "4 1 read ff"],
+    "messages": ["0 0 irq 61 - 61 -", "1 0 irq 62 - 62 -", "2 1 irq 63 - 63 -"],
+    "together": [
+        "0 0 irq 41 - 41 -",
+        "0 0 read 1000000",
+        "0 1 irq 42 - 42 -",
+        "0 1 read 2000000",
+    ],
+    "ipis_to_three": [
+        "0 1 irq 41 - 41 -",
+        "1 1 irq 61 - 61 -",
+        "0 2 irq 41 - 41 -",
+        "0 3 irq 41 - 41 -",
+        "1 3 irq 61 - 61 -",
+    ],
+}
+NEEDS_X2APIC = ("x2apic",)
+MSR_FAULTS = ["0 0 gp", "1 0 gp", "2 0 read 1000000"]
+"""Not under TCG, where an MSR that there is not reads 0."""
+
+
+def named(name: str) -> Program:
+    return programs.without_slow_prologue(replace(getattr(programs, name)(), name=name))
+
+
+def of_cpus(cpus: int) -> list[Program]:
+    return [made for made in map(named, EXPECTED) if made.cpus == cpus]
+
+
+def in_lab(cpus: int) -> list[Program]:
+    return of_cpus(cpus) + ([named("msr_faults")] if cpus == 1 else [])
+
+
+def texts(log: Log) -> list[str]:
+    return [str(event) for event in log.events]
+
+
+def all_texts(logs: Mapping[str, Log]) -> dict[str, list[str]]:
+    return {name: texts(log) for name, log in logs.items()}
+
+
+def expected_of(made: Sequence[Program], *, x2apic: bool) -> dict[str, list[str]]:
+    skipped = ["0 0 skip x2apic"]
+    return {
+        program.name: skipped if program.name in NEEDS_X2APIC and not x2apic else text
+        for program in made
+        for text in [EXPECTED[program.name]]
+    }
+
+
+def session(qemu: str = "system") -> LocalSession:
+    try:
+        return LocalSession(ImageCache(offline=True).qemu(qemu))
+    except ImageError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4])
+@pytest.mark.parametrize("qemu", QEMUS)
+def test_probe_on_tcg_logs_what_the_architecture_says(tmp_path, qemu, cpus):
+    made = of_cpus(cpus)
+    has_x2apic = qemu != "system"
+    cpu = "qemu64,+x2apic" if has_x2apic else "qemu64"
+    logs = logs_of(run_here(session(qemu), probe_case(made, qemu=qemu, cpu=cpu), tmp_path))
+
+    assert all_texts(logs) == expected_of(made, x2apic=has_x2apic)
+
+
+def test_probe_after_an_untidy_scenario_starts_as_if_it_had_not_been(tmp_path):
+    untidy, clean = named("untidy"), [named("ipis"), named("level"), named("extint")]
+    order = [made for program in clean for made in (untidy, program)]
+    recording = run_here(session(), probe_case([*order, untidy]), tmp_path)
+
+    logs = logs_of(recording)
+    assert "dirty" not in recording.console
+    assert {name: texts(logs[name]) for name in ("ipis", "level", "extint")} == {
+        name: EXPECTED[name] for name in ("ipis", "level", "extint")
+    }
+
+
+def test_probe_what_was_left_behind_is_really_there_before_the_reset(tmp_path):
+    recording = run_here(session(), probe_case([named("untidy")]), tmp_path)
+
+    events = texts(logs_of(recording)["untidy"])
+    assert "1 0 irq 55" not in events
+    assert any(" irq 61 " in event for event in events)
+
+
+def test_probe_fault_is_logged_with_its_frame_and_the_other_cpu_goes_on(tmp_path):
+    logs = logs_of(run_here(session(), probe_case([named("faults"), named("ipis")]), tmp_path))
+
+    fault, last = logs["faults"].events
+    assert (fault.step, fault.cpu, fault.kind) == (2, 0, "fault")
+    assert fault.args[:2] == ("6", "0")
+    assert fault.args[3] == "8"
+    assert str(last) == "4 1 read 2000000"
+    assert texts(logs["ipis"]) == EXPECTED["ipis"]
+
+
+def test_probe_thousands_of_scenarios_in_one_boot_are_all_alike(tmp_path):
+    made = named("busy")
+    recording = run_here(session(), probe_case([made] * 3000), tmp_path)
+
+    bodies = {body.partition("\n")[2] for body in recording.console.split("\n= ")[1:]}
+    normalised = {body.rpartition("\n. ")[0] for body in bodies}
+    assert recording.console.count("\n. ") == 3000
+    assert normalised == {
+        "1 0 irq 51 - 51 51 6=c051\n2 0 read 8051\n4 0 irq 61 - 61 51\n6 0 irq 71 - 71 51\n7 0 read 0"
+    }
+
+
+def test_probe_program_that_needs_more_cpus_is_skipped_and_the_next_one_runs(tmp_path):
+    case = probe_case([named("nmis"), named("edge")], smp=1)
+    logs = logs_of(run_here(session(), case, tmp_path))
+
+    assert texts(logs["nmis"]) == ["0 0 skip cpus"]
+    assert texts(logs["edge"]) == EXPECTED["edge"]
+
+
+def test_probe_on_microvm_drives_its_first_ioapic(tmp_path):
+    made = [named("edge"), named("level"), named("messages")]
+    case = probe_case(made, machine=Machine.MICROVM, smp=2)
+    logs = logs_of(run_here(session(), case, tmp_path))
+
+    assert texts(logs["edge"]) == EXPECTED["edge"]
+    assert texts(logs["level"]) == EXPECTED["level"]
+    assert texts(logs["messages"]) == ["0 0 skip msi"]
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("irqchip", ["on", "split"])
+def test_probe_on_the_local_kvm_comes_to_its_end(tmp_path, irqchip):
+    require_kvm()
+    made = [named("edge"), named("lost_in_wait")]
+    case = probe_case(made, irqchip=Irqchip(irqchip), far_return=True)
+    recording = run_here(session(), case, tmp_path)
+
+    logs = logs_of(recording)
+    assert is_done(recording.console)
+    # Which vectors are in service depends on the KVM: one that emulates guests ends them itself.
+    assert [event.kind for event in logs["edge"].events] == ["irq", "irq", "read"]
+    assert texts(logs["lost_in_wait"]) == EXPECTED["lost_in_wait"]
+
+
+@pytest.fixture(scope="module")
+def lab_logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, int], dict]:
+    """In one lab: every irqchip mode, with one CPU and with two."""
+    folder = tmp_path_factory.mktemp("lab")
+    # Split with userspace chips and several CPUs: see docs/probe.md, "Limits".
+    wanted = [("on", 1), ("split", 1), ("off", 1), ("on", 2), ("split", 2)]
+    cases = {
+        (irqchip, cpus): probe_case(in_lab(cpus), host=Host.LAB, irqchip=Irqchip(irqchip))
+        for irqchip, cpus in wanted
+    }
+    files = {cpus: write_programs(cases["on", cpus], folder / f"smp{cpus}") for cpus in (1, 2)}
+
+    async def run() -> dict[tuple[str, int], dict]:
+        async with lab_for(tuple(files.values()), folder / "lab.log") as (lab, probe):
+            found = {}
+            for key, case in cases.items():
+                directory = folder / case.directory_name
+                recording = await record(lab, case, directory, probe, files[key[1]])
+                found[key] = all_texts(logs_of(recording))
+            return found
+
+    return asyncio.run(run())
+
+
+@pytest.mark.lab
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("irqchip", "cpus"), [("on", 1), ("split", 1), ("off", 1), ("on", 2), ("split", 2)]
+)
+def test_probe_in_the_lab_logs_what_the_architecture_says(lab_logs, irqchip, cpus):
+    expected = expected_of(of_cpus(cpus), x2apic=irqchip != "off")
+    if cpus == 1:
+        expected["msr_faults"] = MSR_FAULTS
+
+    assert lab_logs[irqchip, cpus] == expected
+
+
+def test_probe_is_built_once_and_found_again(tmp_path):
+    cache = ImageCache(tmp_path)
+    first: Path = cache.probe()
+
+    assert cache.probe() == first
+    assert first.read_bytes()[:4] == b"\x7fELF"
+    assert [info.kind for info in cache.list()] == ["probe"]
