@@ -89,8 +89,8 @@ class Sign:
 
     ``name`` is a glob for counters' paths, a metric's name, an observation's id, a regular
     expression for lines of a scenario's log; for a verdict and
-    a detail it is the part, or ``*`` for the case as a whole.  ``per`` is ``second``, or a metric
-    that the counter is divided by.  ``cases`` is a glob for their ids.
+    a detail it is the part, or ``*`` for the case as a whole.  ``per`` is ``second``, a metric,
+    or another counter as ``PATH [SOURCE]``, that the counter is divided by.  ``cases`` is a glob for their ids.
     """
 
     what: str

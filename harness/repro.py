@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from rich.console import Console
 
@@ -260,11 +260,23 @@ def _counted(sign: Sign, part: PartResult, counters: Mapping[str, CounterSet]) -
     total = float(found.total(sign.name, sign.source))
     if sign.per is None:
         return total
-    name, scale = ("elapsed_ms", 1000) if sign.per == "second" else (sign.per, 1)
-    divisor = _number(part.metrics.get(name, ""), f"{sign.part} tells no {name}")
+    divisor = _divisor(sign.per, part, found)
     if not isinstance(divisor, float):
-        return divisor if isinstance(divisor, Unknown) else Unknown(f"{name} is {divisor!r}")
-    return round(total * scale / divisor, 2) if divisor else Unknown(f"{name} is 0")
+        return divisor if isinstance(divisor, Unknown) else Unknown(f"{sign.per} is {divisor!r}")
+    return round(total / divisor, 2) if divisor else Unknown(f"{sign.per} is 0")
+
+
+_COUNTER: Final = re.compile(r"(\S+) \[(\w+)\]")
+
+
+def _divisor(per: str, part: PartResult, counters: CounterSet) -> Value:
+    """Seconds, another counter (``PATH [SOURCE]``), or a metric of the part."""
+    if _COUNTER.fullmatch(per) is not None:
+        return float(sum(c.value for c in counters if str(c.key.on_any_cpu) == per))
+    if per != "second":
+        return _number(part.metrics.get(per, ""), f"{part.id} tells no {per}")
+    elapsed_ms = _number(part.metrics.get("elapsed_ms", ""), f"{part.id} tells no time")
+    return elapsed_ms / 1000 if isinstance(elapsed_ms, float) else elapsed_ms
 
 
 def _number(value: float | str, why_not: str) -> Value:

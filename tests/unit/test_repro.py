@@ -91,6 +91,7 @@ SIGNS = {
     "observation: monitor.other": Unknown("monitor.other was not observed"),
     "counter: lowered/gsi/0, source: kvm, part: idle": 10.0,
     "counter: lowered/gsi/0, source: kvm, part: idle, per: count": 2.5,
+    'counter: lowered/gsi/0, source: kvm, part: idle, per: "lowered/gsi/0 [kvm]"': 1.0,
     "counter: lowered/gsi/0, source: kvm, part: idle, per: word": Unknown("word is 'yes'"),
     "counter: lowered/gsi/0, source: qemu, part: idle": Unknown("qemu was not asked"),
 }
