@@ -160,9 +160,9 @@ def test_probe_thousands_of_scenarios_in_one_boot_are_all_alike(tmp_path):
     bodies = {body.partition("\n")[2] for body in recording.console.split("\n= ")[1:]}
     normalised = {body.rpartition("\n. ")[0] for body in bodies}
     assert recording.console.count("\n. ") == 3000
-    assert normalised == {
-        "1 0 irq 51 - 51 51 6=c051\n2 0 read 8051\n4 0 irq 61 - 61 51\n6 0 irq 71 - 71 51\n7 0 read 0"
-    }
+    log = ["1 0 irq 51 - 51 51 6=c051", "2 0 read 8051"]
+    log += ["4 0 irq 61 - 61 51", "6 0 irq 71 - 71 51", "7 0 read 0"]
+    assert normalised == {"\n".join(log)}
 
 
 def test_probe_program_that_needs_more_cpus_is_skipped_and_the_next_one_runs(tmp_path):
