@@ -108,9 +108,8 @@ class Taking:
             self._take_timer(cpu, vector)
         elif vector != _NO_VECTOR:
             offers = [offer for cpu in cpus if (offer := self._offered(cpu)) is not None]
-            who = "no CPU" if known is None else f"not CPU {known}, which takes it,"
             raise DisagreementError(
-                f"{who} has this interrupt on offer",
+                "no CPU has it on offer" if known is None else f"CPU {known} has it not on offer",
                 tuple(("hardware_int", (offer, task)) for offer in offers),
             )
 
