@@ -23,7 +23,13 @@ asleep                                    an AWAIT's time passed
 up         page                           the CPU came up after a SIPI to this page
 dirty      what expected found            the reset before the scenario did not do what it should
 skip       feature                        the backend has not what the scenario needs
+unsettled                                 a step that brings something new again and again
+full                                      there was no room for more events
 =========  =============================  ======================================================
+
+Vectors of a map stand with the highest first; a redirection entry has all its 64 bits.  ``cut`` is
+logged by the entry that passes the limit, with its number.  ``count`` comes last, by vector, with
+the last step; ``dirty`` has step ff.
 """
 
 from __future__ import annotations
