@@ -155,13 +155,16 @@ class Case:
     """Further options of QEMU, each with its value: ``-rtc driftfix=slew``."""
     repeat: int = 0
     """Which repetition of the same case this is, from 0."""
+    group: str = ""
+    """What it belongs to and is judged by, where that is not the matrix: a reproducer."""
     deterministic: bool = False
     """Whether nothing from outside is to reach the guest: TCG counts its instructions for a clock."""
 
     @property
     def subject(self) -> str:
         """The case without its backend: what has to be equal for two cases to be compared."""
-        parts = [self.guest.name, self.machine.value, _slug(self.cpu), f"smp{self.smp}"]
+        parts = [self.group] if self.group else []
+        parts += [self.guest.name, self.machine.value, _slug(self.cpu), f"smp{self.smp}"]
         parts += [_slug(text) for text in (*self.devices, *self.options)]
         parts += ["deterministic"] if self.deterministic else []
         return "/".join(parts)

@@ -134,6 +134,7 @@ def run(
 ) -> None:
     """Run a matrix and print what differs."""
     from harness import config as config_module
+    from harness import regressions
     from harness import run as run_module
     from harness.report import run_report
     from harness.result import dump
@@ -143,7 +144,7 @@ def run(
         loaded = config_module.deterministic(loaded)
     console = _console(stderr=json)
     job = run_module.Job(loaded, out, only, jobs or default_jobs(), tuple(known or ()))
-    result, directory = _run_async(run_module.run(job, console, quiet=json))
+    result, directory = _run_async(regressions.run(job, console, quiet=json))
     if json:
         typer.echo(dump(result), nl=False)
     else:

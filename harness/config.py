@@ -144,6 +144,20 @@ class ProbeModel(_GuestModel):
 GuestModel: TypeAlias = Annotated[LinuxModel | FlatModel | ProbeModel, Field(discriminator="kind")]
 
 
+class LaneModel(Strict):
+    """One pair of versions that reproducers are run with."""
+
+    kernel: Text = "default"
+    qemu: Text = "system"
+
+
+class ReproModel(Strict):
+    """Reproducers as regression tests."""
+
+    entries: Axis[Text]
+    lanes: Annotated[list[LaneModel], Field(min_length=1)] = [LaneModel()]
+
+
 class ConfigModel(Strict):
     """The whole file."""
 
@@ -156,6 +170,7 @@ class ConfigModel(Strict):
     lab: LabModel = LabModel()
     qemu: Axis[Text] = ["system"]
     guests: Annotated[list[GuestModel], Field(min_length=1)]
+    repro: ReproModel | None = None
     repeat: PositiveInt = 1
 
 
@@ -168,6 +183,22 @@ class LabSize:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lane:
+    """Names of a lab kernel and a QEMU for the image cache."""
+
+    kernel: str
+    qemu: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Repro:
+    """The reproducers that a run tests: globs for ids, each with every pair of versions."""
+
+    entries: tuple[str, ...]
+    lanes: tuple[Lane, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """A matrix, expanded."""
 
@@ -175,6 +206,7 @@ class RunConfig:
     path: Path
     cases: tuple[Case, ...]
     lab: LabSize
+    repro: Repro | None = None
 
 
 def find(name: str) -> Path:
@@ -227,7 +259,15 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
             ("matrix",), "the matrix is empty", "nothing is left to run", "look at exclude"
         )
     lab = LabSize(model.lab.memory_mib, model.lab.smp)
-    return RunConfig(model.name or file.path.stem, file.path, tuple(cases.values()), lab)
+    name = model.name or file.path.stem
+    return RunConfig(name, file.path, tuple(cases.values()), lab, _repro(model.repro))
+
+
+def _repro(model: ReproModel | None) -> Repro | None:
+    if model is None:
+        return None
+    lanes = tuple(Lane(lane.kernel, lane.qemu) for lane in model.lanes)
+    return Repro(tuple(model.entries), lanes)
 
 
 _Cell: TypeAlias = Mapping[str, Any]

@@ -112,7 +112,10 @@ def _result(
     cases: tuple[CaseResult, ...],
 ) -> RunResult:
     versions = _versions(prepared, cache)
-    comparison = compare.compare([item.case for item in prepared], cases, versions, known, out)
+    # What belongs to a reproducer is judged by that, and meant to differ.
+    matrix = {item.case.id: item.case for item in prepared if not item.case.group}
+    of_matrix = [case for case in cases if case.id in matrix]
+    comparison = compare.compare(matrix.values(), of_matrix, versions, known, out)
     return RunResult(
         schema=result.SCHEMA,
         name=config.name,

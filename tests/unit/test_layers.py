@@ -43,7 +43,7 @@ LAYERS = (
     {"export"},
     {"run", "report", "diffreport"},
     {"repro"},
-    {"repro_report"},
+    {"repro_report", "regressions"},
     {"bundle", "bisect"},
     {"bisect_report"},
     {"repro_command", "sides"},
