@@ -128,6 +128,8 @@ class Detail(IntEnum):
     """``irq`` with the vector alone."""
     COUNT = 2
     """Nothing; the count is logged at the scenario's end."""
+    NONE = 3
+    """Nothing at all, but for a ``cut``."""
 
 
 DEFAULT_LIMIT: Final = 32

@@ -219,7 +219,7 @@ class HandlerModel(Strict):
     eoi: Eoi = "if_in_service"
     do: list[Any] = []
     first: FirstModel | None = None
-    log: Literal["full", "short", "count"] = "full"
+    log: Literal["full", "short", "count", "none"] = "full"
     pins: list[int] = []
     limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 

@@ -134,6 +134,15 @@ static void reset_entry(struct cpu *cpu, u32 number, u32 pin)
 	expect(cpu, number, ENTRY_MASKED, "ioapic.redir");
 }
 
+void ioapic_mask(void)
+{
+	for (u32 number = 0; number < count; number++)
+		for (u32 pins = touched[number].pins; pins; pins &= pins - 1) {
+			store32(base_of(number) + SELECT, IOAPIC_ENTRY(lowest_bit(pins)));
+			put(number, load32(base_of(number) + WINDOW) | ENTRY_MASKED);
+		}
+}
+
 void ioapic_reset(struct cpu *cpu)
 {
 	for (u32 number = 0; number < count; number++) {

@@ -18,6 +18,8 @@ void ioapic_write(u32 number, u32 index, u32 value);
 /* A store of the program: does it go to an IOAPIC? */
 void ioapic_note_store(u32 address);
 
+/* Nothing comes in any more; a level request still goes with its line. */
+void ioapic_mask(void);
 /* Masked, edge, nothing in service: what a scenario may have changed; logs where it is not so. */
 void ioapic_reset(struct cpu *cpu);
 /* Have the next reset look at everything. */

@@ -63,6 +63,7 @@ enum detail {
 	DETAIL_FULL,
 	DETAIL_SHORT,
 	DETAIL_COUNT,
+	DETAIL_NONE,
 };
 
 #define NO_BLOCK 0xffffffffu

@@ -71,7 +71,10 @@ bool reset_all(void)
 	ioapic_unlock();
 	lines_reset();
 	edu_reset();
-	pit_reset(); /* before the IOAPIC: of a line that is high QEMU's keeps a level request */
+	/* The timer's line has to fall before its entry becomes an edge: QEMU's would be taken. */
+	if (touched.pit)
+		ioapic_mask();
+	pit_reset();
 	ioapic_reset(cpu);
 	pic_reset(cpu);
 	so_far = cpu->log_used;

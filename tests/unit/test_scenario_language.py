@@ -155,7 +155,7 @@ def test_step_that_is_impossible_after_another_is_refused(lines, number, message
         ("0x51: {first: {do: [{lapic.tpx: 3}]}}", "unknown register 'lapic.tpx'"),
         ("0x51: {pins: [24]}", "there is no pin 24"),
         ("0x51: {limit: 0}", "greater than or equal to 1"),
-        ("0x51: {log: none}", "bad value for log"),
+        ("0x51: {log: loud}", "bad value for log"),
         ("0x151: {}", "337 is no vector"),
         ("fifty: {}", "'fifty' is no vector"),
     ],
