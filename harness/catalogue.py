@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -81,6 +81,8 @@ class Quantity(StrEnum):
     DETAIL = "detail"
     LOG = "log"
     """How many lines of a scenario's log match a regular expression."""
+    READ = "read"
+    """The values that a step of a scenario read, as one text."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Sign:
     """One thing to measure, and what it has to be in each mode.
 
     ``name`` is a glob for counters' paths, a metric's name, an observation's id, a regular
-    expression for lines of a scenario's log; for a verdict and
+    expression for lines of a scenario's log, the number of a scenario's step; for a verdict and
     a detail it is the part, or ``*`` for the case as a whole.  ``per`` is ``second``, a metric,
     or another counter as ``PATH [SOURCE]``, that the counter is divided by.  ``cases`` is a glob for their ids.
     """
@@ -138,6 +140,8 @@ class Entry:
     signs: tuple[Sign, ...]
     seen: tuple[Seen, ...]
     tried: tuple[Tried, ...]
+    host_kvm: str | None
+    """The module whose KVM it takes on this machine; None where any will do, or the lab's."""
     again: tuple[Mapping[str, Any], ...]
     """Where it should show and does not: fragments that take the place of the recipe's, in turn."""
     file: YamlFile
@@ -176,7 +180,7 @@ class Entry:
     def digest(self) -> str:
         """Of what decides the outcome: the recipe and the signs."""
         data = _mapping(self.file.data)
-        decisive = {key: data.get(key) for key in ("modes", "recipe", "again", "signs")}
+        decisive = {key: data.get(key) for key in ("modes", "recipe", "host_kvm", "again", "signs")}
         return hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:16]
 
     @property
@@ -231,6 +235,7 @@ def load(path: Path) -> Entry:
             Tried(" ".join(tried.hypothesis.split()), " ".join(tried.showed.split()))
             for tried in model.tried
         ),
+        host_kvm=model.host_kvm,
         again=tuple(model.again),
         file=file,
     )
@@ -317,6 +322,9 @@ _Modes: TypeAlias = Annotated[list[_Mode], BeforeValidator(yamlfile.as_list), Fi
 _Sentence: TypeAlias = Annotated[str, Field(min_length=10)]
 
 
+_OF_A_PART: Final = (Quantity.COUNTER, Quantity.METRIC, Quantity.LOG, Quantity.READ)
+
+
 class SignModel(Strict):
     """A sign as it stands in the file."""
 
@@ -329,6 +337,7 @@ class SignModel(Strict):
     observation: str | None = None
     detail: str | None = None
     log: str | None = None
+    read: Annotated[int, Field(ge=0)] | None = None
     part: str | None = None
     cases: str = "*"
     expect: Annotated[
@@ -342,9 +351,9 @@ class SignModel(Strict):
             raise ValueError(f"exactly one of {', '.join(Quantity)} has to be there")
         if (named[0] is Quantity.COUNTER) is (self.source is None):
             raise ValueError("a counter has a source, and nothing else has one")
-        of_a_part = named[0] in (Quantity.COUNTER, Quantity.METRIC, Quantity.LOG)
-        if of_a_part is (self.part is None):
-            raise ValueError("a counter, a metric and a log are of a part, and nothing else is")
+        if (named[0] in _OF_A_PART) is (self.part is None):
+            kinds = ", ".join(_OF_A_PART)
+            raise ValueError(f"part goes with {kinds}, and with nothing else")
         if self.per is not None and self.source is None:
             raise ValueError("per goes with counter only")
         _check_pattern(self.log)
@@ -353,7 +362,7 @@ class SignModel(Strict):
     def frozen(self) -> Sign:
         """As the type that assessments use."""
         quantity = next(quantity for quantity in Quantity if getattr(self, quantity) is not None)
-        name: str = getattr(self, quantity)
+        name = str(getattr(self, quantity))
         part = self.part if self.part is not None else name
         expect = {mode: expected.frozen() for mode, expected in self.expect.items()}
         return Sign(
@@ -405,6 +414,7 @@ class EntryModel(Strict):
     signs: Annotated[list[SignModel], Field(min_length=1)]
     seen: Annotated[list[SeenModel], Field(min_length=1)]
     tried: list[TriedModel] = []
+    host_kvm: Annotated[str, Field(pattern=r"^kvm_\w+$")] | None = None
     again: list[dict[str, Any]] = []
 
 

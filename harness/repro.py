@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -148,7 +148,7 @@ def assess(entry: Entry, result: RunResult, directory: Path) -> Assessment:
         for case, mode, expected in _speaks_of(sign, result.cases)
     )
     expected = _expected(entry, result.cases, directory)
-    unknown = next(_unknown(entry, result.cases, measured), None)
+    unknown = next(_unknown(entry, result, measured), None)
     if unknown is not None:
         return Assessment(Outcome.CANNOT_RUN, unknown, measured, None)
     wrong = [item for item in measured if item.holds is False]
@@ -167,11 +167,12 @@ def _speaks_of(
             yield case, mode, sign.expect[mode]
 
 
-def _unknown(
-    entry: Entry, cases: Iterable[CaseResult], measured: Iterable[Measured]
-) -> Iterator[str]:
+def _unknown(entry: Entry, result: RunResult, measured: Iterable[Measured]) -> Iterator[str]:
     """Why a mode that has to be known is not."""
-    there = {str(case.axes["irqchip"]) for case in cases}
+    here = result.environment.get("kvm")
+    if entry.host_kvm is not None and here != entry.host_kvm:
+        yield f"it is about {entry.host_kvm}, and this machine's KVM is {here or 'none'}"
+    there = {str(case.axes["irqchip"]) for case in result.cases}
     for mode in entry.modes:
         if mode not in there:
             yield f"nothing was run in the mode {mode}"
@@ -233,7 +234,9 @@ def _value(sign: Sign, case: CaseResult, files: _Files) -> Value:
     if sign.quantity is Quantity.DETAIL:
         return part.detail
     if sign.quantity is Quantity.LOG:
-        return _logged(sign, part, files.logs)
+        return _from_log(part, files.logs, lambda log: _matching(sign, log))
+    if sign.quantity is Quantity.READ:
+        return _from_log(part, files.logs, lambda log: _read_in(sign, log))
     if part.verdict in (Verdict.SKIP, Verdict.ERROR, Verdict.FAIL):
         return Unknown(f"{sign.part}: {part.verdict}: {part.detail}")
     if sign.quantity is Quantity.METRIC:
@@ -241,12 +244,23 @@ def _value(sign: Sign, case: CaseResult, files: _Files) -> Value:
     return _counted(sign, part, files.counters)
 
 
-def _logged(sign: Sign, part: PartResult, logs: Mapping[str, str]) -> Value:
-    """How many lines match; a scenario that was cut off by a hang has a log, too."""
+def _from_log(
+    part: PartResult, logs: Mapping[str, str], measure: Callable[[str], float | str]
+) -> Value:
+    """Measure a scenario's log; one that was cut off by a hang has a log, too."""
     log = logs.get(part.id, conformance.LACKING)
     if log == conformance.LACKING:
         return Unknown(f"{part.id} has no log: {part.verdict}: {part.detail}")
+    return measure(log)
+
+
+def _matching(sign: Sign, log: str) -> float:
     return float(sum(re.search(sign.name, line) is not None for line in log.splitlines()))
+
+
+def _read_in(sign: Sign, log: str) -> str:
+    values = re.findall(rf"^step {sign.name}, CPU \d+: read (\S+)$", log, re.MULTILINE)
+    return " ".join(values) or "nothing"
 
 
 def _counted(sign: Sign, part: PartResult, counters: Mapping[str, CounterSet]) -> Value:

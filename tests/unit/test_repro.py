@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import io
 import json
 
@@ -203,15 +204,47 @@ def test_reproduce_tries_again_only_where_it_should_show_and_does_not(
     assert {case.backend.irqchip for case in found.config.cases} == {"on"}
 
 
-def test_sign_of_a_scenarios_log_counts_its_lines(tmp_path):
+LOG = """step 1, CPU 0: irq 0x51
+step 1, CPU 1: irq 0x51
+step 4, CPU 1: irq 0x51
+step 4, CPU 1: read 0x10
+step 4, CPU 1: read 0x0
+step 14, CPU 1: read 0x1
+"""
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value"),
+    [
+        ('log: "CPU 1: irq"', 2.0),
+        ('log: "CPU 2"', 0.0),
+        ("read: 4", "0x10 0x0"),
+        ("read: 1", "nothing"),
+    ],
+)
+def test_sign_of_a_scenarios_log_is_measured(tmp_path, quantity, value):
     head = ENTRY.split("signs:")[0] + "signs:\n"
-    text = '  - {what: entries on CPU 1, log: "CPU 1: irq", part: idle, expect: {"on": {min: 2}}}\n'
+    text = f'  - {{what: entries on CPU 1, {quantity}, part: idle, expect: {{"on": {{min: 2}}}}}}\n'
     tail = "seen:" + ENTRY.split("seen:")[1]
     entry = catalogue.load(write_entry(tmp_path, head + text + tail))
     case = entry.config().cases[0]
     write_case(tmp_path, case, 0)
-    log = "step 1, CPU 0: irq 0x51\nstep 1, CPU 1: irq 0x51\nstep 4, CPU 1: irq 0x51\n"
-    kept = {"idle": {"log": log}}
+    kept = {"idle": {"log": LOG}}
     (tmp_path / case.directory_name / "scenarios.json").write_text(json.dumps(kept))
     (item,) = repro.assess(entry, run_result(case_result(case)), tmp_path).measured
-    assert (item.value, item.holds) == (2.0, True)
+    assert item.value == value
+
+
+@pytest.mark.parametrize(
+    ("here", "outcome"), [("kvm_pvm", Outcome.REPRODUCED), ("kvm_amd", Outcome.CANNOT_RUN)]
+)
+def test_assess_entry_about_one_kvm_of_this_machine_cannot_be_run_on_another(
+    tmp_path, here, outcome
+):
+    entry = catalogue.load(write_entry(tmp_path, ENTRY + "host_kvm: kvm_pvm\n"))
+    directory = tmp_path / "run"
+    result = recorded(entry, directory, {"on": 1000, "split": 0})
+    result = dataclasses.replace(result, environment={"kvm": here})
+    found = repro.assess(entry, result, directory)
+    assert found.outcome is outcome
+    assert ("kvm_pvm" in found.reason) is (outcome is Outcome.CANNOT_RUN)
