@@ -219,6 +219,35 @@ def test_consequence_in_another_thread_diverges(name):
     assert replayed.divergence.why == "it comes in another thread"
 
 
+# --- split: QEMU's half
+
+
+@pytest.mark.parametrize(
+    "label", ["kvm_irqchip_update_msi_route", "ioapic_set_remote_irr", "ioapic_clear_remote_irr"]
+)
+def test_predicted_event_of_splits_ioapic_removed_diverges(label):
+    events = recorded_case("split-smp1").events
+    first_cpu = next(i for i, e in enumerate(events) if e.source == "qemu" and e.vcpu is not None)
+    index = find("split-smp1", label, after=first_cpu)
+
+    replayed = altered("split-smp1", index)
+
+    following = next(at for at in range(index + 1, len(events)) if events[at].source == "qemu")
+    assert diverged_at(replayed) == following - 1
+    assert replayed.divergence.source == "qemu"
+    assert replayed.divergence.predicted[0] == f"{label}: {events[index].text}"
+
+
+def test_eoi_broadcast_of_splits_ioapic_with_another_vector_diverges():
+    index = find("split-smp1", "ioapic_eoi_broadcast")
+    vector = recorded_case("split-smp1").events[index].args[0]
+
+    replayed = altered("split-smp1", index, f"EOI broadcast for vector {vector + 1}")
+
+    assert diverged_at(replayed) == index + 1
+    assert replayed.divergence.why == "the model did not predict it"
+
+
 # --- bad input
 
 
