@@ -88,8 +88,6 @@ def find(name: str, file: Path | None) -> _Source:
 
     :class:`ConfigError` for one that there is not, with the nearest that there are.
     """
-    if file is None and name in catalogue.shipped():
-        return _of_entry(catalogue.find(name))
     shipped = sorted((resources.configs() / "scenarios").glob("*.yaml"))
     known: list[str] = [] if file is not None else list(catalogue.shipped())
     for path in shipped if file is None else [file]:
@@ -99,6 +97,8 @@ def find(name: str, file: Path | None) -> _Source:
             data: Any = loaded.data
             return _Source(path, name, data["scenarios"][name])
         known += sorted(names)
+    if file is None and name in catalogue.shipped():
+        return _of_entry(catalogue.find(name))
     near = difflib.get_close_matches(name, known, n=3)
     where = "in the scenarios that travel with irqmatrix" if file is None else f"in {file}"
     fix = f"did you mean {', '.join(near)}?" if near else "--file names a file of one's own"
