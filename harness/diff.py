@@ -60,6 +60,8 @@ class Difference:
     reason: str
     rule: str | None = None
     link: str | None = None
+    first: bool = False
+    """Whether it is where the two parted, among checks that follow one another in an image."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ class _Comparison:
     def checks(self, checks: Iterable[str]) -> None:
         """Compare the results of checks; one that is missing on a side is :data:`ABSENT`."""
         scope = self._scope("")
+        parted = not self._guest.startswith("flat")
         for check in checks:
             self._compared += 1
             values = (self._a.checks.get(check, ABSENT), self._b.checks.get(check, ABSENT))
@@ -206,7 +209,9 @@ class _Comparison:
                     what=check,
                     a=shown[:1],
                     b=shown[1:],
+                    first=not parted,
                 )
+                parted = True
 
     def _scope(self, workload: str) -> Scope:
         return Scope(self._a.facts, self._b.facts, self._guest, workload)
@@ -283,6 +288,7 @@ class _Comparison:
         b: tuple[Value, ...],
         source: CounterSource | None = None,
         band: float | None = None,
+        first: bool = False,
     ) -> None:
         self._found.append(
             Difference(
@@ -296,6 +302,7 @@ class _Comparison:
                 explained.reason,
                 explained.rule,
                 explained.link,
+                first,
             )
         )
 

@@ -351,6 +351,7 @@ def _differences(console: Console, run: RunResult) -> None:
                 f"UNEXPLAINED  {diff.subject}  {pair}  {difference.workload} {difference.what}: "
                 f"{_values(difference.a)} against {_values(difference.b)} ({difference.reason})"
             )
+            text += "; here they part" if difference.first else ""
             console.print(text, markup=False, highlight=False, style="bold red", soft_wrap=True)
         for kind, found in (("by design", diff.by_design), ("known bug", diff.known_bugs)):
             for difference in found:

@@ -223,6 +223,29 @@ def test_diff_of_checks_compares_results():
     assert result.compared == 3
 
 
+def test_checks_of_an_image_that_differ_are_marked_where_the_backends_part():
+    a = backend("on", checks={"reset": "PASS", "EOI": "PASS", "unmask": "PASS", "gone": "PASS"})
+    b = backend("split", checks={"reset": "PASS", "EOI": "FAIL", "unmask": "FAIL"})
+
+    found = diff("flat-ioapic/q35", "flat-ioapic", a, b, NOTHING)
+
+    assert [(each.what, each.first) for each in found.unexplained] == [
+        ("EOI", True),
+        ("unmask", False),
+        ("gone", False),
+    ]
+
+
+def test_scenarios_that_differ_follow_from_nothing_before():
+    a = backend("on", checks={"one": "step 0\nstep 1\n"})
+    b = backend("split", checks={"one": "step 0\nstep 2\n"})
+
+    (difference,) = diff("probe/q35", "probe", a, b, NOTHING).unexplained
+
+    assert not difference.first
+    assert (difference.a, difference.b) == (("step 1",), ("step 2",))
+
+
 def test_diff_of_ioapic_version_is_by_design():
     a = backend("on", checks={"monitor.ioapic.version": "0x11"})
     b = backend("tcg", checks={"monitor.ioapic.version": "0x20"})
