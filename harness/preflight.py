@@ -14,6 +14,9 @@ LINUX_BOOT_INSTRUCTIONS: Final = 1.2e9
 
 USERSPACE_LAPIC_REMOVED: Final = (8, 0)
 """QEMU ``docs/about/removed-features.rst``, "Userspace local APIC with KVM"."""
+USERSPACE_LAPIC_KEEPS_SIPI: Final = (7, 2, 22)
+"""Nobody clears CPU_INTERRUPT_SIPI but TCG: ``hw/intc/apic.c:apic_sipi`` of 7.2.0 did, in 7.2.22
+only ``x86_cpu_exec_interrupt`` does.  A CPU that halts after a SIPI then spins with QEMU's lock."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,13 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
         return (
             f"QEMU {version} refuses kernel-irqchip=off for a CPU with a local APIC "
             "(KVM does not support userspace APIC; removed in 8.0); QEMU 7.2 would do"
+        )
+    keeps_sipi = qemu_version >= USERSPACE_LAPIC_KEEPS_SIPI
+    if backend.irqchip is Irqchip.OFF and case.smp > 1 and keeps_sipi:
+        version = ".".join(map(str, qemu_version))
+        return (
+            f"QEMU {version} hangs in the firmware with kernel-irqchip=off and more than one CPU "
+            "(a SIPI stays pending for ever); with one CPU it runs, and QEMU 7.2.0 has not this bug"
         )
     if backend.host is Host.LOCAL and local is not None:
         return _why_not_local(case, local) or _why_no_workload(case)

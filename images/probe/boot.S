@@ -1,16 +1,14 @@
 /*
- * How the CPUs come here.  CPU 0: from a multiboot loader, or by PVH where the firmware has no
- * multiboot (both with flat segments and without paging).  The others: from real mode, at the page
- * that a SIPI names.
+ * How the CPUs come here.  CPU 0: from a multiboot loader, without paging; QEMU has one for all its
+ * machines.  The others: from real mode, at the page that a SIPI names.
  *
- * Sources: Multiboot Specification 0.6.96; Xen docs/misc/pvh.pandoc; SDM volume 3A, "MP
+ * Sources: Multiboot Specification 0.6.96; SDM volume 3A, "MP
  * Initialization Protocol Algorithm for MP Systems".
  */
 #include "segments.h"
 
 #define MULTIBOOT_MAGIC 0x1badb002
 #define MULTIBOOT_FLAGS 3		/* modules on page boundaries, memory sizes */
-#define ELF_NOTE_PHYS32_ENTRY 18
 #define FLAT_ACCESS(type) ((type) << 8 | 0xcf << 16)
 #define CR0_PE 1
 #define RESTART_STACK 1024
@@ -29,29 +27,19 @@
 	.align 4
 	.long MULTIBOOT_MAGIC, MULTIBOOT_FLAGS, -(MULTIBOOT_MAGIC + MULTIBOOT_FLAGS)
 
-	.section .note.pvh, "a"
-	.align 4
-	.long 4, 4, ELF_NOTE_PHYS32_ENTRY
-	.asciz "Xen"
-	.long pvh_entry
-
 	.text
 	.code32
 	.globl multiboot_entry
 multiboot_entry:
-	mov	$multiboot_program, %ecx
-	jmp	1f
-pvh_entry:
-	mov	$pvh_program, %ecx
-1:	cli
+	cli
 	cld
 	lgdt	gdt_pointer
-	ljmp	$CODE_SEGMENT, $2f
-2:	flat_segments
+	ljmp	$CODE_SEGMENT, $1f
+1:	flat_segments
 	/* The top is for when this CPU comes back from an INIT. */
 	mov	$stacks + (1 << STACK_SHIFT) - RESTART_STACK, %esp
 	push	%ebx
-	call	*%ecx			/* what the loader gave, before anything is written */
+	call	multiboot_program	/* what the loader gave, before anything is written */
 	call	start			/* does not return */
 
 /* Copied to each of the SIPI pages: all addresses are absolute or relative to CS. */

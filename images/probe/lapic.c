@@ -275,12 +275,23 @@ static void sleep_once(struct cpu *cpu)
 	asm volatile("sti\n\thlt\n\tcli" : : : "memory");
 }
 
+/*
+ * QEMU's INTR stays up where LINT0 was masked with a request of the PIC pending, and TCG would take
+ * it as vector -1.  A write of TPR makes it look again (hw/intc/apic.c, apic_update_irq).
+ */
+static void drop_intr(const struct cpu *cpu)
+{
+	if (cpu->apic_touched & register_bit(LAPIC_LVT_LINT0))
+		lapic_write(cpu, LAPIC_TPR, 0);
+}
+
 void lapic_reset(struct cpu *cpu)
 {
 	disable_interrupts();
 	reset_base(cpu);
 	for (u32 i = 0; i < ARRAY_SIZE(quiet); i++)
 		restore(cpu, quiet[i].offset, quiet[i].value, quiet[i].name);
+	drop_intr(cpu);
 	restore(cpu, LAPIC_ID, cpu->id << 24, "lapic.id");
 	restore(cpu, LAPIC_LDR, 1u << cpu->id << 24, "lapic.ldr");
 	restore_maps(cpu);

@@ -34,16 +34,6 @@ struct multiboot_info {
 	const struct multiboot_module *modules;
 };
 
-/* Xen's public/arch-x86/hvm/start_info.h, version 0. */
-struct pvh_module {
-	u64 start, size, text, reserved;
-};
-
-struct pvh_info {
-	u32 magic, version, flags, module_count;
-	u64 modules, command_line, tables;
-};
-
 static const struct program_file *file;
 static char command_line[256];
 
@@ -53,22 +43,13 @@ static void copy_command_line(const char *text)
 		command_line[i] = text[i];
 }
 
-/* Both are called from boot.S, before anything is written. */
+/* From boot.S, before anything is written. */
 void multiboot_program(const struct multiboot_info *info)
 {
 	if (info->flags & MULTIBOOT_HAS_COMMAND_LINE)
 		copy_command_line((const char *)info->command_line);
 	if (info->flags & MULTIBOOT_HAS_MODULES && info->module_count)
 		file = (const struct program_file *)info->modules->start;
-}
-
-void pvh_program(const struct pvh_info *info)
-{
-	const struct pvh_module *modules = (const struct pvh_module *)(u32)info->modules;
-
-	copy_command_line((const char *)(u32)info->command_line);
-	if (info->module_count)
-		file = (const struct program_file *)(u32)modules->start;
 }
 
 /* A word of the command line, or what follows it; NULL where it is not there. */

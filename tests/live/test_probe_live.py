@@ -202,7 +202,7 @@ def test_probe_on_the_local_kvm_comes_to_its_end(tmp_path, irqchip):
 def lab_logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, int], dict]:
     """In one lab: every irqchip mode, with one CPU and with two."""
     folder = tmp_path_factory.mktemp("lab")
-    # Split with userspace chips and several CPUs: see docs/probe.md, "Limits".
+    # Not userspace chips with several CPUs: see docs/probe.md, "Limits".
     wanted = [("on", 1), ("split", 1), ("off", 1), ("on", 2), ("split", 2)]
     cases = {
         (irqchip, cpus): probe_case(in_lab(cpus), host=Host.LAB, irqchip=Irqchip(irqchip))

@@ -23,6 +23,15 @@ def test_preflight_off_on_qemu_7_2_can_run():
     assert why_not(cases.case(backend=cases.OFF), QEMU_7_2, None) is None
 
 
+def test_preflight_off_with_two_cpus_says_why_it_would_hang():
+    why = why_not(cases.case(backend=cases.OFF, smp=2), QEMU_7_2, None)
+    assert "a SIPI stays pending" in why
+
+
+def test_preflight_off_with_two_cpus_on_a_qemu_without_the_bug_can_run():
+    assert why_not(cases.case(backend=cases.OFF, smp=2), (7, 2, 0), None) is None
+
+
 def test_preflight_off_without_a_local_apic_can_run_on_every_qemu():
     case = cases.case(backend=cases.OFF, cpu="qemu64,-apic")
     assert why_not(case, QEMU_10, None) is None
