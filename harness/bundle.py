@@ -235,6 +235,12 @@ def _named(name: str, version: str, placeholder: str) -> str:
     return placeholder if "/" in name else ".".join(version.split(".")[:2])
 
 
+_OWN_IMAGES: Final = """\
+The images are here; the probe's source is in irqmatrix' `images/probe`. Each line that the probe prints
+is a step of the scenario, a CPU and what happened there, in hexadecimal: see irqmatrix'
+`docs/scenarios.md`."""
+
+
 def _by_hand(prepared: Sequence[Prepared]) -> str:
     scripts = "\n".join(f"sh {_script_name(item)}" for item in prepared if item.skip is None)
     text = (
@@ -244,7 +250,7 @@ def _by_hand(prepared: Sequence[Prepared]) -> str:
     )
     guests = [item.case.guest for item in prepared if isinstance(item.case.guest, LinuxGuest)]
     if not guests:
-        return text + "\nThe images are here; the probe's source is in irqmatrix' `images/probe`.\n"
+        return f"{text}\n{_OWN_IMAGES}\n"
     runs = "\n".join(dict.fromkeys(f"run {name}" for guest in guests for name in guest.workloads))
     return (
         f"{text}\nThe guest's kernel and initial RAM disk are a distribution's and irqmatrix' own; "
