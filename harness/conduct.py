@@ -142,22 +142,29 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
 
 
 def _behind(plan: GuestPlan, seen: _Progress) -> GuestPlan | None:
-    """The boot for the scenarios behind the one that the last boot ended in; None: all is said."""
+    """The boot for the scenarios behind the one that the last boot ended in; None: all is said.
+
+    One that was not run, because those before it left something behind, gets a boot to begin with.
+    """
     guest = plan.case.guest
     if not isinstance(guest, ProbeGuest) or not isinstance(seen.failure, GuestError):
         return None
     index = probe.last_begun(seen.console)
     if index is None or index in seen.stalled:
         return None
-    seen.stalled[index] = seen.failure
     seen.boots += 1
-    if index + 1 >= len(guest.scenarios):
+    if index > guest.first and probe.was_not_run(seen.console, index):
+        first = index
+    else:
+        seen.stalled[index] = seen.failure
+        first = index + 1
+    if first >= len(guest.scenarios):
         seen.failure = None
         return None
     if seen.boots >= MAX_BOOTS:
         return None
     seen.failure = None
-    return replace(plan, case=replace(plan.case, guest=replace(guest, first=index + 1)))
+    return replace(plan, case=replace(plan.case, guest=replace(guest, first=first)))
 
 
 def _as_crash(error: HarnessError) -> HarnessError:

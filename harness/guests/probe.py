@@ -56,6 +56,11 @@ def parse_logs(console: str) -> Mapping[int, Log]:
     return logs
 
 
+def was_not_run(console: str, index: int) -> bool:
+    """Whether the reset before the scenario failed; the probe then ends instead of running it."""
+    return any(event.kind == "dirty" for event in parse_logs(console)[index].events)
+
+
 def is_done(console: str) -> bool:
     """Whether the probe has come to its end."""
     return re.search(r"(?m)^done\r?$", console) is not None

@@ -229,6 +229,11 @@ def untidy() -> Program:
     )
 
 
+def no_way_back() -> Program:
+    """Switches the local APIC off, which QEMU 7.2's own cannot undo."""
+    return program(Op(Opcode.MSR_WRITE, 0x1B, 0xFEE00100))
+
+
 def busy() -> Program:
     """About the size of a scenario: eight steps, three interrupts."""
     return program(

@@ -1,0 +1,46 @@
+"""What the probe says, read back."""
+
+from __future__ import annotations
+
+from harness.guests.probe import is_done, last_begun, parse_logs, was_not_run
+
+BOOT = "probe 1 cpus=1 x2apic=0\n"
+WHOLE = "= 0\n3 0 irq 51 51,40 51 - 5=c051\nff 0 count 51 7\n. 0\n"
+CUT_OFF = "= 1\n0 1 nmi\n"
+DIRTY = "= 1\nff 0 dirty lapic.base fee00900 fee00100\n"
+
+
+def test_parse_logs_has_the_events_of_each_scenario():
+    logs = parse_logs(BOOT + WHOLE + "= 1\n. 1\ndone\n")
+
+    assert [str(event) for event in logs[0].events] == WHOLE.splitlines()[1:-1]
+    assert logs[0].complete
+    assert logs[1].events == ()
+
+
+def test_parse_logs_of_a_text_cut_off_is_not_complete_but_keeps_what_was_said():
+    log = parse_logs(BOOT + WHOLE + CUT_OFF)[1]
+
+    assert not log.complete
+    assert [str(event) for event in log.events] == ["0 1 nmi"]
+
+
+def test_parse_logs_of_two_boots_has_the_later_log():
+    log = parse_logs(BOOT + WHOLE + DIRTY + BOOT + "= 1\n0 0 read 1\n. 1\ndone\n")[1]
+
+    assert [str(event) for event in log.events] == ["0 0 read 1"]
+
+
+def test_last_begun_is_the_one_that_was_not_ended():
+    assert last_begun(BOOT + WHOLE + CUT_OFF) == 1
+    assert last_begun(BOOT) is None
+
+
+def test_was_not_run_is_said_of_a_scenario_after_a_failed_reset_alone():
+    assert was_not_run(BOOT + WHOLE + DIRTY, 1)
+    assert not was_not_run(BOOT + WHOLE + CUT_OFF, 1)
+
+
+def test_is_done_needs_the_last_line():
+    assert is_done(BOOT + WHOLE + "done\n")
+    assert not is_done(BOOT + WHOLE)
