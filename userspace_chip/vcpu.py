@@ -67,7 +67,8 @@ class Entry(NamedTuple):
 
     ``info`` is the VM-entry interruption-information field, None where nothing was injected by
     software; ``vector`` what the guest takes (also where APICv or TCG delivers it); ``exit`` why
-    the entry did not reach the guest; ``halted`` that the CPU sleeps on.
+    the entry did not reach the guest; ``halted`` that the CPU sleeps on; ``error_code`` that of an
+    exception, 32 bits.
     """
 
     vector: int | None = None
@@ -76,10 +77,20 @@ class Entry(NamedTuple):
     nmi_window: bool = False
     exit: Exit | None = None
     halted: bool = False
+    error_code: int | None = None
 
 
 _NOTHING: Final = Entry()
 _ASLEEP: Final = Entry(halted=True)
+
+_GENERAL_PROTECTION: Final = 13
+_NO_VECTOR: Final = Entry(
+    _GENERAL_PROTECTION,
+    intr_info(_GENERAL_PROTECTION, IntrType.HARDWARE_EXCEPTION, error_code=True),
+    error_code=0xFFFFFFFA,
+)
+"""TCG's bug: INTR is up, but LINT0 was masked meanwhile, so that no vector is found (-1).  It is
+taken all the same, as a selector of the IDT: -1 * 8 + 2 (QEMU ``do_interrupt_protected``)."""
 
 EVENT: Final = 1
 SCAN_IOAPIC: Final = 2
@@ -609,7 +620,7 @@ class Vcpu:
             self.poll()
         state.window_requested = state.hard
         if vector is None:
-            return _NOTHING
+            return _NOTHING if kvm else _NO_VECTOR
         state.injections += 1
         if kvm and self.emit is not None:
             self.emit("kvm_inj_virq", "IRQ", vector, True)

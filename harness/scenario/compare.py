@@ -1,20 +1,22 @@
 """Two logs of one scenario: where they part first, and in words.
 
 Events are aligned by step and CPU: nothing is said of the order between CPUs.  In the steps of
-:func:`unordered_steps` not even a CPU's own order is compared, only what it logged.
+:func:`unordered_steps` not even a CPU's own order is compared, only what it logged.  Of a fault its
+vector and error code count: where it struck is known to the probe alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.scenario.log import Log, LogEvent
 from harness.scenario.program import Opcode, Program
 
 _MAIN: Final = 1
+_FAULT_ARGS: Final = 2
 _CONTEXT: Final = 2
 """Common events that are shown before a divergence."""
 
@@ -85,6 +87,8 @@ def first_divergence(
 def _by_place(log: Log) -> Mapping[tuple[bool, int, int], list[LogEvent]]:
     places: dict[tuple[bool, int, int], list[LogEvent]] = {}
     for event in log.events:
+        if event.kind == "fault":
+            event = replace(event, args=event.args[:_FAULT_ARGS])
         places.setdefault((event.kind != "dirty", event.step, event.cpu), []).append(event)
     return places
 

@@ -56,6 +56,7 @@ _QUIET_PIT: Final = ((0x43, 0x38), (0x40, 1), (0x40, 0))
 """Counter 0 in mode 4 with a count of 1: see ``images/probe/pit.c``."""
 _PIT_RUNS_OUT_NS: Final = 10_000
 _NMI_TYPE: Final = IntrType.NMI << 8
+_EXCEPTION_TYPE: Final = IntrType.HARDWARE_EXCEPTION << 8
 _TYPE_MASK: Final = 0x700
 _DEFAULT_HANDLER: Final = Handler(ANY_VECTOR, -1)
 _DEFAULT_OPS: Final = (Op(Opcode.EOI, flags=OpFlag.IN_SERVICE),)
@@ -290,12 +291,22 @@ class Execution:
         woke, cpu.asleep = cpu.asleep, False
         if entry.vector is None:
             return woke
-        if entry.info is not None and entry.info & _TYPE_MASK == _NMI_TYPE:
+        kind = 0 if entry.info is None else entry.info & _TYPE_MASK
+        if kind == _NMI_TYPE:
             self._log(cpu, "nmi")
+        elif kind == _EXCEPTION_TYPE:
+            self._fault(cpu, entry.vector, entry.error_code or 0)
         else:
             cpu.interruptible = False
             cpu.stack.append(self._handle(cpu, entry.vector))
         return True
+
+    def _fault(self, cpu: _Cpu, vector: int, error_code: int) -> None:
+        """An exception; where it struck is the probe's to know."""
+        self._log_words(cpu, "fault", (f"{vector:x}", f"{error_code:x}"))
+        cpu.stack.clear()
+        cpu.handled.clear()
+        cpu.faulted = True
 
     def _initialised(self, cpu: _Cpu) -> None:
         """INIT: what the guest was doing is gone."""

@@ -78,10 +78,15 @@ static u64 register_bit(u32 offset)
 #define BASE_BIT register_bit(0)
 #define LVT_BITS (0x3full << LAPIC_LVT_TIMER / REGISTER_STRIDE)
 
-/* Disabled by its SVR a local APIC may mask the LVTs. */
+/*
+ * Disabled by its SVR a local APIC may mask the LVTs.  A level that LINT0 takes back leaves IRR, but
+ * not TMR (QEMU, hw/intc/apic.c, apic_deliver_pic_intr).
+ */
 void lapic_note_write(struct cpu *cpu, u32 offset)
 {
 	cpu->apic_touched |= register_bit(offset) | register_bit(LAPIC_ESR);
+	if (offset == LAPIC_LVT_LINT0)
+		cpu->entered_words = ALL_WORDS;
 	if (offset == LAPIC_SVR)
 		cpu->apic_touched |= LVT_BITS;
 }

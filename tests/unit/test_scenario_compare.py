@@ -66,6 +66,11 @@ def test_log_that_breaks_off_says_so():
     assert "nothing, where its log breaks off; after nmi" in found.describe()
 
 
+def test_fault_is_the_same_wherever_the_probe_s_code_lay():
+    assert first_divergence(log("0 0 fault d 8"), log("0 0 fault d 8 1000 8 2 0")) is None
+    assert first_divergence(log("0 0 fault d 8"), log("0 0 fault d 0 1000 8 2 0")) is not None
+
+
 def test_description_names_step_cpu_both_events_and_what_was_before():
     expected = log("0 0 read 1ff", "1 0 irq 51 40 51 51 e=c051")
     found = first_divergence(expected, log("0 0 read 1ff", "1 0 irq 40 - 40 -"))

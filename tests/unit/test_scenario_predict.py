@@ -454,3 +454,22 @@ def test_order_between_cpus_does_not_show_in_a_good_program():
 def test_prediction_is_the_same_every_time():
     prog = program(rte(14, 0x51), line(14, 1), ipi(0x40 | ALL), cpus=4)
     assert predict(prog, SPLIT) == predict(prog, SPLIT)
+
+
+def test_fault_ends_what_its_cpu_does():
+    """QEMU's TCG takes an INTR without a vector as vector -1."""
+    prog = program(
+        [CLI, outb(0x21, 0), lapic(LINT0, 0x700), line(4, 1)],
+        lapic(LINT0, MASKED),
+        STI,
+        read(TPR),
+        read(TPR, cpu=1),
+        cpus=2,
+    )
+    assert lines(prog, TCG) == ["2 0 fault d fffffffa", "4 1 read 0"]
+
+
+@everywhere
+def test_nmi_comes_before_the_first_instruction_of_a_handler(subject):
+    prog = program([CLI, ipi(0x40, dest=0), ipi(NMI, dest=0), STI])
+    assert lines(prog, subject)[0] == "0 0 nmi"

@@ -450,13 +450,15 @@ def test_tpr_by_cr8_holds_interrupts_back(mode):
     assert machine.enter(0).vector == 0x31
 
 
-def test_tcg_pic_that_lint0_no_longer_takes_gives_nothing():
-    machine = ready("tcg")
+@pytest.mark.parametrize(("mode", "fault"), [("tcg", (13, 0xFFFFFFFA)), ("off", (None, None))])
+def test_qemu_pic_that_lint0_no_longer_takes_is_vector_minus_1_under_tcg(mode, fault):
+    machine = ready(mode)
     init_pics(machine)
     machine.set_gsi(4, 1)
     machine.mmio_write(0, 0xFEE00000 + LVT0, 4, 0x10700)
     machine.vcpus[0].state.hard = True
-    assert machine.enter(0).vector is None
+    entry = machine.enter(0)
+    assert (entry.vector, entry.error_code) == fault
     assert machine.pic.state.chips[0].isr == 0
 
 
