@@ -149,6 +149,9 @@ def _behind(plan: GuestPlan, seen: _Progress) -> GuestPlan | None:
     guest = plan.case.guest
     if not isinstance(guest, ProbeGuest) or not isinstance(seen.failure, GuestError):
         return None
+    if probe.is_done(seen.console):
+        seen.failure = None  # it ended by itself while its monitor was being asked
+        return None
     index = probe.last_begun(seen.console)
     if index is None or index in seen.stalled:
         return None
