@@ -236,8 +236,8 @@ def _named(name: str, version: str, placeholder: str) -> str:
 
 
 _OWN_IMAGES: Final = """\
-The images are here; the probe's source is in irqmatrix' `images/probe`. Each line that the probe prints
-is a step of the scenario, a CPU and what happened there, in hexadecimal: see irqmatrix'
+The images are here; the probe's source is in irqmatrix' `images/probe`. Each line that the probe
+prints is a step of the scenario, a CPU and what happened there, in hexadecimal: see irqmatrix'
 `docs/scenarios.md`."""
 
 
