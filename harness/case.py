@@ -158,7 +158,7 @@ class Case:
     group: str = ""
     """What it belongs to and is judged by, where that is not the matrix: a reproducer."""
     deterministic: bool = False
-    """Whether nothing from outside is to reach the guest, and TCG counts instructions for a clock."""
+    """Whether nothing from outside is to reach the guest; TCG counts instructions for a clock."""
 
     @property
     def subject(self) -> str:

@@ -344,9 +344,11 @@ class LabSession:
             await self._shell.check(
                 f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; cd {_GUEST_DIR}; "
                 f"{{ {_COLLECT if is_probe else ''}"
-                f"{qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; s=$?; "
-                f"{_COLLECTED if is_probe else ''}"
-                f"printf '{end}' >{_CONSOLE}; echo '!exit' {name} $s >&3; }} >/dev/null 2>&1 &"
+                f"{qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; "
+                # First of all: a console that nobody reads any more may block what follows.
+                f"echo '!exit' {name} $? >&3; "
+                f"{_COLLECTED if is_probe else ''}printf '{end}' >{_CONSOLE}; "
+                "} >/dev/null 2>&1 &"
             )
             guest = LabGuest(self._shell, self.files, console, monitor, exited)
             try:
