@@ -15,13 +15,17 @@ def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     """The profile for ``case``, and what is not quite right about it.
 
     A version that the model does not know is taken for the latest one before it.
+    :class:`StoreError` for a case that names no version.
     """
-    qemu, other_qemu = _nearest("QEMU", case.qemu, QEMU_VERSIONS)
-    if case.irqchip is Irqchip.TCG or case.linux is None:
-        return profile("tcg", qemu=qemu), other_qemu
+    qemu, warnings = _nearest("QEMU", case.qemu, QEMU_VERSIONS)
+    if case.irqchip is Irqchip.TCG:
+        return profile("tcg", qemu=qemu), warnings
+    if case.linux is None:
+        raise StoreError("case.json names no kernel", "its guest ran under KVM", "run it again")
     linux, other_linux = _nearest("Linux", case.linux, LINUX_VERSIONS)
-    chosen = profile(case.irqchip.value, qemu=qemu, linux=linux)
-    return chosen, (*other_qemu, *other_linux)
+    if case.irqchip is Irqchip.OFF:
+        qemu = "7.2"  # later ones refuse it
+    return profile(case.irqchip.value, qemu=qemu, linux=linux), (*warnings, *other_linux)
 
 
 _V = TypeVar("_V", bound=str)

@@ -17,23 +17,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from harness import casefile, looks
-from harness.case import Irqchip
 from harness.case import Machine as MachineType
-from harness.casefile import CaseFile
 from harness.errors import CollectError, ReplayRefused, StoreError
 from harness.eventlog import EventLogReader, LogReport
 from harness.looks import Look, LookedWrongError, Looking
+from harness.modelled import profile_of
 from harness.qemustimuli import QemuStimuli
 from harness.rules import chips_of, rules_of
 from harness.stimuli import DisagreementError, Stimuli, What
-from harness.versions import parse_version
 from harness.window import LOOKAHEAD, Line, Window
 from userspace_chip.events import EVENT_TYPES, Event, event_type
 from userspace_chip.irqchip import Machine
-from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
+from userspace_chip.profile import Profile
 from userspace_chip.snapshot import to_json
 
 SEEN: Final = 5
@@ -101,7 +99,7 @@ def replay_case(directory: Path, *, max_lines: int | None = None) -> Replayed:
     for a folder or a log that cannot be used.
     """
     case = casefile.read(directory)
-    subject, warnings = subject_of(case)
+    subject, warnings = profile_of(case)
     replay = Replay(
         subject,
         case.smp,
@@ -115,40 +113,6 @@ def replay_case(directory: Path, *, max_lines: int | None = None) -> Replayed:
             return replay.run(islice(file, max_lines))
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror, "run the case again") from None
-
-
-def subject_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
-    """The chips that ``case`` ran on, and what is not quite right about them.
-
-    A version that the model does not know is taken for the latest one before it.
-    """
-    qemu, warnings = _nearest("QEMU", case.qemu, QEMU_VERSIONS)
-    if case.irqchip is Irqchip.TCG:
-        return profile("tcg", qemu=qemu), warnings
-    if case.linux is None:
-        raise StoreError("case.json names no kernel", "its guest ran under KVM", "run it again")
-    linux, other_linux = _nearest("Linux", case.linux, LINUX_VERSIONS)
-    warnings += other_linux
-    if case.irqchip is Irqchip.OFF:
-        return profile("off", qemu="7.2", linux=linux), warnings  # later ones refuse it
-    mode = "on" if case.irqchip is Irqchip.ON else "split"
-    return profile("on" if mode == "on" else "split", qemu=qemu, linux=linux), warnings
-
-
-_V = TypeVar("_V", bound=str)
-
-
-def _nearest(what: str, text: str, known: tuple[_V, ...]) -> tuple[_V, tuple[str, ...]]:
-    try:
-        version = parse_version(text)
-    except ValueError as error:
-        raise StoreError(f"the version of {what}", str(error), "run the case again") from None
-    earlier = [name for name in known if parse_version(name) <= version]
-    chosen = earlier[-1] if earlier else known[0]
-    bound = parse_version(chosen)
-    if version[: len(bound)] == bound:
-        return chosen, ()
-    return chosen, (f"{what} {text} is not modelled: taken for {chosen}",)
 
 
 @dataclass

@@ -14,7 +14,8 @@ from harness import casefile, looks
 from harness.casefile import CaseFile
 from harness.eventlog import EventLogReader, dump_events
 from harness.looks import Look
-from harness.replay import Replay, Replayed, subject_of
+from harness.modelled import profile_of
+from harness.replay import Replay, Replayed
 from userspace_chip.events import Event, event_type
 
 BOOTS = Path(__file__).parent.parent / "golden" / "chips"
@@ -54,7 +55,7 @@ class RecordedCase(NamedTuple):
 
     def replay(self, events: Iterable[Event] | None = None, looks: Iterable[Look] = ()) -> Replayed:
         """Replay ``events``, by default its own."""
-        subject, warnings = subject_of(self.case)
+        subject, warnings = profile_of(self.case)
         replay = Replay(subject, self.case.smp, looks=looks, warnings=warnings)
         return replay.run(log(self.events if events is None else tuple(events)))
 

@@ -14,8 +14,9 @@ from harness.case import Irqchip
 from harness.case import Machine as MachineType
 from harness.casefile import CaseFile
 from harness.errors import CollectError, ReplayRefused, StoreError
+from harness.modelled import profile_of
 from harness.qemustimuli import COMPARED
-from harness.replay import Outcome, Replay, replay_case, subject_of
+from harness.replay import Outcome, Replay, replay_case
 from harness.rules import RULES, SOURCES
 from harness.window import CONTEXT, LOOKAHEAD
 from support.recorded_boot import FIRST_LINE, log, recorded
@@ -371,13 +372,13 @@ def test_recording_of_a_virtualised_apic_is_refused():
 )
 def test_case_of_every_mode_has_its_chips(mode, chips):
     linux = None if mode is Irqchip.TCG else "6.1.192"
-    subject, warnings = subject_of(replace(ON, irqchip=mode, linux=linux))
+    subject, warnings = profile_of(replace(ON, irqchip=mode, linux=linux))
 
     assert (subject.mode, subject.qemu, warnings) == (chips, "7.2", ())
 
 
 def test_version_that_is_not_modelled_is_taken_for_the_one_before():
-    subject, warnings = subject_of(replace(ON, qemu="9.2.1", linux="6.6.9-cloud"))
+    subject, warnings = profile_of(replace(ON, qemu="9.2.1", linux="6.6.9-cloud"))
 
     assert (subject.qemu, subject.linux) == ("7.2", "6.1")
     assert len(warnings) == 2
