@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from harness.case import Machine
+from harness.case import Irqchip, Machine
 from harness.errors import ReplayRefused
 from harness.modelled import profile_of
 from harness.replay import Outcome, Replay
@@ -298,7 +298,7 @@ def test_microvm_is_refused(mode):
 
 
 def test_microvm_in_split_is_replayed_without_qemus_chips():
-    case = replace(recorded_case("off-smp1").case, irqchip="split", machine=Machine.MICROVM)
+    case = replace(recorded_case("off-smp1").case, irqchip=Irqchip.SPLIT, machine=Machine.MICROVM)
     replay = Replay(profile_of(case)[0], 1, microvm=True)
     line = Event(0, "qemu", "ioapic_set_irq", 0, (4, 1))
     apic = Event(1, "kvm", "kvm_apic", 0, ("write", "APIC_SPIV", 0x1FF))
