@@ -6,6 +6,7 @@ What "it" is, is in :mod:`harness.scenario.finding`; how it is made shorter, in
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import shlex
 import tempfile
@@ -133,18 +134,11 @@ async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
         stage = Stage(_machine(request, original), request.cpu, request.jobs, Path(folder))
         bench = Bench(stage, ImageCache())
         comparison = _comparison(request, bench)
-        subjects = comparison.subjects
         (found,) = await comparison.findings([original])
-        wanted = _chosen(request, subjects, found)
+        wanted = _chosen(request, comparison.subjects, found)
         tell(f"{original.name}: {len(original.steps)} steps show: {wanted.text}")
         judge = _Judge(comparison, wanted, source, comparison.problems(original))
-        bare = {key: value for key, value in source.data.items() if key != "expect"}
-
-        def told(candidates: int, data: Data) -> None:
-            tell(f"{candidates} candidates, {bench.boots} boots: {len(data['steps'])} steps")
-
-        start = await _as_on_chips(judge, bare)
-        smallest = await shrink(start, judge.holds, told)
+        smallest = await _smallest(judge, tell)
         name = f"{source.name}-minimised"
         text = _text(request, source, name, smallest, wanted)
         (final,) = map(scenario_compile.compile_text, language.read(yamlfile.parse(text, out)))
@@ -166,6 +160,17 @@ async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
         len(seen),
         times,
     )
+
+
+async def _smallest(judge: _Judge, tell: Callable[[str], None]) -> Data:
+    """What is left of the scenario, without what it expects."""
+    bench = judge.comparison.bench
+
+    def told(candidates: int, data: Data) -> None:
+        tell(f"{candidates} candidates, {bench.boots} boots: {len(data['steps'])} steps")
+
+    bare = {key: value for key, value in judge.source.data.items() if key != "expect"}
+    return await shrink(await _as_on_chips(judge, bare), judge.holds, told)
 
 
 async def _as_on_chips(judge: _Judge, data: Data) -> Data:
@@ -304,6 +309,8 @@ class _Judge:
         """Which of them compile, make no new mistake, and show it."""
         scenarios = {}
         for index, data in enumerate(candidates):
+            # Where nothing is booted, this is the one moment at which Ctrl-C is heard.
+            await asyncio.sleep(0)
             try:
                 scenario = _compiled(data, self.source.name, self.source.path)
             except ConfigError:

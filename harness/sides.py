@@ -217,14 +217,14 @@ class Bench:
             for cpus, group in groups.items()
         ]
         recordings = await self._run(cases)
-        position = {id(scenario): index for index, scenario in enumerate(scenarios)}
         found: dict[Side, list[Log | None]] = {}
         for side in sides:
             logs: list[Log | None] = [None] * len(scenarios)
             for cpus, group in groups.items():
                 recording = recordings[self._case(side.backend, group, cpus).id]
+                places = [i for i, one in enumerate(scenarios) if one.program.cpus == cpus]
                 for index, log in probe.parse_logs(recording.console).items():
-                    logs[position[id(group[index])]] = log
+                    logs[places[index]] = log
             found[side] = logs
         return found
 
