@@ -92,7 +92,8 @@ class Sign:
     ``name`` is a glob for counters' paths, a metric's name, an observation's id, a regular
     expression for lines of a scenario's log, the number of a scenario's step; for a verdict and
     a detail it is the part, or ``*`` for the case as a whole.  ``per`` is ``second``, a metric,
-    or another counter as ``PATH [SOURCE]``, that the counter is divided by.  ``cases`` is a glob for their ids.
+    or another counter as ``PATH [SOURCE]``, that the counter is divided by.  ``cases`` is a glob
+    for their ids.
     """
 
     what: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -181,12 +182,15 @@ def _unknown(entry: Entry, result: RunResult, measured: Iterable[Measured]) -> I
             yield f"{item.case.backend}: {item.value.why}"
 
 
+_REASON_CHARACTERS: Final = 160
+
+
 def _reason(items: Iterable[Measured]) -> str:
     """Sign by sign what was measured in each mode, and what was expected where it is not that."""
     parts = []
     for what, group in itertools.groupby(items, key=lambda item: item.sign.what):
         values = [
-            f"{item.mode} {value_text(item.value)}"
+            f"{item.mode} {textwrap.shorten(value_text(item.value), _REASON_CHARACTERS)}"
             + ("" if item.holds else f" (expected {item.expected})")
             for item in group
         ]
