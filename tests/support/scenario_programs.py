@@ -39,12 +39,12 @@ def program(*steps, cpus=1, handlers=(), blocks=(), needs=Feature.NONE, interrup
         ops = [step] if isinstance(step, Op) else step
         for index, op in enumerate(ops):
             last = OpFlag.SETTLE if index == len(ops) - 1 else OpFlag.NONE
-            main.append(_replace(op, step=number, flags=op.flags | last))
+            main.append(changed(op, step=number, flags=op.flags | last))
     first = prologue(cpus, interrupts=interrupts)
     return Program("by hand", cpus, (first, tuple(main), *map(tuple, blocks)), handlers, needs)
 
 
-def _replace(op, **changes):
+def changed(op, **changes):
     values = {name: getattr(op, name) for name in Op.__slots__}
     return Op(**values | changes)
 
@@ -99,7 +99,7 @@ STI, CLI, HLT = Op(Opcode.STI), Op(Opcode.CLI), Op(Opcode.HLT)
 
 def on(op, cpu):
     """``op`` on another CPU."""
-    return _replace(op, cpu=cpu)
+    return changed(op, cpu=cpu)
 
 
 def handler(vector, block=2, **settings):
