@@ -21,7 +21,6 @@ OPERATION_NS: Final = 100_000
 _SURPRISES: Final = {
     "timeout": "a WAIT's time passes",
     "asleep": "nothing wakes the CPU",
-    "fault": "the CPU takes an exception",
 }
 
 
