@@ -16,7 +16,7 @@ CONSOLE_PORT: Final = 0x2100
 """QEMU's isa-debugcon; not at its usual port 0xe9, which pc-testdev takes as well."""
 EXIT_PORT: Final = 0xF4
 """QEMU's isa-debug-exit."""
-FIRST_LINE: Final = r"(?m)^probe \d+ .*\n"
+FIRST_LINE: Final = r"(?m)^probe \d+ [^\n]*\n"
 END_OF_SCENARIO: Final = r"(?m)^(?:\. [0-9a-f]+|done)\r?\n"
 """What shows that the probe is alive: the end of a scenario, or of all."""
 DONE: Final = "done"

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from harness.guests.probe import is_done, last_begun, parse_logs, was_not_run
+import asyncio
+import socket
+
+import pytest
+
+from harness.guests.console import console
+from harness.guests.probe import (
+    END_OF_SCENARIO,
+    FIRST_LINE,
+    is_done,
+    last_begun,
+    parse_logs,
+    was_not_run,
+)
 
 BOOT = "probe 1 cpus=1 x2apic=0\n"
 WHOLE = "= 0\n3 0 irq 51 51,40 51 - 5=c051\nff 0 count 51 7\n. 0\n"
@@ -44,3 +57,15 @@ def test_was_not_run_is_said_of_a_scenario_after_a_failed_reset_alone():
 def test_is_done_needs_the_last_line():
     assert is_done(BOOT + WHOLE + "done\n")
     assert not is_done(BOOT + WHOLE)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_first_line_ends_there_though_everything_comes_at_once(tmp_path, newline):
+    async def heard() -> list[str]:
+        ours, theirs = socket.socketpair()
+        with theirs, console(ours, tmp_path / "console.log") as con:
+            theirs.sendall((BOOT + WHOLE + "done\n").replace("\n", newline).encode())
+            patterns = (FIRST_LINE, END_OF_SCENARIO, END_OF_SCENARIO)
+            return [(await con.expect(pattern))[0].strip() for pattern in patterns]
+
+    assert asyncio.run(asyncio.wait_for(heard(), 30)) == [BOOT.strip(), ". 0", "done"]
