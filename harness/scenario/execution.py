@@ -114,7 +114,7 @@ class Execution:
         look_ahead: bool = False,
     ) -> None:
         self.program = program
-        self.machine = Machine(profile, cpus, board=board, log=False)
+        self.machine = Machine(profile, cpus, board=board, log=False, reset=False)
         self._board = board
         self.problems: list[tuple[int, str]] = []
         """(step, what its author should look at)."""
@@ -154,6 +154,7 @@ class Execution:
     def _reset(self) -> None:
         """What the probe's start-up and its reset leave behind."""
         machine = self.machine
+        machine.reset()
         for vcpu in machine.vcpus:
             vcpu.state.mp_state = MpState.RUNNABLE
             vcpu.lapic.write_mmio(SPIV, 4, _SVR, 0)
