@@ -63,7 +63,8 @@ def compare(
             _measurement(name, repeats, by_id, versions, out) for name, repeats in backends.items()
         ]
         guest = subject.split("/", 1)[0]
-        for a, b in itertools.combinations(measured, 2):
+        for one, other in itertools.combinations(measured, 2):
+            a, b = _comparable(one, other)
             found = diff(subject, guest, a, b, known)
             compared.append(Compared(found, a.facts, b.facts, guest))
     return Comparison(tuple(each.diff for each in compared), rules_due(known, compared))

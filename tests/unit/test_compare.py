@@ -2,9 +2,12 @@ import json
 
 import pytest
 
+from harness import conformance
+from harness.case import ProbeGuest
 from harness.compare import Versions, compare
 from harness.judge import judge
 from harness.known import KnownDifferences
+from harness.result import CaseResult, Verdict
 from support import cases
 
 VERSIONS = Versions({"system": (7, 2, 22)}, {"default": (6, 1, 192)}, (6, 18))
@@ -67,3 +70,32 @@ def test_counters_json_of_a_case_names_what_it_cannot_see(tmp_path):
     assert {"source": "kvm", "counter": "*", "reason": "there is no KVM under TCG"} in document[
         "idle"
     ]["not_observable"]
+
+
+def test_compare_scenario_that_one_backend_has_not_the_means_for_is_left_out(tmp_path):
+    recorded, judged = [], []
+    for backend, logs in (
+        (cases.ON, {"both": "step 0\n", "x2apic": "step 0\n"}),
+        (cases.SPLIT, {"both": "step 1\n", "x2apic": conformance.LACKING}),
+    ):
+        case = cases.case(ProbeGuest(()), backend)
+        folder = tmp_path / case.directory_name
+        folder.mkdir()
+        document = {name: {"log": log} for name, log in logs.items()}
+        (folder / conformance.NAME).write_text(json.dumps(document))
+        recorded.append(case)
+        judged.append(
+            CaseResult(
+                id=case.id,
+                subject=case.subject,
+                backend=backend.name,
+                axes=case.axes,
+                guest="probe",
+                verdict=Verdict.PASS,
+                detail="",
+                duration_s=1.0,
+                dir=case.directory_name,
+            )
+        )
+    (diff,) = compare(recorded, judged, VERSIONS, NOTHING_KNOWN, tmp_path).diffs
+    assert [found.what for found in diff.unexplained] == ["both"]
