@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 import zstandard
 from rich.console import Console
 
-from harness import __version__, repro_report, schedule
+from harness import __version__, repro_report, resources, schedule
 from harness.case import Host, LinuxGuest, ProbeGuest
 from harness.errors import StoreError
 from harness.images.cache import ImageCache
@@ -115,8 +115,16 @@ def _images(found: Reproduction, prepared: Sequence[Prepared]) -> dict[str, Path
         for path in filter(None, (item.plan.kernel, item.plan.initrd)):
             paths[path] = "images"
         if isinstance(guest, ProbeGuest):
-            paths |= {scenario.path: "scenarios" for scenario in guest.scenarios}
+            paths |= {one.path: _scenario_folder(one.path) for one in guest.scenarios}
     return {_place(found, path, folder): path for path, folder in sorted(paths.items())}
+
+
+def _scenario_folder(path: Path) -> str:
+    """Where a recipe that says ``configs/scenarios/FILE`` finds it before the one that travels."""
+    shipped = resources.configs().resolve()
+    if not path.is_relative_to(shipped):
+        return "scenarios"
+    return str("configs" / path.relative_to(shipped).parent)
 
 
 def _place(found: Reproduction, path: Path, folder: str = "images") -> str:

@@ -14,9 +14,18 @@ from support.repro_entries import ENTRY, case_result, run_result, write_case, wr
 
 FLAT = 'kind: flat, path: "small.flat"'
 
+SCENARIO = """
+version: 1
+scenarios:
+  mine: {about: a request, steps: [{ipi: {vector: 0x51, shorthand: self}}]}
+"""
+
 
 class Cache:
     """Images that nobody boots."""
+
+    def __init__(self, probe=None):
+        self.probe = lambda: probe
 
     def qemu(self, name):
         return QemuImage(name, (10, 0, 2), Path("/q"), ("/q",), (), (), "trixie")
@@ -113,6 +122,28 @@ def test_bundle_of_a_flat_image_has_it_and_a_script_that_boots_it(tmp_path):
     folder = unpacked(path, tmp_path / "elsewhere")
     assert (folder / "small.flat").read_bytes() == multiboot.elf()
     assert "-kernel small.flat" in next(folder.glob("by-hand/*.sh")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "place"),
+    [("configs/scenarios/pic.yaml", "configs/scenarios"), ("mine/*.yaml", "mine")],
+)
+def test_bundle_of_the_probe_has_it_and_the_scenarios_where_the_entry_finds_them(
+    tmp_path, tmp_path_factory, pattern, place
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/mine.yaml").write_text(SCENARIO)
+    probe = f"kind: probe, scenarios: [{pattern}]"
+    text = ENTRY.replace("kind: linux, workloads: [idle]", probe)
+    path, image = tmp_path / "small.tar.zst", tmp_path_factory.mktemp("cache") / "probe.elf"
+    image.write_bytes(multiboot.elf())
+    bundle.write(reproduction(tmp_path, text), path, Cache(image))
+    folder = unpacked(path, tmp_path / "elsewhere")
+    entry = catalogue.find(str(folder / "small.yaml"))
+    scenarios = [one for case in entry.config().cases for one in case.guest.scenarios]
+    assert {one.path.parent for one in scenarios} == {folder / place}
+    assert {file.name for file in (folder / "images").iterdir()} >= {"probe.elf"}
+    assert "-kernel images/probe.elf" in next(folder.glob("by-hand/*.sh")).read_text()
 
 
 @pytest.mark.parametrize("name", ["absent/x.tar.zst", "."])
