@@ -20,7 +20,7 @@ from harness.taking import Taking
 from userspace_chip.errors import ChipError
 from userspace_chip.events import QEMU_EVENTS, Event
 from userspace_chip.irqchip import IOAPIC_BASES, MSR_APIC_BASE, Machine
-from userspace_chip.lapic_registers import EOI, TMCCT, TMICT
+from userspace_chip.lapic_registers import EOI, LVT_LINT0, TMCCT, TMICT
 from userspace_chip.lapic_timer import LVT_TIMER
 from userspace_chip.messages import DELIVERY_MODES, DEST_MODES, TRIGGERS, LapicMessage
 
@@ -136,7 +136,14 @@ class QemuStimuli:
         self.machine.bus.deliver(message)
 
     def _apic_local_deliver(self, event: Event, ahead: Lookahead) -> None:
-        """A timer's expiry.  Whose it is, is seen later where several are armed."""
+        """A timer's expiry.  Whose it is, is seen later where several are armed.
+
+        Of LINT0 in a CPU's thread it is the CPU that acknowledges the PIC: the local APIC looks at
+        the PIC's output once more first (``hw/intc/apic.c``: apic_get_interrupt, apic_check_pic).
+        """
+        if event.args[0] == LVT_LINT0 and event.vcpu is not None:
+            self.taking.intack(event.vcpu)
+            return
         if event.args[0] != LVT_TIMER:
             raise DisagreementError("the model did not predict it")
         armed = [name for name in self.machine.deadlines if name[:5] == "lapic"]

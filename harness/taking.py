@@ -48,6 +48,8 @@ class Taking:
         self.count = count
         self._acknowledged: dict[int, int] = {}
         """By CPU: the PIC's vector that it has taken, and that was not seen in it yet."""
+        self._from_pic: set[int] = set()
+        """The CPUs whose last interrupt was the PIC's: their handler may end it in the APIC."""
         self._expired: deque[_Expiry] = deque(maxlen=_EXPIRIES)
         self._tasks: dict[str, int] = {}
         """Which CPU has which task segment, as far as interrupts have told."""
@@ -77,8 +79,10 @@ class Taking:
         vector = self._take(cpu)
         if vector is not None:
             self._acknowledged[cpu] = vector
+            self._from_pic.add(cpu)
 
     def _take(self, cpu: int) -> int | None:
+        self._from_pic.discard(cpu)
         self.machine.vcpus[cpu].state.mp_state = MpState.RUNNABLE
         return self.machine.step(cpu).vector
 
@@ -183,7 +187,14 @@ class Taking:
         past.injected[cpu] = vector
 
     def check_eoi(self, cpu: int) -> None:
-        """An EOI for nothing does no harm, but hardly while the CPU could take an interrupt."""
+        """An EOI for nothing does no harm, but hardly while the CPU could take an interrupt.
+
+        Where LINT0 is fixed (Linux's Virtual Wire timer), the PIC's interrupt is ended like that:
+        it never was in service, and is pending in the APIC once more.
+        """
+        if cpu in self._from_pic:
+            self._from_pic.discard(cpu)
+            return
         vector = self._offered(cpu)
         if vector is not None and not self.machine.lapics[cpu].state.isr:
             taken: What = ("hardware_int", (vector, "?"))

@@ -27,7 +27,9 @@ def test_recorded_boot_in_the_profile_of_another_mode_diverges():
     assert replayed.outcome is Outcome.DIVERGED
 
 
-@pytest.mark.parametrize("name", ["split-smp1", "off-smp1", "tcg-smp1", "tcg-smp2"])
+@pytest.mark.parametrize(
+    "name", ["split-smp1", "off-smp1", "tcg-smp1", "tcg-smp2", "tcg-virtual-wire"]
+)
 def test_recorded_case_is_predicted_event_by_event(name):
     case = recorded_case(name)
 

@@ -103,6 +103,27 @@ def test_pic_vector_that_the_pic_does_not_give_diverges(name):
     assert diverged_at(altered(name, index, f"irq {irq} intno {vector + 1}")) == index
 
 
+def test_pic_looked_at_through_lint0_is_the_cpu_that_acknowledges_it():
+    """QEMU's apic_check_pic; the vector that LINT0 has brought is taken after the PIC's."""
+    name = "tcg-virtual-wire"
+    index = find(name, "apic_local_deliver", "vector 3 delivery mode 0", after=1700, vcpu=0) + 1
+    events = recorded_case(name).events
+    wire, acknowledged, *taken = [events[index + at].name for at in range(6)]
+
+    assert (wire, acknowledged) == ("apic_local_deliver", "pic_interrupt")
+    assert taken == ["hardware_int", "apic_mem_writel"] * 2
+    assert diverged_at(altered(name, index + 1, "irq 1 intno 49")) == index + 1
+    assert diverged_at(altered(name, index)) == index
+
+
+def test_eoi_that_ends_the_pics_interrupt_excuses_no_second_one():
+    name = "tcg-virtual-wire"
+    wire = find(name, "apic_local_deliver", "vector 3 delivery mode 0", after=1700, vcpu=0) + 1
+    eoi = find(name, "apic_mem_writel", EOI, after=wire)
+
+    assert diverged_at(altered(name, eoi, EOI, EOI)) == eoi + 1
+
+
 def test_cpu_of_two_that_takes_an_interrupt_is_known_by_its_task_segment():
     case = recorded_case("tcg-smp2")
     taken = [event.args for event in case.events if event.name == "hardware_int"]
