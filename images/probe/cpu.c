@@ -17,6 +17,14 @@
 #define SHUTDOWN_JUMP 0x0a
 #define SHUTDOWN_POINTER 0x467
 
+#define CPUID_HYPERVISOR 0x40000000
+/* "KVMKVMKVM" and "Genu"; KVM_HC_SCHED_YIELD takes an APIC ID. */
+#define KVM_SIGNATURE_B 0x4b4d564b
+#define KVM_SIGNATURE_C 0x564b4d56
+#define KVM_SIGNATURE_D 0x4d
+#define VENDOR_B_INTEL 0x756e6547
+#define KVM_HC_SCHED_YIELD 11
+
 #define PAGE_SHIFT 12
 #define START_TIMEOUT_US 1000000
 /* Every operation has a bound of its own; what takes longer than this is lost. */
@@ -34,6 +42,33 @@ struct cpu *this_cpu(void)
 
 	asm volatile("movl %%esp, %0" : "=r"(stack));
 	return &cpus[(stack - (u32)stacks) >> STACK_SHIFT];
+}
+
+/*
+ * Where the host has fewer CPUs than we, a loop that waits takes the time of the CPU that it waits
+ * for, and not every KVM notices PAUSE.  The hypercall (Documentation/virt/kvm/x86/hypercalls.rst,
+ * KVM_HC_SCHED_YIELD) is a hint to the scheduler and nothing else.
+ */
+static enum { NO_HYPERCALL, VMCALL, VMMCALL } hypercall;
+
+void find_hypervisor(void)
+{
+	struct cpuid is = cpuid(CPUID_HYPERVISOR);
+	bool is_kvm = is.b == KVM_SIGNATURE_B && is.c == KVM_SIGNATURE_C && is.d == KVM_SIGNATURE_D;
+
+	/* One that emulates its guests has other troubles. */
+	if (is_kvm && !returns_far && cpu_count > 1)
+		hypercall = cpuid(0).b == VENDOR_B_INTEL ? VMCALL : VMMCALL;
+}
+
+void give_turn(u32 id)
+{
+	u32 result = KVM_HC_SCHED_YIELD;
+
+	if (hypercall == VMMCALL)
+		asm volatile("vmmcall" : "+a"(result) : "b"(id) : "memory");
+	else if (hypercall == VMCALL)
+		asm volatile("vmcall" : "+a"(result) : "b"(id) : "memory");
 }
 
 static void write_start_code(void)
@@ -74,6 +109,7 @@ static bool is_up(const struct cpu *cpu)
 	while (cpu->offline) {
 		if (is_past(end))
 			return false;
+		give_turn(cpu->id);
 		relax();
 	}
 	return true;
@@ -132,6 +168,7 @@ bool answered(struct cpu *cpu)
 			cpu->faulted = true;
 			return false;
 		}
+		give_turn(cpu->id);
 		stay_awake();
 	}
 	return true;
@@ -165,8 +202,10 @@ static _Noreturn void serve(struct cpu *cpu)
 	if (mark(&cpu->before_fault))
 		cpu->answered = cpu->asked;
 	for (;;) {
-		while (cpu->answered == cpu->asked)
+		while (cpu->answered == cpu->asked) {
 			stay_awake();
+			give_turn(0);
+		}
 		cpu->errand(cpu);
 		cpu->answered = cpu->asked;
 	}

@@ -69,6 +69,9 @@ _Noreturn void go_back(struct mark *mark);
 
 struct cpu *this_cpu(void);
 
+/* Whether KVM runs the CPUs: then a CPU that waits can say who should run instead. */
+void find_hypervisor(void);
+
 /* Once, on CPU 0: count the CPUs, and start the others. */
 void find_cpus(void);
 /* INIT and SIPI for one that does not answer any more; true once it is up. */
@@ -88,5 +91,7 @@ bool is_there(const struct cpu *cpu);
 
 /* For all loops that wait: wakes CPUs that overslept. */
 void stay_awake(void);
+/* A hint that it is that CPU which is waited for. */
+void give_turn(u32 id);
 
 #endif

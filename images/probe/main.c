@@ -190,6 +190,7 @@ _Noreturn void start(void)
 	lapic_find_mode(cpu);
 	clock_start();
 	find_cpus();
+	find_hypervisor();
 	features = find_features();
 	say_features(features);
 	if (!file || file->magic != PROGRAM_MAGIC || file->format != PROGRAM_FORMAT)

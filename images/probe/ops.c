@@ -226,6 +226,7 @@ static void wait(struct cpu *cpu, const struct op *op)
 			log_event(cpu, EVENT_TIMEOUT, *entries);
 			return;
 		}
+		give_turn(op->target);
 		stay_awake();
 	}
 }
@@ -249,6 +250,7 @@ static void await(struct cpu *cpu, const struct op *op)
 			log_plain(cpu, EVENT_ASLEEP);
 			return;
 		}
+		give_turn(op->target);
 		stay_awake();
 	}
 	target->pinned = false;
@@ -352,8 +354,10 @@ static volatile bool started;
 static void do_ops_together(struct cpu *cpu)
 {
 	fetch_and_add((u32 *)&at_the_start, 1);
-	while (!started)
+	while (!started) {
+		give_turn(0);
 		relax();
+	}
 	do_ops(cpu);
 }
 
