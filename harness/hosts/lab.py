@@ -44,9 +44,9 @@ _PAYLOAD_DIR: Final = "/payload"
 _FIFO: Final = f"{_GUEST_DIR}/console"
 _COLLECT: Final = f"mkfifo {_FIFO}; cat <{_FIFO} >{_CONSOLE} & renice -n 19 -p $!; "
 _COLLECTED: Final = f"{{ :; }} 4<>{_FIFO}; wait; "
-"""A debug console is written byte by byte, and the port's every write is an exit of L1: behind a FIFO
-one of many bytes; at nice 19 the reader does not run at once for each.  It ends when the FIFO has no
-writer any more; a QEMU that did not start never was one."""
+"""A debug console is written byte by byte, and the port's every write is an exit of L1: behind a
+FIFO one of many bytes; at nice 19 the reader does not run at once for each.  It ends when the FIFO
+has no writer any more; a QEMU that did not start never was one."""
 
 
 @dataclass(frozen=True)
