@@ -32,12 +32,14 @@ class CaseFile:
     linux: str | None
     """The version of the kernel whose KVM ran the guest; None under TCG."""
     axes: Mapping[str, str | int | None]
+    kvm: str | None = None
+    """The KVM module of the local host, where it is known: ``kvm_intel``."""
 
 
 _ADAPTER: Final = TypeAdapter(CaseFile)
 
 
-def describe(case: Case, *, qemu: str, linux: str) -> CaseFile:
+def describe(case: Case, *, qemu: str, linux: str, kvm: str | None = None) -> CaseFile:
     """``case`` on these versions; ``linux`` is that of the host on which QEMU runs."""
     return CaseFile(
         schema=SCHEMA,
@@ -48,6 +50,7 @@ def describe(case: Case, *, qemu: str, linux: str) -> CaseFile:
         qemu=qemu,
         linux=None if case.backend.accel is Accel.TCG else linux,
         axes=case.axes,
+        kvm=kvm,
     )
 
 

@@ -103,6 +103,6 @@ def _comparable(a: Measurement, b: Measurement) -> tuple[Measurement, Measuremen
 def _checks(result: CaseResult, out: Path) -> Mapping[str, str]:
     """The results of a flat image's checks or the logs of scenarios, and what the monitor told."""
     if result.guest == "probe":
-        return read_logs(out / result.dir)
+        return read_logs(out / result.dir, conclusive=True)
     flat = {part.id: part.verdict.value for part in result.parts if result.guest == "flat"}
     return flat | dict(result.observations)

@@ -23,19 +23,29 @@ from harness.scenario.execution import Board
 from harness.scenario.log import Log
 from harness.scenario.predict import predict
 from harness.scenario.program import Scenario
+from userspace_chip.kvm.probe import EMULATING_MODULE
 from userspace_chip.profile import Profile
 
 NAME: Final = "scenarios.json"
 LACKING: Final = "lacking"
 """Stands for the log of a scenario that the backend has not the means for."""
+INCONCLUSIVE: Final = (
+    f"inconclusive: this KVM ({EMULATING_MODULE}) emulates the guest, and ends interrupts itself"
+)
 
 
-def read_logs(directory: Path) -> Mapping[str, str]:
-    """The logs of a case by scenario, one event a line; none where the case kept none."""
+def read_logs(directory: Path, *, conclusive: bool = False) -> Mapping[str, str]:
+    """The logs of a case by scenario, one event a line; none where the case kept none.
+
+    ``conclusive``: of those that say nothing of the irqchip the log is :data:`LACKING`.
+    """
     path = directory / NAME
     try:
         logs = json.loads(path.read_text(encoding="utf-8"))
-        return {name: entry["log"] for name, entry in logs.items()}
+        return {
+            name: LACKING if conclusive and "inconclusive" in entry else entry["log"]
+            for name, entry in logs.items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -58,6 +68,9 @@ def parts_of(recording: Recording, guest: ProbeGuest) -> tuple[PartResult, ...]:
         expected = _predicted(scenario, profile, board, recording.case.smp)
         kept[scenario.name] = _kept(scenario, log, expected)
         verdict, detail = _verdict(scenario, log, expected, case.irqchip.value)
+        if case.kvm == EMULATING_MODULE and verdict in (Verdict.DIVERGED, Verdict.FAIL):
+            verdict, detail = Verdict.SKIP, f"{INCONCLUSIVE}; {detail}"
+            kept[scenario.name]["inconclusive"] = detail
         if index in recording.stalled:
             verdict, detail = _stalled(recording, index, detail)
         wanted = guest.expect.get(scenario.name)

@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.case import Accel, Case, Host, Irqchip, LinuxGuest
 from harness.guests import linux
-from userspace_chip.kvm.probe import KvmProbe
+from userspace_chip.kvm.probe import EMULATING_MODULE, KvmProbe
 
 LINUX_BOOT_INSTRUCTIONS: Final = 1.2e9
 """About what a distribution kernel executes to its prompt (measured under TCG with icount)."""
@@ -29,7 +29,7 @@ class LocalFacts:
     @property
     def emulates(self) -> bool:
         """Whether it runs guests instruction by instruction, and some instructions not at all."""
-        return self.kvm.module == "kvm_pvm"
+        return self.kvm.module == EMULATING_MODULE
 
     @property
     def lab_accel(self) -> Accel:

@@ -250,6 +250,7 @@ class Scheduler:
             linux=self._cache.kernel(backend.kernel or "default").version
             if is_lab
             else platform.release(),
+            kvm=None if is_lab or self._local is None else self._local.kvm.module,
         )
 
     def _settle(self, outcome: CaseResult) -> None:

@@ -52,9 +52,9 @@ def predicted(guest) -> list[str]:
     ]
 
 
-def judged(tmp_path, guest, console: str, **changes):
-    case = cases.case(guest)
-    casefile.write(tmp_path, casefile.describe(case, qemu="7.2.22", linux="6.18"))
+def judged(tmp_path, guest, console: str, backend=cases.TCG, kvm=None, **changes):
+    case = cases.case(guest, backend)
+    casefile.write(tmp_path, casefile.describe(case, qemu="7.2.22", linux="6.18", kvm=kvm))
     return judge(cases.recording(tmp_path, case, console=console, **changes))
 
 
@@ -74,6 +74,19 @@ def test_scenario_with_another_vector_is_diverged_at_its_step(tmp_path, guest):
     assert [part.verdict for part in result.parts] == [Verdict.DIVERGED, Verdict.PASS]
     assert "step 1 (line: {14: pulse}), CPU 0: expected irq 0x51" in result.parts[0].detail
     assert not result.as_expected
+
+
+@pytest.mark.parametrize(
+    ("kvm", "verdict"), [("kvm_pvm", Verdict.SKIP), ("kvm_amd", Verdict.DIVERGED)]
+)
+def test_scenario_on_a_kvm_that_emulates_its_guest_is_inconclusive(tmp_path, guest, kvm, verdict):
+    edge, level = predicted(guest)
+    console = edge.replace("irq 51 - 51 -", "irq 51 - - -") + level + "done\n"
+    result = judged(tmp_path, guest, console, cases.LOCAL_ON, kvm)
+    assert result.parts[0].verdict is verdict
+    logs = read_logs(tmp_path, conclusive=True)
+    assert (logs["edge"] == LACKING) is (verdict is Verdict.SKIP)
+    assert "irq 0x51" in read_logs(tmp_path)["edge"]
 
 
 def test_scenario_that_the_probe_skips_is_skip_and_not_compared(tmp_path, guest):

@@ -18,6 +18,8 @@ from userspace_chip.kvm.fds import KVM_API_VERSION, KvmFd, VcpuFd
 
 VENDOR_MODULES: Final = ("kvm_intel", "kvm_amd", "kvm_pvm")
 """The kernel modules that can stand behind /dev/kvm; ``kvm_pvm`` needs no VMX or SVM."""
+EMULATING_MODULE: Final = "kvm_pvm"
+"""It emulates guests that do not know of it: without IRET, and each interrupt has its EOI early."""
 
 CpuFlag = Literal["vmx", "svm"]
 
