@@ -11,7 +11,8 @@ from harness.scenario.authoring import authoring_problems
 from harness.scenario.predict import predict
 from userspace_chip.profile import profile
 
-SCENARIOS = choice.load(sorted((resources.configs() / "scenarios").glob("*.yaml")))
+FILES = sorted((resources.configs() / "scenarios").glob("*.yaml"))
+SCENARIOS = choice.load(FILES)
 PROFILES = {
     f"{mode} of QEMU {qemu}, Linux {linux}": profile(mode, qemu=qemu, linux=linux)
     for mode, qemu, linux in (
@@ -36,6 +37,11 @@ def test_shipped_scenarios_each_do_something_else():
         program = dataclasses.replace(scenario.program, name="")
         programs.setdefault((program, scenario.machines), []).append(scenario.name)
     assert [names for names in programs.values() if len(names) > 1] == []
+
+
+def test_shipped_files_say_what_editors_check_them_by():
+    first = "# yaml-language-server: $schema=schema.json\n"
+    assert [f.name for f in FILES if not f.read_text(encoding="utf-8").startswith(first)] == []
 
 
 def test_scenarios_of_one_name_are_refused(tmp_path):
