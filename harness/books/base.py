@@ -91,6 +91,7 @@ class Books:
         self._pic_next = [0, 0]  # which initialisation word is to come
         self._pic_parked: list[int] = []
         self._select = 0
+        self._wired = 0  # vectors that an entry of an IOAPIC ever had
         self._named = 0  # vectors that an entry, a message, an IPI or an LVT ever named
         self._debts: deque[Debt] = deque()
         # What QEMU's IOAPIC said that it delivers; its lock orders that among all threads.
@@ -312,7 +313,9 @@ class Books:
             self._open_window = None
 
     def _vectors(self) -> dict[int, int]:
-        """The vector of each unmasked pin."""
+        """The vector of each unmasked pin; none where an entry may be either IOAPIC's."""
+        if not (self._checks_pins or self._in_kernel):
+            return {}
         return {pin.number: pin.vector for pin in self._pins if pin.known and not pin.masked}
 
     def _window(
@@ -351,6 +354,7 @@ class Books:
         pin.write_low(value)
         if not pin.masked:
             self._name(pin.vector)
+            self._wired |= 1 << pin.vector
 
     def _set_remote_irr(self, pin: Pin, event: Event, vector: int) -> None:
         pin.remote_irr = vector

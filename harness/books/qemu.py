@@ -232,7 +232,9 @@ class QemuLapics(Books):
     def _apic_deliver_irq(self, event: Event, args: Args) -> None:
         dst, logical, mode, vector, trigger = args
         thread = self._thread(event[3])
-        column = BY_MSI
+        # With two IOAPICs nothing is announced, and a message is told by its vector.
+        of_pin = not self._checks_pins and self._wired >> vector & 1
+        column = BY_PIN if of_pin else BY_MSI
         if self._announced:
             pin, debt = self._announced.pop(0)
             if not debt.paid:
