@@ -1,4 +1,4 @@
-"""The scenarios that travel with us: compiled, predicted, and without anything that hangs on luck."""
+"""The scenarios that travel with us: compiled, predicted, and nothing in them hangs on luck."""
 
 import dataclasses
 
