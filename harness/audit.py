@@ -15,6 +15,7 @@ from typing import Final
 from harness.case import Accel, Case, Host, Irqchip, LinuxGuest
 from harness.casefile import CaseFile
 from harness.ledger import LAWS, STAGES, Finding, Kind, LawResult, Ledger
+from harness.modelled import not_modelled
 from harness.result import Verdict
 from harness.versions import parse_version
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS
@@ -105,7 +106,7 @@ def _doubt(ledger: Ledger, case: Case, recorded: CaseFile | None) -> str | None:
         return "the host's CPUs trace side by side"
     if recorded is None:
         return "the versions are not known"
-    if (what := unmodelled(recorded)) is not None:
+    if (what := not_modelled(recorded) or unmodelled(recorded)) is not None:
         return what
     return ledger.warnings[0] if ledger.warnings else None
 

@@ -34,6 +34,8 @@ class CaseFile:
     axes: Mapping[str, str | int | None]
     kvm: str | None = None
     """The KVM module of the local host, where it is known: ``kvm_intel``."""
+    arguments: tuple[str, ...] = ()
+    """What the case adds to QEMU's command line: its devices and options."""
 
 
 _ADAPTER: Final = TypeAdapter(CaseFile)
@@ -51,6 +53,7 @@ def describe(case: Case, *, qemu: str, linux: str, kvm: str | None = None) -> Ca
         linux=None if case.backend.accel is Accel.TCG else linux,
         axes=case.axes,
         kvm=kvm,
+        arguments=(*case.devices, *case.options),
     )
 
 

@@ -23,7 +23,6 @@ from harness.errors import (
     GuestError,
     GuestHang,
     HarnessError,
-    ReplayRefused,
     StoreError,
 )
 from harness.evidence import Evidence, gather
@@ -108,8 +107,6 @@ def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
         return None
     try:
         found = replay_case(recording.directory, max_lines=MAX_REPLAYED_LINES)
-    except ReplayRefused:
-        return None
     except HarnessError as error:
         return _Said(f"replay: not possible: {error}")
     divergence, compared = found.divergence, f"{found.compared} events"

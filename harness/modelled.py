@@ -1,8 +1,10 @@
-"""Which profile of the Python chips stands for the backend of a case."""
+"""Which profile of the Python chips stands for the backend of a case, and what none stands for."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import re
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 from harness.case import Irqchip
 from harness.casefile import CaseFile
@@ -26,6 +28,31 @@ def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     if case.irqchip is Irqchip.OFF:
         qemu = "7.2"  # later ones refuse it
     return profile(case.irqchip.value, qemu=qemu, linux=linux), (*warnings, *other_linux)
+
+
+NOT_MODELLED: Final[Mapping[str, str]] = {
+    # QEMU hw/i386/x86-iommu.c: x86_iommu_realize; remapping is on by default but with irqchip on.
+    r"^(intel|amd)-iommu\b(?!.*\bintremap=off)": "an IOMMU remaps messages of devices and IOAPIC",
+    # Linux arch/x86/kvm/xen.c: kvm_xen_set_evtchn_fast, kvm_xen_inject_timer_irqs.
+    r"\bxen-": "Xen's event channels send interrupts of their own",
+    # Linux arch/x86/kvm/hyperv.c: synic_set_irq; AutoEOI ends interrupts without an EOI.
+    r"\bhv[-_](synic|stimer|passthrough)\b(?!=off)": "Hyper-V's SynIC sends interrupts of its own",
+    # QEMU accel/kvm/kvm-all.c: kvm_set_kernel_irqchip; the last one given counts.
+    r"\bkernel[-_]irqchip=": "its options choose another irqchip than its irqchip mode says",
+    # QEMU hw/i386/microvm.c, pc.c: a machine without one of the chips, or with one more.
+    r"^-machine .*\b(pic|pit|ioapic2)=": "its options change which interrupt chips there are",
+    r"(^|,)(-apic|apic=off)\b": "its CPUs have no local APIC",
+}
+"""What no profile stands for: a pattern of a device, an option or the CPU, and why not."""
+
+
+def not_modelled(case: CaseFile) -> str | None:
+    """What ``case`` has that no chip of ours has: the argument, and why; None for a usual one."""
+    for argument in (str(case.axes.get("cpu", "")), *case.arguments):
+        for pattern, why in NOT_MODELLED.items():
+            if re.search(pattern, argument):
+                return f"{argument}: {why}"
+    return None
 
 
 _V = TypeVar("_V", bound=str)

@@ -24,7 +24,7 @@ from harness.case import Machine as MachineType
 from harness.errors import CollectError, ReplayRefused, StoreError
 from harness.eventlog import EventLogReader, LogReport
 from harness.looks import Look, LookedWrongError, Looking
-from harness.modelled import profile_of
+from harness.modelled import not_modelled, profile_of
 from harness.qemustimuli import QemuStimuli
 from harness.rules import chips_of, rules_of
 from harness.stimuli import DisagreementError, Stimuli, What
@@ -99,6 +99,8 @@ def replay_case(directory: Path, *, max_lines: int | None = None) -> Replayed:
     for a folder or a log that cannot be used.
     """
     case = casefile.read(directory)
+    if (why := not_modelled(case)) is not None:
+        raise ReplayRefused("the chips do not model the case", why)
     subject, warnings = profile_of(case)
     replay = Replay(
         subject,

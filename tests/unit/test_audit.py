@@ -46,6 +46,13 @@ def test_ledger_that_balances_has_its_totals_and_no_verdict():
         assert word in said.text
 
 
+def test_finding_with_what_is_not_modelled_is_no_verdict():
+    said = audit(found("lost"), CASE, replace(RECORDED, arguments=("-machine kernel-irqchip=off",)))
+
+    assert said.verdict is None
+    assert "no verdict: -machine kernel-irqchip=off: its options choose another" in said.text
+
+
 def test_ledger_in_tcg_has_no_total_of_injections():
     assert "injected" not in summary(ledger_of("tcg"))
 

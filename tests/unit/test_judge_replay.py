@@ -31,13 +31,14 @@ def verdict_of(
     backend=cases.ON,
     smp=1,
     expect={},  # noqa: B006
+    devices=(),
 ):
     """The verdict of a boot whose kernel trace is that; ``line`` is put before the injection."""
     lines = [trace_line(number, event) for number, event in enumerate(events)]
     if line is not None:
         lines.insert(READ, line)
     (folder / "kernel.trace").write_text("# tracer: nop\n#\n" + "".join(lines))
-    case = cases.case(LinuxGuest(("idle",), expect=expect), backend, smp=smp)
+    case = cases.case(LinuxGuest(("idle",), expect=expect), backend, smp=smp, devices=devices)
     casefile.write(folder, casefile.describe(case, qemu="7.2.22", linux=linux))
     trace = folder / "kernel.trace"
     record = cases.workload("idle", {"4:serial": 0}, {"4:serial": 0})
@@ -101,8 +102,17 @@ def test_divergence_with_several_cpus_is_told_and_no_verdict(tmp_path):
     assert "replay: disagrees at line" in result.detail
 
 
-def test_case_of_a_mode_that_cannot_be_replayed_says_nothing(tmp_path):
-    assert "replay" not in verdict_of(tmp_path, BOOT, backend=cases.OFF).detail
+def test_case_that_cannot_be_replayed_says_why(tmp_path):
+    detail = verdict_of(tmp_path, BOOT, backend=cases.OFF).detail
+
+    assert "replay: not possible: there is nothing to replay" in detail
+
+
+def test_case_with_what_the_chips_do_not_model_is_not_diverged(tmp_path):
+    result = verdict_of(tmp_path, altered(), devices=("intel-iommu,intremap=on",))
+
+    assert result.verdict is Verdict.PASS
+    assert "replay: not possible: the chips do not model the case: intel-iommu" in result.detail
 
 
 # --- QEMU's own trace ----------------------------------------------------------------------------
