@@ -14,7 +14,17 @@ LAYERS = (
     # Words and tools that know no stage.
     {"errors", "resources", "__init__", "versions"},
     {"scenario.log", "scenario.expect", "scenario.program"},
-    {"yamlfile", "case", "sockets", "process", "images", "guests.linux", "guests.flat", "guests.probe", "guests"},
+    {
+        "yamlfile",
+        "case",
+        "sockets",
+        "process",
+        "images",
+        "guests.linux",
+        "guests.flat",
+        "guests.probe",
+        "guests",
+    },
     {"scenario"},
     # Configuration, command lines, hosts.
     {"launch", "config"},
@@ -26,7 +36,17 @@ LAYERS = (
     # What it means.
     {"known", "policy"},
     {"catalogue"},
-    {"storm", "ledger", "books", "bookkeeper", "stimuli", "qemustimuli", "taking", "window", "rules"},
+    {
+        "storm",
+        "ledger",
+        "books",
+        "bookkeeper",
+        "stimuli",
+        "qemustimuli",
+        "taking",
+        "window",
+        "rules",
+    },
     {"diff"},
     {"result"},
     {"evidence", "casefile", "looks", "due"},
