@@ -115,7 +115,7 @@ class ProbeGuest:
 
     ``first`` is the index of the scenario to begin with: a boot after one that hung goes on behind
     it.  ``far_return``: handlers end with POPF and a far return, for a KVM that cannot emulate
-    IRET.
+    IRET.  ``trace``: the kernel's trace is recorded, too, for what no guest can see.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -123,6 +123,7 @@ class ProbeGuest:
     expect: Mapping[str, str] = field(default_factory=dict)
     first: int = 0
     far_return: bool = False
+    trace: bool = False
 
     @property
     def name(self) -> str:

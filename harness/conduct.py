@@ -180,8 +180,8 @@ def _as_crash(error: HarnessError) -> HarnessError:
 @contextlib.asynccontextmanager
 async def _traced(session: Session, case: Case, seen: _Progress) -> AsyncIterator[Trace | None]:
     """The kernel's trace of the case, where there is a KVM and its tracefs can be used."""
-    if isinstance(case.guest, ProbeGuest):
-        seen.missing["kernel trace"] = "the probe logs what it sees itself"
+    if isinstance(case.guest, ProbeGuest) and not case.guest.trace:
+        seen.missing["kernel trace"] = "the probe logs what it sees itself (trace: true)"
         yield None
         return
     if case.backend.accel is not Accel.KVM:

@@ -139,6 +139,7 @@ class ProbeModel(_GuestModel):
     scenarios: Axis[Text]
     only: Annotated[list[Text], BeforeValidator(yamlfile.as_list)] = []
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = ""
+    trace: bool = False
 
 
 GuestModel: TypeAlias = Annotated[LinuxModel | FlatModel | ProbeModel, Field(discriminator="kind")]
@@ -380,7 +381,7 @@ def _probe_guests(file: YamlFile, location: Location, model: ProbeModel) -> Iter
             fix = f"did you mean {near[0]!r}?" if near else None
             raise file.error((*location, "expect", name), f"no scenario {name!r}", None, fix)
     for group in choice.by_cpus(scenarios).values():
-        yield ProbeGuest(group, model.name, dict(model.expect))
+        yield ProbeGuest(group, model.name, dict(model.expect), trace=model.trace)
 
 
 def _linux_guest(file: YamlFile, location: Location, model: LinuxModel) -> LinuxGuest:

@@ -1,11 +1,20 @@
-"""What becomes of a probe whose QEMU goes away: nothing, or a boot for the scenarios behind."""
+"""What becomes of a probe whose QEMU goes away: nothing, or a boot for the scenarios behind.
 
+And who traces a probe.
+"""
+
+import asyncio
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
-from harness.conduct import _behind, _Progress
+import pytest
+
+from harness.conduct import _behind, _Progress, _traced
 from harness.errors import GuestCrash
 from harness.hosts.base import GuestPlan
 from harness.scenario.program import Program
+from support import cases
 from support.probe_boot import probe_case
 
 NOWHERE = Path("nowhere")
@@ -32,3 +41,24 @@ def test_probe_that_goes_away_in_a_scenario_is_booted_for_the_next_one():
     again = _behind(plan_of_two(), progress)
     assert again.case.guest.first == 1
     assert list(progress.stalled) == [0]
+
+
+@pytest.mark.parametrize(
+    ("trace", "why"),
+    [(False, "the probe logs what it sees itself"), (True, "tracefs is not mounted")],
+)
+def test_probe_is_traced_where_its_configuration_says_so(trace, why):
+    case = probe_case([Program("one", 1, ((), ()))])
+    case = dataclasses.replace(
+        case,
+        guest=dataclasses.replace(case.guest, trace=trace),
+        backend=cases.LOCAL_ON,
+    )
+    progress = _Progress()
+
+    async def is_traced():
+        async with _traced(SimpleNamespace(tracefs=None), case, progress) as found:
+            return found is not None
+
+    assert not asyncio.run(is_traced())
+    assert why in progress.missing["kernel trace"]

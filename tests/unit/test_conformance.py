@@ -159,6 +159,12 @@ def test_probe_in_a_matrix_is_a_case_for_each_machine_and_number_of_cpus(tmp_pat
     ]
 
 
+@pytest.mark.parametrize(("more", "trace"), [("", False), (", trace: true", True)])
+def test_probe_is_traced_only_where_that_is_said(tmp_path, more, trace):
+    found = loaded(tmp_path, more=more)
+    assert {case.guest.trace for case in found.cases} == {trace}
+
+
 def test_probe_scenario_for_one_machine_is_not_run_on_others(tmp_path):
     found = loaded(tmp_path, text=TEXT.replace("edge:", "edge:\n    machines: [q35]", 1))
     names = {case.machine: [s.name for s in case.guest.scenarios] for case in found.cases}
