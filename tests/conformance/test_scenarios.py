@@ -1,4 +1,4 @@
-"""Every shipped scenario on the irqchips of ``--irqchip``, by default TCG: as the model predicts."""
+"""Every shipped scenario on the irqchips of ``--irqchip`` (default: TCG), as the model predicts."""
 
 from __future__ import annotations
 
