@@ -127,7 +127,7 @@ def _totals(ledger: Ledger) -> list[str]:
     totals = {s: sum(row.counts.get(s, 0) for row in vectors) for s in STAGES}
     words = [f"{lines} lines raised", f"{totals['accepted']} accepted"]
     words += [f"{totals[s]} {s}" for s in ("merged", "dropped") if totals[s]]
-    if ledger.irqchip is not Irqchip.TCG:
+    if ledger.irqchip is not Irqchip.TCG or totals["injected"]:
         words.append(f"{totals['injected']} injected")
     words.append(f"{totals['eoi']} ended")
     windows = [law for law in ledger.laws if law.name not in _LAWS]

@@ -67,7 +67,7 @@ HANDLERS: Final = {
     ),
     Irqchip.SPLIT: (*_ALWAYS, *_KVM_LAPIC, "kvm_userspace_exit", *_QEMU_IOAPIC),
     Irqchip.OFF: (*_ALWAYS, *_QEMU_IOAPIC, *_QEMU_LAPIC, "kvm_inj_virq"),
-    Irqchip.TCG: (*_ALWAYS, *_QEMU_IOAPIC, *_QEMU_LAPIC),
+    Irqchip.TCG: (*_ALWAYS, *_QEMU_IOAPIC, *_QEMU_LAPIC, "hardware_int"),
 }
 """The events that each mode's books are kept by."""
 

@@ -1,4 +1,8 @@
-"""What a vCPU takes: ``kvm_inj_virq``, whoever has the local APIC (``arch/x86/kvm/x86.c``)."""
+"""What a vCPU takes.
+
+With KVM it is ``kvm_inj_virq``, whoever has the local APIC (``arch/x86/kvm/x86.c``), with TCG
+``hardware_int`` (``target/i386/tcg/sysemu/seg_helper.c``: x86_cpu_exec_interrupt).
+"""
 
 from __future__ import annotations
 
@@ -39,8 +43,32 @@ class Injections(Books):
         elif not self._from_pic(cpu, vector):
             self._inject_spurious(event, cpu, vector)
 
+    def _hardware_int(self, event: Event, args: Args) -> None:
+        """TCG's, which does not say whose it is; what has gone away meanwhile is printed as -1."""
+        vector = args[0]
+        if self._smp > 1 or vector > 0xFF:
+            return
+        cpu = self._cpus[0]
+        if self._tcg:
+            self._see_taken(cpu)
+        cpu.progress, cpu.maybe = True, 0  # one lock: nothing is under way, nothing breaks it off
+        if vector in self._pic_parked:  # even where the local APIC has the same one on offer
+            self._from_pic(cpu, vector)
+            return
+        cpu.parked = None
+        self._kvm_inj_virq(event, ("IRQ", vector, False))
+
+    def _see_taken(self, cpu: Cpu) -> None:
+        """The first interrupt that is seen taken: from here on IRR and ISR are told apart."""
+        self._tcg = False
+        for vector, count in cpu.outstanding.items():
+            if count:
+                cpu.irr |= 1 << vector
+                cpu.row(vector)[MERGED] += count - 1
+        cpu.outstanding.clear()
+
     def _check_ended(self, event: Event, cpu: Cpu, vector: int, bit: int) -> None:
-        """off: a re-injection comes before the guest does anything else."""
+        """off: a re-injection comes before the guest does anything else; TCG has none."""
         cpu.parked = None
         if cpu.isr & bit:
             detail = "injected again though it is in service: its EOI is missing"

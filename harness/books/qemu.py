@@ -12,6 +12,7 @@ from harness.books.state import (
     BY_PIN,
     DELIVERED,
     FAR_NS,
+    FIRST_VECTOR,
     HELD,
     INJECTED,
     LEVEL_DELIVERED,
@@ -220,10 +221,9 @@ class QemuIoapics(Books):
             self._find("spurious", f"pic pin {number}", event, detail)
         self._pic_latched &= ~bit | self._pic_lines
         self._pic[number][INJECTED] += 1
-        if not self._tcg:
-            if len(self._pic_parked) > 16:
-                del self._pic_parked[0]
-            self._pic_parked.append(vector)
+        if len(self._pic_parked) > 16:
+            del self._pic_parked[0]
+        self._pic_parked.append(vector)
 
 
 class QemuLapics(Books):
@@ -339,7 +339,10 @@ class QemuLapics(Books):
         vector = cpu.isr.bit_length() - 1
         thread.eoi = self._index, vector
         if vector < 0:
-            pending = cpu.irr.bit_length() - 1
+            if cpu.parked is not None:  # with LINT0 fixed the PIC's interrupt is ended, too
+                cpu.parked = None
+                return
+            pending = (cpu.irr >> FIRST_VECTOR << FIRST_VECTOR).bit_length() - 1
             if pending < 0:
                 self._warn("EOI with nothing in service")
                 return
