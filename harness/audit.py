@@ -106,6 +106,8 @@ def _doubt(ledger: Ledger, case: Case, recorded: CaseFile | None) -> str | None:
         return "the host's CPUs trace side by side"
     if recorded is None:
         return "the versions are not known"
+    if recorded.lab_cpus > 1:
+        return "the lab's CPUs trace side by side"
     if (what := not_modelled(recorded) or unmodelled(recorded)) is not None:
         return what
     return ledger.warnings[0] if ledger.warnings else None

@@ -36,12 +36,16 @@ class CaseFile:
     """The KVM module of the local host, where it is known: ``kvm_intel``."""
     arguments: tuple[str, ...] = ()
     """What the case adds to QEMU's command line: its devices and options."""
+    lab_cpus: int = 1
+    """How many CPUs the lab has, if it ran in one: those of several trace side by side."""
 
 
 _ADAPTER: Final = TypeAdapter(CaseFile)
 
 
-def describe(case: Case, *, qemu: str, linux: str, kvm: str | None = None) -> CaseFile:
+def describe(
+    case: Case, *, qemu: str, linux: str, kvm: str | None = None, lab_cpus: int = 1
+) -> CaseFile:
     """``case`` on these versions; ``linux`` is that of the host on which QEMU runs."""
     return CaseFile(
         schema=SCHEMA,
@@ -54,6 +58,7 @@ def describe(case: Case, *, qemu: str, linux: str, kvm: str | None = None) -> Ca
         axes=case.axes,
         kvm=kvm,
         arguments=(*case.devices, *case.options),
+        lab_cpus=lab_cpus,
     )
 
 

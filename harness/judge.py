@@ -106,6 +106,7 @@ def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
     if not isinstance(case.guest, LinuxGuest) or not evidence.reports:
         return None
     try:
+        lab_cpus = casefile.read(recording.directory).lab_cpus
         found = replay_case(recording.directory, max_lines=MAX_REPLAYED_LINES)
     except HarnessError as error:
         return _Said(f"replay: not possible: {error}")
@@ -117,7 +118,7 @@ def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
         return _Said(f"replay: incomplete after {compared}")
     place = f"at line {divergence.recorded.number}, {divergence.recorded.event.name}"
     one_lock = divergence.source == "qemu" and case.backend.irqchip is not Irqchip.OFF
-    if not one_lock and (case.backend.host is not Host.LAB or case.smp > 1):
+    if not one_lock and (case.backend.host is not Host.LAB or max(case.smp, lab_cpus) > 1):
         return _Said(f"replay: disagrees {place}; no verdict: more than one CPU took part")
     return _Said(f"replay: diverged {place}", diverged=True)
 

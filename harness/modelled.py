@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from harness.case import Irqchip
@@ -11,6 +12,9 @@ from harness.casefile import CaseFile
 from harness.errors import StoreError
 from harness.versions import parse_version
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
+
+_NO_REINJECTION: Final = r"\bkvm-pit\.lost_tick_policy=discard\b"
+"""QEMU hw/i386/kvm/i8254.c: kvm_pit_realizefn.  Nobody waits for an EOI of the PIT's pin then."""
 
 
 def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
@@ -27,7 +31,10 @@ def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     linux, other_linux = _nearest("Linux", case.linux, LINUX_VERSIONS)
     if case.irqchip is Irqchip.OFF:
         qemu = "7.2"  # later ones refuse it
-    return profile(case.irqchip.value, qemu=qemu, linux=linux), (*warnings, *other_linux)
+    subject = profile(case.irqchip.value, qemu=qemu, linux=linux)
+    if any(re.search(_NO_REINJECTION, argument) for argument in case.arguments):
+        subject = replace(subject, pit=replace(subject.pit, reinject=False))
+    return subject, (*warnings, *other_linux)
 
 
 NOT_MODELLED: Final[Mapping[str, str]] = {

@@ -251,6 +251,7 @@ class Scheduler:
             if is_lab
             else platform.release(),
             kvm=None if is_lab or self._local is None else self._local.kvm.module,
+            lab_cpus=self._config.lab.smp if is_lab else 1,
         )
 
     def _settle(self, outcome: CaseResult) -> None:

@@ -46,6 +46,13 @@ def test_ledger_that_balances_has_its_totals_and_no_verdict():
         assert word in said.text
 
 
+def test_finding_in_a_lab_of_several_cpus_is_no_verdict():
+    said = audit(found("spurious"), CASE, replace(RECORDED, lab_cpus=2))
+
+    assert said.verdict is None
+    assert "no verdict: the lab's CPUs trace side by side" in said.text
+
+
 def test_finding_with_what_is_not_modelled_is_no_verdict():
     said = audit(found("lost"), CASE, replace(RECORDED, arguments=("-machine kernel-irqchip=off",)))
 

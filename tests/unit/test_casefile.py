@@ -27,6 +27,13 @@ def test_casefile_tells_the_subject():
     assert found.axes["accel"] == "kvm"
 
 
+def test_casefile_tells_what_the_case_adds_and_the_labs_cpus():
+    case = cases.case(cases.LINUX, cases.ON, devices=("edu",), options=("-machine hpet=off",))
+    found = casefile.describe(case, qemu="7.2.22", linux="6.1.192", lab_cpus=2)
+
+    assert (found.arguments, found.lab_cpus) == (("edu", "-machine hpet=off"), 2)
+
+
 def test_casefile_under_tcg_has_no_kvm():
     assert described(cases.TCG).linux is None
 

@@ -32,6 +32,7 @@ def verdict_of(
     smp=1,
     expect={},  # noqa: B006
     devices=(),
+    lab_cpus=1,
 ):
     """The verdict of a boot whose kernel trace is that; ``line`` is put before the injection."""
     lines = [trace_line(number, event) for number, event in enumerate(events)]
@@ -39,7 +40,8 @@ def verdict_of(
         lines.insert(READ, line)
     (folder / "kernel.trace").write_text("# tracer: nop\n#\n" + "".join(lines))
     case = cases.case(LinuxGuest(("idle",), expect=expect), backend, smp=smp, devices=devices)
-    casefile.write(folder, casefile.describe(case, qemu="7.2.22", linux=linux))
+    described = casefile.describe(case, qemu="7.2.22", linux=linux, lab_cpus=lab_cpus)
+    casefile.write(folder, described)
     trace = folder / "kernel.trace"
     record = cases.workload("idle", {"4:serial": 0}, {"4:serial": 0})
     return judge(cases.recording(folder, case, workloads=(record,), kernel_trace=trace))
@@ -97,6 +99,14 @@ def test_divergence_outside_of_a_lab_is_told_and_no_verdict(tmp_path):
 
 def test_divergence_with_several_cpus_is_told_and_no_verdict(tmp_path):
     result = verdict_of(tmp_path, altered(), smp=2)
+
+    assert result.verdict is Verdict.PASS
+    assert "replay: disagrees at line" in result.detail
+
+
+def test_divergence_in_a_lab_of_several_cpus_is_told_and_no_verdict(tmp_path):
+    """The CPU may be about to trace an injection while another CPU sends the next message."""
+    result = verdict_of(tmp_path, altered(), lab_cpus=2)
 
     assert result.verdict is Verdict.PASS
     assert "replay: disagrees at line" in result.detail

@@ -6,7 +6,7 @@ import pytest
 
 from harness import casefile
 from harness.errors import ReplayRefused
-from harness.modelled import not_modelled
+from harness.modelled import not_modelled, profile_of
 from harness.replay import replay_case
 from support import cases
 
@@ -46,6 +46,17 @@ def test_argument_that_the_chips_do_not_have_is_named_with_the_reason(arguments,
 )
 def test_argument_that_changes_no_chip_is_none(arguments):
     assert not_modelled(described(**arguments)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reinject"),
+    [((), True), (("-global kvm-pit.lost_tick_policy=discard",), False)],
+)
+def test_profile_of_a_pit_that_discards_ticks_awaits_no_eoi(options, reinject):
+    case = cases.case(cases.LINUX, cases.ON, options=options)
+    subject, warnings = profile_of(casefile.describe(case, qemu="10.0.2", linux="6.12.117"))
+
+    assert (subject.pit.reinject, warnings) == (reinject, ())
 
 
 def test_replay_of_such_a_case_is_refused_whatever_it_recorded(tmp_path):
