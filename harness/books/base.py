@@ -395,7 +395,6 @@ class Books:
             cpu.maybe |= bit
         else:
             cpu.irr |= bit
-            cpu.maybe &= ~bit
 
     def _accept(self, event: Event, cpu: Cpu, vector: int, column: int, level: bool) -> None:
         row = cpu.row(vector)

@@ -488,6 +488,20 @@ def test_tcg_timer_in_main_thread_is_ended_by_the_cpu_that_ends_it():
     assert [row.name for row in ledger.rows] == ["vector 236 cpu1"]
 
 
+@pytest.mark.parametrize(("injections", "kinds"), [(3, []), (4, ["spurious"])])
+def test_off_timer_that_seemed_to_merge_is_injected_once_more_even_behind_the_next(
+    injections, kinds
+):
+    """QEMU had taken the first when the second came, and the second when the third did."""
+    done = [taken_by(0, 0xEC), written(0xB0, 0)]
+    books = [written(0x320, 0x200EC), expired(), expired(), *done, expired()]
+
+    ledger = account(later([*books, *done * (injections - 1)]), Irqchip.OFF)
+
+    assert [finding.kind for finding in ledger.findings] == kinds
+    assert ledger.balanced is not bool(kinds)
+
+
 @pytest.mark.parametrize(
     ("shorthand", "high", "cpus"), [(0, 1, [1]), (1, 0, [0]), (2, 0, [0, 1]), (3, 0, [1])]
 )
