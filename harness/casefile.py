@@ -33,7 +33,7 @@ class CaseFile:
     """The version of the kernel whose KVM ran the guest; None under TCG."""
     axes: Mapping[str, str | int | None]
     kvm: str | None = None
-    """The KVM module of the local host, where it is known: ``kvm_intel``."""
+    """The KVM module of the local host, where the guest runs on it: ``kvm_intel``."""
     arguments: tuple[str, ...] = ()
     """What the case adds to QEMU's command line: its devices and options."""
     lab_cpus: int = 1

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import itertools
 import platform
+import re
 import time
 import traceback
 from collections import Counter
@@ -93,8 +94,12 @@ def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None, out: P
 
 
 def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
-    """The multiboot module with the scenarios of ``guest``; the same for every backend."""
-    path = out / f"{guest.name}-{case.machine}-smp{case.smp}.program"
+    """The multiboot module with the scenarios of ``guest``; the same for every backend.
+
+    A name with a comma would be two modules to QEMU.
+    """
+    name = re.sub(r"[^\w.+=-]+", "_", case.subject)
+    path = out / f"{name}.program"
     try:
         path.write_bytes(encode([scenario.program for scenario in guest.scenarios]))
     except OSError as error:
@@ -244,13 +249,14 @@ class Scheduler:
     def _described(self, case: Case) -> CaseFile:
         backend = case.backend
         is_lab = backend.host is Host.LAB
+        is_local_kvm = not is_lab and backend.accel is Accel.KVM
         return casefile.describe(
             case,
             qemu=".".join(map(str, self._cache.qemu(backend.qemu).version)),
             linux=self._cache.kernel(backend.kernel or "default").version
             if is_lab
             else platform.release(),
-            kvm=None if is_lab or self._local is None else self._local.kvm.module,
+            kvm=self._local.kvm.module if is_local_kvm and self._local is not None else None,
             lab_cpus=self._config.lab.smp if is_lab else 1,
         )
 
