@@ -56,7 +56,7 @@ def _diagnostic(check: Check) -> Iterator[str]:
     if check.kind:
         yield f"  severity: {check.kind}"
     yield "  message: |"
-    yield f"    {_flat(check.message)}"
+    yield f"    {_flat(check.message) or '-'}"
     yield from (f"    - {_flat(line)}" for line in check.lines)
     yield "  ..."
 

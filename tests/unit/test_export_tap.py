@@ -99,3 +99,9 @@ def test_tap_of_a_text_of_many_lines_forges_no_point():
 
 def test_tap_of_nothing_is_a_plan_of_0():
     assert render([]) == "TAP version 14\n1..0\n"
+
+
+def test_tap_of_a_check_whose_message_is_blank_can_be_read():
+    check = Check("silent", Outcome.FAIL, "fail", " ")
+    (subtest,) = tap_reader.read(render([Group("case", (check,))]))
+    assert [point.ok for point in subtest.points] == [False]
