@@ -69,7 +69,8 @@ def judge(recording: Recording) -> CaseResult:
         dir=recording.directory.name,
         parts=parts,
         observations=evidence.observations,
-        as_expected=_as_expected(parts, verdict, expected, failure),
+        # What belongs to a reproducer is told by that, when all of its cases have ended.
+        as_expected=bool(case.group) or _as_expected(parts, verdict, expected, failure),
         expected=expected,
     )
 

@@ -176,8 +176,10 @@ class KvmLapics(Books):
             self._warn("local APIC ids that are not the vCPUs' numbers")
         cpu = self._cpu(number)
         self._ended(event, cpu, vector)
+        # Another CPU may have an edge of the same vector: its EOI goes to no pin.
+        was_level = cpu.level >> vector & 1
         for pin in self._pins:
-            if pin.remote_irr == vector:
+            if was_level and pin.remote_irr == vector:
                 self._await_ack(event, cpu, pin, vector)
 
     def _await_ack(self, event: Event, cpu: Cpu, pin: Pin, vector: int) -> None:

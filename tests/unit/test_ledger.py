@@ -961,3 +961,32 @@ def test_split_delivery_that_other_lines_overtake_is_not_lost():
     books = [*ended_38(), again, *overtaken, *delivered_38(), *timer_setup(0x81), *much_later()]
 
     assert "ioapic pin 20" not in {f.subject for f in account(books, Irqchip.SPLIT).findings}
+
+
+def shared_vector():
+    """A disk's level line on CPU 0 and a serial port's edges on CPU 1 have one vector."""
+    message = {"vector": 35, "delivery_mode": "Fixed"}
+    entry = message | {"dest_mode": "physical", "masked": False, "coalesced": False}
+    return [
+        event("kvm_set_irq", 1, None, gsi=11, level=1, source=0),
+        event("kvm_apic_accept_irq", 2, None, apicid=0, trigger="level", **message),
+        event("kvm_ioapic_set_irq", 3, None, pin=11, dst=0, trigger="level", **entry),
+        event("kvm_set_irq", 4, None, gsi=4, level=1, source=0),
+        event("kvm_apic_accept_irq", 5, None, apicid=1, trigger="edge", **message),
+        event("kvm_ioapic_set_irq", 6, None, pin=4, dst=1, trigger="edge", **entry),
+        event("kvm_inj_virq", 7, 1, kind="IRQ", vector=35, reinjected=False),
+        event("kvm_inj_virq", 8, 0, kind="IRQ", vector=35, reinjected=False),
+        event("kvm_eoi", 9, 1, apicid=1, vector=35),
+        *(event("kvm_set_irq", 10**9 + n, None, gsi=4, level=0, source=0) for n in range(500)),
+        event("kvm_set_irq", 2 * 10**9, 0, gsi=11, level=0, source=0),
+        event("kvm_eoi", 2 * 10**9 + 1, 0, apicid=0, vector=35),
+        event("kvm_ack_irq", 2 * 10**9 + 2, 0, irqchip="IOAPIC", pin=11),
+    ]
+
+
+def test_on_edge_on_another_cpu_that_shares_a_levels_vector_ends_nothing_at_the_pin():
+    books = Bookkeeper(Irqchip.ON, smp=2, ioapics=1)
+    for one in shared_vector():
+        books.add(one)
+    findings = books.close(damage=None, handled={}).findings
+    assert [found for found in findings if found.kind == "stuck"] == []
