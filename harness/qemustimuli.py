@@ -25,6 +25,8 @@ from userspace_chip.lapic_timer import LVT_TIMER
 from userspace_chip.messages import DELIVERY_MODES, DEST_MODES, TRIGGERS, LapicMessage
 
 _PINS: Final = 24
+_LEVEL: Final = 1 << 15
+_REMOTE_IRR: Final = 1 << 14
 _ELCR_PORTS: Final = frozenset({0x4D0, 0x4D1})
 _NEVER_TRACED: Final = frozenset({"cpu_get_apic_base", "x86_gsi_interrupt", "x86_pic_interrupt"})
 """Events of QEMU's that the machine has and no case records."""
@@ -46,12 +48,17 @@ class QemuStimuli:
         mode = machine.profile.mode
         self._kvm_events = _KVM_EVENTS[mode]
         self._compared = COMPARED if mode == "tcg" else COMPARED - {"cpu_set_apic_base"}
-        self._expected: deque[What] = deque()
+        self._lanes: dict[int | None, deque[What]] = {}
+        """By thread, what was predicted and has not come yet; of one, but for EOIs in split."""
         self._thread: int | None = None
-        """Whose stimulus the expected events follow."""
+        """Whose stimulus is being taken."""
         self._stimuli: dict[str, Callable[[Event, Lookahead], None]] = {
             name: getattr(self, f"_{name}", self._refuse) for name in QEMU_EVENTS
         }
+        self._eois: dict[int | None, int] = {}
+        """split: by thread, the vector of an EOI that is on its way to the pins."""
+        self._unlocked: set[int | None] = set()
+        """split: the threads of EOIs that have come to the pins, and of what followed."""
         self.taking = Taking(machine, self.count)
         machine.log.take()
 
@@ -67,7 +74,11 @@ class QemuStimuli:
     @property
     def outstanding(self) -> dict[int | None, tuple[What, ...]]:
         """By thread, what was predicted and has not come yet."""
-        return {self._thread: tuple(self._expected)} if self._expected else {}
+        return {thread: tuple(lane) for thread, lane in self._lanes.items() if lane}
+
+    @property
+    def _expected(self) -> deque[What]:
+        return self._lanes.setdefault(self._thread, deque())
 
     def feed(self, event: Event, ahead: Lookahead) -> bool:
         """Take an event that :meth:`concerns` it; True where it was predicted.
@@ -77,18 +88,23 @@ class QemuStimuli:
         if event.source == "kvm":
             return self._feed_kvm(event)
         what = event.name, event.args
+        if event.vcpu in self._eois:
+            self._end(event.vcpu)
+        self._check_lock(event, what)
+        self._thread = event.vcpu
         expected = self._expected
         if expected:
             if what != expected[0]:
                 raise DisagreementError("something else has to come first", tuple(expected))
-            if event.vcpu != self._thread:
-                raise DisagreementError("it comes in another thread", tuple(expected))
             expected.popleft()
             self.count["predicted"] += 1
             return True
+        self._unlocked.discard(event.vcpu)
         machine = self.machine
         machine.now_ns = max(event.time_ns, machine.now_ns)
-        machine.log.vcpu = self._thread = event.vcpu
+        machine.log.vcpu = event.vcpu
+        if event.name == "ioapic_eoi_broadcast" and self._holds(event):
+            return False
         try:
             self._stimuli[event.name](event, ahead)
         except (ChipError, ValueError) as error:
@@ -106,9 +122,16 @@ class QemuStimuli:
         expected.popleft()
         return False
 
+    def _check_lock(self, event: Event, what: What) -> None:
+        """What follows a stimulus comes in one piece, unless it is an EOI's without the lock."""
+        for thread, lane in self._lanes.items():
+            if lane and thread != event.vcpu and not {thread, event.vcpu} & self._unlocked:
+                why = "it comes in another thread" if what == lane[0] else None
+                raise DisagreementError(why or "something else has to come first", tuple(lane))
+
     def _collect(self) -> None:
         events = self.machine.log.take()
-        self._expected += [(e.name, e.args) for e in events if e.name in self._compared]
+        self._expected.extend((e.name, e.args) for e in events if e.name in self._compared)
         self.taking.note(self._thread, events)
 
     def _refuse(self, event: Event, ahead: Lookahead) -> None:
@@ -166,6 +189,33 @@ class QemuStimuli:
         if not self.machine.split:
             raise DisagreementError("the model did not predict it")
         self.machine.eoi_broadcast(int(event.args[0]))
+
+    def _holds(self, event: Event) -> bool:
+        """Whether an EOI waits for its thread's next event.
+
+        In split it comes with an exit, which QEMU handles without its lock: other threads may
+        change lines before it has come to a pin (``kvm_arch_handle_exit``: KVM_EXIT_IOAPIC_EOI).
+        """
+        if not self.machine.split:
+            return False
+        vector = int(event.args[0])
+        in_service = _LEVEL | _REMOTE_IRR
+        if all(
+            rte & 0xFF != vector or rte & in_service != in_service
+            for rte in self.machine.ioapics[0].state.rte
+        ):
+            return False
+        self._eois[event.vcpu] = vector
+        self.count["stimuli"] += 1
+        return True
+
+    def _end(self, thread: int | None) -> None:
+        """The EOI comes to the pins now; that it was on its way is known already."""
+        self._thread = self.machine.log.vcpu = thread
+        self.machine.eoi_broadcast(self._eois.pop(thread))
+        self._collect()
+        self._expected.popleft()
+        self._unlocked.add(thread)
 
     def _kvm_irqchip_update_msi_route(self, event: Event, ahead: Lookahead) -> None:
         if int(event.args[0]) < _PINS:
