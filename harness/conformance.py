@@ -133,7 +133,7 @@ def as_text(scenario: Scenario, log: Log) -> str:
     places: dict[tuple[int, int], list[str]] = {}
     for event in log.events:
         places.setdefault((event.step, event.cpu), []).append(
-            f"step {event.step}, CPU {event.cpu}: {compare.describe(event)}"
+            f"step {event.step}, CPU {event.cpu}: {compare.describe(compare.comparable(event))}"
         )
     return "".join(
         f"{line}\n"

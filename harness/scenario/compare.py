@@ -87,10 +87,16 @@ def first_divergence(
 def _by_place(log: Log) -> Mapping[tuple[bool, int, int], list[LogEvent]]:
     places: dict[tuple[bool, int, int], list[LogEvent]] = {}
     for event in log.events:
-        if event.kind == "fault":
-            event = replace(event, args=event.args[:_FAULT_ARGS])
-        places.setdefault((event.kind != "dirty", event.step, event.cpu), []).append(event)
+        place = event.kind != "dirty", event.step, event.cpu
+        places.setdefault(place, []).append(comparable(event))
     return places
+
+
+def comparable(event: LogEvent) -> LogEvent:
+    """``event`` without what hangs on the probe's own code: of a fault, the frame."""
+    if event.kind != "fault":
+        return event
+    return replace(event, args=event.args[:_FAULT_ARGS])
 
 
 def _common(ours: Sequence[LogEvent], theirs: Sequence[LogEvent]) -> int:

@@ -13,6 +13,7 @@ from harness.errors import CollectError, GuestHang
 from harness.judge import judge
 from harness.result import Verdict
 from harness.scenario import compile as scenario_compile
+from harness.scenario.log import Log, LogEvent
 from harness.scenario.predict import predict
 from support import cases
 from userspace_chip.profile import profile
@@ -117,6 +118,12 @@ def test_probe_that_dies_leaves_the_rest_unreached(tmp_path, guest):
     result = judged(tmp_path, guest, edge, failure=failure, status=None)
     assert [part.verdict for part in result.parts] == [Verdict.PASS, Verdict.ERROR]
     assert result.verdict is Verdict.HANG
+
+
+def test_text_of_a_fault_leaves_out_the_frame(guest):
+    fault = LogEvent(1, 0, "fault", ("d", "fffffffa", "103270", "8", "10206", "0"))
+    text = conformance.as_text(guest.scenarios[0], Log((fault,)))
+    assert text == "step 1, CPU 0: fault 0xd 0xfffffffa\n"
 
 
 def test_logs_of_a_damaged_file_are_refused(tmp_path):
