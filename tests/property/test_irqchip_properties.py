@@ -184,7 +184,9 @@ class IrqchipMachine(RuleBasedStateMachine):
             0
         ] * CPUS
         if not self.stuck_by_design:
-            assert [e & REMOTE_IRR for e in self.machine.ioapics[0].state.rte] == [0] * 24
+            # A vector below 16 is accepted and never delivered: its pin waits for ever.
+            entries = [e for e in self.machine.ioapics[0].state.rte if e & 0xFF >= 16]
+            assert [e for e in entries if e & REMOTE_IRR] == []
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=name_of)
