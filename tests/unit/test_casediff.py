@@ -90,6 +90,19 @@ def test_lvt_that_qemu_does_not_mask_is_the_known_bug(folder, mode):
     assert pair.diff.known_bugs[0].rule == "guest-reads-lvt-unmasked-after-software-disable"
 
 
+@pytest.mark.parametrize("slow", ["on", "split", "off"])
+def test_ticks_through_pics_of_a_slow_boot_only_are_by_design(folder, slow):
+    def without_ticks(events):
+        return [event for event in events if event.name != "pic_interrupt"]
+
+    pair = only_pair(folder("a", slow), folder("b", "tcg", alter=without_ticks))
+
+    by_design = {difference.what: difference.rule for difference in pair.diff.by_design}
+    rule = "guest-takes-pit-ticks-through-pics-only-while-booting"
+    assert by_design["guest/cpu0/pic irq0"] == rule
+    assert "guest/cpu0/pic irq0" not in {difference.what for difference in pair.diff.unexplained}
+
+
 # --- Altered by one event -----------------------------------------------------------------------
 
 
