@@ -12,7 +12,6 @@ event is *owed*, and a finding only when it has not come in time: :class:`Debt`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Final
 
 from harness.books.injection import Injections
@@ -20,9 +19,6 @@ from harness.books.lapic import KvmLapics
 from harness.books.lines import KvmLines
 from harness.books.qemu import QemuIoapics, QemuLapics
 from harness.case import Irqchip
-from harness.counters import CounterSet
-from harness.ledger import Ledger
-from userspace_chip.events import Event
 
 _ALWAYS: Final = ("mark", "lost")
 _KVM_LAPIC: Final = (
@@ -79,19 +75,3 @@ class Bookkeeper(KvmLines, KvmLapics, Injections, QemuIoapics, QemuLapics):
         super().__init__(irqchip, HANDLERS[irqchip], smp=smp, ioapics=ioapics)
         if irqchip is Irqchip.OFF:
             self._handlers |= dict.fromkeys(("kvm_mmio", "kvm_pio"), self._guest_access)
-
-
-def account(
-    events: Iterable[Event],
-    irqchip: Irqchip,
-    *,
-    smp: int = 1,
-    ioapics: int = 1,
-    damage: str | None = None,
-    handled: Mapping[str, CounterSet] | None = None,
-) -> Ledger:
-    """The ledger of ``events``; see :class:`Bookkeeper`."""
-    books = Bookkeeper(irqchip, smp=smp, ioapics=ioapics)
-    for event in events:
-        books.add(event)
-    return books.close(damage=damage, handled=handled)

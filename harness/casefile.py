@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from harness import result
 from harness.case import Accel, Case, Irqchip, Machine
@@ -71,22 +70,10 @@ def write(directory: Path, described: CaseFile) -> None:
 def read(directory: Path) -> CaseFile:
     """The ``case.json`` of a case's folder; :class:`StoreError` where there is none of ours."""
     path = directory / NAME
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        schema = data.get("schema") if isinstance(data, dict) else None
-        if schema != SCHEMA:
-            raise StoreError(
-                f"{path} has schema {schema!r}", f"this irqmatrix reads {SCHEMA}", "run it again"
-            )
-        return _ADAPTER.validate_python(data)
-    except FileNotFoundError:
+    if not path.exists():
         raise StoreError(
             f"{directory} has no {NAME}",
             "it is no case's folder, or was recorded before there was that file",
             "name the folder of a case below a run's directory, or run it again",
-        ) from None
-    except OSError as error:
-        raise StoreError(f"cannot read {path}", error.strerror) from None
-    except (ValueError, ValidationError) as error:
-        why = str(error).splitlines()[0]
-        raise StoreError(f"{path} does not describe a case", why, "run it again") from None
+        )
+    return result.read_typed(path, _ADAPTER, SCHEMA, "does not describe a case")

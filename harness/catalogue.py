@@ -8,7 +8,6 @@ every other run's, its signs say what has to be measured in which mode.  The for
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
@@ -20,7 +19,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from harness import config, resources, yamlfile
+from harness import config, resources, suggest, yamlfile
 from harness.case import Case, Irqchip
 from harness.config import ConfigModel, RunConfig
 from harness.counters import CounterSource
@@ -202,9 +201,12 @@ def find(name: str) -> Entry:
         return load(files[name])
     if Path(name).is_file():
         return load(Path(name))
-    near = difflib.get_close_matches(name, files, n=3, cutoff=0.4)
-    near = near or [known for known in files if set(name.split("-")) & set(known.split("-"))][:3]
-    fix = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(files)}"
+    alike = [known for known in files if set(name.split("-")) & set(known.split("-"))][:3]
+    fix = (
+        suggest.close(name, files, count=3, cutoff=0.4)
+        or suggest.close(name, alike, count=3, cutoff=0.0)
+        or f"there are: {', '.join(files)}"
+    )
     raise ConfigError(
         f"there is no reproducer {name!r}", None, f"{fix} irqmatrix repro --list shows all"
     )

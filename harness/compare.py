@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.case import Accel, Backend, Case, Host
-from harness.conformance import LACKING, read_logs
+from harness.conformance import read_logs
 from harness.diff import DiffResult, Measurement, Sample, diff
 from harness.due import Compared, rules_due
 from harness.evidence import read_counters
@@ -64,9 +64,8 @@ def compare(
         ]
         guest = subject.split("/", 1)[0]
         for one, other in itertools.combinations(measured, 2):
-            a, b = _comparable(one, other)
-            found = diff(subject, guest, a, b, known)
-            compared.append(Compared(found, a.facts, b.facts, guest))
+            found = diff(subject, guest, one, other, known)
+            compared.append(Compared(found, one.facts, other.facts, guest))
     return Comparison(tuple(each.diff for each in compared), rules_due(known, compared))
 
 
@@ -89,18 +88,7 @@ def _measurement(
     return Measurement(backend, versions.facts(case.backend, case), samples, checks)
 
 
-def _comparable(a: Measurement, b: Measurement) -> tuple[Measurement, Measurement]:
-    """Two measurements; of scenarios only those that both backends have what it takes for."""
-    lacking = {check for m in (a, b) for check, value in m.checks.items() if value == LACKING}
-
-    def without(measurement: Measurement) -> Measurement:
-        kept = {k: v for k, v in measurement.checks.items() if k not in lacking}
-        return replace(measurement, checks=kept)
-
-    return without(a), without(b)
-
-
-def _checks(result: CaseResult, out: Path) -> Mapping[str, str]:
+def _checks(result: CaseResult, out: Path) -> Mapping[str, str | None]:
     """The results of a flat image's checks or the logs of scenarios, and what the monitor told."""
     if result.guest == "probe":
         return read_logs(out / result.dir, conclusive=True)

@@ -8,7 +8,6 @@ away, as in CI systems; every guest runs in every cell.  The language is describ
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import struct
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from harness import resources, yamlfile
+from harness import resources, suggest, yamlfile
 from harness.case import (
     WHOLE_CASE,
     Accel,
@@ -377,8 +376,7 @@ def _probe_guests(file: YamlFile, location: Location, model: ProbeModel) -> Iter
     names = {scenario.name for scenario in scenarios} | {WHOLE_CASE}
     for name in model.expect:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else None
+            fix = suggest.close(name, names)
             raise file.error((*location, "expect", name), f"no scenario {name!r}", None, fix)
     for group in choice.by_cpus(scenarios).values():
         yield ProbeGuest(group, model.name, dict(model.expect), trace=model.trace)
@@ -408,8 +406,7 @@ def _linux_guest(file: YamlFile, location: Location, model: LinuxModel) -> Linux
 
 def _check_workload(file: YamlFile, location: Location, name: str) -> None:
     if name not in WORKLOADS:
-        near = difflib.get_close_matches(name, WORKLOADS, n=1)
-        fix = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(WORKLOADS)}"
+        fix = suggest.nearest(name, WORKLOADS)
         raise file.error(location, f"unknown workload {name!r}", None, fix)
 
 

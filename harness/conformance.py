@@ -27,23 +27,22 @@ from userspace_chip.kvm.probe import EMULATING_MODULE
 from userspace_chip.profile import Profile
 
 NAME: Final = "scenarios.json"
-LACKING: Final = "lacking"
-"""Stands for the log of a scenario that the backend has not the means for."""
 INCONCLUSIVE: Final = (
     f"inconclusive: this KVM ({EMULATING_MODULE}) emulates the guest, and ends interrupts itself"
 )
 
 
-def read_logs(directory: Path, *, conclusive: bool = False) -> Mapping[str, str]:
+def read_logs(directory: Path, *, conclusive: bool = False) -> Mapping[str, str | None]:
     """The logs of a case by scenario, one event a line; none where the case kept none.
 
-    ``conclusive``: of those that say nothing of the irqchip the log is :data:`LACKING`.
+    The log of a scenario that the backend has not the means for is None; with ``conclusive`` also
+    of one that says nothing of the irqchip.
     """
     path = directory / NAME
     try:
         logs = json.loads(path.read_text(encoding="utf-8"))
         return {
-            name: LACKING if conclusive and "inconclusive" in entry else entry["log"]
+            name: None if conclusive and "inconclusive" in entry else entry["log"]
             for name, entry in logs.items()
         }
     except FileNotFoundError:
@@ -59,7 +58,7 @@ def parts_of(recording: Recording, guest: ProbeGuest) -> tuple[PartResult, ...]:
     logs = probe.parse_logs(recording.console)
     board: Board = "microvm" if recording.case.machine is Machine.MICROVM else "pc"
     parts: list[PartResult] = []
-    kept: dict[str, dict[str, str]] = {}
+    kept: dict[str, dict[str, str | None]] = {}
     for index, scenario in enumerate(guest.scenarios):
         log = logs.get(index)
         if log is None:
@@ -118,10 +117,10 @@ def _unreached(recording: Recording) -> tuple[Verdict, str]:
     return Verdict.ERROR, f"not reached{why}"
 
 
-def _kept(scenario: Scenario, log: Log, expected: Log | None) -> dict[str, str]:
+def _kept(scenario: Scenario, log: Log, expected: Log | None) -> dict[str, str | None]:
     if any(event.kind == "skip" for event in log.events):
-        return {"log": LACKING}
-    kept = {"log": as_text(scenario, log)}
+        return {"log": None}
+    kept: dict[str, str | None] = {"log": as_text(scenario, log)}
     if expected is not None and (predicted := as_text(scenario, expected)) != kept["log"]:
         kept["predicted"] = predicted
     return kept

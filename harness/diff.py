@@ -121,7 +121,8 @@ class Measurement:
     backend: str
     facts: BackendFacts
     samples: Mapping[str, Sequence[Sample]]
-    checks: Mapping[str, str]
+    checks: Mapping[str, str | None]
+    """None where the backend has not what the check needs: it is compared with nobody's."""
 
 
 def noise_band(rule: CounterPolicy, a: Sequence[int], b: Sequence[int], duration_s: float) -> float:
@@ -150,8 +151,7 @@ def diff(
     shared = [name for name in a.samples if a.samples[name] and b.samples.get(name)]
     for workload in shared:
         comparison.workload(workload, a.samples[workload], b.samples[workload])
-    checks = tuple(dict.fromkeys((*a.checks, *b.checks)))
-    comparison.checks(checks)
+    checks = tuple(comparison.checks())
     return replace(comparison.result(subject), workloads=tuple(shared), checks=checks)
 
 
@@ -193,14 +193,21 @@ class _Comparison:
             self._counter(workload, key, totals_a, totals_b, duration_s)
         self._storms(workload, a, b)
 
-    def checks(self, checks: Iterable[str]) -> None:
-        """Compare the results of checks; one that is missing on a side is :data:`ABSENT`."""
+    def checks(self) -> Iterator[str]:
+        """Compare the results of checks, and give the ids of those that could be compared.
+
+        One that is missing on a side is :data:`ABSENT`.
+        """
         scope = self._scope("")
         parted = not self._guest.startswith("flat")
-        for check in checks:
+        for check in dict.fromkeys((*self._a.checks, *self._b.checks)):
+            a, b = self._a.checks.get(check, ABSENT), self._b.checks.get(check, ABSENT)
+            if a is None or b is None:
+                continue
+            yield check
             self._compared += 1
-            values = (self._a.checks.get(check, ABSENT), self._b.checks.get(check, ABSENT))
-            if values[0] != values[1]:
+            values = a, b
+            if a != b:
                 rule = self._known.for_check(scope, check, values)
                 shown = _first_difference(*values)
                 self._add(

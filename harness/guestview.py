@@ -19,7 +19,7 @@ It is the ledger's bookkeeper that listens, since it knows in every mode what an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
@@ -314,19 +314,3 @@ def shape(steps: Sequence[Step]) -> tuple[Step, ...]:
                     shortened = True
                     break
     return tuple(kept)
-
-
-def observe(
-    events: Iterable[Event],
-    irqchip: Irqchip,
-    *,
-    smp: int = 1,
-    ioapics: int = 1,
-    damage: str | None = None,
-    handled: Mapping[str, CounterSet] | None = None,
-) -> View:
-    """The view of ``events``; see :class:`GuestView`."""
-    books = GuestView(irqchip, smp=smp, ioapics=ioapics)
-    for event in events:
-        books.add(event)
-    return books.view(damage=damage, handled=handled)

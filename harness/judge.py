@@ -15,7 +15,6 @@ from harness.case import (
     Irqchip,
     LinuxGuest,
     ProbeGuest,
-    kind_of,
 )
 from harness.conduct import Recording, WorkloadRecord
 from harness.errors import (
@@ -28,7 +27,7 @@ from harness.errors import (
 from harness.evidence import Evidence, gather
 from harness.guests import flat, linux, probe
 from harness.replay import Outcome, replay_case
-from harness.result import NOT_REACHED, CaseResult, PartResult, Verdict, judged
+from harness.result import NOT_REACHED, CaseResult, PartResult, Verdict, judged, of_case
 from harness.storm import Storm, find_host_storm, find_lost, find_storm
 
 MAX_STDERR_CHARACTERS: Final = 300
@@ -57,16 +56,11 @@ def judge(recording: Recording) -> CaseResult:
         if said.diverged and verdict is Verdict.PASS:
             verdict = Verdict.DIVERGED
     expected = _expected(case.guest.expect, WHOLE_CASE)
-    return CaseResult(
-        id=case.id,
-        subject=case.subject,
-        backend=case.backend.name,
-        axes=case.axes,
-        guest=kind_of(case.guest),
-        verdict=verdict,
-        detail=detail,
-        duration_s=round(recording.duration_s, 3),
-        dir=recording.directory.name,
+    return of_case(
+        case,
+        verdict,
+        detail,
+        recording.duration_s,
         parts=parts,
         observations=evidence.observations,
         # What belongs to a reproducer is told by that, when all of its cases have ended.

@@ -7,7 +7,6 @@ What "it" is, is in :mod:`harness.scenario.finding`; how it is made shorter, in
 from __future__ import annotations
 
 import asyncio
-import difflib
 import shlex
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
-from harness import __version__, catalogue, resources, result, sides, yamlfile
+from harness import __version__, catalogue, resources, result, sides, suggest, yamlfile
 from harness.case import Machine, ProbeGuest
 from harness.errors import CannotRun, ConfigError, HarnessError, PredictionError, StoreError
 from harness.images.cache import ImageCache
@@ -100,9 +99,8 @@ def find(name: str, file: Path | None) -> _Source:
         known += sorted(names)
     if file is None and name in catalogue.shipped():
         return _of_entry(catalogue.find(name))
-    near = difflib.get_close_matches(name, known, n=3)
     where = "in the scenarios that travel with irqmatrix" if file is None else f"in {file}"
-    fix = f"did you mean {', '.join(near)}?" if near else "--file names a file of one's own"
+    fix = suggest.close(name, known, count=3) or "--file names a file of one's own"
     raise ConfigError(f"there is no scenario {name!r}", f"looked {where}", fix)
 
 

@@ -207,19 +207,20 @@ def _run(config: pytest.Config, group: _Group, selected: Sequence[_Wanted], base
         result, out = asyncio.run(run(job, Console(quiet=True), quiet=True))
     except HarnessError as error:
         pytest.fail(f"the scenarios could not be run: {error}", False)
-    return {
-        (str(case.axes["irqchip"]), part.id): _result(case, part, out, read_logs(out / case.dir))
-        for case in result.cases
-        for part in case.parts or _of_skipped(case, selected)
-    }
-
-
-def _result(
-    case: CaseResult, part: PartResult, out: Path, logs: Mapping[str, str]
-) -> ScenarioResult:
-    return ScenarioResult(
-        part.id, case.backend, part.verdict, part.detail, logs.get(part.id, ""), out / case.dir
-    )
+    results: dict[tuple[str, str], ScenarioResult] = {}
+    for case in result.cases:
+        folder = out / case.dir
+        logs = read_logs(folder)
+        for part in case.parts or _of_skipped(case, selected):
+            results[str(case.axes["irqchip"]), part.id] = ScenarioResult(
+                part.id,
+                case.backend,
+                part.verdict,
+                part.detail,
+                logs.get(part.id) or "",
+                folder,
+            )
+    return results
 
 
 def _of_skipped(case: CaseResult, selected: Iterable[_Wanted]) -> list[PartResult]:

@@ -213,7 +213,7 @@ class _Files:
     """What a case left: its counters by part, and the logs of its scenarios."""
 
     counters: Mapping[str, CounterSet]
-    logs: Mapping[str, str]
+    logs: Mapping[str, str | None]
 
 
 def _read(case_directory: Path) -> _Files:
@@ -249,11 +249,11 @@ def _value(sign: Sign, case: CaseResult, files: _Files) -> Value:
 
 
 def _from_log(
-    part: PartResult, logs: Mapping[str, str], measure: Callable[[str], float | str]
+    part: PartResult, logs: Mapping[str, str | None], measure: Callable[[str], float | str]
 ) -> Value:
     """Measure a scenario's log; one that was cut off by a hang has a log, too."""
-    log = logs.get(part.id, conformance.LACKING)
-    if log == conformance.LACKING:
+    log = logs.get(part.id)
+    if log is None:
         return Unknown(f"{part.id} has no log: {part.verdict}: {part.detail}")
     return measure(log)
 

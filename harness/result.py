@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.case import Case, kind_of
 from harness.diff import DiffResult
 from harness.errors import StoreError
 from harness.known import Kind
@@ -85,6 +87,35 @@ class CaseResult:
     as_expected: bool = True
     expected: Verdict | None = None
     """What the configuration says the case as a whole has to be, where it says so."""
+
+
+def of_case(
+    case: Case,
+    verdict: Verdict,
+    detail: str,
+    duration_s: float,
+    *,
+    parts: tuple[PartResult, ...] = (),
+    observations: Mapping[str, str] = MappingProxyType({}),
+    as_expected: bool = True,
+    expected: Verdict | None = None,
+) -> CaseResult:
+    """The result of ``case``, which is in the folder of its name."""
+    return CaseResult(
+        id=case.id,
+        subject=case.subject,
+        backend=case.backend.name,
+        axes=case.axes,
+        guest=kind_of(case.guest),
+        verdict=verdict,
+        detail=detail,
+        duration_s=round(duration_s, 3),
+        dir=case.directory_name,
+        parts=parts,
+        observations=observations,
+        as_expected=as_expected,
+        expected=expected,
+    )
 
 
 def judged(parts: Iterable[PartResult]) -> Verdict:
@@ -194,15 +225,28 @@ def write_json(path: Path, data: object) -> None:
 
 def read(path: Path) -> RunResult:
     """The result in ``path``; :class:`StoreError` for a file of another kind or schema."""
+    return read_typed(path, _ADAPTER, SCHEMA, "is not a result")
+
+
+_T = TypeVar("_T")
+
+
+def read_typed(path: Path, adapter: TypeAdapter[_T], schema: int, otherwise: str) -> _T:
+    """What the JSON in ``path`` says; its ``schema`` has to be that.
+
+    :class:`StoreError` for a file of another kind, of which is said what it does ``otherwise``, or
+    of another schema, or that cannot be read.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        schema = data.get("schema") if isinstance(data, dict) else None
-        if schema != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else None
+        if found != schema:
             raise StoreError(
-                f"{path} has schema {schema!r}", f"this irqmatrix reads {SCHEMA}", "run it again"
+                f"{path} has schema {found!r}", f"this irqmatrix reads {schema}", "run it again"
             )
-        return _ADAPTER.validate_python(data)
+        return adapter.validate_python(data)
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror) from None
     except (ValueError, ValidationError) as error:
-        raise StoreError(f"{path} is not a result", str(error).splitlines()[0]) from None
+        why = str(error).splitlines()[0]
+        raise StoreError(f"{path} {otherwise}", why, "run it again") from None

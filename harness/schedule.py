@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from harness import casefile, preflight, result
-from harness.case import Accel, Case, FlatGuest, Host, ProbeGuest, kind_of
+from harness.case import Accel, Case, FlatGuest, Host, ProbeGuest
 from harness.casefile import CaseFile
 from harness.conduct import Recording, conduct
 from harness.config import RunConfig
@@ -286,15 +286,4 @@ def _part_json(part: PartResult) -> dict[str, object]:
 
 
 def _without_run(case: Case, verdict: Verdict, detail: str, duration_s: float = 0.0) -> CaseResult:
-    return CaseResult(
-        id=case.id,
-        subject=case.subject,
-        backend=case.backend.name,
-        axes=case.axes,
-        guest=kind_of(case.guest),
-        verdict=verdict,
-        detail=detail,
-        duration_s=round(duration_s, 3),
-        dir=case.directory_name,
-        as_expected=verdict is Verdict.SKIP,
-    )
+    return result.of_case(case, verdict, detail, duration_s, as_expected=verdict is Verdict.SKIP)

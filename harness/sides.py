@@ -16,8 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from harness import casefile, schedule
-from harness.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest, kind_of
+from harness import casefile, result, schedule, suggest
+from harness.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest
 from harness.conduct import Recording
 from harness.config import LabSize, RunConfig
 from harness.doctor import local_facts
@@ -32,7 +32,6 @@ from harness.scenario.execution import Board
 from harness.scenario.log import Log
 from harness.scenario.predict import predict
 from harness.scenario.program import Scenario
-from harness.scenario.registers import nearest
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
 
 MEMORY_MIB: Final = 64
@@ -77,13 +76,13 @@ def parse(text: str) -> Side:
     first, *rest = text.split(",")
     place_text, colon, mode = first.rpartition(":")
     if mode not in list(Irqchip):
-        fix = nearest(mode, map(str, Irqchip))
+        fix = suggest.nearest(mode, map(str, Irqchip))
         raise ConfigError(f"{text!r}: there is no irqchip mode {mode!r}", None, fix)
     irqchip = Irqchip(mode)
     place = Place.LOCAL if irqchip is Irqchip.TCG else Place.LAB
     if colon:
         if place_text not in list(Place):
-            fix = nearest(place_text, map(str, Place))
+            fix = suggest.nearest(place_text, map(str, Place))
             raise ConfigError(f"{text!r}: there is no place {place_text!r}", None, fix)
         place = Place(place_text)
     if (place, irqchip) == (Place.LAB, Irqchip.TCG):
@@ -99,7 +98,7 @@ def _versions(text: str, words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, _, value = word.partition("=")
         if key not in ("kernel", "qemu") or not value:
-            fix = nearest(key, ("kernel", "qemu"))
+            fix = suggest.nearest(key, ("kernel", "qemu"))
             raise ConfigError(
                 f"{text!r}: {word!r} says nothing", "expected kernel=V or qemu=V", fix
             )
@@ -247,9 +246,9 @@ class Bench:
         runner = schedule.Scheduler(config, folder, self._cache, local, Silent(), judge)
         results = await runner.run(prepared, self.stage.jobs)
         self.boots += len(cases)
-        for result in results:
-            if result.id not in recordings or not recordings[result.id].console:
-                raise HostError(f"{result.backend}: the scenarios were not run", result.detail)
+        for ended in results:
+            if ended.id not in recordings or not recordings[ended.id].console:
+                raise HostError(f"{ended.backend}: the scenarios were not run", ended.detail)
         return recordings
 
     def _case(self, backend: Backend, scenarios: tuple[Scenario, ...], cpus: int) -> Case:
@@ -277,15 +276,8 @@ def predicted(scenario: Scenario, chips_profile: Profile, board: Board) -> Log |
 
 def _result(recording: Recording) -> CaseResult:
     """What the scheduler is to know of a case: that it has ended, and what went wrong."""
-    case = recording.case
-    return CaseResult(
-        id=case.id,
-        subject=case.subject,
-        backend=case.backend.name,
-        axes=case.axes,
-        guest=kind_of(case.guest),
-        verdict=Verdict.PASS if recording.failure is None else Verdict.ERROR,
-        detail="" if recording.failure is None else str(recording.failure),
-        duration_s=round(recording.duration_s, 3),
-        dir=case.directory_name,
+    error = recording.failure
+    verdict = Verdict.PASS if error is None else Verdict.ERROR
+    return result.of_case(
+        recording.case, verdict, "" if error is None else str(error), recording.duration_s
     )

@@ -6,7 +6,6 @@ were written, as in YAML 1.2; only ``true`` and ``false`` are booleans.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness import suggest
 from harness.errors import ConfigError
 
 Location: TypeAlias = tuple[str | int, ...]
@@ -117,8 +117,7 @@ class YamlFile:
         if first["type"] == "extra_forbidden":
             key = str(location[-1])
             known = _known_keys(model, first["loc"][:-1])
-            near = difflib.get_close_matches(key, known, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            fix = suggest.nearest(key, known)
             return self.error(location, f"{prefix}unknown key {key!r}", None, fix)
         found = first.get("input")
         why = str(first["msg"]).removeprefix("Value error, ")

@@ -161,7 +161,7 @@ class IoapicPort(Protocol):
 
     def eoi_broadcast(self, vector: int, now_ns: int) -> None:
         """The EOI register was written (any 32 bits): the machine emits ``ioapic_eoi_broadcast``
-        and, for a vector up to 255, calls :meth:`IoapicChip.eoi` of every IOAPIC, this one too.
+        and, for a vector up to 255, calls ``Ioapic.eoi`` of every IOAPIC, this one too.
         """
 
 
@@ -193,82 +193,3 @@ class PitPort(Protocol):
 
     def nmi_watchdog(self) -> None:
         """KVM: after a pulse, LVT0 of every vCPU is delivered where any has LVT0 in NMI mode."""
-
-
-class IoapicChip(Protocol):
-    """An IOAPIC as ``irqchip.py`` drives it (``ioapic.py``: ``Ioapic(profile, port)``)."""
-
-    emit: Emit | None
-
-    def set_irq(self, pin: int, level: int, source: int = 0, line_status: bool = True) -> int:
-        """Drive an input.  KVM: -1 masked/pending, 0 coalesced, n; QEMU: always 1."""
-
-    def read(self, offset: int, size: int) -> int:
-        """MMIO read at ``offset`` from the base, ``size`` bytes."""
-
-    def write(self, offset: int, size: int, value: int, now_ns: int) -> None:
-        """MMIO write."""
-
-    def eoi(
-        self, vector: int, now_ns: int, *, level: bool = True, vcpu: int = 0, suppress: bool = False
-    ) -> None:
-        """EOI broadcast.  KVM: ``level`` is the LAPIC's TMR bit, ``vcpu`` who wrote it,
-        ``suppress`` its SPIV bit 12; QEMU looks at ``vector`` only, and the machine emits
-        ``ioapic_eoi_broadcast`` once for all IOAPICs.
-        """
-
-    def expire(self, now_ns: int) -> None:
-        """The storm throttle's delay is over."""
-
-    def reset(self) -> None:
-        """What QEMU does to it at machine reset."""
-
-
-class PicChip(Protocol):
-    """The 8259 pair as ``irqchip.py`` drives it (``pic.py``: ``Pic(profile, port)``)."""
-
-    emit: Emit | None
-
-    def set_irq(self, pin: int, level: int, source: int = 0) -> int:
-        """Drive input 0..15.  KVM: -1 masked, 0 coalesced, 1; QEMU: always 1."""
-
-    def read(self, port: int, size: int = 1) -> int:
-        """Port 0x20/0x21, 0xa0/0xa1, 0x4d0/0x4d1."""
-
-    def write(self, port: int, value: int, size: int = 1) -> None:
-        """Port write."""
-
-    def intack(self) -> int:
-        """INTA cycle: the vector (``kvm_pic_read_irq``, ``pic_read_irq``)."""
-
-    @property
-    def output(self) -> bool:
-        """Level of the master's INTR wire."""
-
-    def reset(self) -> None:
-        """What QEMU does to it at machine reset."""
-
-
-class PitChip(Protocol):
-    """The 8254 as ``irqchip.py`` drives it (``pit.py``: ``Pit(profile, port)``)."""
-
-    def read(self, port: int, now_ns: int, size: int = 1) -> int:
-        """Port 0x40..0x43 (and 0x61)."""
-
-    def write(self, port: int, value: int, now_ns: int, size: int = 1) -> None:
-        """Port write."""
-
-    def expire(self, now_ns: int) -> None:
-        """Channel 0's deadline is reached."""
-
-    def ack(self, now_ns: int) -> None:
-        """KVM: GSI 0's ack notifier ran (reinjection)."""
-
-    def mask_changed(self, masked: bool, now_ns: int) -> None:
-        """KVM: GSI 0's mask bit changed in the PIC or the IOAPIC."""
-
-    def set_hpet_legacy(self, on: bool, now_ns: int) -> None:
-        """The HPET took over (or gave back) channel 0's interrupt."""
-
-    def reset(self, now_ns: int) -> None:
-        """What QEMU does to it at machine reset."""

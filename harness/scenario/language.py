@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from harness import yamlfile
+from harness import suggest, yamlfile
 from harness.errors import ConfigError
-from harness.scenario.registers import REGISTERS, Target, find, nearest
+from harness.scenario.registers import REGISTERS, Target, find
 from harness.scenario.vocabulary import (
     GROUPS,
     VERBS,
@@ -315,7 +315,7 @@ class _Reader:
         for name in data:
             fields = [field.name for field in target.register.fields]
             if name not in fields:
-                fix = nearest(name, fields) if fields else "write a number"
+                fix = suggest.nearest(name, fields) if fields else "write a number"
                 raise self.error((*at, name), f"{key} has no field {name!r}", None, fix)
         return Write(target, key, data)
 
@@ -333,7 +333,7 @@ class _Reader:
             return find(name)
         except ConfigError as error:
             if not {".", "["} & {*name} and name not in REGISTERS:
-                fix = nearest(name, {*VERBS, *WORDS, *GROUPS, *REGISTERS})
+                fix = suggest.nearest(name, {*VERBS, *WORDS, *GROUPS, *REGISTERS})
                 raise self.error(at, f"unknown word or register {name!r}", None, fix) from None
             raise self.error(at, error.what, error.why, error.fix) from None
 

@@ -7,13 +7,13 @@ x2APIC"; Intel 82093AA I/O APIC, 8259A and 8254 datasheets; the ELCR is that of 
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from harness import suggest
 from harness.errors import ConfigError
 from harness.scenario.program import Feature
 
@@ -360,13 +360,6 @@ REGISTERS: Final[Mapping[str, Register]] = {
 _INDEX: Final = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)$", re.IGNORECASE)
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """What to say to somebody who wrote ``word`` for one of ``words``."""
-    known = sorted(words)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-
-
 def find(name: str) -> Target:
     """The register that ``name`` says: ``ioapic.redir.14.low``, ``ioapic.redir[14]``, ``io.0x61``.
 
@@ -378,8 +371,7 @@ def find(name: str) -> Target:
     base = ".".join(parts)
     register = REGISTERS.get(base)
     if register is None:
-        names = REGISTERS
-        fix = nearest(base, names) if difflib.get_close_matches(base, names) else _families(base)
+        fix = suggest.close(base, REGISTERS) or _families(base)
         raise ConfigError(f"unknown register {name!r}", None, fix)
     if half is not None and not (register.bits == 64 and register.space is Space.IOAPIC):
         raise ConfigError(f"{base} has no {half} half", "only redirection entries have two")
@@ -423,7 +415,9 @@ def field_value(register: Register, field: Field, given: object) -> int:
         return given
     if field.words is not None and isinstance(given, str):
         if given not in field.words:
-            raise ConfigError(f"{where}: unknown word {given!r}", None, nearest(given, field.words))
+            raise ConfigError(
+                f"{where}: unknown word {given!r}", None, suggest.nearest(given, field.words)
+            )
         return field.words[given]
     raise ConfigError(f"{where}: bad value", f"found {given!r}", _values(field))
 

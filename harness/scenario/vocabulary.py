@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from harness import yamlfile
+from harness import suggest, yamlfile
 from harness.scenario.program import MAX_CPUS, Feature
-from harness.scenario.registers import DELIVERY, DEST_MODE, LEVEL, SHORTHAND, TRIGGER, nearest
+from harness.scenario.registers import DELIVERY, DEST_MODE, LEVEL, SHORTHAND, TRIGGER
 from harness.yamlfile import Strict
 
 DEFAULT_TIMEOUT_US: Final = 4_000_000
@@ -43,7 +43,7 @@ def cpu_number(value: object) -> object:
 def _word_of(words: Mapping[str, int], what: str) -> BeforeValidator:
     def check(value: object) -> object:
         if not isinstance(value, str) or value not in words:
-            raise ValueError(f"not a {what}: {nearest(str(value), words)}")
+            raise ValueError(f"not a {what}: {suggest.nearest(str(value), words)}")
         return words[value]
 
     return BeforeValidator(check)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bookkeeper import account
 from harness.case import Irqchip
 from harness.eventlog import EventLogReader
+from support.books import account
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "ledger"
 EVENTS = 100_000

@@ -1,6 +1,21 @@
 """Programs made by hand: steps with a prologue, for tests of what executes them."""
 
 from harness.scenario.program import Feature, Handler, Op, Opcode, OpFlag, Program
+from userspace_chip.profile import profile
+
+PROFILES = {
+    f"{mode}-{qemu}-{linux}": profile(mode, qemu=qemu, linux=linux)
+    for mode, qemu, linux in (
+        ("on", "7.2", "6.1"),
+        ("on", "10.0", "6.12"),
+        ("split", "7.2", "6.1"),
+        ("split", "7.2", "6.12"),
+        ("split", "10.0", "6.12"),
+        ("off", "7.2", "6.1"),
+        ("tcg", "7.2", "6.1"),
+        ("tcg", "10.0", "6.12"),
+    )
+}
 
 APIC = 0xFEE00000
 SVR, LDR, DFR, TPR, ICR = 0xF0, 0xD0, 0xE0, 0x80, 0x300

@@ -3,9 +3,9 @@
 import pytest
 
 from harness.align import RARE, align, check_id
-from harness.bookkeeper import account
 from harness.case import Irqchip
 from harness.guestview import Step, Stream, View
+from support.books import account
 
 LEDGER = account((), Irqchip.ON)
 

@@ -9,12 +9,12 @@ import pytest
 
 from harness import casefile
 from harness.audit import audit, incomplete, state, summary
-from harness.bookkeeper import account
 from harness.case import Irqchip, LinuxGuest
 from harness.eventlog import EventLogReader
 from harness.ledger import Finding, Kind
 from harness.result import Verdict
 from support import cases
+from support.books import account
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "ledger"
 CASE = cases.case(LinuxGuest(("idle",)), cases.ON)

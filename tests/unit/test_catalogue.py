@@ -90,7 +90,7 @@ def test_entry_mistake_is_told_with_its_line(tmp_path, old, new, line, message):
 
 
 def test_find_unknown_name_suggests_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean hpet-ghost-ticks"):
+    with pytest.raises(ConfigError, match="did you mean 'hpet-ghost-ticks'"):
         catalogue.find("hpet-goast-tick")
 
 

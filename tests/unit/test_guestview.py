@@ -3,7 +3,8 @@
 import pytest
 
 from harness.case import Irqchip
-from harness.guestview import LONGEST_LOOP, Step, observe, shape
+from harness.guestview import LONGEST_LOOP, Step, shape
+from support.books import observe
 from userspace_chip.events import Event, event_type
 
 ENTRY_20 = 0x10 + 2 * 20

@@ -12,7 +12,7 @@ import userspace_chip
 
 LAYERS = (
     # Words and tools that know no stage.
-    {"errors", "resources", "__init__", "versions"},
+    {"errors", "resources", "__init__", "suggest", "versions"},
     {"scenario.log", "scenario.expect", "scenario.program"},
     {
         "yamlfile",

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.bookkeeper import Bookkeeper, account
+from harness.bookkeeper import Bookkeeper
 from harness.books.state import NEAR_EVENTS, REDELIVERIES
 from harness.case import Irqchip
 from harness.counters import Counter, CounterKey, CounterSet
 from harness.errors import CollectError
 from harness.eventlog import EventLogReader
 from harness.ledger import LAWS, Window, check_guest, dump, load, table
+from support.books import account
 from userspace_chip.events import Event, event_type
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "ledger"

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.audit import summary
-from harness.bookkeeper import account
 from harness.case import Irqchip
+from support.books import account
 from support.recorded_boot import recorded_case
 from userspace_chip.events import event_type
 

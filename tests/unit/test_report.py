@@ -24,7 +24,7 @@ def run_of(tmp_path, *, unexplained=()):
     outcomes = []
     for backend, count in ((cases.ON, 200), (cases.TCG, 150)):
         case = cases.case(cases.LinuxGuest(("block-intx",)), backend)
-        folder = tmp_path / backend.name
+        folder = tmp_path / case.directory_name
         folder.mkdir()
         work = cases.workload("block-intx", {}, {"20:virtio0": count}, units=150)
         outcomes.append(judge(cases.recording(folder, case, workloads=(work,))))

@@ -25,6 +25,7 @@ from support.scenario_programs import (
     NMI,
     OTHERS,
     PPR,
+    PROFILES,
     SELF,
     SIPI,
     STI,
@@ -47,19 +48,6 @@ from support.scenario_programs import (
 )
 from userspace_chip.profile import profile
 
-PROFILES = {
-    f"{mode}-{qemu}-{linux}": profile(mode, qemu=qemu, linux=linux)
-    for mode, qemu, linux in (
-        ("on", "7.2", "6.1"),
-        ("on", "10.0", "6.12"),
-        ("split", "7.2", "6.1"),
-        ("split", "7.2", "6.12"),
-        ("split", "10.0", "6.12"),
-        ("off", "7.2", "6.1"),
-        ("tcg", "7.2", "6.1"),
-        ("tcg", "10.0", "6.12"),
-    )
-}
 everywhere = pytest.mark.parametrize("subject", PROFILES.values(), ids=PROFILES)
 ON = profile("on")
 SPLIT = profile("split")

@@ -9,22 +9,10 @@ from harness.errors import ConfigError
 from harness.scenario import choice, expect
 from harness.scenario.authoring import authoring_problems
 from harness.scenario.predict import predict
-from userspace_chip.profile import profile
+from support.scenario_programs import PROFILES
 
 FILES = sorted((resources.configs() / "scenarios").glob("*.yaml"))
 SCENARIOS = choice.load(FILES)
-PROFILES = {
-    f"{mode} of QEMU {qemu}, Linux {linux}": profile(mode, qemu=qemu, linux=linux)
-    for mode, qemu, linux in (
-        ("on", "7.2", "6.1"),
-        ("on", "10.0", "6.12"),
-        ("split", "7.2", "6.1"),
-        ("split", "10.0", "6.12"),
-        ("off", "7.2", "6.1"),
-        ("tcg", "7.2", "6.1"),
-        ("tcg", "10.0", "6.12"),
-    )
-}
 
 
 def test_shipped_scenarios_are_many():

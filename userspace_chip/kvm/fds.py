@@ -181,10 +181,6 @@ class VmFd(_Fd):
         self._owned.enter_context(vcpu)
         return vcpu
 
-    def set_boot_cpu_id(self, index: int) -> None:
-        """``KVM_SET_BOOT_CPU_ID``: which vCPU is the BSP; before the first vCPU is made."""
-        self._call(abi.SET_BOOT_CPU_ID, index)
-
     def set_tss_addr(self, address: int) -> None:
         """``KVM_SET_TSS_ADDR``: three pages for VMX CPUs that cannot run real mode by themselves.
 
@@ -385,10 +381,6 @@ class VcpuFd(_Fd):
         state = abi.KvmVcpuEvents()
         self._pass(abi.GET_VCPU_EVENTS, state)
         return state
-
-    def set_events(self, state: abi.KvmVcpuEvents) -> None:
-        """``KVM_SET_VCPU_EVENTS``."""
-        self._pass(abi.SET_VCPU_EVENTS, state)
 
     def get_mp_state(self) -> abi.MpState:
         """``KVM_GET_MP_STATE``."""

@@ -1,0 +1,36 @@
+"""Whole recordings at once: their account, and what the guest saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from harness.bookkeeper import Bookkeeper
+from harness.case import Irqchip
+from harness.counters import CounterSet
+from harness.guestview import GuestView, View
+from harness.ledger import Ledger
+from userspace_chip.events import Event
+
+
+def account(
+    events: Iterable[Event],
+    irqchip: Irqchip,
+    *,
+    smp: int = 1,
+    ioapics: int = 1,
+    damage: str | None = None,
+    handled: Mapping[str, CounterSet] | None = None,
+) -> Ledger:
+    """The ledger of ``events``; see :class:`Bookkeeper`."""
+    books = Bookkeeper(irqchip, smp=smp, ioapics=ioapics)
+    for event in events:
+        books.add(event)
+    return books.close(damage=damage, handled=handled)
+
+
+def observe(events: Iterable[Event], irqchip: Irqchip, *, ioapics: int = 1) -> View:
+    """The view of ``events``; see :class:`GuestView`."""
+    books = GuestView(irqchip, ioapics=ioapics)
+    for event in events:
+        books.add(event)
+    return books.view()
