@@ -1,4 +1,4 @@
-"""The examples of docs/scenarios.md are scenarios."""
+"""The examples of docs/scenarios.md and of README are scenarios."""
 
 import re
 import textwrap
@@ -8,10 +8,13 @@ import pytest
 
 from harness import resources, yamlfile
 from harness.scenario import compile, language
+from harness.scenario.predict import predict
 from harness.scenario.registers import REGISTERS
 from harness.scenario.vocabulary import GROUPS, VERBS, WORDS
+from userspace_chip.profile import profile
 
-TEXT = (resources.configs().parent / "docs" / "scenarios.md").read_text(encoding="utf-8")
+ROOT = resources.configs().parent
+TEXT = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 EXAMPLES = [block for block in BLOCKS if not block.startswith("expect:")]
 
@@ -34,6 +37,18 @@ def test_example_compiles(block):
     file = yamlfile.parse(whole(block), Path("docs/scenarios.md"))
     scenarios = [compile.compile_text(text) for text in language.read(file)]
     assert len(scenarios[0].program.blocks) > 1
+
+
+@pytest.mark.parametrize(("linux", "remote_irr"), [("6.1", True), ("6.12", False)])
+def test_example_of_the_readme_shows_what_it_says(linux, remote_irr):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    (text,) = language.read(yamlfile.parse(block, Path("README.md")))
+    scenario = compile.compile_text(text)
+
+    log = predict(scenario.program, profile("split", qemu="7.2", linux=linux), cpus=2)
+    low, _high = [event for event in log.events if event.kind == "read"]
+    assert bool(int(low.args[0], 16) >> 14 & 1) is remote_irr
 
 
 @pytest.mark.parametrize("word", [*VERBS, *WORDS, *GROUPS])
