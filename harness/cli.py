@@ -106,8 +106,8 @@ def _irqmatrix(
 def doctor(json: Json = False) -> None:
     """What this machine can run, and why not the rest."""
     from harness import doctor as doctor_module
+    from harness.doctor_report import doctor_json, doctor_tables
     from harness.images.cache import ImageCache
-    from harness.report import doctor_json, doctor_tables
 
     findings = _run_async(doctor_module.examine(ImageCache()))
     if json:
@@ -218,7 +218,7 @@ def replay(
     Status 0: no divergence; 1: diverged; 2: bad or incomplete input; 3: it cannot be replayed.
     """
     from harness.replay import Outcome, replay_case
-    from harness.report import replay_json, replay_report
+    from harness.replay_report import replay_json, replay_report
 
     replayed = replay_case(case_dir)
     if json:
@@ -331,7 +331,7 @@ def minimise(
 def images_list(json: Json = False) -> None:
     """What is in the image cache, checked by hash."""
     from harness.images.cache import ImageCache
-    from harness.report import images_json, images_table
+    from harness.images_report import images_json, images_table
 
     infos = ImageCache().list()
     if json:

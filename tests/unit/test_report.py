@@ -6,9 +6,10 @@ from rich.console import Console
 from harness import result
 from harness.diff import Difference, DiffResult, DiffVerdict
 from harness.doctor import Finding
+from harness.doctor_report import doctor_tables
 from harness.judge import judge
 from harness.known import Kind
-from harness.report import doctor_tables, run_report
+from harness.report import run_report
 from harness.result import RuleResult, RunResult, Verdict
 from support import cases
 
@@ -58,6 +59,40 @@ def test_report_has_a_row_a_counter_and_a_column_a_backend(tmp_path):
     assert row.split()[-2:] == ["200", "150"]
     assert "lab-kvm-on" in text
     assert "local-tcg" in text
+
+
+def many_backends(tmp_path, count):
+    """The run with so many backends, each a kernel with a long name; the last two differ."""
+    run = run_of(tmp_path)
+    model = run.cases[0]
+    names = [f"lab-kvm-split-qemu10.0-linux6.{number}" for number in range(count)]
+    outcomes = tuple(
+        replace(model, id=f"{model.subject}/{name}", backend=name, axes={}) for name in names
+    )
+    found = DiffResult(model.subject, *names[-2:], 1, unexplained=(DIFFERENCE,))
+    return names, replace(run, cases=outcomes, diffs=(found,))
+
+
+def test_report_of_many_backends_is_in_blocks_that_fit_and_cut_nothing(tmp_path):
+    names, run = many_backends(tmp_path, 16)
+    text = shown(lambda console: run_report(console, run, tmp_path))
+
+    table = text[: text.index("UNEXPLAINED  ")]
+    assert max(len(line.rstrip()) for line in table.splitlines()) <= 200
+    assert "…" not in table
+    shown_kernels = [word for word in table.split() if word.startswith("linux6.")]
+    assert shown_kernels == [name.rpartition("-")[2] for name in names]
+    rows = [line.split() for line in table.splitlines() if "20:virtio0 [guest]" in line]
+    assert len(rows) > 1
+    assert sum(row.count("200") for row in rows) == len(names)
+
+
+def test_report_says_of_a_block_only_what_its_backends_differ_in(tmp_path):
+    _, run = many_backends(tmp_path, 16)
+    text = shown(lambda console: run_report(console, run, tmp_path))
+
+    rows = [line for line in text.splitlines() if "20:virtio0 [guest]" in line]
+    assert ["UNEXPLAINED" in row for row in rows] == [*[False] * (len(rows) - 1), True]
 
 
 def test_report_marks_what_is_unexplained_in_its_row_and_says_it_below(tmp_path):
