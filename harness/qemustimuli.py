@@ -12,7 +12,8 @@ IOAPIC makes of it is predicted.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise, takewhile
 from typing import Final
 
 from harness.stimuli import DisagreementError, Lookahead, What, start_cpus
@@ -27,6 +28,8 @@ from userspace_chip.messages import DELIVERY_MODES, DEST_MODES, TRIGGERS, LapicM
 _PINS: Final = 24
 _LEVEL: Final = 1 << 15
 _REMOTE_IRR: Final = 1 << 14
+_MASKED: Final = 1 << 16
+_LINES: Final = frozenset({"pic_set_irq", "ioapic_set_irq"})
 _ELCR_PORTS: Final = frozenset({0x4D0, 0x4D1})
 _NEVER_TRACED: Final = frozenset({"cpu_get_apic_base", "x86_gsi_interrupt", "x86_pic_interrupt"})
 """Events of QEMU's that the machine has and no case records."""
@@ -37,6 +40,15 @@ COMPARED: Final = frozenset(QEMU_EVENTS) - _NEVER_TRACED - _CONTEXT - {"kvm_run_
 """What a machine predicts, or is told."""
 _ANY_DEVICES: Final = frozenset({"kvm_irqchip_update_msi_route", "kvm_irqchip_commit_routes"})
 """What devices do with their own MSI routes, too."""
+
+
+def _line(event: Event) -> tuple[int, int]:
+    """The GSI and the level of ``pic_set_irq`` or ``ioapic_set_irq``."""
+    *place, level = map(int, event.args)
+    if event.name == "ioapic_set_irq":
+        return place[0], level
+    master, irq = place
+    return irq + (0 if master else 8), level
 
 
 class QemuStimuli:
@@ -59,6 +71,8 @@ class QemuStimuli:
         """split: by thread, the vector of an EOI that is on its way to the pins."""
         self._unlocked: set[int | None] = set()
         """split: the threads of EOIs that have come to the pins, and of what followed."""
+        self._lingering: dict[int | None, int] = {}
+        """split: by thread, a pin that goes low, and that an EOI still finds high."""
         self.taking = Taking(machine, self.count)
         machine.log.take()
 
@@ -89,7 +103,10 @@ class QemuStimuli:
             return self._feed_kvm(event)
         what = event.name, event.args
         if event.vcpu in self._eois:
+            self._lower_before(event, ahead)
             self._end(event.vcpu)
+        if event.vcpu in self._lingering:
+            self._no_longer(event.vcpu)
         self._check_lock(event, what)
         self._thread = event.vcpu
         expected = self._expected
@@ -104,6 +121,8 @@ class QemuStimuli:
         machine.now_ns = max(event.time_ns, machine.now_ns)
         machine.log.vcpu = event.vcpu
         if event.name == "ioapic_eoi_broadcast" and self._holds(event):
+            return False
+        if self._lingers(event, ahead):
             return False
         try:
             self._stimuli[event.name](event, ahead)
@@ -141,8 +160,7 @@ class QemuStimuli:
 
     def _pic_set_irq(self, event: Event, ahead: Lookahead) -> None:
         """The ISA lines go to the PIC first, then to the IOAPIC (``gsi_handler``)."""
-        master, irq, level = event.args
-        self.machine.set_gsi(int(irq) + (0 if master else 8), int(level), cpu=event.vcpu)
+        self.machine.set_gsi(*_line(event), cpu=event.vcpu)
 
     def _ioapic_set_irq(self, event: Event, ahead: Lookahead) -> None:
         pin, level = event.args
@@ -208,6 +226,57 @@ class QemuStimuli:
         self._eois[event.vcpu] = vector
         self.count["stimuli"] += 1
         return True
+
+    def _behind(self, ahead: Lookahead) -> Iterator[Event]:
+        return (e for e in ahead.all() if e.source == "qemu" and e.name in self._compared)
+
+    def _lingers(self, event: Event, ahead: Lookahead) -> bool:
+        """Whether a pin that goes low was still high when an EOI in another thread looked at it.
+
+        That is traced before it is done.  It has been done when its thread is next heard of.
+        """
+        if not self.machine.split or event.name != "ioapic_set_irq" or event.args[1]:
+            return False
+        pin = int(event.args[0])
+        meanwhile = takewhile(lambda other: other.vcpu != event.vcpu, self._behind(ahead))
+        ends = ("ioapic_clear_remote_irr", pin), ("ioapic_set_remote_irr", pin)
+        if ends not in pairwise((e.name, e.args[0]) for e in meanwhile if e.args):
+            return False
+        self._lingering[event.vcpu] = pin
+        self.count["stimuli"] += 1
+        return True
+
+    def _no_longer(self, thread: int | None) -> None:
+        """A pin that lingered is low now; that it goes low is known already."""
+        self._lower(thread, self._lingering.pop(thread))
+        self._expected.popleft()
+
+    def _lower(self, thread: int | None, pin: int) -> None:
+        self._thread = self.machine.log.vcpu = thread
+        self.machine.set_gsi(pin, 0, cpu=thread)
+        self._collect()
+
+    def _lower_before(self, event: Event, ahead: Lookahead) -> None:
+        """The EOI's pin goes low in another thread, and the EOI finds it low.
+
+        The EOI looks at the line after its event (``ioapic_eoi_broadcast``): where the line goes
+        low next, or went low not long before, and nothing is delivered again, it was low already.
+        """
+        if event.name != "ioapic_clear_remote_irr":
+            return
+        pin = int(event.args[0])
+        state = self.machine.ioapics[0].state
+        if not state.irr >> pin & 1 or state.rte[pin] & _MASKED:
+            return
+        behind = list(self._behind(ahead))
+        own = next((other for other in behind if other.vcpu == event.vcpu), None)
+        if own is not None and (own.name, *own.args) == ("ioapic_set_remote_irr", pin):
+            return
+        for thread in [thread for thread, low in self._lingering.items() if low == pin]:
+            self._no_longer(thread)
+        following = behind[0] if behind else event
+        if following is not own and following.name in _LINES and _line(following) == (pin, 0):
+            self._lower(following.vcpu, pin)
 
     def _end(self, thread: int | None) -> None:
         """The EOI comes to the pins now; that it was on its way is known already."""

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -96,7 +95,7 @@ def of_case(
     duration_s: float,
     *,
     parts: tuple[PartResult, ...] = (),
-    observations: Mapping[str, str] = MappingProxyType({}),
+    observations: Mapping[str, str] | None = None,
     as_expected: bool = True,
     expected: Verdict | None = None,
 ) -> CaseResult:
@@ -112,7 +111,7 @@ def of_case(
         duration_s=round(duration_s, 3),
         dir=case.directory_name,
         parts=parts,
-        observations=observations,
+        observations=dict(observations or {}),
         as_expected=as_expected,
         expected=expected,
     )

@@ -1,7 +1,7 @@
 """QEMU's own trace, replayed: an altered recording diverges at the altered event."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 
@@ -287,6 +287,56 @@ def test_line_that_changes_while_splits_eoi_is_on_its_way_agrees(order):
     new = [events[letter] for letter in order]
 
     replayed = case.replay([*case.events[: broadcast + 1], *new, *case.events[clear + 1 :]])
+
+    assert (replayed.outcome, replayed.divergence) == (Outcome.AGREED, None)
+
+
+def test_line_that_goes_low_before_splits_eoi_looks_at_it_agrees():
+    """It is traced behind the EOI's event: QEMU clears remote IRR first, and then looks."""
+    case = recorded_case("split-smp1")
+    clear = find("split-smp1", "ioapic_clear_remote_irr")
+    pin = case.events[clear].args[0]
+    taken = last_before("split-smp1", "kvm_inj_virq", clear)
+    lowered = find("split-smp1", "ioapic_set_irq", f"vector: {pin} level: 0", after=taken)
+    event = case.events[lowered]
+    assert lowered < clear
+    events = [*case.events[:lowered], *case.events[lowered + 1 : clear + 1]]
+
+    replayed = case.replay([*events, event._replace(vcpu=None), *case.events[clear + 1 :]])
+
+    assert (replayed.outcome, replayed.divergence) == (Outcome.AGREED, None)
+
+
+def test_line_that_goes_low_after_splits_eoi_has_looked_at_it_agrees():
+    """It is traced before the EOI's events and done after them: the interrupt comes again."""
+    case = recorded_case("split-smp1")
+    events = case.events
+    clear = find("split-smp1", "ioapic_clear_remote_irr")
+    pin = events[clear].args[0]
+    served = last_before("split-smp1", "ioapic_set_remote_irr", clear)
+    taken = last_before("split-smp1", "kvm_inj_virq", clear)
+    lowered = find("split-smp1", "ioapic_set_irq", f"vector: {pin} level: 0", after=taken)
+    ended = next(at for at in range(clear, len(events)) if events[at].name == "kvm_pv_eoi")
+    again = [event._replace(vcpu=0) for event in events[served : served + 4]]
+    assert again[-1].name == "kvm_apic_accept_irq"
+    eoi = last_before("split-smp1", "kvm_apic", clear)
+    assert eoi > lowered
+    new = [
+        *events[:lowered],  # as it was; then without the line
+        *events[lowered + 1 : eoi],
+        events[lowered]._replace(vcpu=None),
+        *events[eoi : clear + 1],
+        *again,
+        events[clear + 1],  # the timer's; it is ended by a write now, since more is pending
+        events[eoi],
+        *events[clear + 2 : ended],
+        events[taken],
+        *events[eoi : clear + 1],
+        *events[ended + 1 :],
+    ]
+
+    times = accumulate((event.time_ns for event in new), max)
+    replayed = case.replay(e._replace(time_ns=ns) for e, ns in zip(new, times, strict=True))
 
     assert (replayed.outcome, replayed.divergence) == (Outcome.AGREED, None)
 

@@ -7,6 +7,7 @@ from harness import result
 from harness.diff import Difference, DiffResult, DiffVerdict
 from harness.errors import StoreError
 from harness.result import CaseResult, PartResult, RunResult, Verdict
+from support.cases import case
 
 PASSED = CaseResult(
     id="linux/q35/qemu64/smp1/local-tcg",
@@ -110,6 +111,14 @@ def test_result_of_another_kind_is_an_error_that_says_so(tmp_path, text, message
 def test_result_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(StoreError, match="cannot read"):
         result.read(tmp_path / "result.json")
+
+
+def test_result_of_a_case_with_nothing_more_to_say_is_written_and_read(tmp_path):
+    skipped = result.of_case(case(), Verdict.SKIP, "no KVM", 0.0)
+    path = tmp_path / "result.json"
+    result.write(run_result(skipped), path)
+
+    assert result.read(path).cases[0].detail == "no KVM"
 
 
 def test_write_to_a_full_disk_is_an_error_that_leaves_the_old_file(tmp_path):
