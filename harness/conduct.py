@@ -326,7 +326,8 @@ async def _drive_linux(
     step("booting")
     await con.expect(linux.READY)
     await con.expect(linux.PROMPT)
-    await mark("ready")
+    if not case.deterministic:  # a mark comes at a time of this machine
+        await mark("ready")
     for name in linux.runnable(guest.workloads, case.machine.value, case.smp):
         step(name)
         seen.current = (name, time.monotonic())

@@ -50,6 +50,7 @@ def test_deterministic_linux_and_probe_record_the_same_twice(tmp_path):
         assert one == two
         if case["guest"] == "linux":
             assert len(one["events"]) > 10_000
+            assert {event.get("source") for event in one["events"]} == {None, "qemu"}  # the header
             assert one["counters.json"]["serial"]["counters"]
         else:
             assert len(one["scenarios.json"]) > 1
