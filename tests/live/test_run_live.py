@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
@@ -197,8 +198,16 @@ def test_run_qemu_killed_from_outside_is_crash_and_the_others_run(tmp_path, flat
 def test_run_interrupted_is_status_130_and_keeps_what_had_ended(tmp_path, flats, stop):
     config = write_config(tmp_path, [flat(flats["passing"]), flat(flats["hanging"])])
     arguments = ["run", str(config), "--out", str(tmp_path / "out"), "--jobs", "1"]
-    child = pexpect.spawn(IRQMATRIX[0], [*IRQMATRIX[1:], *arguments], timeout=60, encoding="utf-8")
+    child = pexpect.spawn(
+        IRQMATRIX[0],
+        [*IRQMATRIX[1:], *arguments],
+        timeout=60,
+        encoding="utf-8",
+        # A shell without job control has its background jobs, and so this one, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     child.setwinsize(50, 200)
+    child.logfile_read = said = io.StringIO()
     try:
         child.expect("pass .*flat-passing")
         child.expect("flat-hanging.*running the image")
@@ -206,11 +215,11 @@ def test_run_interrupted_is_status_130_and_keeps_what_had_ended(tmp_path, flats,
             child.sendintr()
         else:
             child.kill(signal.SIGTERM)
-        child.expect("interrupted")
+        child.expect("irqmatrix: interrupted")
         child.expect(pexpect.EOF)
     finally:
         child.close()
-    assert child.exitstatus == 130
+    assert child.exitstatus == 130, said.getvalue()
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert [case["id"].split("/")[0] for case in result["cases"]] == ["flat-passing"]
 
