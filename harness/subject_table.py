@@ -106,7 +106,7 @@ def _table(
     table.add_column("", no_wrap=True)
     for index in block:
         table.add_column(Text(_header(cases[index])), justify="right", no_wrap=True)
-    table.add_column("difference", vertical="top")
+    table.add_column("difference")
     for row in rows:
         cells = (row.cells[index] for index in block)
         table.add_row(row.label, *cells, _difference(diffs, row))
