@@ -270,23 +270,23 @@ def test_eoi_broadcast_of_splits_ioapic_with_another_vector_diverges():
     assert replayed.divergence.why == "the model did not predict it"
 
 
-@pytest.mark.parametrize("order", ["LlC", "LCl", "CLl"])
+@pytest.mark.parametrize("order", ["BLlC", "BLCl", "BCLl", "LBlC", "LBCl"])
 def test_line_that_changes_while_splits_eoi_is_on_its_way_agrees(order):
-    """An exit for an EOI is handled without QEMU's lock: L and l are a line's, C is the EOI's."""
+    """An EOI's exit is handled without QEMU's lock: L and l are a line's, B and C the EOI's."""
     case = recorded_case("split-smp1")
     clear = find("split-smp1", "ioapic_clear_remote_irr")
     broadcast = last_before("split-smp1", "ioapic_eoi_broadcast", clear)
     there = case.events[clear]
-    events = {"C": there}
+    events = {"B": case.events[broadcast], "C": there}
     for letter, name, text in (
         ("L", "pic_set_irq", "master 1 irq 0 level 0"),
         ("l", "ioapic_set_irq", "vector: 0 level: 0"),
     ):
         args = event_type(name).parse(text)
         events[letter] = Event(there.time_ns, "qemu", name, None, args)
-    new = [events[letter] for letter in order]
+    new = [events[letter]._replace(time_ns=there.time_ns) for letter in order]
 
-    replayed = case.replay([*case.events[: broadcast + 1], *new, *case.events[clear + 1 :]])
+    replayed = case.replay([*case.events[:broadcast], *new, *case.events[clear + 1 :]])
 
     assert (replayed.outcome, replayed.divergence) == (Outcome.AGREED, None)
 
