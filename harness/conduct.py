@@ -152,8 +152,11 @@ def _behind(plan: GuestPlan, seen: _Progress) -> GuestPlan | None:
     if probe.is_done(seen.console):
         seen.failure = None  # it ended by itself while its monitor was being asked
         return None
-    index = probe.last_begun(seen.console)
-    if index is None or index in seen.stalled:
+    index = probe.reached(seen.console, seen.boots + 1, guest.first)
+    if index is None:
+        return None
+    index = min(index, len(guest.scenarios) - 1)  # behind the last one comes a reset
+    if index in seen.stalled:
         return None
     seen.boots += 1
     if index > guest.first and probe.was_not_run(seen.console, index):
@@ -275,7 +278,7 @@ async def _drive(
                 if isinstance(case.guest, LinuxGuest) and mon is not None:
                     await _drive_linux(case, case.guest, con, mon, mark, seen, step)
                 elif isinstance(case.guest, ProbeGuest):
-                    await _drive_probe(case.guest, con, guest, log, step)
+                    await _drive_probe(case, case.guest, con, guest, log, seen, step)
                 else:
                     step("running the image")
                     await con.read_all()
@@ -345,7 +348,13 @@ async def _drive_linux(
 
 
 async def _drive_probe(
-    guest: ProbeGuest, con: Console, running: RunningGuest, log: Path, step: Step
+    case: Case,
+    guest: ProbeGuest,
+    con: Console,
+    running: RunningGuest,
+    log: Path,
+    seen: _Progress,
+    step: Step,
 ) -> None:
     """Until the probe has run all scenarios; one in which CPU 0 sleeps for ever is woken."""
     await con.expect(probe.FIRST_LINE)
@@ -359,6 +368,7 @@ async def _drive_probe(
                     said = await con.expect(probe.END_OF_SCENARIO)
             except TimeoutError:
                 if was_woken:
+                    await _last_look(running, mon, stack, log, seen, case.smp)
                     why = f"a scenario says nothing for {probe.STALL_S:g} s, CPU 0 does not wake"
                     raise GuestHang(why, console_tail=con.tail()) from None
                 if mon is None:
@@ -413,11 +423,12 @@ async def _last_look(
     seen: _Progress,
     smp: int,
 ) -> None:
-    """What the chips of a guest that hangs look like, into ``qmp.jsonl``; for whoever reads it."""
+    """The chips and the CPUs of a guest that hangs, into ``qmp.jsonl``; for whoever reads it."""
     try:
         async with asyncio.timeout(LAST_LOOK_TIMEOUT_S):
             if mon is None:
                 mon = await stack.enter_async_context(monitor(guest.monitor, log))
             await mon.snapshot(smp)
+            await mon.human("info registers -a")
     except (TimeoutError, CollectError) as error:
         seen.missing["last look"] = f"the monitor of the hanging guest: {error or 'no answer'}"

@@ -61,8 +61,11 @@ def parts_of(recording: Recording, guest: ProbeGuest) -> tuple[PartResult, ...]:
     kept: dict[str, dict[str, str | None]] = {}
     for index, scenario in enumerate(guest.scenarios):
         log = logs.get(index)
+        wanted = guest.expect.get(scenario.name)
+        required = None if wanted is None else Verdict(wanted)
         if log is None:
-            parts.append(PartResult(scenario.name, *_unreached(recording)))
+            said = _stalled(recording, index, "") or _unreached(recording)
+            parts.append(PartResult(scenario.name, *said, required))
             continue
         expected = _predicted(scenario, profile, board, recording.case.smp)
         kept[scenario.name] = _kept(scenario, log, expected)
@@ -70,12 +73,8 @@ def parts_of(recording: Recording, guest: ProbeGuest) -> tuple[PartResult, ...]:
         if case.kvm == EMULATING_MODULE and verdict in (Verdict.DIVERGED, Verdict.FAIL):
             verdict, detail = Verdict.SKIP, f"{INCONCLUSIVE}; {detail}"
             kept[scenario.name]["inconclusive"] = detail
-        if index in recording.stalled:
-            verdict, detail = _stalled(recording, index, detail)
-        wanted = guest.expect.get(scenario.name)
-        parts.append(
-            PartResult(scenario.name, verdict, detail, None if wanted is None else Verdict(wanted))
-        )
+        verdict, detail = _stalled(recording, index, detail) or (verdict, detail)
+        parts.append(PartResult(scenario.name, verdict, detail, required))
     result.write_json(recording.directory / NAME, kept)
     return tuple(parts)
 
@@ -106,8 +105,11 @@ def _verdict(
     return Verdict.PASS, ""
 
 
-def _stalled(recording: Recording, index: int, detail: str) -> tuple[Verdict, str]:
-    error = recording.stalled[index]
+def _stalled(recording: Recording, index: int, detail: str) -> tuple[Verdict, str] | None:
+    """What to say of a scenario that a boot of the probe ended in; None of others."""
+    error = recording.stalled.get(index)
+    if error is None:
+        return None
     verdict = Verdict.HANG if isinstance(error, GuestHang) else Verdict.CRASH
     return verdict, f"{error}; {detail}" if detail else str(error)
 

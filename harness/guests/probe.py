@@ -26,10 +26,19 @@ STALL_S: Final = 20.0
 _BEGUN: Final = re.compile(r"(?m)^= ([0-9a-f]+)\r?$")
 
 
-def last_begun(console: str) -> int | None:
-    """The index of the scenario that began last; None where none did."""
-    found = _BEGUN.findall(console)
-    return int(found[-1], 16) if found else None
+def reached(console: str, boots: int, first: int) -> int | None:
+    """The index of the scenario that the last of ``boots`` had come to; None where it never spoke.
+
+    ``first`` is the one that it began with.  A scenario's lines come when it ends, so that where
+    one has ended and nothing follows, it is the next.
+    """
+    said = re.split(FIRST_LINE, console)[1:]
+    if len(said) < boots:
+        return None
+    begun = _BEGUN.findall(said[-1])
+    if not begun:
+        return first
+    return int(begun[-1], 16) + (re.search(rf"(?m)^\. {begun[-1]}\r?$", said[-1]) is not None)
 
 
 _EVENT: Final = re.compile(r"([0-9a-f]{1,4}) ([0-7]) ([a-z]+)((?: \S+)*)")
@@ -58,7 +67,8 @@ def parse_logs(console: str) -> Mapping[int, Log]:
 
 def was_not_run(console: str, index: int) -> bool:
     """Whether the reset before the scenario failed; the probe then ends instead of running it."""
-    return any(event.kind == "dirty" for event in parse_logs(console)[index].events)
+    log = parse_logs(console).get(index)
+    return log is not None and any(event.kind == "dirty" for event in log.events)
 
 
 def is_done(console: str) -> bool:

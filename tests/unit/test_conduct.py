@@ -18,6 +18,7 @@ from support import cases
 from support.probe_boot import probe_case
 
 NOWHERE = Path("nowhere")
+BOOT = "probe 1 cpus=1 x2apic=0\n"
 
 
 def plan_of_two():
@@ -37,9 +38,25 @@ def test_probe_that_had_ended_did_not_crash():
 
 
 def test_probe_that_goes_away_in_a_scenario_is_booted_for_the_next_one():
-    progress = seen("= 0\n")
+    progress = seen(BOOT)
     again = _behind(plan_of_two(), progress)
     assert again.case.guest.first == 1
+    assert list(progress.stalled) == [0]
+
+
+def test_probe_that_goes_away_behind_a_scenario_has_come_to_the_next_one():
+    progress = seen(f"{BOOT}= 0\n. 0\n")
+    assert _behind(plan_of_two(), progress) is None
+    assert list(progress.stalled) == [1]
+    assert progress.failure is None
+
+
+def test_probe_that_does_not_come_up_again_blames_no_scenario():
+    progress = seen(BOOT)
+    again = _behind(plan_of_two(), progress)
+    progress.failure = GuestCrash("its QEMU went away")
+    assert _behind(again, progress) is None
+    assert progress.failure is not None
     assert list(progress.stalled) == [0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,17 @@ def test_scenario_that_never_ends_is_a_hang_and_the_next_ones_are_judged(tmp_pat
     stalled = {0: GuestHang("a scenario says nothing for 10 s")}
     result = judged(tmp_path, guest, f"= 0\n{level}done\n", stalled=stalled)
     assert [part.verdict for part in result.parts] == [Verdict.HANG, Verdict.PASS]
+
+
+def test_scenario_that_hangs_before_it_says_anything_is_a_hang_and_as_may_be_expected(
+    tmp_path, guest
+):
+    _, level = predicted(guest)
+    stalled = {0: GuestHang("a scenario says nothing for 10 s")}
+    guest = dataclasses.replace(guest, expect={"edge": "hang"})
+    result = judged(tmp_path, guest, f"{level}done\n", stalled=stalled)
+    assert [part.verdict for part in result.parts] == [Verdict.HANG, Verdict.PASS]
+    assert result.parts[0].expected is Verdict.HANG
 
 
 def test_probe_that_dies_leaves_the_rest_unreached(tmp_path, guest):

@@ -12,8 +12,8 @@ from harness.guests.probe import (
     END_OF_SCENARIO,
     FIRST_LINE,
     is_done,
-    last_begun,
     parse_logs,
+    reached,
     was_not_run,
 )
 
@@ -44,9 +44,23 @@ def test_parse_logs_of_two_boots_has_the_later_log():
     assert [str(event) for event in log.events] == ["0 0 read 1"]
 
 
-def test_last_begun_is_the_one_that_was_not_ended():
-    assert last_begun(BOOT + WHOLE + CUT_OFF) == 1
-    assert last_begun(BOOT) is None
+@pytest.mark.parametrize(
+    ("console", "boots", "first", "index"),
+    [
+        ("", 1, 0, None),
+        ("SeaBIOS\n", 1, 3, None),
+        (BOOT, 1, 0, 0),
+        (BOOT, 1, 3, 3),
+        (BOOT, 2, 3, None),
+        (BOOT + CUT_OFF, 1, 1, 1),
+        (BOOT + WHOLE, 1, 0, 1),  # what it logs comes at its end
+        (BOOT + WHOLE + CUT_OFF, 1, 0, 1),
+        (BOOT + WHOLE + BOOT, 2, 2, 2),
+        (BOOT + WHOLE + BOOT + "= a\n. a\n", 2, 2, 11),
+    ],
+)
+def test_reached_is_the_scenario_that_the_last_boot_had_come_to(console, boots, first, index):
+    assert reached(console, boots, first) == index
 
 
 def test_was_not_run_is_said_of_a_scenario_after_a_failed_reset_alone():
