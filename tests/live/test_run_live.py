@@ -287,3 +287,26 @@ def test_run_on_a_full_disk_ends_with_a_message_and_no_qemu(tmp_path, flats):
     assert done.returncode in (1, 2)
     assert "No space left on device" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+RESET = """
+version: 1
+scenarios:
+  before: {about: an IPI, steps: [{ipi: {vector: 0x51, shorthand: self}}]}
+  reset:
+    about: the keyboard controller's reset
+    model: there is no reset
+    steps: [{io.0x64: 0xfe}, {delay_us: 1000}]
+  behind: {about: an IPI, steps: [{ipi: {vector: 0x52, shorthand: self}}]}
+"""
+
+
+def test_run_scenario_that_ends_the_probe_is_a_crash_and_the_others_are_judged(tmp_path):
+    (tmp_path / "reset.scenario").write_text(RESET)
+    guest = {"kind": "probe", "scenarios": [str(tmp_path / "reset.scenario")]}
+    status, result = run(tmp_path, write_config(tmp_path, [guest]))
+
+    (case,) = result["cases"]
+    verdicts = {part["id"]: part["verdict"] for part in case["parts"]}
+    assert verdicts == {"before": "pass", "reset": "crash", "behind": "pass"}
+    assert status == 1
