@@ -172,6 +172,7 @@ class ConfigModel(Strict):
     guests: Annotated[list[GuestModel], Field(min_length=1)]
     repro: ReproModel | None = None
     repeat: PositiveInt = 1
+    retries: Annotated[int, Field(ge=0, le=3)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +208,8 @@ class RunConfig:
     cases: tuple[Case, ...]
     lab: LabSize
     repro: Repro | None = None
+    retries: int = 0
+    """How often a case that is not as expected is run again."""
 
 
 def find(name: str) -> Path:
@@ -260,7 +263,9 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
         )
     lab = LabSize(model.lab.memory_mib, model.lab.smp)
     name = model.name or file.path.stem
-    return RunConfig(name, file.path, tuple(cases.values()), lab, _repro(model.repro))
+    return RunConfig(
+        name, file.path, tuple(cases.values()), lab, _repro(model.repro), model.retries
+    )
 
 
 def _repro(model: ReproModel | None) -> Repro | None:

@@ -72,6 +72,7 @@ class PlainProgress:
     def done(self, result: CaseResult) -> None:
         """Print the verdict."""
         self._done += 1
+        self._total = max(self._total, self._done)  # some run again
         self._print(f"[{self._done}/{self._total}] {verdict_line(result)}")
 
     def _print(self, text: str) -> None:
@@ -111,6 +112,7 @@ class LiveProgress:
         """Move the case from the table to what is finished."""
         self._running.pop(result.id, None)
         self._done += 1
+        self._total = max(self._total, self._done)
         style = STYLES.get(result.verdict, DEFAULT_STYLE) if result.as_expected else "bold red"
         self._console.print(verdict_line(result), markup=False, highlight=False, style=style)
 

@@ -125,6 +125,9 @@ def _summary(console: Console, run: RunResult, directory: Path) -> None:
             text = f"  unexplained: {diff.subject}: {diff.a} / {diff.b} ({things})"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
     for case in run.cases:
+        if case.unsteady:
+            text = f"  unsteady: {case.id}: the first time {case.first_time}"
+            console.print(text, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
         if not case.as_expected:
             text = f"  not as expected: {case.id}{_unexpected(case)}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)

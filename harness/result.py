@@ -86,6 +86,13 @@ class CaseResult:
     as_expected: bool = True
     expected: Verdict | None = None
     """What the configuration says the case as a whole has to be, where it says so."""
+    first_time: str | None = None
+    """What it was the first time, where it was run again because that was not as expected."""
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether it is as expected now and was not the first time."""
+        return self.as_expected and self.first_time is not None
 
 
 def of_case(

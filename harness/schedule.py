@@ -35,6 +35,9 @@ from harness.scenario.program import encode
 MAX_LAB_FAILURES: Final = 2
 """After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
 
+FIRST_TIME: Final = "first-time"
+"""The folder of a run's directory for cases that were run again, as they were before."""
+
 Judge: TypeAlias = Callable[[Recording], CaseResult]
 _Outcome = TypeVar("_Outcome")
 
@@ -131,21 +134,40 @@ class Scheduler:
         self._waiting: dict[HostKey, list[Prepared]] = {}
         self._lab_failures: Counter[HostKey] = Counter()
         self._lab_numbers = itertools.count(1)
+        self._first_times: dict[str, str] = {}
         self.results: dict[str, CaseResult] = {}
 
     async def run(self, prepared: Iterable[Prepared], jobs: int) -> tuple[CaseResult, ...]:
         """The result of every case, in the order of the configuration."""
-        order = []
-        for item in prepared:
-            order.append(item.case.id)
+        items = tuple(prepared)
+        for item in items:
             if item.skip is not None:
                 self._settle(_without_run(item.case, Verdict.SKIP, item.skip))
-            else:
-                self._waiting.setdefault(HostKey.of(item.case), []).append(item)
+        await self._run_all([item for item in items if item.skip is None], jobs)
+        for _ in range(self._config.retries):
+            again = [item for item in items if not self.results[item.case.id].as_expected]
+            if not again:
+                break
+            self._progress.note(f"{len(again)} not as expected: run again")
+            for item in again:
+                self._set_aside(self.results[item.case.id])
+            await self._run_all(again, jobs)
+        return tuple(self.results[item.case.id] for item in items)
+
+    async def _run_all(self, items: Iterable[Prepared], jobs: int) -> None:
+        for item in items:
+            self._waiting.setdefault(HostKey.of(item.case), []).append(item)
         async with asyncio.TaskGroup() as self._group:
             for _ in range(jobs):
                 self._group.create_task(self._work())
-        return tuple(self.results[case_id] for case_id in order)
+
+    def _set_aside(self, outcome: CaseResult) -> None:
+        """Keep what a case was and left the first time, which is the one that is of interest."""
+        self._first_times.setdefault(outcome.id, f"{outcome.verdict}: {outcome.detail}")
+        kept = self._out / FIRST_TIME / outcome.dir
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(exist_ok=True)
+            (self._out / outcome.dir).rename(kept)
 
     async def _work(self) -> None:
         while (key := self._next_host()) is not None:
@@ -261,6 +283,7 @@ class Scheduler:
         )
 
     def _settle(self, outcome: CaseResult) -> None:
+        outcome = replace(outcome, first_time=self._first_times.get(outcome.id))
         self.results[outcome.id] = outcome
         directory = self._out / outcome.dir
         try:

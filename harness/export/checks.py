@@ -31,6 +31,8 @@ class Outcome(StrEnum):
     """A difference by design that should have shown, and did not."""
     XPASS = "xpass"
     """A known bug that no longer shows."""
+    UNSTEADY = "unsteady"
+    """As expected only when it was run again."""
     FAIL = "fail"
     ERROR = "error"
     """It could not be run or not be judged."""
@@ -91,6 +93,9 @@ def _case_checks(case: CaseResult) -> Iterable[Check]:
 
 def _whole(case: CaseResult) -> Check:
     """Fails where no part of a case is to blame for it."""
+    if case.unsteady:
+        first, *rest = _lines(f"the first time {case.first_time}")
+        return Check(WHOLE, Outcome.UNSTEADY, Outcome.UNSTEADY, first, tuple(rest))
     if case.verdict is Verdict.SKIP and case.as_expected:
         return Check(WHOLE, Outcome.SKIP, case.verdict, case.detail)
     if case.as_expected:

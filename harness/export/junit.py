@@ -24,6 +24,7 @@ _ELEMENTS: Final[Mapping[Outcome, type[Skipped] | type[Failure] | type[Error]]] 
     Outcome.SKIP: Skipped,
     Outcome.XFAIL: Skipped,
     Outcome.STALE: Skipped,
+    Outcome.UNSTEADY: Skipped,
     Outcome.XPASS: Failure,
     Outcome.FAIL: Failure,
     Outcome.ERROR: Error,

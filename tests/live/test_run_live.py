@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import ClassVar
 
 import pexpect
 import pytest
@@ -192,6 +193,43 @@ def test_run_qemu_killed_from_outside_is_crash_and_the_others_run(tmp_path, flat
     crash, other = result.cases
     assert (crash.verdict, other.verdict) == ("crash", "pass")
     assert "SIGKILL" in crash.detail
+
+
+class _KilledOnce(_KilledSession):
+    """A host on which somebody kills the first QEMU only."""
+
+    killed: ClassVar[bool] = False
+
+    @contextlib.asynccontextmanager
+    async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
+        async with LocalSession.boot(self, plan) as guest:
+            if not _KilledOnce.killed:
+                _KilledOnce.killed = True
+                os.kill(guest.pid, signal.SIGKILL)
+            yield guest
+
+
+@pytest.mark.parametrize(("session", "verdict"), [(_KilledOnce, "pass"), (_KilledSession, "crash")])
+def test_run_case_not_as_expected_is_run_again_and_the_first_time_is_kept(
+    tmp_path, flats, monkeypatch, session, verdict
+):
+    from rich.console import Console
+
+    from harness import config, run
+
+    monkeypatch.setattr(schedule, "LocalSession", session)
+    image = flats["passing" if verdict == "pass" else "hanging"]
+    path = write_config(tmp_path, [flat(image)], retries=1)
+    job = run.Job(config.load(path), tmp_path / "out", None, 1)
+    result, out = asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+
+    (case,) = result.cases
+    assert case.verdict == verdict
+    assert case.unsteady is (verdict == "pass")
+    assert "SIGKILL" in case.first_time
+    assert result.summary.exit_status == (0 if verdict == "pass" else 1)
+    kept = json.loads((out / "first-time" / case.dir / "verdict.json").read_text())
+    assert kept["verdict"] == "crash"
 
 
 @pytest.mark.parametrize("stop", ["ctrl-c", "sigterm"])

@@ -85,6 +85,18 @@ def test_case_that_should_hang_and_passed_says_xpass():
     assert (found.outcome, found.message) == (Outcome.FAIL, "XPASS: should be hang, and passed")
 
 
+def test_case_that_passed_when_it_was_run_again_is_unsteady_and_no_failure():
+    unsteady = replace(runs.GOOD, first_time="hang: nothing more within 60 s")
+    check = checks(runs.run_of(unsteady), unsteady.id)[WHOLE]
+    assert check.outcome is Outcome.UNSTEADY
+    assert check.message == "the first time hang: nothing more within 60 s"
+
+
+def test_case_that_failed_twice_is_a_failure():
+    bad = replace(runs.GOOD, verdict=Verdict.HANG, as_expected=False, first_time="hang: again")
+    assert of_case(bad)[WHOLE] is Outcome.FAIL
+
+
 def test_case_that_could_not_be_run_is_an_error_or_a_skip_with_its_reason():
     skipped = checks(runs.run_of(runs.SKIPPED), runs.SKIPPED.id)[WHOLE]
     broken = checks(runs.run_of(runs.BROKEN), runs.BROKEN.id)[WHOLE]
