@@ -25,15 +25,34 @@ DefinitionBlock ("rtc.aml", "SSDT", 2, "IRQMTX", "RTC", 1)
                 DATA, 8
             }
 
-            /* Register Arg0: the bits of Arg1 become those of Arg2.  Linux's handler of IRQ 8 may
-             * move the index between two accesses: look, and write again. */
+            /* Register Arg0.  Linux's handler of IRQ 8 may move the index to register C between two
+             * accesses, and C reads 0 the second time: what is read twice is it. */
+            Method (GETB, 1, Serialized)
+            {
+                Local2 = 0
+                While (Local2 < 8)
+                {
+                    INDX = Arg0
+                    Local0 = DATA
+                    INDX = Arg0
+                    Local1 = DATA
+                    If (Local0 == Local1)
+                    {
+                        Return (Local0)
+                    }
+                    Local2++
+                }
+                Return (Local0)
+            }
+
+            /* Register Arg0: the bits of Arg1 become those of Arg2.  A write may go to register C,
+             * which takes none: look, and write again. */
             Method (SETB, 3, Serialized)
             {
                 Local1 = 0
                 While (Local1 < 8)
                 {
-                    INDX = Arg0
-                    Local0 = DATA
+                    Local0 = GETB (Arg0)
                     If ((Local0 & Arg1) == Arg2)
                     {
                         Return (One)
