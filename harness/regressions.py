@@ -20,8 +20,8 @@ from harness import run as run_module
 from harness.case import Case
 from harness.catalogue import Entry
 from harness.config import Lane, RunConfig
-from harness.errors import ConfigError
-from harness.repro import Assessment, Outcome, assess
+from harness.errors import ConfigError, HarnessError
+from harness.repro import Assessment, Outcome, Request, assess, reproduce
 from harness.result import CaseResult, PartResult, RunResult, Verdict
 from harness.run import Job
 
@@ -31,6 +31,7 @@ class Regression:
     """One entry with one pair of versions, and its cases."""
 
     entry: Entry
+    lane: Lane
     cases: tuple[Case, ...]
 
 
@@ -56,7 +57,7 @@ def _regression(entry: Entry, lane: Lane) -> Regression:
     group = f"repro-{entry.id}"
     expanded = entry.config(kernel=lane.kernel, qemu=lane.qemu, only=entry.modes)
     cases = tuple(dataclasses.replace(case, group=group) for case in expanded.cases)
-    return Regression(entry, cases)
+    return Regression(entry, lane, cases)
 
 
 async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Path]:
@@ -68,8 +69,40 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
     config = dataclasses.replace(job.config, cases=(*job.config.cases, *cases.values()))
     found, out = await run_module.run(dataclasses.replace(job, config=config), console, quiet=quiet)
     final = judged(found, regressions, out)
+    for regression in regressions:
+        if job.config.retries or regression.entry.again:
+            final = await _again(final, regression, job.jobs, out, console)
     result.write(final, out / "result.json")
     return final, out
+
+
+async def _again(
+    found: RunResult, regression: Regression, jobs: int, out: Path, console: Console
+) -> RunResult:
+    """``found`` after one that is not as expected was reproduced again, as its entry says.
+
+    What the answer was the first time stays with its cases.
+    """
+    own = {case.id for case in regression.cases}
+    wrong = [case for case in found.cases if case.id in own and not case.as_expected]
+    if not wrong:
+        return found
+    entry, lane = regression.entry, regression.lane
+    folder = out / "again" / "-".join(filter(None, (entry.id, lane.kernel, lane.qemu)))
+    request = Request(entry, lane.kernel, lane.qemu, folder, jobs, decisive_only=True)
+    try:
+        assessment = (await reproduce(request, console, quiet=True)).assessment
+    except HarnessError as error:
+        console.print(f"{entry.id}: not run again: {error}", markup=False, soft_wrap=True)
+        return found
+    by_id = {case.id: case for case in found.cases}
+    for case in wrong:
+        *parts, answer = case.parts
+        told = _with(dataclasses.replace(case, parts=tuple(parts)), entry, assessment)
+        first = f"{answer.verdict}: {answer.detail}"
+        by_id[case.id] = dataclasses.replace(told, first_time=first)
+    cases = tuple(by_id[case.id] for case in found.cases)
+    return dataclasses.replace(found, cases=cases, summary=result.summarised(cases, found.diffs))
 
 
 def judged(found: RunResult, regressions: Iterable[Regression], out: Path) -> RunResult:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from harness import catalogue, config, regressions
 from harness.errors import ConfigError
@@ -83,6 +86,31 @@ def test_judged_bug_that_no_longer_shows_fails_and_is_called_xpass(loaded, tmp_p
     assert case.parts[-1].verdict is Verdict.FAIL
     assert case.parts[-1].detail.startswith("XPASS")
     assert found.summary.not_as_expected == (case.id,)
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_again_bug_that_shows_the_second_time_is_as_expected_and_unsteady(
+    loaded, tmp_path, monkeypatch, shows
+):
+    planned = regressions.planned(loaded())[:1]
+    first = judged(planned, tmp_path / "first", 0)
+    second = judged(planned, tmp_path / "second", 1000 if shows else 0)
+    (case,) = planned[0].cases
+
+    async def reproduce(request, console, *, quiet):
+        run = dataclasses.replace(second, cases=(case_result(case),))
+        assessment = regressions.assess(request.entry, run, tmp_path / "second")
+        return SimpleNamespace(assessment=assessment)
+
+    monkeypatch.setattr(regressions, "reproduce", reproduce)
+    again = regressions._again(first, planned[0], 1, tmp_path, Console(quiet=True))
+    final = asyncio.run(again)
+
+    (found,) = final.cases
+    assert (found.as_expected, found.unsteady) == (shows, shows)
+    assert found.first_time.startswith("fail: XPASS")
+    assert len(found.parts) == len(first.cases[0].parts)
+    assert final.summary.exit_status == (0 if shows else 1)
 
 
 def test_judged_bug_in_a_version_that_should_not_have_it_fails(loaded, tmp_path):
