@@ -240,6 +240,8 @@ class QemuStimuli:
         if not self.machine.split or event.name != "ioapic_set_irq" or event.args[1]:
             return False
         pin = int(event.args[0])
+        if not self.machine.ioapics[0].state.rte[pin] & _REMOTE_IRR:
+            return False  # nobody's EOI can be on its way to it
         meanwhile = takewhile(lambda other: other.vcpu != event.vcpu, self._behind(ahead))
         ends = ("ioapic_clear_remote_irr", pin), ("ioapic_set_remote_irr", pin)
         if ends not in pairwise((e.name, e.args[0]) for e in meanwhile if e.args):
@@ -270,13 +272,14 @@ class QemuStimuli:
         state = self.machine.ioapics[0].state
         if not state.irr >> pin & 1 or state.rte[pin] & _MASKED:
             return
-        behind = list(self._behind(ahead))
-        own = next((other for other in behind if other.vcpu == event.vcpu), None)
-        if own is not None and (own.name, *own.args) == ("ioapic_set_remote_irr", pin):
+        behind = self._behind(ahead)
+        following = own = next(behind, event)
+        if following.vcpu != event.vcpu:
+            own = next((other for other in behind if other.vcpu == event.vcpu), event)
+        if (own.name, *own.args) == ("ioapic_set_remote_irr", pin):
             return
         for thread in [thread for thread, low in self._lingering.items() if low == pin]:
             self._no_longer(thread)
-        following = behind[0] if behind else event
         if following is not own and following.name in _LINES and _line(following) == (pin, 0):
             self._lower(following.vcpu, pin)
 

@@ -8,6 +8,7 @@ import functools
 import itertools
 import platform
 import re
+import shutil
 import time
 import traceback
 from collections import Counter
@@ -163,11 +164,15 @@ class Scheduler:
 
     def _set_aside(self, outcome: CaseResult) -> None:
         """Keep what a case was and left the first time, which is the one that is of interest."""
-        self._first_times.setdefault(outcome.id, f"{outcome.verdict}: {outcome.detail}")
-        kept = self._out / FIRST_TIME / outcome.dir
+        folder, kept = self._out / outcome.dir, self._out / FIRST_TIME / outcome.dir
+        if outcome.id in self._first_times:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        self._first_times[outcome.id] = f"{outcome.verdict}: {outcome.detail}"
+        shutil.rmtree(kept, ignore_errors=True)  # of a run into the same directory
         with contextlib.suppress(OSError):
             kept.parent.mkdir(exist_ok=True)
-            (self._out / outcome.dir).rename(kept)
+            folder.rename(kept)
 
     async def _work(self) -> None:
         while (key := self._next_host()) is not None:

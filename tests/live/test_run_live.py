@@ -195,31 +195,33 @@ def test_run_qemu_killed_from_outside_is_crash_and_the_others_run(tmp_path, flat
     assert "SIGKILL" in crash.detail
 
 
-class _KilledOnce(_KilledSession):
+class _KilledOnce(LocalSession):
     """A host on which somebody kills the first QEMU only."""
 
     killed: ClassVar[bool] = False
 
     @contextlib.asynccontextmanager
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
-        async with LocalSession.boot(self, plan) as guest:
+        async with super().boot(plan) as guest:
             if not _KilledOnce.killed:
                 _KilledOnce.killed = True
                 os.kill(guest.pid, signal.SIGKILL)
             yield guest
 
 
+@pytest.mark.parametrize("retries", [1, 2])
 @pytest.mark.parametrize(("session", "verdict"), [(_KilledOnce, "pass"), (_KilledSession, "crash")])
 def test_run_case_not_as_expected_is_run_again_and_the_first_time_is_kept(
-    tmp_path, flats, monkeypatch, session, verdict
+    tmp_path, flats, monkeypatch, session, verdict, retries
 ):
     from rich.console import Console
 
     from harness import config, run
 
     monkeypatch.setattr(schedule, "LocalSession", session)
+    monkeypatch.setattr(_KilledOnce, "killed", False)
     image = flats["passing" if verdict == "pass" else "hanging"]
-    path = write_config(tmp_path, [flat(image)], retries=1)
+    path = write_config(tmp_path, [flat(image)], retries=retries)
     job = run.Job(config.load(path), tmp_path / "out", None, 1)
     result, out = asyncio.run(run.run(job, Console(quiet=True), quiet=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from harness.bookkeeper import Bookkeeper
 from harness.case import Irqchip
@@ -10,6 +11,8 @@ from harness.counters import CounterSet
 from harness.guestview import GuestView, View
 from harness.ledger import Ledger
 from userspace_chip.events import Event
+
+_Books = TypeVar("_Books", bound=Bookkeeper)
 
 
 def account(
@@ -22,15 +25,16 @@ def account(
     handled: Mapping[str, CounterSet] | None = None,
 ) -> Ledger:
     """The ledger of ``events``; see :class:`Bookkeeper`."""
-    books = Bookkeeper(irqchip, smp=smp, ioapics=ioapics)
-    for event in events:
-        books.add(event)
+    books = _told(Bookkeeper(irqchip, smp=smp, ioapics=ioapics), events)
     return books.close(damage=damage, handled=handled)
 
 
 def observe(events: Iterable[Event], irqchip: Irqchip, *, ioapics: int = 1) -> View:
     """The view of ``events``; see :class:`GuestView`."""
-    books = GuestView(irqchip, ioapics=ioapics)
+    return _told(GuestView(irqchip, ioapics=ioapics), events).view()
+
+
+def _told(books: _Books, events: Iterable[Event]) -> _Books:
     for event in events:
         books.add(event)
-    return books.view()
+    return books
