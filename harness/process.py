@@ -16,6 +16,10 @@ from harness.errors import LaunchError
 GRACE_S = 1.0
 """How long a process may take to obey SIGTERM; a guest in KVM's emulator ignores it for minutes."""
 
+_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
+"""Shell: run the program if the parent is still the one given; if it died before the child asked
+to die with it, nobody is left whose death could tell."""
+
 
 class OwnedProcess:
     """A running child.  Made by :func:`owned_process` only."""
@@ -65,17 +69,18 @@ async def owned_process(
 ) -> AsyncIterator[OwnedProcess]:
     """Run ``argv`` for as long as the block lasts.
 
-    The child is killed when its parent dies, however that happens (``setpriv --pdeathsig``, from
-    util-linux), and leads a session of its own, so that a terminal's Ctrl-C reaches only the
-    harness, which then takes things down in order.  Raises :class:`LaunchError` where the program
-    is not there or cannot be executed.
+    The child is killed when its parent dies, however and whenever that happens (``setpriv
+    --pdeathsig``, from util-linux, and then a look at who the parent is), and leads a session of
+    its own, so that a terminal's Ctrl-C reaches only the harness, which then takes things down in
+    order.  Raises :class:`LaunchError` where the program is not there or cannot be executed.
     """
     program = shutil.which(argv[0], path=None if env is None else env.get("PATH"))
     if program is None:
         raise LaunchError(f"cannot run {argv[0]!r}", "no such program", "see irqmatrix doctor")
     try:
         process = await asyncio.create_subprocess_exec(
-            *("setpriv", "--pdeathsig", "KILL", "--", program, *argv[1:]),
+            *("setpriv", "--pdeathsig", "KILL", "--"),
+            *("sh", "-c", _UNLESS_ORPHANED, str(os.getpid()), program, *argv[1:]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

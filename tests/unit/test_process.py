@@ -1,10 +1,13 @@
 import asyncio
+import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,26 +77,48 @@ def test_process_missing_program_is_a_launch_error_that_names_it():
         asyncio.run(run())
 
 
-def test_process_parent_killed_by_sigkill_takes_the_child_with_it():
-    script = textwrap.dedent("""
-        import asyncio
-        from harness.process import owned_process
-        async def main():
-            async with owned_process(["sleep", "1000"]) as process:
-                print(process.pid, flush=True)
-                await process.wait()
-        asyncio.run(main())
-    """)
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
-    ) as parent:
-        child = int(parent.stdout.readline())
-        descriptor = os.pidfd_open(child)
+PARENT = textwrap.dedent("""
+    import asyncio
+    from harness.process import owned_process
+    async def main():
+        async with owned_process(["sleep", "1000"]) as process:
+            print(process.pid, flush=True)
+            await process.wait()
+    asyncio.run(main())
+""")
+
+
+@contextlib.contextmanager
+def child_of_a_killed_parent(**environment: str) -> Iterator[int]:
+    """A descriptor of the child; it becomes readable when the child ends: no polling."""
+    env = os.environ | environment
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as parent:
+        descriptor = os.pidfd_open(int(parent.stdout.readline()))
         parent.kill()
         parent.wait()
     try:
-        # The descriptor becomes readable when the process ends: no polling.
-        ended, _, _ = select.select([descriptor], [], [], 30)
-        assert ended
+        yield descriptor
     finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         os.close(descriptor)
+
+
+def test_process_parent_killed_by_sigkill_takes_the_child_with_it():
+    with child_of_a_killed_parent() as child:
+        ended, _, _ = select.select([child], [], [], 30)
+        assert ended
+
+
+def test_process_parent_killed_before_the_child_could_ask_takes_it_along_too(tmp_path):
+    """The child is held up until its parent is dead: then no signal will come any more."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    late = tmp_path / "setpriv"
+    late.write_text(f'#!/bin/sh\nread _ < {gate}\nexec {shutil.which("setpriv")} "$@"\n')
+    late.chmod(0o755)
+    with child_of_a_killed_parent(PATH=f"{tmp_path}:{os.environ['PATH']}") as child:
+        gate.write_text("go\n")
+        ended, _, _ = select.select([child], [], [], 30)
+        assert ended
