@@ -79,11 +79,13 @@ WHOLE_CASE: Final = "*"
 class LinuxGuest:
     """A distribution kernel and our initramfs, running ``workloads`` one after the other.
 
-    ``kernel`` is a name for the image cache.
+    ``kernel`` is a name for the image cache.  With ``migrate`` the guest is saved once it is up,
+    and loaded into a fresh QEMU, where it runs its workloads.
     """
 
     workloads: tuple[str, ...]
     kernel: str = "default"
+    migrate: bool = False
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     expect: Mapping[str, str] = field(default_factory=dict)
     append: str = ""
@@ -91,7 +93,8 @@ class LinuxGuest:
     @property
     def name(self) -> str:
         """The name in a case's id."""
-        return "linux" if self.kernel == "default" else f"linux{_slug(self.kernel)}"
+        version = "" if self.kernel == "default" else _slug(self.kernel)
+        return f"linux{version}{'-migrated' if self.migrate else ''}"
 
 
 @dataclass(frozen=True)

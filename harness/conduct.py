@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
+from harness import migration
 from harness.case import Accel, Case, Host, LinuxGuest, ProbeGuest
 from harness.collect.qmp import Monitor, MonitorSnapshot, monitor
 from harness.collect.tracefs import Trace, tracing
@@ -77,6 +79,14 @@ class Recording:
     """What ended the boot in which a scenario (by index) did not come to its end."""
 
 
+@dataclass(frozen=True)
+class _Files:
+    """Where a case is recorded, and where on its host a state of its guest is kept."""
+
+    directory: Path
+    state: str
+
+
 class _Marker(Protocol):
     async def __call__(self, text: str) -> None: ...
 
@@ -107,16 +117,18 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     started = time.monotonic()
     seen = _Progress()
     kernel_trace, qemu_trace = directory / "kernel.trace", directory / "qemu.trace"
+    files = _Files(directory, session.state_file(directory))
     try:
         (directory / "command.txt").write_text(session.command(plan), encoding="utf-8")
         async with _traced(session, plan.case, seen) as trace:
             attempt: GuestPlan | None = plan
             while attempt is not None:
                 async with session.boot(attempt) as guest:
-                    await _run_guest(guest, attempt, directory, trace, seen, step)
-                attempt = _behind(attempt, seen)
+                    await _run_guest(guest, attempt, files, trace, seen, step)
+                attempt = _moved(attempt, seen) or _behind(attempt, seen)
             if trace is not None:
                 step("reading the trace")
+                await trace.stop()
                 await trace.save(kernel_trace)
     except OSError as error:
         seen.failure = seen.failure or HarnessError(
@@ -139,6 +151,19 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         missing=seen.missing,
         stalled=seen.stalled,
     )
+
+
+def _moves(plan: GuestPlan) -> bool:
+    """Whether the guest is to be saved once it is up, for another boot to load."""
+    return isinstance(plan.case.guest, LinuxGuest) and plan.case.guest.migrate and not plan.incoming
+
+
+def _moved(plan: GuestPlan, seen: _Progress) -> GuestPlan | None:
+    """The boot that loads the guest which the last one saved; None: there is none."""
+    if seen.failure is not None or not _moves(plan):
+        return None
+    seen.boots += 1
+    return replace(plan, incoming=True)
 
 
 def _behind(plan: GuestPlan, seen: _Progress) -> GuestPlan | None:
@@ -206,16 +231,16 @@ async def _traced(session: Session, case: Case, seen: _Progress) -> AsyncIterato
 async def _run_guest(
     guest: RunningGuest,
     plan: GuestPlan,
-    directory: Path,
+    files: _Files,
     trace: Trace | None,
     seen: _Progress,
     step: Step,
 ) -> None:
     """Drive the guest to its end, or to the end of its time, and take it down."""
-    log = directory / "console.log"
+    log = files.directory / "console.log"
     with console(guest.console, log, more=seen.boots > 0) as con:
         try:
-            await _drive(guest, plan, con, directory, trace, seen, step)
+            await _drive(guest, plan, con, files, trace, seen, step)
         except HarnessError as error:
             seen.failure = error
         step("ending")
@@ -225,10 +250,20 @@ async def _run_guest(
                 await con.read_all()
         except TimeoutError:
             raise GuestHang(f"its QEMU could not be ended within {END_TIMEOUT_S:g} s") from None
-        if trace is not None:
-            await trace.stop()
-        await guest.collect(directory / "stderr.log", directory / "qemu.trace")
+        part = files.directory / "qemu.trace.part"
+        await guest.collect(files.directory / "stderr.log", part)
+        _append(part, files.directory / "qemu.trace")
     seen.console = log.read_text(encoding="utf-8", errors="replace")
+
+
+def _append(part: Path, whole: Path) -> None:
+    """Put what one boot left behind what those before it did."""
+    if not whole.exists():
+        part.rename(whole)
+        return
+    with part.open("rb") as source, whole.open("ab") as out:
+        shutil.copyfileobj(source, out)
+    part.unlink()
 
 
 async def _end(guest: RunningGuest, failure: HarnessError | None) -> int | None:
@@ -247,7 +282,7 @@ async def _drive(
     guest: RunningGuest,
     plan: GuestPlan,
     con: Console,
-    directory: Path,
+    files: _Files,
     trace: Trace | None,
     seen: _Progress,
     step: Step,
@@ -260,7 +295,7 @@ async def _drive(
             await trace.mark(text)
 
     async with contextlib.AsyncExitStack() as stack:
-        log = directory / "qmp.jsonl"
+        log = files.directory / "qmp.jsonl"
         mon: Monitor | None = None
         if plan.paused or isinstance(case.guest, LinuxGuest):
             step("connecting to the monitor")
@@ -272,10 +307,23 @@ async def _drive(
         if plan.paused and mon is not None:
             if trace is not None:
                 await trace.follow(list(seen.vcpu_of_thread))
-            await mon.execute("cont")
+            if not plan.incoming:
+                await mon.execute("cont")
         try:
             async with asyncio.timeout(case.timeout_s):
                 if isinstance(case.guest, LinuxGuest) and mon is not None:
+                    if plan.incoming:
+                        step("loading its state")
+                        await _unless_gone(guest, mon.load(files.state))
+                        await mark(migration.LOADED)
+                        await mon.execute("cont")
+                    else:
+                        await _boot_linux(con, step)
+                    if _moves(plan):
+                        step("saving its state")
+                        await _unless_gone(guest, mon.save(files.state))
+                        await mark(migration.SAVED)
+                        return
                     await _drive_linux(case, case.guest, con, mon, mark, seen, step)
                 elif isinstance(case.guest, ProbeGuest):
                     await _drive_probe(case, case.guest, con, guest, log, seen, step)
@@ -317,6 +365,26 @@ async def _connected(
         await asyncio.wait({greeting})
 
 
+async def _unless_gone(guest: RunningGuest, work: Coroutine[None, None, None]) -> None:
+    """``work`` of its QEMU, which says nothing any more when it ends; :class:`GuestCrash` then."""
+    working = asyncio.ensure_future(work)
+    either: set[asyncio.Future[Any]] = {working, guest.exited}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise GuestCrash("its QEMU ended where its state was to be saved or loaded")
+        await working
+    finally:
+        working.cancel()
+        await asyncio.wait({working})
+
+
+async def _boot_linux(con: Console, step: Step) -> None:
+    step("booting")
+    await con.expect(linux.READY)
+    await con.expect(linux.PROMPT)
+
+
 async def _drive_linux(
     case: Case,
     guest: LinuxGuest,
@@ -326,9 +394,6 @@ async def _drive_linux(
     seen: _Progress,
     step: Step,
 ) -> None:
-    step("booting")
-    await con.expect(linux.READY)
-    await con.expect(linux.PROMPT)
     if not case.deterministic:  # a mark comes at a time of this machine
         await mark("ready")
     for name in linux.runnable(guest.workloads, case.machine.value, case.smp):

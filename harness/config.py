@@ -122,6 +122,7 @@ class LinuxModel(_GuestModel):
     workloads: Annotated[list[str], Field(min_length=1)]
     kernel: Text = "default"
     parameters: dict[str, dict[str, Annotated[str, BeforeValidator(_text)]]] = {}
+    migrate: bool = False
 
 
 class FlatModel(_GuestModel):
@@ -405,7 +406,12 @@ def _linux_guest(file: YamlFile, location: Location, model: LinuxModel) -> Linux
         if name != WHOLE_CASE:
             _check_workload(file, (*location, "expect", name), name)
     return LinuxGuest(
-        tuple(model.workloads), model.kernel, model.parameters, dict(model.expect), model.append
+        workloads=tuple(model.workloads),
+        kernel=model.kernel,
+        migrate=model.migrate,
+        parameters=model.parameters,
+        expect=dict(model.expect),
+        append=model.append,
     )
 
 

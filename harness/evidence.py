@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness import counters, ledger, looks
+from harness import counters, ledger, looks, migration
 from harness.bookkeeper import Bookkeeper
 from harness.case import Host, Machine
 from harness.collect.ftrace import FtraceReader
@@ -42,6 +42,10 @@ from userspace_chip.events import Event, event_type
 
 WHOLE: Final = "*"
 """The name of the counters of the whole case, from power-on to power-off."""
+
+
+MOVING_FILE: Final = "moving.jsonl"
+"""What a QEMU that a guest moved to did with its own chips, before they became the guest's."""
 
 
 @dataclass(frozen=True)
@@ -228,9 +232,13 @@ class _Traced:
                     window.add(event)
                 yield event
 
+        aside: list[Event] = []
         with ExitStack() as stack:
             out = stack.enter_context(path.open("w", encoding="utf-8"))
-            out.writelines(dump_events(counted(self._events(stack))))
+            history = migration.history(self._events(stack), aside)
+            out.writelines(dump_events(counted(history)))
+        if aside:
+            path.with_name(MOVING_FILE).write_text("".join(dump_events(aside)), encoding="utf-8")
         return windows
 
     def _events(self, stack: ExitStack) -> Iterator[Event]:

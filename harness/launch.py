@@ -52,6 +52,8 @@ class Channels:
     """The file that QEMU's own trace events go to."""
     paused: bool = False
     """Wait for the monitor's ``cont`` before the first instruction."""
+    incoming: bool = False
+    """Wait for the monitor's ``migrate-incoming`` for a guest that was running elsewhere."""
 
 
 def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, ...]:
@@ -74,6 +76,7 @@ def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, .
         *(_DETERMINISM if case.deterministic else ()),
         *_trace(case, channels.trace_log),
         *(("-S",) if channels.paused else ()),
+        *(("-incoming", "defer") if channels.incoming else ()),
     )
 
 

@@ -94,6 +94,9 @@ class QemuStimuli:
     def _expected(self) -> deque[What]:
         return self._lanes.setdefault(self._thread, deque())
 
+    def loaded(self) -> None:
+        """The guest goes on in another QEMU: its own chips carry all of their state with them."""
+
     def feed(self, event: Event, ahead: Lookahead) -> bool:
         """Take an event that :meth:`concerns` it; True where it was predicted.
 

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from harness import casefile, looks
+from harness import casefile, looks, migration
 from harness.case import Machine as MachineType
 from harness.errors import CollectError, ReplayRefused, StoreError
 from harness.eventlog import EventLogReader, LogReport
@@ -195,6 +195,9 @@ class Replay:
             try:
                 if event.source == "harness":
                     looking.mark(event)
+                    if migration.is_load(event):
+                        for side in self._sides:
+                            side.feeder.loaded()
                     continue
                 for side in takers[event.name]:
                     if side.started and not side.feeder.feed(event, window):

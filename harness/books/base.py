@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from harness import migration
 from harness.books.state import (
     ACCEPTED,
     BY_LVT,
@@ -308,6 +309,10 @@ class Books:
             self._damage = f"events lost from event {self._index} on"
 
     def _mark(self, event: Event, args: Args) -> None:
+        if migration.is_load(event) and self._kvm_lapic:
+            for cpu in self._cpus.values():
+                # KVM takes a one-shot timer for due: harness.stimuli.Stimuli.loaded.
+                cpu.armed = int(cpu.count != 0)
         action, _, name = str(args[0]).partition(" ")
         if action == "begin":
             self._open_window = name, self._taken(), self._vectors()

@@ -142,6 +142,7 @@ class KvmLapics(Books):
         if cpu is None:
             return
         if register == "APIC_TMICT":
+            cpu.count = value
             cpu.armed = int(value != 0)
         elif register in KVM_LVTS:
             self._lvt(cpu, register, value, timer=register == "APIC_LVTT")

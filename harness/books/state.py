@@ -212,6 +212,7 @@ class Cpu:
     __slots__ = (
         "armed",
         "broadcast",
+        "count",
         "dfr_flat",
         "early",
         "enabled",
@@ -255,6 +256,7 @@ class Cpu:
         self.progress = False  # the guest has executed something since the last injection
         self.lvts: dict[Any, int] = {}
         self.armed = 1  # expiries that a timer which is not periodic may still have
+        self.count = 0  # the timer's initial count
         self.periodic = False
         self.ldr: int | None = None
         self.dfr_flat = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shlex
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -76,6 +77,37 @@ class Monitor:
             raise CollectError(f"the monitor refused {command}", str(error)) from None
         except (ExecInterruptedError, QMPError, OSError) as error:
             raise CollectError(f"the monitor went away at {command}", repr(error)) from None
+
+    async def save(self, state_file: str) -> None:
+        """Stop the guest, and write its state to a file on its host.
+
+        :class:`CollectError` where QEMU cannot.
+        """
+        await self.execute("stop")
+        await self._migrate("migrate", f"exec:cat >{shlex.quote(state_file)}")
+
+    async def load(self, state_file: str) -> None:
+        """A state into a QEMU that waits for it (``-incoming defer``); the file goes.
+
+        The guest stands still.  :class:`CollectError` where QEMU refuses; where it is not the state
+        of its machine it ends, and says no more here.
+        """
+        file = shlex.quote(state_file)
+        await self._migrate("migrate-incoming", f"exec:cat {file} && rm {file}")
+
+    async def _migrate(self, command: str, uri: str) -> None:
+        capability = {"capability": "events", "state": True}
+        await self.execute("migrate-set-capabilities", {"capabilities": [capability]})
+        with self._client.listener(("MIGRATION",)) as events:
+            await self.execute(command, {"uri": uri})
+            async for event in events:
+                data: Any = event["data"]
+                status = data["status"]
+                if status == "completed":
+                    return
+                if status in ("failed", "cancelled"):
+                    told = await self.execute("query-migrate")
+                    raise CollectError(f"{command} failed", told.get("error-desc", status))
 
     async def human(self, command_line: str, *, cpu: int | None = None) -> str:
         """The text of a human monitor command, which is about ``cpu`` if it is about one.

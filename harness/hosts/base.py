@@ -44,6 +44,8 @@ class GuestPlan:
     initrd: Path | None
     trace_log: bool
     paused: bool
+    incoming: bool = False
+    """Whether it is a guest that was saved, for which QEMU waits."""
 
 
 class RunningGuest(Protocol):
@@ -75,6 +77,9 @@ class Session(Protocol):
     @property
     def tracefs(self) -> str | None:
         """Where tracefs is mounted there, or None."""
+
+    def state_file(self, directory: Path) -> str:
+        """Where on that host a guest's state is kept; ``directory`` is its case's, here."""
 
     def boot(self, plan: GuestPlan) -> AbstractAsyncContextManager[RunningGuest]:
         """Start ``plan``; the guest is gone when the block is left."""

@@ -40,6 +40,7 @@ _CONSOLE: Final = f"/dev/vport0p{_PORTS.index('console') + 1}"
 _MONITOR: Final = f"/dev/vport0p{_PORTS.index('monitor') + 1}"
 _FILES: Final = f"/dev/vport0p{_PORTS.index('files') + 1}"
 _GUEST_DIR: Final = "/run/guest"
+_STATE: Final = "/run/guest.state"
 _PAYLOAD_DIR: Final = "/payload"
 _FIFO: Final = f"{_GUEST_DIR}/console"
 _COLLECT: Final = f"mkfifo {_FIFO}; cat <{_FIFO} >{_CONSOLE} & renice -n 19 -p $!; "
@@ -323,6 +324,10 @@ class LabSession:
         """Whether the lab is gone."""
         return self._shell.lost.done()
 
+    def state_file(self, directory: Path) -> str:
+        """In the lab's memory: one guest runs at a time."""
+        return _STATE
+
     @contextlib.asynccontextmanager
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LabGuest]:
         """Start ``plan`` in the lab."""
@@ -333,6 +338,7 @@ class LabSession:
             monitor=f"serial,path={_MONITOR}",
             trace_log=f"{_GUEST_DIR}/trace" if plan.trace_log else None,
             paused=plan.paused,
+            incoming=plan.incoming,
         )
         qemu = shlex.join(qemu_argv(plan.case, _guest_files(self._plan, plan), channels))
         end = CONSOLE_END.replace("\n", "\\n").replace("\x04", "\\004")

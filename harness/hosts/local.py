@@ -119,6 +119,10 @@ class LocalSession:
         mounted = Path(TRACEFS, "trace").exists() and os.access(TRACEFS, os.W_OK)
         self.tracefs: str | None = TRACEFS if mounted else None
 
+    def state_file(self, directory: Path) -> str:
+        """In the case's folder, until it is loaded."""
+        return str(directory / "guest.state")
+
     @contextlib.asynccontextmanager
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
         """Start ``plan`` here."""
@@ -138,6 +142,7 @@ class LocalSession:
                 monitor=f"socket,fd={qemu_monitor.fileno()}",
                 trace_log=str(directory / "trace") if plan.trace_log else None,
                 paused=plan.paused,
+                incoming=plan.incoming,
             )
             argv = qemu_argv(plan.case, self._files(plan), channels)
             descriptors = (speaking.fileno(), qemu_monitor.fileno())

@@ -30,7 +30,7 @@ LAYERS = (
     {"launch", "config"},
     {"hosts"},
     # What is seen, and in which form.
-    {"counters", "eventlog", "guests.console"},
+    {"counters", "eventlog", "guests.console", "migration"},
     {"collect"},
     {"preflight", "conduct"},
     # What it means.
