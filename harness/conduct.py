@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from harness import migration
 from harness.case import Accel, Case, Host, LinuxGuest, ProbeGuest
@@ -26,6 +26,8 @@ MAX_BOOTS: Final = 8
 """Of one case: after a scenario that hangs the probe is booted again for those behind it."""
 END_TIMEOUT_S: Final = 60.0
 """For the end of a QEMU and of its console; the lab answers slowly while a guest drowns."""
+
+_T = TypeVar("_T")
 
 Step: TypeAlias = Callable[[str], None]
 """Told what the case is doing, for the progress display."""
@@ -349,31 +351,26 @@ async def _connected(
     guest: RunningGuest, stack: contextlib.AsyncExitStack, log: Path
 ) -> Monitor | None:
     """The guest's monitor; None where QEMU ended instead of greeting: it did not start."""
-    greeting = asyncio.ensure_future(stack.enter_async_context(monitor(guest.monitor, log)))
-    either: set[asyncio.Future[Any]] = {greeting, guest.exited}
+    greeting = stack.enter_async_context(monitor(guest.monitor, log))
     try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if greeting.done() and greeting.exception() is not None:
-            # A connection that breaks does so a little before the process is gone.
-            await asyncio.wait({guest.exited}, timeout=EXIT_TIMEOUT_S)
-        if guest.exited.done() and (not greeting.done() or greeting.exception() is not None):
-            guest.exited.result()
-            return None
-        return await greeting
-    finally:
-        greeting.cancel()
-        await asyncio.wait({greeting})
+        return await _unless_gone(guest, greeting)
+    except GuestCrash:
+        return None
 
 
-async def _unless_gone(guest: RunningGuest, work: Coroutine[None, None, None]) -> None:
-    """``work`` of its QEMU, which says nothing any more when it ends; :class:`GuestCrash` then."""
+async def _unless_gone(guest: RunningGuest, work: Coroutine[None, None, _T]) -> _T:
+    """What ``work`` with its QEMU gives; :class:`GuestCrash` where that ended instead."""
     working = asyncio.ensure_future(work)
     either: set[asyncio.Future[Any]] = {working, guest.exited}
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise GuestCrash("its QEMU ended where its state was to be saved or loaded")
-        await working
+        if working.done() and working.exception() is not None:
+            # A connection that breaks does so a little before the process is gone.
+            await asyncio.wait({guest.exited}, timeout=EXIT_TIMEOUT_S)
+        if guest.exited.done() and (not working.done() or working.exception() is not None):
+            guest.exited.result()
+            raise GuestCrash("its QEMU went away")
+        return await working
     finally:
         working.cancel()
         await asyncio.wait({working})

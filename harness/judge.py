@@ -107,7 +107,7 @@ def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
         return _Said(f"replay: not possible: {error}")
     divergence, compared = found.divergence, f"{found.compared} events"
     if divergence is None:
-        return _Said(f"replay: 0 divergences in {compared}")
+        return _Said(f"replay: 0 divergences in {'the first ' * found.is_cut}{compared}")
     is_sure = found.outcome is Outcome.DIVERGED and not found.warnings and evidence.damage is None
     if divergence.recorded is None or not is_sure:
         return _Said(f"replay: incomplete after {compared}")

@@ -46,6 +46,8 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
     backend = case.backend
     if case.deterministic and backend.accel is not Accel.TCG:
         return "--deterministic is for TCG: under KVM the CPU's own clock decides when what happens"
+    if case.deterministic and isinstance(case.guest, LinuxGuest) and case.guest.migrate:
+        return "with --deterministic nobody from outside tells a guest to move"
     if backend.accel is Accel.TCG:
         return _why_no_workload(case)
     if (

@@ -75,6 +75,7 @@ class Replayed:
 
     ``skipped`` ones came before the first CPU's first; ``not_compared`` ones are of QEMU's, and
     nobody's business.  ``looks`` of the monitor's at a chip showed what the model has.
+    ``is_cut``: the log has more lines than were to be replayed.
     """
 
     outcome: Outcome
@@ -84,6 +85,7 @@ class Replayed:
     not_compared: int
     looks: int
     divergence: Divergence | None
+    is_cut: bool
     warnings: tuple[str, ...]
 
     @property
@@ -112,7 +114,7 @@ def replay_case(directory: Path, *, max_lines: int | None = None) -> Replayed:
     path = directory / "events.jsonl"
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return replay.run(islice(file, max_lines))
+            return replay.run(file, max_lines=max_lines)
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror, "run the case again") from None
 
@@ -184,10 +186,12 @@ class Replay:
         self._skipped = self._not_compared = 0
         self._doubt: tuple[int, str] | None = None
         """From which line on nothing is sure, and why."""
+        self._is_cut = False
 
-    def run(self, lines: Iterable[str]) -> Replayed:
-        """Replay the log in ``lines``, which have their line ends."""
-        window = Window(self._of_chips(lines))
+    def run(self, lines: Iterable[str], *, max_lines: int | None = None) -> Replayed:
+        """Replay the log in ``lines``, which have their line ends, or the first of them."""
+        rest = iter(lines)
+        window = Window(self._of_chips(islice(rest, max_lines)))
         number = 0
         takers, looking = self._takers, self._looking
         side = self._sides[0]
@@ -215,7 +219,8 @@ class Replay:
                 "no CPU's events were traced",
                 "see why in the case's counters.json, under missing",
             )
-        return self._ended(self._missing_at_end(number, window))
+        self._is_cut = next(rest, None) is not None
+        return self._ended(None if self._is_cut else self._missing_at_end(number, window))
 
     def _of_chips(self, lines: Iterable[str]) -> Iterator[Line]:
         """The events that matter, for each side from its first CPU's first on."""
@@ -370,6 +375,7 @@ class Replay:
             not_compared=self._not_compared,
             looks=self._looking.agreed,
             divergence=divergence,
+            is_cut=self._is_cut,
             warnings=tuple(self._warnings),
         )
 

@@ -28,7 +28,8 @@ def test_recorded_boot_in_the_profile_of_another_mode_diverges():
 
 
 @pytest.mark.parametrize(
-    "name", ["split-smp1", "off-smp1", "tcg-smp1", "tcg-smp2", "tcg-virtual-wire"]
+    "name",
+    ["split-smp1", "split-migrated", "off-smp1", "tcg-smp1", "tcg-smp2", "tcg-virtual-wire"],
 )
 def test_recorded_case_is_predicted_event_by_event(name):
     case = recorded_case(name)

@@ -350,3 +350,46 @@ def test_run_scenario_that_ends_the_probe_is_a_crash_and_the_others_are_judged(t
     verdicts = {part["id"]: part["verdict"] for part in case["parts"]}
     assert verdicts == {"before": "pass", "reset": "crash", "behind": "pass"}
     assert status == 1
+
+
+MOVING = {"kind": "linux", "workloads": ["serial", "block-intx", "block-msix"], "migrate": True}
+
+
+def test_run_guest_that_moves_works_in_its_second_qemu_and_has_one_history(tmp_path):
+    status, result = run(tmp_path, write_config(tmp_path, [MOVING]))
+
+    (case,) = result["cases"]
+    assert (status, case["verdict"]) == (0, "pass")
+    assert "replay: 0 divergences" in case["detail"]
+    folder = tmp_path / "out" / case["dir"]
+    assert '"migrate-incoming"' in (folder / "qmp.jsonl").read_text()
+    assert (folder / "moving.jsonl").exists()
+    assert not (folder / "guest.state").exists()
+
+
+class _SpoilingSession(LocalSession):
+    """A host on which a guest's state does not stay what it was."""
+
+    @contextlib.asynccontextmanager
+    async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
+        if plan.incoming:
+            (state,) = self.out.glob("*/guest.state")
+            state.write_bytes(b"not a state of any machine")
+        async with super().boot(plan) as guest:
+            yield guest
+
+
+def test_run_guest_that_cannot_be_loaded_is_a_crash_with_qemus_words(tmp_path, monkeypatch):
+    from rich.console import Console
+
+    from harness import config, run
+
+    monkeypatch.setattr(_SpoilingSession, "out", tmp_path / "out", raising=False)
+    monkeypatch.setattr(schedule, "LocalSession", _SpoilingSession)
+    path = write_config(tmp_path, [MOVING])
+    job = run.Job(config.load(path), tmp_path / "out", None, 1)
+    result, _ = asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+
+    (case,) = result.cases
+    assert case.verdict == "crash"
+    assert "Not a migration stream" in case.detail

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.conduct import _behind, _Progress, _traced
+from harness.case import LinuxGuest
+from harness.conduct import _behind, _moved, _Progress, _traced
 from harness.errors import GuestCrash
 from harness.hosts.base import GuestPlan
 from harness.scenario.program import Program
@@ -79,3 +80,15 @@ def test_probe_is_traced_where_its_configuration_says_so(trace, why):
 
     assert not asyncio.run(is_traced())
     assert why in progress.missing["kernel trace"]
+
+
+def test_guest_that_was_saved_is_booted_again_to_be_loaded():
+    case = cases.case(LinuxGuest(("idle",), migrate=True))
+    plan = GuestPlan(case, NOWHERE, NOWHERE, trace_log=True, paused=False)
+    progress = _Progress()
+
+    again = _moved(plan, progress)
+
+    assert again == dataclasses.replace(plan, incoming=True)
+    assert _moved(again, progress) is None
+    assert _moved(plan, _Progress(failure=GuestCrash("its QEMU went away"))) is None

@@ -44,6 +44,19 @@ def test_config_single_value_needs_no_list(write):
     assert [(case.machine, case.smp) for case in cases] == [(Machine.PC, 2)]
 
 
+def test_config_guest_that_moves_is_another_subject_than_the_one_that_stays(write):
+    text = """
+        matrix: {irqchip: split}
+        guests:
+          - {kind: linux, workloads: [idle]}
+          - {kind: linux, workloads: [idle], migrate: true}
+    """
+    assert ids(write(text)) == [
+        "linux/q35/qemu64/smp1/lab-kvm-split",
+        "linux-migrated/q35/qemu64/smp1/lab-kvm-split",
+    ]
+
+
 def test_config_tcg_cells_of_all_irqchip_modes_are_one(write):
     cases = config.load(write(f"matrix: {{host: local, accel: tcg}}\n{LINUX}")).cases
     assert [case.backend.irqchip for case in cases] == [Irqchip.TCG]

@@ -85,6 +85,12 @@ def test_argv_channels_become_chardevs_with_names():
     assert argv[-1] == "-S"
 
 
+def test_argv_guest_that_comes_from_elsewhere_is_waited_for():
+    argv = qemu_argv(cases.case(cases.LINUX), FILES, replace(STDIO, incoming=True))
+    assert argv[-2:] == ("-incoming", "defer")
+    assert "-incoming" not in qemu_argv(cases.case(cases.LINUX), FILES, STDIO)
+
+
 @pytest.mark.parametrize(
     ("backend", "patterns"),
     [

@@ -101,3 +101,9 @@ def test_preflight_deterministic_is_for_tcg_alone(backend):
     case = cases.case(backend=backend, deterministic=True)
     assert "--deterministic is for TCG" in why_not(case, QEMU_7_2, FAST)
     assert why_not(replace(case, backend=cases.TCG), QEMU_7_2, None) is None
+
+
+def test_preflight_deterministic_guest_that_moves_says_why_not():
+    guest = LinuxGuest(("idle",), migrate=True)
+    why = why_not(cases.case(guest, cases.TCG, deterministic=True), QEMU_10, None)
+    assert "nobody from outside" in why

@@ -9,11 +9,15 @@ import pytest
 from harness.collect import qmp
 from harness.errors import CollectError
 
+TIME = {"timestamp": {"seconds": 0, "microseconds": 0}}
 GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}}, "capabilities": []}}
 
 
 def talk(script, use):
-    """Run ``use(monitor)`` against a server that answers each command by ``script(command)``."""
+    """Run ``use(monitor)`` against a server that answers each command by ``script(command)``.
+
+    A list is the answer and the events behind it.
+    """
 
     async def serve(connection: socket.socket) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=connection)
@@ -30,7 +34,9 @@ def talk(script, use):
             if answer is None:
                 continue
             number = {"id": message["id"]} if "id" in message else {}
-            writer.write(json.dumps(answer | number).encode() + b"\r\n")
+            first, *events = answer if isinstance(answer, list) else [answer]
+            for told in (first | number, *(event | TIME for event in events)):
+                writer.write(json.dumps(told).encode() + b"\r\n")
         writer.close()
 
     async def run(log):
@@ -130,3 +136,34 @@ def test_monitor_whose_other_end_is_gone_is_an_error(tmp_path):
 
     with pytest.raises(CollectError, match="the monitor cannot be used"):
         asyncio.run(connect())
+
+
+def migrating(*statuses):
+    """A QEMU whose migration goes through ``statuses``."""
+
+    def script(command):
+        if command in ("migrate", "migrate-incoming"):
+            events = [{"event": "MIGRATION", "data": {"status": status}} for status in statuses]
+            return [{"return": {}}, *events]
+        if command == "query-migrate":
+            return {"return": {"status": "failed", "error-desc": "no room"}}
+        return commands()(command)
+
+    return script
+
+
+def test_monitor_save_stops_the_guest_and_ends_when_all_is_written(tmp_path):
+    log = tmp_path / "qmp.jsonl"
+    script = migrating("setup", "active", "completed")
+    asyncio.run(talk(script, lambda monitor: monitor.save("/a folder/state"))(log))
+
+    sent = [json.loads(line)["message"] for line in log.read_text().splitlines()]
+    names = [message["execute"] for message in sent if "execute" in message]
+    assert names[-3:] == ["stop", "migrate-set-capabilities", "migrate"]
+    assert "exec:cat >'/a folder/state'" in log.read_text()
+
+
+def test_monitor_load_that_fails_is_an_error_with_qemus_reason(tmp_path):
+    run = talk(migrating("setup", "failed"), lambda monitor: monitor.load("/state"))
+    with pytest.raises(CollectError, match="migrate-incoming failed: no room"):
+        asyncio.run(run(tmp_path / "qmp.jsonl"))
