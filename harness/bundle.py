@@ -249,6 +249,11 @@ prints is a step of the scenario, a CPU and what happened there, in hexadecimal:
 `docs/scenarios.md`."""
 
 
+_STAYS: Final = """\
+irqmatrix moves the guest to another QEMU once it is up: `stop` and `migrate exec:cat>FILE` in the
+monitor, then the same command with `-incoming "exec:cat FILE"`. These scripts do not."""
+
+
 def _by_hand(prepared: Sequence[Prepared]) -> str:
     scripts = "\n".join(f"sh {_script_name(item)}" for item in prepared if item.skip is None)
     text = (
@@ -259,6 +264,8 @@ def _by_hand(prepared: Sequence[Prepared]) -> str:
     guests = [item.case.guest for item in prepared if isinstance(item.case.guest, LinuxGuest)]
     if not guests:
         return f"{text}\n{_OWN_IMAGES}\n"
+    if any(guest.migrate for guest in guests):
+        text += f"\n{_STAYS}\n"
     runs = "\n".join(dict.fromkeys(f"run {name}" for guest in guests for name in guest.workloads))
     return (
         f"{text}\nThe guest's kernel and initial RAM disk are a distribution's and irqmatrix' own; "

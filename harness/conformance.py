@@ -13,10 +13,10 @@ from typing import Final
 
 from harness import casefile, result
 from harness.case import Machine, ProbeGuest
-from harness.conduct import Recording
 from harness.errors import CollectError, GuestHang
 from harness.guests import probe
 from harness.modelled import profile_of
+from harness.recording import Recording
 from harness.result import PartResult, Verdict
 from harness.scenario import compare, expect
 from harness.scenario.execution import Board

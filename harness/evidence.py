@@ -29,13 +29,13 @@ from harness.collect.monitor import (
 from harness.collect.procfs import count_guest
 from harness.collect.qemulog import QemuLogReader
 from harness.collect.qmp import MonitorSnapshot
-from harness.conduct import Mark, Recording, WorkloadRecord
 from harness.counters import CounterSet, CounterSource
 from harness.errors import CollectError
 from harness.eventlog import LogReport, dump_events
 from harness.launch import QEMU_TRACE_EVENTS
 from harness.ledger import Ledger
 from harness.looks import Look
+from harness.recording import Mark, Recording, WorkloadRecord
 from harness.result import write_json, write_text
 from harness.storm import OnsetTracker
 from userspace_chip.events import Event, event_type

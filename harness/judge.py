@@ -16,7 +16,6 @@ from harness.case import (
     LinuxGuest,
     ProbeGuest,
 )
-from harness.conduct import Recording, WorkloadRecord
 from harness.errors import (
     GuestCrash,
     GuestError,
@@ -26,6 +25,7 @@ from harness.errors import (
 )
 from harness.evidence import Evidence, gather
 from harness.guests import flat, linux, probe
+from harness.recording import Recording, WorkloadRecord
 from harness.replay import Outcome, replay_case
 from harness.result import NOT_REACHED, CaseResult, PartResult, Verdict, judged, of_case
 from harness.storm import Storm, find_host_storm, find_lost, find_storm

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias, TypeVar
 from harness import casefile, preflight, result
 from harness.case import Accel, Case, FlatGuest, Host, ProbeGuest
 from harness.casefile import CaseFile
-from harness.conduct import Recording, conduct
+from harness.conduct import conduct
 from harness.config import RunConfig
 from harness.errors import HarnessError, HostError, StoreError
 from harness.hosts.base import GuestPlan, Session
@@ -30,6 +30,7 @@ from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
 from harness.preflight import LocalFacts
 from harness.progress import Progress
+from harness.recording import Recording
 from harness.result import CaseResult, PartResult, Verdict
 from harness.scenario.program import encode
 

@@ -18,7 +18,6 @@ from typing import Final
 
 from harness import casefile, result, schedule, suggest
 from harness.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest
-from harness.conduct import Recording
 from harness.config import LabSize, RunConfig
 from harness.doctor import local_facts
 from harness.errors import CannotRun, ConfigError, HostError, PredictionError
@@ -26,6 +25,7 @@ from harness.guests import probe
 from harness.images.cache import ImageCache
 from harness.modelled import profile_of
 from harness.progress import Silent
+from harness.recording import Recording
 from harness.result import CaseResult, Verdict
 from harness.scenario import choice
 from harness.scenario.execution import Board

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.case import Accel, Backend, Case, FlatGuest, Guest, Host, Irqchip, LinuxGuest, Machine
-from harness.conduct import Recording, WorkloadRecord
 from harness.guests import linux
+from harness.recording import Recording, WorkloadRecord
 
 ON = Backend(Host.LAB, Accel.KVM, Irqchip.ON, kernel="default")
 SPLIT = replace(ON, irqchip=Irqchip.SPLIT)

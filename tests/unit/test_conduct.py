@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness.case import LinuxGuest
-from harness.conduct import _behind, _moved, _Progress, _traced
+from harness.conduct import _behind, _moved, _traced
+from harness.drive import Progress
 from harness.errors import GuestCrash
 from harness.hosts.base import GuestPlan
 from harness.scenario.program import Program
@@ -28,7 +29,7 @@ def plan_of_two():
 
 
 def seen(console):
-    return _Progress(console=console, failure=GuestCrash("its QEMU went away"))
+    return Progress(console=console, failure=GuestCrash("its QEMU went away"))
 
 
 def test_probe_that_had_ended_did_not_crash():
@@ -72,7 +73,7 @@ def test_probe_is_traced_where_its_configuration_says_so(trace, why):
         guest=dataclasses.replace(case.guest, trace=trace),
         backend=cases.LOCAL_ON,
     )
-    progress = _Progress()
+    progress = Progress()
 
     async def is_traced():
         async with _traced(SimpleNamespace(tracefs=None), case, progress) as found:
@@ -85,10 +86,10 @@ def test_probe_is_traced_where_its_configuration_says_so(trace, why):
 def test_guest_that_was_saved_is_booted_again_to_be_loaded():
     case = cases.case(LinuxGuest(("idle",), migrate=True))
     plan = GuestPlan(case, NOWHERE, NOWHERE, trace_log=True, paused=False)
-    progress = _Progress()
+    progress = Progress()
 
     again = _moved(plan, progress)
 
     assert again == dataclasses.replace(plan, incoming=True)
     assert _moved(again, progress) is None
-    assert _moved(plan, _Progress(failure=GuestCrash("its QEMU went away"))) is None
+    assert _moved(plan, Progress(failure=GuestCrash("its QEMU went away"))) is None

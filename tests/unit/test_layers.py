@@ -32,7 +32,9 @@ LAYERS = (
     # What is seen, and in which form.
     {"counters", "eventlog", "guests.console", "migration"},
     {"collect"},
-    {"preflight", "conduct"},
+    {"preflight", "recording"},
+    {"drive"},
+    {"conduct"},
     # What it means.
     {"known", "policy"},
     {"catalogue"},
