@@ -114,6 +114,15 @@ def test_bundle_scripts_are_shell_and_take_qemu_kernel_and_disk_from_the_reader(
     subprocess.run(["sh", "-n", *scripts], check=True)
 
 
+def test_bundle_of_a_guest_that_moves_says_how_by_hand(tmp_path, root):
+    text = ENTRY.replace("workloads: [idle]", "workloads: [idle], migrate: true")
+    path = tmp_path / "moving.tar.zst"
+    bundle.write(reproduction(tmp_path, text), path, Cache())
+    readme = (unpacked(path, tmp_path / "moving") / "README.md").read_text()
+    assert "migrate exec:cat>FILE" in readme
+    assert "migrate exec:cat>FILE" not in (root / "README.md").read_text()
+
+
 def test_bundle_of_a_flat_image_has_it_and_a_script_that_boots_it(tmp_path):
     (tmp_path / "small.flat").write_bytes(multiboot.elf())
     text = ENTRY.replace("kind: linux, workloads: [idle]", FLAT)
