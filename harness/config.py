@@ -91,9 +91,10 @@ class DefaultsModel(Strict):
 
 
 class LabModel(Strict):
-    """The lab's own axis, and its size."""
+    """The lab's own axis, what runs it, and its size."""
 
     kernel: Axis[Text] = ["default"]
+    qemu: Text = "system"
     memory_mib: Annotated[int, Field(ge=512)] = 2048
     smp: Annotated[int, Field(ge=1, le=8)] = 1
 
@@ -177,9 +178,10 @@ class ConfigModel(Strict):
 
 
 @dataclasses.dataclass(frozen=True)
-class LabSize:
-    """How big a lab host is."""
+class Lab:
+    """How big a lab host is, and which QEMU runs it: not the one under test."""
 
+    qemu: str = "system"
     memory_mib: int = 2048
     smp: int = 1
 
@@ -207,7 +209,7 @@ class RunConfig:
     name: str
     path: Path
     cases: tuple[Case, ...]
-    lab: LabSize
+    lab: Lab
     repro: Repro | None = None
     retries: int = 0
     """How often a case that is not as expected is run again."""
@@ -262,7 +264,7 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
         raise file.error(
             ("matrix",), "the matrix is empty", "nothing is left to run", "look at exclude"
         )
-    lab = LabSize(model.lab.memory_mib, model.lab.smp)
+    lab = Lab(model.lab.qemu, model.lab.memory_mib, model.lab.smp)
     name = model.name or file.path.stem
     return RunConfig(
         name, file.path, tuple(cases.values()), lab, _repro(model.repro), model.retries

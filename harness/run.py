@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness import __version__, compare, judge, preflight, progress, result, schedule
-from harness.case import Accel
+from harness.case import Accel, Host
 from harness.compare import Versions
 from harness.config import RunConfig
 from harness.doctor import local_facts
@@ -119,7 +119,7 @@ def _result(
     return RunResult(
         schema=result.SCHEMA,
         name=config.name,
-        environment=_environment(config, versions, local),
+        environment=_environment(config, versions, local, _lab_qemu(config, cache)),
         cases=cases,
         diffs=comparison.diffs,
         rules=comparison.rules,
@@ -145,8 +145,15 @@ def _kvm(local: LocalFacts | None) -> str | None:
     return local.kvm.module if local.kvm.usable else local.kvm.error
 
 
+def _lab_qemu(config: RunConfig, cache: ImageCache) -> str | None:
+    """The version of the QEMU that runs the labs; None where there is none."""
+    if all(case.backend.host is Host.LOCAL for case in config.cases):
+        return None
+    return ".".join(map(str, cache.qemu(config.lab.qemu).version))
+
+
 def _environment(
-    config: RunConfig, versions: Versions, local: LocalFacts | None
+    config: RunConfig, versions: Versions, local: LocalFacts | None, lab_qemu: str | None
 ) -> dict[str, object]:
     return {
         "irqmatrix": __version__,
@@ -160,4 +167,5 @@ def _environment(
         "lab_kernel": {
             name: ".".join(map(str, version)) for name, version in versions.kernel.items()
         },
+        "lab_qemu": lab_qemu,
     }

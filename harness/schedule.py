@@ -77,6 +77,7 @@ def prepare(
     for key in dict.fromkeys(map(HostKey.of, config.cases)):
         if key.host is Host.LAB:
             cache.lab_initrd(cache.kernel(key.kernel or "default"), cache.qemu(key.qemu))
+            cache.qemu(config.lab.qemu)
     return [_prepare_one(case, cache, local, out) for case in config.cases]
 
 
@@ -225,7 +226,7 @@ class Scheduler:
             kernel=kernel,
             qemu=qemu,
             initrd=self._cache.lab_initrd(kernel, qemu),
-            host_qemu=self._cache.qemu("system"),
+            host_qemu=self._cache.qemu(self._config.lab.qemu),
             payload=tuple(files),
             accel=Accel.TCG if self._local is None else self._local.lab_accel,
             memory_mib=self._config.lab.memory_mib,

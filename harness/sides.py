@@ -18,7 +18,7 @@ from typing import Final
 
 from harness import casefile, result, schedule, suggest
 from harness.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest
-from harness.config import LabSize, RunConfig
+from harness.config import Lab, RunConfig
 from harness.doctor import local_facts
 from harness.errors import CannotRun, ConfigError, HostError, PredictionError
 from harness.guests import probe
@@ -230,7 +230,7 @@ class Bench:
     async def _run(self, cases: Sequence[Case]) -> dict[str, Recording]:
         folder = self.stage.folder / f"round-{next(self._numbers)}"
         folder.mkdir(parents=True)
-        config = RunConfig("minimise", folder, tuple(cases), LabSize())
+        config = RunConfig("minimise", folder, tuple(cases), Lab())
         is_kvm = any(case.backend.accel is Accel.KVM for case in cases)
         local = await asyncio.to_thread(local_facts, measure=False) if is_kvm else None
         prepared = await asyncio.to_thread(schedule.prepare, config, self._cache, local, folder)

@@ -44,6 +44,12 @@ def test_config_single_value_needs_no_list(write):
     assert [(case.machine, case.smp) for case in cases] == [(Machine.PC, 2)]
 
 
+def test_config_qemu_that_runs_the_lab_is_none_of_those_under_test(write):
+    found = config.load(write(f"qemu: '7.2'\nlab: {{qemu: '10.0', smp: 2}}\n{LINUX}"))
+    assert found.lab == config.Lab(qemu="10.0", smp=2)
+    assert {case.backend.qemu for case in found.cases} == {"7.2"}
+
+
 def test_config_guest_that_moves_is_another_subject_than_the_one_that_stays(write):
     text = """
         matrix: {irqchip: split}
