@@ -156,6 +156,38 @@ def test_lab_command_by_hand_shows_the_same_console(tmp_path, flats):
     assert "irqmatrix: QEMU ended with status 1" in by_hand.stdout
 
 
+def test_lab_of_another_qemu_runs_the_qemu_under_test(tmp_path, flats):
+    path = write_config(
+        tmp_path,
+        [flat(flats["passing"])],
+        matrix={"host": "lab", "irqchip": "split"},
+        lab={"qemu": "10.0"},
+    )
+    result, _ = execute(tmp_path, path)
+
+    (case,) = result.cases
+    assert case.verdict == "pass"
+    assert result.environment["lab_qemu"].startswith("10.0")
+    assert list(result.environment["qemu"]) == ["system"]
+
+
+def test_lab_guest_that_moves_in_split_gets_its_interrupts_in_the_other_qemu(tmp_path):
+    guest = {"kind": "linux", "workloads": ["serial", "block-intx", "block-msix"], "migrate": True}
+    path = write_config(
+        tmp_path,
+        [guest],
+        matrix={"host": "lab", "irqchip": "split"},
+        defaults={"timeout_s": 300},
+    )
+    result, out = execute(tmp_path, path)
+
+    (case,) = result.cases
+    assert case.verdict == "pass"
+    assert {part.id: part.metrics["count"] for part in case.parts}["block-intx"] == 200
+    moving = (out / case.dir / "moving.jsonl").read_text()
+    assert "kvm_irqchip_update_msi_route" in moving
+
+
 def test_lab_hanging_guest_is_hang_and_the_lab_goes_on(tmp_path, flats):
     guests = [flat(flats["hanging"], timeout_s=5), flat(flats["passing"])]
     path = write_config(tmp_path, guests, matrix=LAB | {"irqchip": "split"})
