@@ -23,6 +23,9 @@ from support.live import flat, write_config
 pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LAB = {"host": "lab", "irqchip": ["on", "split", "off"]}
+PATIENT = {"timeout_s": 200}
+RETRIES = 1
+"""Of hundreds of nested Linux boots one hangs, in code that is not ours: docs/configuration.md."""
 
 
 def execute(folder: Path, path: Path, jobs: int = 2) -> tuple[RunResult, Path]:
@@ -39,7 +42,8 @@ def linux_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path
         [{"kind": "linux", "workloads": ["idle", "block-intx", "block-msix"]}],
         matrix=LAB,
         include=[{"host": "local", "accel": "tcg"}],
-        defaults={"timeout_s": 300},
+        defaults=PATIENT,
+        retries=RETRIES,
     )
     return execute(folder, path)
 
@@ -177,7 +181,8 @@ def test_lab_guest_that_moves_in_split_gets_its_interrupts_in_the_other_qemu(tmp
         tmp_path,
         [guest],
         matrix={"host": "lab", "irqchip": "split"},
-        defaults={"timeout_s": 300},
+        defaults=PATIENT,
+        retries=RETRIES,
     )
     result, out = execute(tmp_path, path)
 
