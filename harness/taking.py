@@ -102,11 +102,12 @@ class Taking:
                 return
         known = self._tasks.get(task)
         cpus = list(range(len(self.machine.vcpus))) if known is None else [known]
-        ready = [cpu for cpu in cpus if self._offered(cpu) == vector]
-        if not ready:
-            ready = [cpu for cpu in cpus if self._has_expired(cpu, vector)]
+        # One of which another task segment is known takes it only where no other can.
+        others = set(self._tasks.values()) if known is None and task != "?" else set()
+        free = [cpu for cpu in cpus if cpu not in others]
+        ready = self._ready(free, vector) or self._ready(cpus, vector)
         if ready:
-            cpu = ready[0] if len(ready) == 1 else self._taker(ready, vector, task, ahead)
+            cpu = ready[0] if len(ready) == 1 else self._taker(ready, vector, ahead)
             if task.strip("0?"):
                 self._tasks[task] = cpu
             self._take_timer(cpu, vector)
@@ -116,6 +117,11 @@ class Taking:
                 "no CPU has it on offer" if known is None else f"CPU {known} has it not on offer",
                 tuple(("hardware_int", (offer, task)) for offer in offers),
             )
+
+    def _ready(self, cpus: list[int], vector: int) -> list[int]:
+        """Those that have ``vector`` on offer, or else those whose timers may have it."""
+        offering = [cpu for cpu in cpus if self._offered(cpu) == vector]
+        return offering or [cpu for cpu in cpus if self._has_expired(cpu, vector)]
 
     def _has_expired(self, cpu: int, vector: int) -> bool:
         """Whether it may be the interrupt of a timer of which it is not clear whose it is."""
@@ -140,14 +146,12 @@ class Taking:
             self.machine.log.take()
         self._take(cpu)
 
-    def _taker(self, ready: list[int], vector: int, task: str, ahead: Lookahead) -> int:
+    def _taker(self, ready: list[int], vector: int, ahead: Lookahead) -> int:
         """Which of several CPUs takes it, where its registers do not tell.
 
-        None that has another task segment, and hardly one that is still in service; else the first
-        to write EOI, unless all take it.
+        Hardly one that is still in service; else the first to write EOI, unless all take it.
         """
-        lapics, others = self.machine.lapics, set(self._tasks.values()) if task != "?" else set()
-        ready = [cpu for cpu in ready if cpu not in others] or ready
+        lapics = self.machine.lapics
         ready = [cpu for cpu in ready if not lapics[cpu].state.isr] or ready
         rest = len(ready) - 1
         self.count["guesses"] += rest > 0

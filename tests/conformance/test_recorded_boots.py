@@ -38,3 +38,13 @@ def test_recorded_case_is_predicted_event_by_event(name):
 
     assert (replayed.outcome, replayed.divergence, replayed.warnings) == (Outcome.AGREED, None, ())
     assert replayed.predicted > 1000
+
+
+def test_first_interrupt_of_a_cpu_is_not_taken_for_that_of_another_which_offers_the_same():
+    """CPU 0 has its timer's interrupt on offer when CPU 1 takes its own, which nobody saw expire.
+
+    The task segment that QEMU logs is not CPU 0's.
+    """
+    replayed = recorded_case("tcg-two-timers").replay()
+
+    assert (replayed.outcome, replayed.divergence, replayed.warnings) == (Outcome.AGREED, None, ())
