@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
@@ -54,11 +54,6 @@ class Files:
     directory: Path
     state: str
 
-    @property
-    def qmp_log(self) -> Path:
-        """The messages of its monitors."""
-        return self.directory / "qmp.jsonl"
-
 
 def moves(plan: GuestPlan) -> bool:
     """Whether the guest is to be saved once it is up, for another boot to load."""
@@ -93,7 +88,7 @@ class Drive:
             except TimeoutError:
                 self._note_unanswered()
                 self.step("hangs: looking at its chips")
-                await self._last_look(mon)
+                await self._last_look(mon, stack)
                 raise GuestHang(
                     f"nothing more within {case.timeout_s:g} s", console_tail=self.console.tail()
                 ) from None
@@ -119,9 +114,8 @@ class Drive:
     async def _started(self, stack: contextlib.AsyncExitStack) -> Monitor | None:
         """The monitor of a guest that runs; None where QEMU ended instead of greeting."""
         self.step("connecting to the monitor")
-        greeting = stack.enter_async_context(monitor(self.guest.monitor, self.files.qmp_log))
         try:
-            mon = await self._unless_gone(greeting)
+            mon = await self._unless_gone(self._connected(stack))
         except GuestCrash:
             return None
         for cpu in await mon.execute("query-cpus-fast"):
@@ -132,6 +126,11 @@ class Drive:
             if not self.plan.incoming:
                 await mon.execute("cont")
         return mon
+
+    async def _connected(self, stack: contextlib.AsyncExitStack) -> Monitor:
+        """Its monitor, for as long as ``stack`` lasts."""
+        log = self.files.directory / "qmp.jsonl"
+        return await stack.enter_async_context(monitor(self.guest.monitor, log))
 
     async def _unless_gone(self, work: Coroutine[None, None, _T]) -> _T:
         """What ``work`` with its QEMU gives; :class:`GuestCrash` where that ended instead."""
@@ -149,23 +148,17 @@ class Drive:
             working.cancel()
             await asyncio.wait({working})
 
-    async def _last_look(self, mon: Monitor | None) -> None:
+    async def _last_look(self, mon: Monitor | None, stack: contextlib.AsyncExitStack) -> None:
         """The chips and the CPUs of a guest that hangs, into ``qmp.jsonl``; for its reader."""
         try:
-            async with asyncio.timeout(LAST_LOOK_TIMEOUT_S), self._any_monitor(mon) as connected:
-                await connected.snapshot(self.plan.case.smp)
-                await connected.human("info registers -a")
+            async with asyncio.timeout(LAST_LOOK_TIMEOUT_S):
+                if mon is None:
+                    mon = await self._connected(stack)
+                await mon.snapshot(self.plan.case.smp)
+                await mon.human("info registers -a")
         except (TimeoutError, CollectError) as error:
             why = f"the monitor of the hanging guest: {error or 'no answer'}"
             self.seen.missing["last look"] = why
-
-    @contextlib.asynccontextmanager
-    async def _any_monitor(self, mon: Monitor | None) -> AsyncIterator[Monitor]:
-        if mon is not None:
-            yield mon
-            return
-        async with monitor(self.guest.monitor, self.files.qmp_log) as connected:
-            yield connected
 
     # --- Linux
 
@@ -259,14 +252,13 @@ class Drive:
                         said = await self.console.expect(probe.END_OF_SCENARIO)
                 except TimeoutError:
                     if was_woken:
-                        await self._last_look(mon)
+                        await self._last_look(mon, stack)
                         why = f"a scenario says nothing for {probe.STALL_S:g} s"
                         raise GuestHang(
                             f"{why}, CPU 0 does not wake", console_tail=self.console.tail()
                         ) from None
                     if mon is None:
-                        connection = monitor(self.guest.monitor, self.files.qmp_log)
-                        mon = await stack.enter_async_context(connection)
+                        mon = await self._connected(stack)
                     await mon.execute("inject-nmi")
                     was_woken = True
                     continue

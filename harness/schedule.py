@@ -74,10 +74,11 @@ def prepare(
 
     What the probe is to execute is written below ``out``.
     """
-    for key in dict.fromkeys(map(HostKey.of, config.cases)):
-        if key.host is Host.LAB:
-            cache.lab_initrd(cache.kernel(key.kernel or "default"), cache.qemu(key.qemu))
-            cache.qemu(config.lab.qemu)
+    labs = [key for key in dict.fromkeys(map(HostKey.of, config.cases)) if key.host is Host.LAB]
+    for key in labs:
+        cache.lab_initrd(cache.kernel(key.kernel or "default"), cache.qemu(key.qemu))
+    if labs:
+        cache.qemu(config.lab.qemu)
     return [_prepare_one(case, cache, local, out) for case in config.cases]
 
 

@@ -5,20 +5,17 @@ Compare `case` and `twenty_cases` (divided by twenty) with `bare_qemu`.
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from harness import config, run
 from harness.case import FlatGuest
 from harness.hosts.base import GuestPlan
 from harness.hosts.local import LocalSession
 from harness.images.cache import ImageCache
 from support import cases, flat_image
-from support.live import flat, write_config
+from support.live import execute, flat, write_config
 
 CASES = 20
 
@@ -45,8 +42,7 @@ def test_bench_bare_qemu(benchmark, image):
 
 
 def _run(folder: Path, path: Path) -> int:
-    job = run.Job(config.load(path), folder / "out", None, 1)
-    result, _ = asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+    result, _ = execute(folder, path, jobs=1)
     return result.summary.exit_status
 
 

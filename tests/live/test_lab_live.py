@@ -11,14 +11,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from harness import config, ledger, run, schedule
+from harness import ledger, schedule
 from harness.casediff import diff_recorded
 from harness.known import KnownDifferences
 from harness.replay import Outcome, replay_case
 from harness.result import RunResult, Verdict
-from support.live import flat, write_config
+from support.live import execute, flat, write_config
 
 pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -26,11 +25,6 @@ LAB = {"host": "lab", "irqchip": ["on", "split", "off"]}
 PATIENT = {"timeout_s": 200}
 RETRIES = 1
 """Of hundreds of nested Linux boots one hangs, in code that is not ours: docs/configuration.md."""
-
-
-def execute(folder: Path, path: Path, jobs: int = 2) -> tuple[RunResult, Path]:
-    job = run.Job(config.load(path), folder / "out", None, jobs)
-    return asyncio.run(run.run(job, Console(quiet=True), quiet=True))
 
 
 @pytest.fixture(scope="module")

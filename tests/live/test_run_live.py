@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
@@ -20,7 +19,7 @@ import pytest
 from harness import schedule
 from harness.hosts.base import GuestPlan
 from harness.hosts.local import LocalGuest, LocalSession
-from support.live import flat, write_config
+from support.live import execute, flat, write_config
 
 pytestmark = pytest.mark.live
 
@@ -181,14 +180,9 @@ class _KilledSession(LocalSession):
 
 
 def test_run_qemu_killed_from_outside_is_crash_and_the_others_run(tmp_path, flats, monkeypatch):
-    from rich.console import Console
-
-    from harness import config, run
-
     monkeypatch.setattr(schedule, "LocalSession", _KilledSession)
     path = write_config(tmp_path, [flat(flats["hanging"]), flat(flats["passing"])])
-    job = run.Job(config.load(path), tmp_path / "out", None, 1)
-    result, _ = asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+    result, _ = execute(tmp_path, path, jobs=1)
 
     crash, other = result.cases
     assert (crash.verdict, other.verdict) == ("crash", "pass")
@@ -214,16 +208,11 @@ class _KilledOnce(LocalSession):
 def test_run_case_not_as_expected_is_run_again_and_the_first_time_is_kept(
     tmp_path, flats, monkeypatch, session, verdict, retries
 ):
-    from rich.console import Console
-
-    from harness import config, run
-
     monkeypatch.setattr(schedule, "LocalSession", session)
     monkeypatch.setattr(_KilledOnce, "killed", False)
     image = flats["passing" if verdict == "pass" else "hanging"]
     path = write_config(tmp_path, [flat(image)], retries=retries)
-    job = run.Job(config.load(path), tmp_path / "out", None, 1)
-    result, out = asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+    result, out = execute(tmp_path, path, jobs=1)
 
     (case,) = result.cases
     assert case.verdict == verdict
@@ -380,15 +369,10 @@ class _SpoilingSession(LocalSession):
 
 
 def test_run_guest_that_cannot_be_loaded_is_a_crash_with_qemus_words(tmp_path, monkeypatch):
-    from rich.console import Console
-
-    from harness import config, run
-
     monkeypatch.setattr(_SpoilingSession, "out", tmp_path / "out", raising=False)
     monkeypatch.setattr(schedule, "LocalSession", _SpoilingSession)
     path = write_config(tmp_path, [MOVING])
-    job = run.Job(config.load(path), tmp_path / "out", None, 1)
-    result, _ = asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+    result, _ = execute(tmp_path, path, jobs=1)
 
     (case,) = result.cases
     assert case.verdict == "crash"

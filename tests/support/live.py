@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import yaml
+from rich.console import Console
+
+from harness import config, run
+from harness.result import RunResult
 
 LOCAL_TCG = {"host": "local", "accel": "tcg"}
 
@@ -19,3 +24,9 @@ def write_config(folder: Path, guests: list[dict], **more: object) -> Path:
 def flat(path: Path, **more: object) -> dict:
     """A flat guest of such a file."""
     return {"kind": "flat", "path": str(path)} | more
+
+
+def execute(folder: Path, path: Path, jobs: int = 2) -> tuple[RunResult, Path]:
+    """Run the matrix ``path`` in this process; the result, and the run directory in ``folder``."""
+    job = run.Job(config.load(path), folder / "out", None, jobs)
+    return asyncio.run(run.run(job, Console(quiet=True), quiet=True))

@@ -11,11 +11,13 @@ After each access the guest reads port 0x21, whose trace event marks the place i
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -120,7 +122,7 @@ def run(
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
-            preexec_fn=die_with_parent,
+            preexec_fn=partial(die_with_parent, os.getpid()),
         )
         if done.returncode != 1:  # isa-debug-exit of 0
             raise QtestError(f"the guest ended with {done.returncode}: {done.stderr[-500:]}")

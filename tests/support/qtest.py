@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,9 +54,11 @@ class Reply:
     """The trace events, ``name text`` each, in order."""
 
 
-def die_with_parent() -> None:
-    """In a new child: be killed when the parent is gone (``preexec_fn``)."""
+def die_with_parent(parent: int) -> None:
+    """In a new child of ``parent``: be killed when it is gone (``preexec_fn``), or be gone too."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def system_qemu() -> Path | None:
@@ -104,7 +108,7 @@ class Qtest:
                 stdout=log_writer,
                 stderr=log_writer,
                 pass_fds=(theirs.fileno(), their_mon.fileno()),
-                preexec_fn=die_with_parent,
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )
         except BaseException:
             for resource in (ours, our_mon, self._log):
