@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 
 from harness import __version__
-from harness.case import Machine
-from harness.errors import CannotRun, Interrupted, ReplayRefused
+from harness.base.errors import CannotRun, Interrupted, ReplayRefused
+from harness.model.case import Machine
 from userspace_chip.errors import IrqmatrixError
 
 EXIT_BAD_USAGE: Final = 2
@@ -105,9 +105,9 @@ def _irqmatrix(
 @app.command()
 def doctor(json: Json = False) -> None:
     """What this machine can run, and why not the rest."""
-    from harness import doctor as doctor_module
-    from harness.doctor_report import doctor_json, doctor_tables
+    from harness.doctor import doctor as doctor_module
     from harness.images.cache import ImageCache
+    from harness.report.text.doctor_report import doctor_json, doctor_tables
 
     findings = _run_async(doctor_module.examine(ImageCache()))
     if json:
@@ -133,11 +133,11 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a matrix and print what differs."""
-    from harness import config as config_module
-    from harness import regressions
-    from harness import run as run_module
-    from harness.report import run_report
-    from harness.result import dump
+    from harness.config import config as config_module
+    from harness.report.text.run_report import run_report
+    from harness.repro import regressions
+    from harness.run import pipeline as run_module
+    from harness.store.result import dump
 
     loaded = config_module.load(config_module.find(config), repeat=repeat)
     if deterministic:
@@ -169,9 +169,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Print a recorded run again, and write it in the forms that CI systems read."""
-    from harness import export
-    from harness import result as result_module
-    from harness.report import run_report
+    from harness.report import export
+    from harness.report.text.run_report import run_report
+    from harness.store import result as result_module
 
     result = result_module.read(run_dir / "result.json")
     export.write(result, junit=junit, tap=tap)
@@ -195,9 +195,9 @@ def diff(
 
     Status 0: the same, or every difference is explained; 1: one is not; 2: bad input.
     """
-    from harness.casediff import diff_recorded
-    from harness.diffreport import diff_json, diff_report
-    from harness.known import KnownDifferences
+    from harness.compare.known import KnownDifferences
+    from harness.compare.recordings import diff_recorded
+    from harness.report.text.diff_report import diff_json, diff_report
 
     rules = KnownDifferences.in_folders(known) if known else KnownDifferences.shipped()
     found = diff_recorded(a, b, rules)
@@ -217,8 +217,8 @@ def replay(
 
     Status 0: no divergence; 1: diverged; 2: bad or incomplete input; 3: it cannot be replayed.
     """
-    from harness.replay import Outcome, replay_case
-    from harness.replay_report import replay_json, replay_report
+    from harness.replay.replay import Outcome, replay_case
+    from harness.report.text.replay_report import replay_json, replay_report
 
     replayed = replay_case(case_dir)
     if json:
@@ -253,16 +253,14 @@ def repro(
 
     Status 0: as the catalogue says for these versions; 1: not so; 3: it cannot be run here.
     """
-    from harness import repro_command
+    from harness.commands import repro
 
     console = _console(stderr=json)
     if list_:
-        repro_command.show_catalogue(_console(), json=json)
+        repro.show_catalogue(_console(), json=json)
         return
-    asked = repro_command.Asked(
-        name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json
-    )
-    sys.exit(repro_command.run(asked, console, _run_async))
+    asked = repro.Asked(name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json)
+    sys.exit(repro.run(asked, console, _run_async))
 
 
 @app.command()
@@ -280,11 +278,12 @@ def bisect(
 
     Started again, it goes on where it was. Status 0: found; 3: both ends give the same answer.
     """
-    from harness import bisect as bisect_module
-    from harness import catalogue, repro_command
+    from harness.commands import repro
+    from harness.repro import bisect as bisect_module
+    from harness.repro import catalogue
 
     plan = bisect_module.Plan(catalogue.find(name), kernels, qemus, out, jobs or default_jobs())
-    sys.exit(_run_async(repro_command.bisect(plan, _console(stderr=json), json=json)))
+    sys.exit(_run_async(repro.bisect(plan, _console(stderr=json), json=json)))
 
 
 @app.command()
@@ -312,8 +311,8 @@ def minimise(
 
     Status 0: the result is written; 3: there is no difference, or no such backend here.
     """
-    from harness import minimise as minimise_module
-    from harness.minimise_report import minimised_json, minimised_report
+    from harness.report.text.minimise_report import minimised_json, minimised_report
+    from harness.repro import minimise as minimise_module
 
     console = _console(stderr=json)
     request = minimise_module.Request(
@@ -331,7 +330,7 @@ def minimise(
 def images_list(json: Json = False) -> None:
     """What is in the image cache, checked by hash."""
     from harness.images.cache import ImageCache
-    from harness.images_report import images_json, images_table
+    from harness.report.text.images_report import images_json, images_table
 
     infos = ImageCache().list()
     if json:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
-    from harness.result import CaseResult, PartResult
+    from harness.config.config import RunConfig
+    from harness.model.verdict import CaseResult, PartResult
     from harness.scenario.program import Scenario
 
 # What runs guests is imported where it is used: pytest loads a plugin in every session.
@@ -162,7 +162,7 @@ def _irqchips(config: pytest.Config) -> tuple[str, ...]:
 
 
 def _scenarios(group: _Group) -> tuple[Scenario, ...]:
-    from harness.errors import ConfigError
+    from harness.base.errors import ConfigError
     from harness.scenario import choice
 
     try:
@@ -198,9 +198,9 @@ def _run(config: pytest.Config, group: _Group, selected: Sequence[_Wanted], base
 
     from rich.console import Console
 
-    from harness.conformance import read_logs
-    from harness.errors import HarnessError
-    from harness.run import Job, run
+    from harness.analyse.conformance import read_logs
+    from harness.base.errors import HarnessError
+    from harness.run.pipeline import Job, run
 
     try:
         job = Job(_matrix(config, group, selected), base, only=None, jobs=1)
@@ -225,7 +225,7 @@ def _run(config: pytest.Config, group: _Group, selected: Sequence[_Wanted], base
 
 def _of_skipped(case: CaseResult, selected: Iterable[_Wanted]) -> list[PartResult]:
     """A case that could not be run says so of each of its scenarios."""
-    from harness.result import PartResult
+    from harness.model.verdict import PartResult
 
     return [
         PartResult(wanted.scenario, case.verdict, case.detail)
@@ -238,8 +238,8 @@ def _matrix(config: pytest.Config, group: _Group, selected: Sequence[_Wanted]) -
     """The configuration that a matrix file would have for this."""
     import yaml
 
-    from harness import yamlfile
-    from harness.config import expand
+    from harness.base import yamlfile
+    from harness.config.config import expand
 
     host = str(config.getoption("--irqchip-host"))
     cells = [

@@ -12,7 +12,7 @@
     │   ├── ProfileError        a combination of mode and versions that does not exist
     │   └── StateError          a snapshot that is not one of this chip's
     ├── EventError              an event that does not fit its type
-    └── HarnessError            everything at the edges: harness/errors.py
+    └── HarnessError            everything at the edges: harness/base/errors.py
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import pexpect
 from pexpect.socket_pexpect import SocketSpawn
 
-from harness.errors import GuestCrash
-from harness.hosts.base import CONSOLE_END
+from harness.base.errors import GuestCrash
 
 TAIL_LINES: Final = 12
+CONSOLE_END: Final = "\x04irqmatrix: end of console\n"
+"""Follows a guest's last words where a console's end of file cannot be seen."""
 _END: Final = re.escape(CONSOLE_END)
 _SEARCH_WINDOW: Final = 4096
 

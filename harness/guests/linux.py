@@ -36,8 +36,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from harness.case import LinuxGuest
-from harness.errors import CollectError
+from harness.base.errors import CollectError
+from harness.model.case import LinuxGuest
 
 READY: Final = r"irqmatrix: ready (\S+) (\d+)"
 """Pattern of the line that says that the guest is up: kernel release, number of CPUs."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.model import Offer
 
 KERNEL_PACKAGE: Final = re.compile(r"linux-image-\d+\.\d+\.\d+\S*-cloud-amd64")

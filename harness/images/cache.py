@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from harness import resources
-from harness.errors import ImageError
+from harness.base import resources
+from harness.base.errors import ImageError
 from harness.images import cpio, rootfs
 from harness.images.archive import version_key
 from harness.images.helper import compiler

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 
 _MAX_FILE_BYTES = 0xFFFF_FFFF
 _TRAILER = "TRAILER!!!"

@@ -12,7 +12,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 
 
 def interpreter(path: Path) -> str | None:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 
 
 def compiler() -> Path | None:

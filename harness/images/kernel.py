@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.model import KernelImage
 
 _HEADER_BYTES: Final = 0x10000

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.elf import modinfo
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.archive import Archive, package_key, running_codename, version_key
 from harness.images.kernel import unpacked_kernel
 from harness.images.model import Choice, Offer

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 
 PREBUILT: Final = "probe.elf"
 """Beside the sources in an installed package, so that it needs no compiler."""

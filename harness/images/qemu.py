@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.elf import interpreter, libraries
 from harness.images.model import LAB_DATA_DIRS, LAB_QEMU, QemuImage
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.cpio import Device, Directory, File, Node, Symlink
 from harness.images.elf import interpreter
 from harness.images.helper import build_helper, compiler

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.archive import file_sha256
 from harness.images.model import ImageKind
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.base.yamlfile import Location
 from harness.scenario.baseline import APIC_BASE, X2APIC
 from harness.scenario.language import Action, Do, Parallel, ScenarioText, Write
 from harness.scenario.program import Feature, Op, Opcode
@@ -24,7 +25,6 @@ from harness.scenario.registers import (
     Target,
     field_value,
 )
-from harness.yamlfile import Location
 
 _APIC_BASE_MSR: Final = 0x1B
 _APIC_ENABLED: Final = 1 << 11

@@ -50,7 +50,7 @@ def authoring_problems(
 ) -> tuple[Problem, ...]:
     """All problems by step; ``prediction`` is the program's log on ``profile``, as predicted.
 
-    :class:`~harness.errors.PredictionError` as for :func:`~harness.scenario.predict.predict`.
+    :class:`~harness.base.errors.PredictionError` as for :func:`~harness.scenario.predict.predict`.
     """
     if prediction.events and prediction.events[0].kind == "skip":
         return ()

@@ -6,8 +6,8 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness import resources
-from harness.errors import ConfigError
+from harness.base import resources
+from harness.base.errors import ConfigError
 from harness.scenario import compile as scenario_compile
 from harness.scenario.program import Scenario
 

@@ -12,19 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, assert_never
 
+from harness.base.yamlfile import Location
 from harness.scenario import language
 from harness.scenario.access import Accesses
 from harness.scenario.baseline import prologue
 from harness.scenario.expect import Expectation
-from harness.scenario.language import (
-    Action,
-    Do,
-    HandlerText,
-    Parallel,
-    Read,
-    ScenarioText,
-    Write,
-)
+from harness.scenario.language import Action, Do, HandlerText, Parallel, Read, ScenarioText, Write
 from harness.scenario.program import (
     ANY_VECTOR,
     DEFAULT_LIMIT,
@@ -62,7 +55,6 @@ from harness.scenario.vocabulary import (
     Wait,
     Word,
 )
-from harness.yamlfile import Location
 from userspace_chip import msi
 
 MAX_OPS: Final = 10_000

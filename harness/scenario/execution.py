@@ -21,17 +21,9 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
-from harness.errors import PredictionError
+from harness.base.errors import PredictionError
 from harness.scenario.log import Log, LogEvent
-from harness.scenario.program import (
-    ANY_VECTOR,
-    Detail,
-    Handler,
-    Op,
-    Opcode,
-    OpFlag,
-    Program,
-)
+from harness.scenario.program import ANY_VECTOR, Detail, Handler, Op, Opcode, OpFlag, Program
 from userspace_chip.errors import ChipError
 from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
 from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine, MachineState

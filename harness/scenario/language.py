@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from harness import suggest, yamlfile
-from harness.errors import ConfigError
+from harness.base import suggest, yamlfile
+from harness.base.errors import ConfigError
+from harness.base.yamlfile import Location, YamlFile
 from harness.scenario.registers import REGISTERS, Target, find
 from harness.scenario.vocabulary import (
     GROUPS,
@@ -33,7 +34,6 @@ from harness.scenario.vocabulary import (
     Word,
     cpu_number,
 )
-from harness.yamlfile import Location, YamlFile
 
 
 @dataclass(frozen=True, slots=True)

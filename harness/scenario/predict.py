@@ -35,7 +35,7 @@ def predict(
     ``cpus``: of the machine, by default as many as the program uses.  ``has``: what the backend
     has, by default :func:`features`.  A program that needs more is skipped, as the probe does it.
     ``order`` is the order between CPUs, which a good program's log does not show.
-    :class:`~harness.errors.PredictionError` for an access where no chip is.
+    :class:`~harness.base.errors.PredictionError` for an access where no chip is.
     """
     number = program.cpus if cpus is None else cpus
     missing = program.needs & ~(features(profile, board) if has is None else has)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from harness import suggest
-from harness.errors import ConfigError
+from harness.base import suggest
+from harness.base.errors import ConfigError
 from harness.scenario.program import Feature
 
 IOAPIC_PINS: Final = 24

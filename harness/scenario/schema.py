@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel
 
-from harness import resources
+from harness.base import resources
 from harness.scenario.registers import REGISTERS, Access, Field, Register, Space
 from harness.scenario.vocabulary import (
     CPU_SCHEMA,

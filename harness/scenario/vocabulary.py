@@ -18,10 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from harness import suggest, yamlfile
+from harness.base import suggest, yamlfile
+from harness.base.yamlfile import Strict
 from harness.scenario.program import MAX_CPUS, Feature
 from harness.scenario.registers import DELIVERY, DEST_MODE, LEVEL, SHORTHAND, TRIGGER
-from harness.yamlfile import Strict
 
 DEFAULT_TIMEOUT_US: Final = 4_000_000
 ANY: Final = "any"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import FlatGuest
-from harness.hosts.base import GuestPlan
-from harness.hosts.local import LocalSession
+from harness.backends.base import GuestPlan
+from harness.backends.local import LocalSession
 from harness.images.cache import ImageCache
+from harness.model.case import FlatGuest
 from support import cases, flat_image
 from support.live import execute, flat, write_config
 

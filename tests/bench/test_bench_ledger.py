@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import Irqchip
-from harness.eventlog import EventLogReader
+from harness.model.case import Irqchip
+from harness.record.eventlog import EventLogReader
 from support.books import account
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "ledger"

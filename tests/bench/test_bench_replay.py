@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness.replay import Outcome, Replay
+from harness.replay.replay import Outcome, Replay
 from support.recorded_boot import log, recorded, recorded_case
 from userspace_chip.profile import profile
 

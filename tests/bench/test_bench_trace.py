@@ -8,10 +8,10 @@ import re
 
 import pytest
 
-from harness.collect.ftrace import FtraceReader
-from harness.collect.qemulog import QemuLogReader
-from harness.counters import EventTally
-from harness.eventlog import EventLogReader, dump_events
+from harness.model.counters import EventTally
+from harness.record.collectors.ftrace import FtraceReader
+from harness.record.collectors.qemu_log import QemuLogReader
+from harness.record.eventlog import EventLogReader, dump_events
 from support import golden
 
 LINES = 100_000

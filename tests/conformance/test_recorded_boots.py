@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.replay import Outcome, Replay
+from harness.replay.replay import Outcome, Replay
 from support.recorded_boot import log, recorded, recorded_case
 from userspace_chip.profile import profile
 

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from harness.errors import ImageError
-from harness.hosts.lab import LabPlan, lab_argv, write_payload
+from harness.backends.lab import LabPlan, lab_argv, write_payload
+from harness.base.errors import ImageError
 from harness.images.cache import ImageCache
 from support.lab_python import PYTHON, write_archive
 from support.lab_runner import MARK

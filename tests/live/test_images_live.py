@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images import ImageCache, KernelImage, QemuImage
 from harness.images.cpio import File, write_cpio
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import ledger, schedule
-from harness.casediff import diff_recorded
-from harness.known import KnownDifferences
-from harness.replay import Outcome, replay_case
-from harness.result import RunResult, Verdict
+from harness.compare.known import KnownDifferences
+from harness.compare.recordings import diff_recorded
+from harness.ledger import ledger
+from harness.model.verdict import Verdict
+from harness.replay.replay import Outcome, replay_case
+from harness.run import scheduler
+from harness.store.result import RunResult
 from support.live import execute, flat, write_config
 
 pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -197,7 +199,7 @@ def test_lab_hanging_guest_is_hang_and_the_lab_goes_on(tmp_path, flats):
 
 
 def test_lab_that_dies_is_crash_and_the_others_run_in_a_new_one(tmp_path, flats, monkeypatch):
-    conduct = schedule.conduct
+    conduct = scheduler.conduct
 
     async def conduct_and_kill(session, plan, directory, step):
         if "hanging" in plan.case.id:
@@ -210,7 +212,7 @@ def test_lab_that_dies_is_crash_and_the_others_run_in_a_new_one(tmp_path, flats,
                 if b"irqmatrix-lab" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(int(pid), signal.SIGKILL)
 
-    monkeypatch.setattr(schedule, "conduct", conduct_and_kill)
+    monkeypatch.setattr(scheduler, "conduct", conduct_and_kill)
     guests = [flat(flats["hanging"]), flat(flats["passing"])]
     path = write_config(tmp_path, guests, matrix=LAB | {"irqchip": "on"})
     result, out = execute(tmp_path, path, jobs=1)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from harness.collect.procfs import parse_interrupts
 from harness.guests import linux
 from harness.images import ImageCache, KernelImage, QemuImage
+from harness.record.collectors.procfs import parse_interrupts
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

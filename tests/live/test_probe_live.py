@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.case import Host, Irqchip, Machine
-from harness.errors import ImageError
+from harness.backends.local import LocalSession
+from harness.base.errors import ImageError
 from harness.guests.probe import is_done
-from harness.hosts.local import LocalSession
 from harness.images.cache import ImageCache
+from harness.model.case import Host, Irqchip, Machine
 from harness.scenario.log import Log
 from harness.scenario.program import Program
 from support import probe_programs as programs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.hosts.local import LocalSession
+from harness.backends.local import LocalSession
 from harness.images.cache import ImageCache
 from harness.scenario.compare import first_divergence
 from support.probe_boot import logs_of, probe_case, run_here

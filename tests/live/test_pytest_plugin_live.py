@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 # What a pytest in this process imports it forgets again, but not what is there before.
-import harness.run
+import harness.run.pipeline
 import harness.scenario.choice  # noqa: F401
 
 SCENARIOS = """

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import JUnitXml
 
-from harness.export import junit, tap
-from harness.export.checks import groups_of
-from harness.result import NOT_REACHED, PartResult, Verdict
+from harness.model.verdict import NOT_REACHED, PartResult, Verdict
+from harness.report.export import junit, tap
+from harness.report.export.checks import groups_of
 from support import runs, tap_reader
 
 VERDICTS = st.sampled_from(Verdict)

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import yamlfile
-from harness.errors import ConfigError
+from harness.base import yamlfile
+from harness.base.errors import ConfigError
 from harness.scenario import compile, language
 from harness.scenario.program import FORMAT, MAGIC, Op, Opcode, Program, encode
 from harness.scenario.registers import IOAPIC_PINS, LINES, REGISTERS, Access, ApicMode, Register

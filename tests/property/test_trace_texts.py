@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.collect.ftrace import FtraceReader
-from harness.collect.merge import merge
-from harness.collect.qemulog import QemuLogReader
-from harness.counters import CounterKey, CounterSet
-from harness.eventlog import EventLogReader, dump_events
+from harness.model.counters import CounterKey, CounterSet
+from harness.record.collectors.ftrace import FtraceReader
+from harness.record.collectors.merge import merge
+from harness.record.collectors.qemu_log import QemuLogReader
+from harness.record.eventlog import EventLogReader, dump_events
 from userspace_chip.events import KVM_EVENTS, QEMU_EVENTS, Event
 
 WORDS = st.text(string.ascii_letters + string.digits + "_-/", min_size=1, max_size=12)

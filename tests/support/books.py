@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from harness.bookkeeper import Bookkeeper
-from harness.case import Irqchip
-from harness.counters import CounterSet
-from harness.guestview import GuestView, View
-from harness.ledger import Ledger
+from harness.compare.guest_view import GuestView, View
+from harness.ledger.bookkeeper import Bookkeeper
+from harness.ledger.ledger import Ledger
+from harness.model.case import Irqchip
+from harness.model.counters import CounterSet
 from userspace_chip.events import Event
 
 _Books = TypeVar("_Books", bound=Bookkeeper)

@@ -7,9 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.case import Accel, Backend, Case, FlatGuest, Guest, Host, Irqchip, LinuxGuest, Machine
 from harness.guests import linux
-from harness.recording import Recording, WorkloadRecord
+from harness.model.case import (
+    Accel,
+    Backend,
+    Case,
+    FlatGuest,
+    Guest,
+    Host,
+    Irqchip,
+    LinuxGuest,
+    Machine,
+)
+from harness.record.recording import Recording, WorkloadRecord
 
 ON = Backend(Host.LAB, Accel.KVM, Irqchip.ON, kernel="default")
 SPLIT = replace(ON, irqchip=Irqchip.SPLIT)

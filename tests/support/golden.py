@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-COLLECT = Path(__file__).parent.parent / "golden" / "collect"
+TESTS = Path(__file__).parents[1]
+COLLECT = TESTS / "golden" / "collect"
 
 
 def text(name):

@@ -8,8 +8,9 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from harness import config, run
-from harness.result import RunResult
+from harness.config import config
+from harness.run import pipeline
+from harness.store.result import RunResult
 
 LOCAL_TCG = {"host": "local", "accel": "tcg"}
 
@@ -28,5 +29,5 @@ def flat(path: Path, **more: object) -> dict:
 
 def execute(folder: Path, path: Path, jobs: int = 2) -> tuple[RunResult, Path]:
     """Run the matrix ``path`` in this process; the result, and the run directory in ``folder``."""
-    job = run.Job(config.load(path), folder / "out", None, jobs)
-    return asyncio.run(run.run(job, Console(quiet=True), quiet=True))
+    job = pipeline.Job(config.load(path), folder / "out", None, jobs)
+    return asyncio.run(pipeline.run(job, Console(quiet=True), quiet=True))

@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest
-from harness.conduct import conduct
+from harness.backends.base import GuestPlan, Session
+from harness.backends.lab import LabPlan, booted_lab
 from harness.guests.probe import parse_logs
-from harness.hosts.base import GuestPlan, Session
-from harness.hosts.lab import LabPlan, booted_lab
 from harness.images.cache import ImageCache
-from harness.recording import Recording
+from harness.model.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest
+from harness.record.case_runner import conduct
+from harness.record.recording import Recording
 from harness.scenario.log import Log
 from harness.scenario.program import Program, Scenario, encode
 

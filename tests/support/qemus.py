@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.cache import ImageCache
 from userspace_chip.profile import QEMU_VERSIONS, Profile, Qemu, profile
 

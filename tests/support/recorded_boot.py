@@ -10,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import casefile, looks
-from harness.casefile import CaseFile
-from harness.eventlog import EventLogReader, dump_events
-from harness.looks import Look
-from harness.modelled import profile_of
-from harness.replay import Replay, Replayed
+from harness.model import manifest
+from harness.model.manifest import CaseFile
+from harness.record.eventlog import EventLogReader, dump_events
+from harness.replay import snapshots
+from harness.replay.profiles import profile_of
+from harness.replay.replay import Replay, Replayed
+from harness.replay.snapshots import Look
 from userspace_chip.events import Event, event_type
 
 BOOTS = Path(__file__).parent.parent / "golden" / "chips"
@@ -66,4 +67,4 @@ def recorded_case(name: str) -> RecordedCase:
     folder = CASES / name
     with lzma.open(folder / "events.jsonl.xz", "rt") as lines:
         events = tuple(EventLogReader().events(lines))
-    return RecordedCase(casefile.read(folder), events, looks.read(folder))
+    return RecordedCase(manifest.read(folder), events, snapshots.read(folder))

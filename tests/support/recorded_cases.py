@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness.eventlog import EventLogReader, dump_events
+from harness.record.eventlog import EventLogReader, dump_events
 from userspace_chip.events import Event
 
 CASES = Path(__file__).parent.parent / "golden" / "cases"

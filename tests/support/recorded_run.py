@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from harness.case import Irqchip, Machine
-from harness.counters import Counter, CounterKey, CounterSet, blind_spots
-from harness.diff import Measurement, Sample
-from harness.known import BackendFacts
+from harness.compare.diff import Measurement, Sample
+from harness.compare.known import BackendFacts
+from harness.model.case import Irqchip, Machine
+from harness.model.counters import Counter, CounterKey, CounterSet, blind_spots
 from support import golden
 
 MODES = ("on", "split", "off", "tcg")

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import casefile, result
-from harness.case import Case, Irqchip
-from harness.catalogue import Entry
-from harness.counters import Counter, CounterKey, CounterSet
-from harness.result import CaseResult, PartResult, RunResult, Verdict
+from harness.model import manifest
+from harness.model.case import Case, Irqchip
+from harness.model.counters import Counter, CounterKey, CounterSet
+from harness.model.verdict import CaseResult, PartResult, Verdict
+from harness.repro.catalogue import Entry
+from harness.store import result
+from harness.store.result import RunResult
 
 ENTRY = """
 version: 1
@@ -71,7 +73,7 @@ def write_case(
     """The files of ``case`` in a run's directory: GSI 0 was lowered so often."""
     folder = directory / case.directory_name
     folder.mkdir(parents=True)
-    casefile.write(folder, casefile.describe(case, qemu=qemu, linux=linux))
+    manifest.write(folder, manifest.describe(case, qemu=qemu, linux=linux))
     number = 0 if case.backend.irqchip is Irqchip.ON else 2
     key = CounterKey("lowered", "gsi", "kvm", number)
     counters = CounterSet.of([Counter(key, lowered)], ["kvm"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness import result
-from harness.diff import Difference, DiffResult, DiffVerdict
-from harness.known import Kind
-from harness.result import CaseResult, PartResult, RuleResult, RunResult, Verdict
+from harness.compare.diff import Difference, DiffResult, DiffVerdict
+from harness.compare.expectations import RuleResult
+from harness.compare.known import Kind
+from harness.model.verdict import CaseResult, PartResult, Verdict
+from harness.store import result
+from harness.store.result import RunResult
 
 SUBJECT = "linux/q35/qemu64/smp1"
 LINK = "https://example.org/bug"

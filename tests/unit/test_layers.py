@@ -10,71 +10,28 @@ import pytest
 import harness
 import userspace_chip
 
-LAYERS = (
-    # Words and tools that know no stage.
-    {"errors", "resources", "__init__", "suggest", "versions"},
-    {"scenario.log", "scenario.expect", "scenario.program"},
-    {
-        "yamlfile",
-        "case",
-        "sockets",
-        "process",
-        "images",
-        "guests.linux",
-        "guests.flat",
-        "guests.probe",
-        "guests",
-    },
+ROOMS = (
+    {"base"},
     {"scenario"},
-    # Configuration, command lines, hosts.
-    {"launch", "config"},
-    {"hosts"},
-    # What is seen, and in which form.
-    {"counters", "eventlog", "guests.console", "migration"},
-    {"collect"},
-    {"preflight", "recording"},
-    {"drive"},
-    {"conduct"},
-    # What it means.
-    {"known", "policy"},
-    {"catalogue"},
-    {
-        "storm",
-        "ledger",
-        "books",
-        "bookkeeper",
-        "stimuli",
-        "qemustimuli",
-        "taking",
-        "window",
-        "rules",
-    },
-    {"diff"},
-    {"result"},
-    {"evidence", "casefile", "looks", "due"},
-    {"modelled"},
-    {"conformance"},
-    {"judge", "compare", "replay", "audit", "guestview", "align"},
-    {"recorded"},
-    {"casediff"},
-    # Who does it all, and what is shown of it.
-    {"progress"},
-    {"schedule", "doctor"},
-    {"export.checks"},
-    {"export.junit", "export.tap"},
-    {"export"},
-    {"subject_table"},
-    {"run", "report", "diffreport", "doctor_report", "images_report", "replay_report"},
+    {"model"},
+    {"images", "ledger"},
+    {"guests"},
+    {"backends"},
+    {"record"},
+    {"replay"},
+    {"analyse"},
+    {"compare"},
+    {"store"},
+    {"config", "doctor"},
+    {"run"},
     {"repro"},
-    {"repro_report", "regressions"},
-    {"bundle", "bisect"},
-    {"bisect_report"},
-    {"repro_command", "sides"},
-    {"minimise"},
-    {"minimise_report"},
-    {"cli", "__main__", "pytest_plugin"},
+    {"report"},
+    {"commands"},
 )
-RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+"""The folders of harness/, from the ground up: a room uses those before it."""
+TOP = {"__init__", "__main__", "cli", "pytest_plugin"}
+"""What lies beside the rooms, above all of them."""
+RANKS = {name: rank for rank, names in enumerate(ROOMS) for name in names}
 
 
 def modules(package) -> list[Path]:
@@ -93,11 +50,9 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def layer_of(module: str) -> str | None:
-    """The longest name in the table that ``module`` (without ``harness.``) is or lies below."""
-    parts = module.split(".")
-    names = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
-    return next((name for name in names if name in RANKS), None)
+def room_of(module: str) -> str:
+    """The first folder of a module's name without ``harness.``; its own name where it lies flat."""
+    return module.split(".")[0]
 
 
 def name_of(path: Path) -> str:
@@ -105,18 +60,47 @@ def name_of(path: Path) -> str:
     return ".".join(part for part in relative.parts if part != "__init__") or "__init__"
 
 
+def back_imports(own: str, imported: set[str]) -> set[str]:
+    """Those of ``imported`` that are of a room after ``own``'s, or beside the rooms."""
+    rank = RANKS.get(room_of(own), len(ROOMS))
+    names = {name.removeprefix("harness.") for name in imported if name.startswith("harness.")}
+    names -= {"__version__"}
+    return {name for name in names if RANKS.get(room_of(name), len(ROOMS)) > rank}
+
+
+def circles(graph: dict[str, set[str]]) -> set[str]:
+    """The modules that import each other, directly or over others."""
+    while leaves := {name for name, needed in graph.items() if not needed & graph.keys()}:
+        graph = {name: needed for name, needed in graph.items() if name not in leaves}
+    return set(graph)
+
+
 @pytest.mark.parametrize("path", modules(harness), ids=name_of)
-def test_module_has_a_layer_and_imports_no_later_one(path):
-    own = layer_of(name_of(path))
-    assert own is not None, "give the module a place in LAYERS"
-    later = {
-        imported
-        for imported in imports(path)
-        if imported.startswith("harness.")
-        and (layer := layer_of(imported.removeprefix("harness."))) is not None
-        and RANKS[layer] > RANKS[own]
+def test_module_lies_in_a_room_and_imports_no_later_one(path):
+    own = name_of(path)
+    assert room_of(own) in RANKS or own in TOP, "give its folder a place in ROOMS"
+    assert back_imports(own, imports(path)) == set()
+
+
+def test_rooms_are_the_folders_of_the_harness():
+    folder = Path(harness.__file__).parent
+    found = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert found == RANKS.keys()
+
+
+def test_layer_test_with_a_planted_back_import_finds_it():
+    planted = {"harness.store.result", "harness.model.case", "harness.cli"}
+    assert back_imports("analyse.judge", planted) == {"store.result", "cli"}
+
+
+def test_modules_import_each_other_in_no_circle():
+    root = Path(harness.__file__).parent
+    paths = {
+        ".".join(("harness", *path.relative_to(root).with_suffix("").parts)): path
+        for path in modules(harness)
+        if path.stem != "__init__"
     }
-    assert later == set()
+    assert circles({name: imports(path) & paths.keys() for name, path in paths.items()}) == set()
 
 
 @pytest.mark.parametrize("path", modules(userspace_chip), ids=lambda path: path.stem)

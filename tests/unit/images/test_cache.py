@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import resources
-from harness.errors import ImageError
+from harness.base import resources
+from harness.base.errors import ImageError
 from harness.images import ImageCache, KernelImage
 from harness.images.cache import default_root
 from harness.images.rootfs import BUSYBOX

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.cpio import Device, Directory, File, Symlink, Tree, write_cpio
 
 BUSYBOX = Path("/bin/busybox")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.kernel import inspect_kernel, unpacked_kernel
 from support.kernel_files import RELEASE, bzimage, write_kernel
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.modules import load_order, read_module
 from support.kernel_files import RELEASE, module, write_kernel
 

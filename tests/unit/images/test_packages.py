@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.model import Offer
 from harness.images.packages import Packages, matches
 from harness.images.store import Label, Store

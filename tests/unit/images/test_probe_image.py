@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from harness import resources
-from harness.errors import ImageError
+from harness.base import resources
+from harness.base.errors import ImageError
 from harness.images import cache as cache_module
 from harness.images.cache import ImageCache
 from harness.images.probe import PREBUILT, build_probe, sources

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.qemu import inspect_qemu, qemu_version
 
 

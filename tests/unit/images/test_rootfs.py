@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import resources
-from harness.errors import ImageError
+from harness.base import resources
+from harness.base.errors import ImageError
 from harness.images.cpio import File, Symlink
 from harness.images.kernel import unpacked_kernel
 from harness.images.model import KernelImage, QemuImage

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ImageError
+from harness.base.errors import ImageError
 from harness.images.store import Entry, Label, Store
 
 LABEL = Label("kernel", "6.1.192-2", "6.1.192", "bookworm")

@@ -1,0 +1,1 @@
+"""From a recording to evidence, and from evidence to verdicts."""

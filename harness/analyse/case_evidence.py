@@ -1,0 +1,146 @@
+"""A recorded run or case, read back from its folders alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from harness.analyse.analyse import read_counters
+from harness.base.errors import StoreError
+from harness.model import manifest
+from harness.model.case import Machine
+from harness.model.counters import CounterSet
+from harness.model.manifest import CaseFile
+from harness.model.verdict import Verdict
+from harness.record.eventlog import EventLogReader
+from userspace_chip.events import Event
+
+EVENTS: Final = "events.jsonl"
+
+
+@dataclass(frozen=True)
+class RecordedCase:
+    """What a case's folder says.
+
+    ``metrics`` are the measurements of workloads that were counted, ``checks`` are by id,
+    ``observed`` are the monitor's: None where an older irqmatrix recorded the case, which then has
+    no metrics either.
+    """
+
+    directory: Path
+    described: CaseFile
+    verdict: Verdict
+    detail: str
+    parts: Mapping[str, Verdict]
+    counters: Mapping[str, CounterSet]
+    metrics: Mapping[str, Mapping[str, float | str]]
+    checks: Mapping[str, str]
+    observed: Mapping[str, str] | None
+
+    @property
+    def id(self) -> str:
+        """The case's id."""
+        return self.described.id
+
+    @property
+    def subject(self) -> str:
+        """The id without its backend."""
+        return self.id.rpartition("/")[0]
+
+    @property
+    def backend(self) -> str:
+        """The backend's name, and which repetition it is."""
+        return self.id.rpartition("/")[2]
+
+    @property
+    def guest(self) -> str:
+        """The guest's name, for the globs of rules."""
+        return self.id.partition("/")[0]
+
+    @property
+    def ioapics(self) -> int:
+        """How many IOAPICs the machine has."""
+        return 2 if self.described.machine is Machine.MICROVM else 1
+
+    @property
+    def ran(self) -> dict[str, Verdict]:
+        """The workloads or checks that were not skipped."""
+        return {name: found for name, found in self.parts.items() if found is not Verdict.SKIP}
+
+    def unmeasured(self) -> RecordedCase:
+        """The same without what a case of an older irqmatrix cannot be compared by."""
+        return replace(self, metrics={}, observed=None)
+
+
+def read_case(directory: Path) -> RecordedCase:
+    """The case in ``directory``; :class:`StoreError` or :class:`CollectError` if it is none."""
+    described = manifest.read(directory)
+    if not (directory / EVENTS).is_file():
+        raise StoreError(f"{directory} has no {EVENTS}", "the case never ran", "run it again")
+    verdict = _read_verdict(directory / "verdict.json")
+    counters = read_counters(directory / "counters.json")
+    parts = {part["id"]: part for part in verdict["parts"]}
+    metrics = {
+        name: part["metrics"]
+        for name, part in parts.items()
+        if name in counters and part.get("metrics")
+    }
+    outcomes = {name: Verdict(part["verdict"]) for name, part in parts.items()}
+    checks = {"verdict": str(verdict["verdict"])}
+    if not described.id.startswith("linux"):
+        checks |= {name: outcome.value for name, outcome in outcomes.items()}
+    return RecordedCase(
+        directory,
+        described,
+        Verdict(verdict["verdict"]),
+        verdict["detail"],
+        outcomes,
+        counters,
+        metrics,
+        checks,
+        verdict.get("observations"),
+    )
+
+
+def _read_verdict(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        Verdict(data["verdict"])
+        assert all(Verdict(part["verdict"]) and part["id"] for part in data["parts"])
+        return {"detail": "", **data}
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise StoreError(f"cannot read {path}", why, "run the case again") from None
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise StoreError(f"{path} is not a verdict", repr(error), "run the case again") from None
+
+
+def events_around(case: RecordedCase, place: int, width: int) -> tuple[Event, ...]:
+    """The event at ``place``, from 0, and so many on either side of it."""
+    with (case.directory / EVENTS).open(encoding="utf-8", errors="replace") as file:
+        events = EventLogReader().events(file)
+        return tuple(islice(events, max(0, place - width), place + width + 1))
+
+
+def case_folders(path: Path) -> list[Path]:
+    """``path`` itself where it is a case's folder, else those of the run in it.
+
+    :class:`StoreError` where it is neither.
+    """
+    if (path / manifest.NAME).exists():
+        return [path]
+    if not path.is_dir():
+        raise StoreError(f"there is no folder {path}", None, "name a run's or a case's folder")
+    folders = sorted(found.parent for found in path.glob(f"*/{manifest.NAME}"))
+    if not folders:
+        raise StoreError(
+            f"{path} is no run and no case",
+            f"there is no {manifest.NAME} in it, nor in a folder of it",
+            "name a run's or a case's folder; one that an older irqmatrix recorded has to be run "
+            "again",
+        )
+    return folders

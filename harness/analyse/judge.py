@@ -1,0 +1,339 @@
+"""From a recording to the verdict of its case: what each part did, and what the case is called."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from harness.analyse import audit, conformance
+from harness.analyse.analyse import Evidence, gather
+from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
+from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, StoreError
+from harness.guests import flat, linux, probe
+from harness.model import manifest
+from harness.model.case import WHOLE_CASE, FlatGuest, Host, Irqchip, LinuxGuest, ProbeGuest
+from harness.model.verdict import NOT_REACHED, CaseResult, PartResult, Verdict, judged, of_case
+from harness.record.recording import Recording, WorkloadRecord
+from harness.replay.replay import Outcome, replay_case
+
+MAX_STDERR_CHARACTERS: Final = 300
+MAX_REPLAYED_LINES: Final = 250_000
+"""Of a case's events; about two seconds.  ``irqmatrix replay`` has no limit."""
+
+
+def judge(recording: Recording) -> CaseResult:
+    """The case's result; writes ``events.jsonl`` and ``counters.json`` beside the raw files."""
+    evidence = gather(recording)
+    case = recording.case
+    failure = _failure(recording)
+    if isinstance(case.guest, FlatGuest):
+        parts = _flat_parts(recording, case.guest, failure)
+    elif isinstance(case.guest, ProbeGuest):
+        parts = conformance.parts_of(recording, case.guest)
+    else:
+        parts = _linux_parts(recording, case.guest, evidence, failure)
+    verdict, detail = _verdict(parts, failure, evidence)
+    if (account := _audited(recording, evidence)) is not None:
+        detail = f"{detail}; {account.text}".lstrip("; ")
+        if account.verdict is not None and verdict is Verdict.PASS:
+            verdict = account.verdict
+    if (said := _replayed(recording, evidence)) is not None:
+        detail = f"{detail}; {said.text}".lstrip("; ")
+        if said.diverged and verdict is Verdict.PASS:
+            verdict = Verdict.DIVERGED
+    expected = _expected(case.guest.expect, WHOLE_CASE)
+    return of_case(
+        case,
+        verdict,
+        detail,
+        recording.duration_s,
+        parts=parts,
+        observations=evidence.observations,
+        # What belongs to a reproducer is told by that, when all of its cases have ended.
+        as_expected=bool(case.group) or _as_expected(parts, verdict, expected, failure),
+        expected=expected,
+    )
+
+
+def _audited(recording: Recording, evidence: Evidence) -> audit.Audit | None:
+    """What the ledger says; of a guest that is not Linux, only what is wrong."""
+    if evidence.damage is not None or not evidence.reports:
+        return None
+    if not isinstance(recording.case.guest, LinuxGuest) and not evidence.ledger.findings:
+        return None
+    try:
+        recorded = manifest.read(recording.directory)
+    except StoreError:
+        recorded = None
+    return audit.audit(evidence.ledger, recording.case, recorded)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a replay says of a case."""
+
+    text: str
+    diverged: bool = False
+
+
+def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
+    """What the Python chips say of a Linux guest whose interrupts were traced.
+
+    It is called a divergence only in versions that the chips model, where nothing is missing, and
+    where the events have one order: in QEMU's trace, which one lock orders, and in a lab with one
+    CPU.  On many, threads run into each other in ways that KVM's trace does not tell.
+    """
+    case = recording.case
+    if not isinstance(case.guest, LinuxGuest) or not evidence.reports:
+        return None
+    try:
+        lab_cpus = manifest.read(recording.directory).lab_cpus
+        found = replay_case(recording.directory, max_lines=MAX_REPLAYED_LINES)
+    except HarnessError as error:
+        return _Said(f"replay: not possible: {error}")
+    divergence, compared = found.divergence, f"{found.compared} events"
+    if divergence is None:
+        return _Said(f"replay: 0 divergences in {'the first ' * found.is_cut}{compared}")
+    is_sure = found.outcome is Outcome.DIVERGED and not found.warnings and evidence.damage is None
+    if divergence.recorded is None or not is_sure:
+        return _Said(f"replay: incomplete after {compared}")
+    place = f"at line {divergence.recorded.number}, {divergence.recorded.event.name}"
+    one_lock = divergence.source == "qemu" and case.backend.irqchip is not Irqchip.OFF
+    if not one_lock and (case.backend.host is not Host.LAB or max(case.smp, lab_cpus) > 1):
+        return _Said(f"replay: disagrees {place}; no verdict: more than one CPU took part")
+    return _Said(f"replay: diverged {place}", diverged=True)
+
+
+_Failure = tuple[Verdict, str]
+
+
+def _failure(recording: Recording) -> _Failure | None:
+    """What became of the guest as a whole, where it did not end as it should."""
+    if recording.failure is not None:
+        return _verdict_of(recording.failure), _with_tail(recording)
+    if recording.status is None:
+        return None
+    killed_by = _signal(recording)
+    if killed_by is not None:
+        return Verdict.CRASH, f"QEMU was killed by {killed_by}"
+    if isinstance(recording.case.guest, FlatGuest):
+        return _flat_failure(recording)
+    if isinstance(recording.case.guest, ProbeGuest) and probe.is_done(recording.console):
+        return None
+    if recording.status != 0:
+        return _qemu_error(recording)
+    return None
+
+
+def _verdict_of(error: HarnessError) -> Verdict:
+    if isinstance(error, GuestHang):
+        return Verdict.HANG
+    return Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
+
+
+def _with_tail(recording: Recording) -> str:
+    """The failure, why QEMU ended if it did, and the guest's last words."""
+    error = recording.failure
+    text = str(error)
+    if isinstance(error, GuestCrash):
+        killed_by = _signal(recording)
+        if killed_by is not None:
+            text += f": it was killed by {killed_by}"
+        elif recording.status:
+            text += f": {_qemu_error(recording)[1]}"
+    if isinstance(error, GuestError) and error.console_tail:
+        text += f"; last console lines: {' | '.join(error.console_tail[-3:])}"
+    return text
+
+
+def _signal(recording: Recording) -> str | None:
+    """The signal that ended QEMU; a lab's shell says it as 128 more.
+
+    The exit device could give the same numbers, but nothing that runs here writes 67 or 68 to it.
+    """
+    status = recording.status
+    if status is None:
+        return None
+    number = -status
+    if recording.case.backend.host is Host.LAB:
+        number = status - 128
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None
+
+
+def _qemu_error(recording: Recording) -> _Failure:
+    """QEMU refused to start, or gave up."""
+    said = _stderr(recording)
+    return Verdict.ERROR, f"QEMU ended with status {recording.status}" + (
+        f": {said}" if said else ""
+    )
+
+
+def _stderr(recording: Recording) -> str:
+    path = recording.directory / "stderr.log"
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    errors = [line.strip() for line in lines if line.strip() and "warning:" not in line]
+    return " | ".join(errors)[-MAX_STDERR_CHARACTERS:]
+
+
+def _flat_failure(recording: Recording) -> _Failure | None:
+    status = recording.status
+    if status in (flat.STATUS_PASS, flat.STATUS_SKIP) and recording.console.strip():
+        return None
+    if status == flat.STATUS_PASS:
+        # A QEMU that refuses its arguments ends with 1 as well, and says why.
+        return _qemu_error(recording) if _stderr(recording) else None
+    if status == 0:
+        return Verdict.CRASH, "the guest reset or powered off instead of using the exit device"
+    if status is not None and status & 1 and _checks_failed(recording):
+        return None
+    if status is not None and status & 1 and not _stderr(recording):
+        return Verdict.FAIL, f"the image ended with status {status}, though no check failed"
+    return _qemu_error(recording)
+
+
+def _checks_failed(recording: Recording) -> bool:
+    return any(check.result.is_failure for check in flat.checks(recording.console))
+
+
+_FLAT_VERDICTS: Final[Mapping[flat.Result, Verdict]] = {
+    flat.Result.PASS: Verdict.PASS,
+    flat.Result.XFAIL: Verdict.PASS,
+    flat.Result.KFAIL: Verdict.PASS,
+    flat.Result.SKIP: Verdict.SKIP,
+    flat.Result.FAIL: Verdict.FAIL,
+    flat.Result.XPASS: Verdict.FAIL,
+}
+
+
+def _flat_parts(
+    recording: Recording, guest: FlatGuest, failure: _Failure | None
+) -> tuple[PartResult, ...]:
+    """The checks that were reported; of an image that ended well, those that are missing, too."""
+    checks = flat.checks(recording.console)
+    parts = [
+        PartResult(
+            check.id,
+            _FLAT_VERDICTS[check.result],
+            f"{check.result}: {check.label}",
+            _expected(guest.expect, check.id, check.label),
+        )
+        for check in checks
+    ]
+    if not parts and recording.failure is None and recording.status == flat.STATUS_SKIP:
+        return (PartResult("image", Verdict.SKIP, "the image skipped itself"),)
+    if failure is None:
+        names = {WHOLE_CASE} | {name for check in checks for name in (check.id, check.label)}
+        parts += [
+            PartResult(name, Verdict.ERROR, "the image did not report it", Verdict(expected))
+            for name, expected in guest.expect.items()
+            if name not in names
+        ]
+    return tuple(parts)
+
+
+def _expected(expect: Mapping[str, str], *names: str) -> Verdict | None:
+    return next((Verdict(expect[name]) for name in names if name in expect), None)
+
+
+def _linux_parts(
+    recording: Recording, guest: LinuxGuest, evidence: Evidence, failure: _Failure | None
+) -> tuple[PartResult, ...]:
+    case = recording.case
+    records = {record.name: record for record in recording.workloads}
+    parts = []
+    for name in guest.workloads:
+        expected = _expected(guest.expect, name)
+        why_not = linux.why_not_runnable(name, case.machine.value, case.smp)
+        if why_not is not None:
+            parts.append(PartResult(name, Verdict.SKIP, why_not, expected))
+        elif name in records:
+            parts.append(_workload_part(records[name], evidence, expected, failure))
+        elif failure is not None:
+            parts.append(PartResult(name, *failure, expected))
+            failure = (Verdict.ERROR, NOT_REACHED)
+        else:
+            parts.append(PartResult(name, Verdict.ERROR, "it was not run", expected))
+    return tuple(parts)
+
+
+def _workload_part(
+    record: WorkloadRecord,
+    evidence: Evidence,
+    expected: Verdict | None,
+    failure: _Failure | None,
+) -> PartResult:
+    name, transcript = record.name, record.transcript
+    counters = evidence.counters[name]
+    if transcript is None:
+        storm = find_host_storm(record.duration_s, counters)
+        if storm is not None:
+            drowned = f"{_storm_text(name, storm, evidence)}; the guest drowns in it"
+            return PartResult(name, Verdict.STORM, drowned, expected)
+        if failure is None:
+            failure = Verdict.HANG, f"no answer within {record.duration_s:.0f} s"
+        return PartResult(name, *failure, expected)
+    metrics = dict(transcript.metrics)
+    if transcript.status == "skip":
+        return PartResult(name, Verdict.SKIP, transcript.reason, expected, metrics)
+    if transcript.status != "ok":
+        return PartResult(name, Verdict.FAIL, transcript.reason, expected, metrics)
+    if (storm := find_storm(name, transcript, counters)) is not None:
+        text = _storm_text(name, storm, evidence)
+        if transcript.metrics.get("nobody_cared") == 1:
+            text += '; the guest\'s kernel says "nobody cared"'
+        return PartResult(name, Verdict.STORM, text, expected, metrics)
+    if (lost := find_lost(name, transcript, counters)) is not None:
+        return PartResult(name, Verdict.LOST, str(lost), expected, metrics)
+    return PartResult(name, Verdict.PASS, "", expected, metrics)
+
+
+def _storm_text(workload: str, storm: Storm, evidence: Evidence) -> str:
+    """The storm, and when it began where a trace shows that."""
+    onset_s = evidence.onsets_s.get(workload, {}).get(storm.pin) if storm.pin is not None else None
+    return str(storm) if onset_s is None else f"{storm}, from {onset_s:.2f} s on"
+
+
+def _verdict(
+    parts: tuple[PartResult, ...], failure: _Failure | None, evidence: Evidence
+) -> _Failure:
+    verdict = judged(parts)
+    drowned = verdict is Verdict.STORM and failure is not None and failure[0] is Verdict.HANG
+    if failure is not None and not drowned:
+        return failure
+    notable = [part for part in parts if part.verdict is verdict]
+    detail = ""
+    if verdict is not Verdict.PASS and notable:
+        more = f" (and {len(notable) - 1} more)" if len(notable) > 1 else ""
+        first = notable[0]
+        detail = f"{first.id}: {first.detail}{more}" if first.detail else f"{first.id}{more}"
+    if (damage := evidence.damage) is not None:
+        detail = f"{detail}; events incomplete: {damage}".lstrip("; ")
+    return verdict, detail
+
+
+def _as_expected(
+    parts: tuple[PartResult, ...],
+    verdict: Verdict,
+    expected: Verdict | None,
+    failure: _Failure | None,
+) -> bool:
+    """A failure of the whole is as expected where a part was expected to end like that.
+
+    Where something is expected of the whole, it counts, and what is expected of single parts.  A
+    verdict that no part has is the ledger's or the replay's, and nobody expects it.
+    """
+    reached = [part for part in parts if part.detail != NOT_REACHED]
+    if expected is not None:
+        told = all(part.as_expected for part in reached if part.expected is not None)
+        return verdict is expected and told
+    if failure is not None:
+        return any(part.expected is failure[0] for part in parts)
+    return verdict is judged(parts) and all(part.as_expected for part in reached)

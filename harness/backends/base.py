@@ -1,0 +1,85 @@
+"""What every host offers: files, and QEMU processes that live as long as a block."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.model.case import Case
+
+
+class HostFiles(Protocol):
+    """The few things that collectors do with files on a host."""
+
+    async def write(self, items: Sequence[tuple[str, str]]) -> None:
+        """Write each text to its path (existing files: tracefs, parameters), in order."""
+
+    async def read(self, path: str) -> str:
+        """The text of a small file."""
+
+    async def fetch(self, path: str, destination: Path) -> None:
+        """Copy a file of any size here; a file that is not there becomes an empty one."""
+
+    async def make_dir(self, path: str) -> None:
+        """Create a folder; it may be there already."""
+
+    async def remove_dir(self, path: str) -> None:
+        """Remove an empty folder or a tracefs instance."""
+
+
+@dataclass(frozen=True)
+class GuestPlan:
+    """What to boot, as far as it does not depend on the host's paths."""
+
+    case: Case
+    kernel: Path
+    initrd: Path | None
+    trace_log: bool
+    paused: bool
+    incoming: bool = False
+    """Whether it is a guest that was saved, for which QEMU waits."""
+
+
+class RunningGuest(Protocol):
+    """A guest under test and its QEMU."""
+
+    console: socket.socket
+    """Connected to its serial line; ends with an end of file or with the console's own end mark."""
+    monitor: socket.socket
+    """Connected to its QMP monitor, whose greeting may already be waiting."""
+
+    @property
+    def exited(self) -> asyncio.Future[int]:
+        """QEMU's exit status, once there is one; an exception where the host was lost."""
+
+    async def kill(self) -> None:
+        """End QEMU, at once if need be."""
+
+    async def collect(self, stderr: Path, trace_log: Path) -> None:
+        """After the end: write here what QEMU said on stderr and its own trace."""
+
+
+class Session(Protocol):
+    """A host that is up."""
+
+    @property
+    def files(self) -> HostFiles:
+        """The host's files."""
+
+    @property
+    def tracefs(self) -> str | None:
+        """Where tracefs is mounted there, or None."""
+
+    def state_file(self, directory: Path) -> str:
+        """Where on that host a guest's state is kept; ``directory`` is its case's, here."""
+
+    def boot(self, plan: GuestPlan) -> AbstractAsyncContextManager[RunningGuest]:
+        """Start ``plan``; the guest is gone when the block is left."""
+
+    def command(self, plan: GuestPlan) -> str:
+        """A shell command that does the same by hand, with the guest's console on stdio."""

@@ -1,0 +1,468 @@
+"""The virtual lab: a small Linux (L1) in which a real KVM runs the guests under test (L2).
+
+L1 runs under TCG, which emulates AMD SVM with nested paging, or accelerated where the local KVM
+can nest.  Its virtio-serial ports are the guest's console, its monitor, and a shell for the
+harness; the protocol is described in ``images/lab/init``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import itertools
+import shlex
+import socket
+import stat
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness.backends.base import GuestPlan
+from harness.backends.local import short_directory
+from harness.backends.qemu_argv import Channels, GuestFiles, chardev, command_text, qemu_argv
+from harness.base.errors import CollectError, HostError, LabLost
+from harness.base.process import OwnedProcess, owned_process
+from harness.base.sockets import connect, listener
+from harness.guests.console import CONSOLE_END
+from harness.images import cpio
+from harness.images.model import KernelImage, QemuImage
+from harness.model.case import Accel, ProbeGuest
+
+BOOT_TIMEOUT_S: Final = 60.0
+COMMAND_TIMEOUT_S: Final = 60.0
+TRACEFS: Final = "/sys/kernel/tracing"
+
+_PORTS: Final = ("control", "console", "monitor", "files")
+"""The ports in the order of their numbers, from 1, as ``images/lab/init`` knows them."""
+_CONSOLE: Final = f"/dev/vport0p{_PORTS.index('console') + 1}"
+_MONITOR: Final = f"/dev/vport0p{_PORTS.index('monitor') + 1}"
+_FILES: Final = f"/dev/vport0p{_PORTS.index('files') + 1}"
+_GUEST_DIR: Final = "/run/guest"
+_STATE: Final = "/run/guest.state"
+_PAYLOAD_DIR: Final = "/payload"
+_FIFO: Final = f"{_GUEST_DIR}/console"
+_COLLECT: Final = f"mkfifo {_FIFO}; cat <{_FIFO} >{_CONSOLE} & renice -n 19 -p $!; "
+_COLLECTED: Final = f"{{ :; }} 4<>{_FIFO}; wait; "
+"""A debug console is written byte by byte, and the port's every write is an exit of L1: behind a
+FIFO one of many bytes; at nice 19 the reader does not run at once for each.  It ends when the FIFO
+has no writer any more; a QEMU that did not start never was one."""
+
+
+@dataclass(frozen=True)
+class LabPlan:
+    """What a lab is made of.
+
+    ``payload`` are the files that its cases need; they are found below :data:`_PAYLOAD_DIR` there.
+    ``accel`` says who runs L1: TCG, or a KVM that can nest.
+    """
+
+    kernel: KernelImage
+    qemu: QemuImage
+    initrd: Path
+    host_qemu: QemuImage
+    payload: tuple[Path, ...]
+    accel: Accel = Accel.TCG
+    memory_mib: int = 2048
+    smp: int = 1
+
+    def path_inside(self, file: Path) -> str:
+        """Where ``file`` of the payload is in the lab."""
+        return f"{_PAYLOAD_DIR}/{self.payload.index(file)}-{file.name}"
+
+
+def lab_argv(
+    plan: LabPlan, *, serial: str, ports: Mapping[str, str], disk: Path, extra: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """L1's command line; ``ports`` maps a port's name to its chardev backend."""
+    cpu = "EPYC,+svm,+npt,check=off" if plan.accel is Accel.TCG else "host"
+    port_options = [
+        argument
+        for number, name in enumerate(_PORTS, start=1)
+        if name in ports
+        for argument in (
+            *("-chardev", chardev(ports[name], name)),
+            *("-device", f"virtserialport,chardev={name},nr={number},name=irqmatrix.{name}"),
+        )
+    ]
+    return (
+        *plan.host_qemu.launcher,
+        *("-name", "irqmatrix-lab"),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *(argument for path in plan.host_qemu.data_dirs for argument in ("-L", str(path))),
+        *("-machine", f"q35,accel={plan.accel.value}"),
+        *("-cpu", cpu),
+        *("-smp", str(plan.smp)),
+        *("-m", f"{plan.memory_mib}M"),
+        *("-kernel", str(plan.kernel.vmlinuz)),
+        *("-initrd", str(plan.initrd)),
+        *("-append", "console=ttyS0 quiet panic=-1 mitigations=off"),
+        *("-serial", serial),
+        *("-drive", f"file={disk},format=raw,if=virtio,readonly=on"),
+        *("-device", "virtio-serial-pci,max_ports=8"),
+        *port_options,
+        *extra,
+    )
+
+
+def write_payload(plan: LabPlan, destination: Path) -> None:
+    """The payload as a cpio archive, padded to whole disk sectors."""
+    tree: dict[str, cpio.Node] = {
+        plan.path_inside(path): cpio.File(path, stat.S_IMODE(path.stat().st_mode))
+        for path in plan.payload
+    }
+    with destination.open("wb") as out:
+        cpio.write_cpio(tree, out)
+
+
+class LabShell:
+    """The command port: runs shell code in the lab, and hears of what ends there."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._ids = itertools.count(1)
+        self._replies: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
+        self._exits: dict[str, asyncio.Future[int]] = {}
+        loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[str] = loop.create_future()
+        self.lost: asyncio.Future[LabLost] = loop.create_future()
+        self._pump = asyncio.create_task(self._read())
+
+    async def run(self, code: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> tuple[int, str]:
+        """Status and output of ``code``; :class:`LabLost` where no answer can come any more."""
+        self._check()
+        number = next(self._ids)
+        future = self._replies[number] = asyncio.get_running_loop().create_future()
+        self._writer.write(f"{number} {' '.join(code.splitlines())}\n".encode())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._writer.drain()
+                status, output = await future
+        except TimeoutError:
+            raise self.fail(f"it did not answer for {timeout_s:g} s to {code!r}") from None
+        except ConnectionError as error:
+            raise self.fail(str(error)) from None
+        finally:
+            self._replies.pop(number, None)
+        return status, output.decode(errors="replace")
+
+    async def check(self, code: str) -> str:
+        """The output of ``code``, which has to succeed; :class:`CollectError` where it does not."""
+        status, output = await self.run(code)
+        if status != 0:
+            raise CollectError(f"in the lab: {code}", f"status {status}: {output.strip()}")
+        return output
+
+    def exit_of(self, name: str) -> asyncio.Future[int]:
+        """The future exit status of the process that was started under ``name``."""
+        self._check()
+        return self._exits.setdefault(name, asyncio.get_running_loop().create_future())
+
+    def fail(self, why: str) -> LabLost:
+        """Say everybody that the lab is lost; the error to raise."""
+        error = LabLost("the lab died", why, "its console is in the run directory, lab-*.log")
+        if not self.lost.done():
+            self.lost.set_result(error)
+        for future in self._futures():
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # an unread one is no warning: it was told elsewhere
+        return error
+
+    async def close(self) -> None:
+        """Stop reading and close the connection."""
+        self._pump.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._pump
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+        for future in self._futures():
+            future.cancel()
+
+    def _futures(self) -> tuple[asyncio.Future[Any], ...]:
+        """All that somebody may be waiting for."""
+        return (self.ready, *self._replies.values(), *self._exits.values())
+
+    def _check(self) -> None:
+        if self.lost.done():
+            raise self.lost.result()
+
+    async def _read(self) -> None:
+        try:
+            while line := await self._reader.readline():
+                self._dispatch(line.decode(errors="replace").split())
+            self.fail("its QEMU went away")
+        except (OSError, ValueError, IndexError) as error:
+            self.fail(f"its command port is broken: {error!r}")
+
+    def _dispatch(self, words: list[str]) -> None:
+        kind, rest = words[0], words[1:]
+        if kind == "!ready" and not self.ready.done():
+            self.ready.set_result(" ".join(rest))
+        elif kind == "!exit":
+            future = self._exits.get(rest[0])
+            if future is not None and not future.done():
+                future.set_result(int(rest[1]))
+        elif kind.startswith("@"):
+            reply = self._replies.get(int(kind[1:]))
+            if reply is not None and not reply.done():
+                output = base64.b64decode(rest[1]) if len(rest) > 1 else b""
+                reply.set_result((int(rest[0]), output))
+
+
+class LabFiles:
+    """The lab's files, through its shell and its file port."""
+
+    def __init__(self, shell: LabShell, port: Path) -> None:
+        self._shell = shell
+        self._port = port
+        self._marks = itertools.count(1)
+        self._lock = asyncio.Lock()
+
+    async def write(self, items: Sequence[tuple[str, str]]) -> None:
+        """Write each text to its path, in order."""
+        writes = (f"printf %s {shlex.quote(text)} >>{shlex.quote(path)}" for path, text in items)
+        await self._shell.check(" && ".join(writes) or ":")
+
+    async def read(self, path: str) -> str:
+        """The text of a small file."""
+        return await self._shell.check(f"cat {shlex.quote(path)}")
+
+    async def fetch(self, path: str, destination: Path) -> None:
+        """Copy a file here; a file that is not there becomes an empty one."""
+        mark = f"\nirqmatrix: end of file {next(self._marks)}\n"
+        quoted = shlex.quote(path)
+        shown = mark.replace("\n", "\\n")
+        send = f"{{ if [ -e {quoted} ]; then cat {quoted}; fi; printf '{shown}'; }} >{_FILES}"
+        async with self._lock:
+            reader, writer = await asyncio.open_unix_connection(self._port)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_copy_until(reader, mark.encode(), destination))
+                    group.create_task(self._shell.check(send))
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    async def make_dir(self, path: str) -> None:
+        """Create a folder; it may be there already."""
+        await self._shell.check(f"mkdir -p {shlex.quote(path)}")
+
+    async def remove_dir(self, path: str) -> None:
+        """Remove an empty folder or a tracefs instance."""
+        await self._shell.check(f"rmdir {shlex.quote(path)}")
+
+
+async def _copy_until(reader: asyncio.StreamReader, mark: bytes, destination: Path) -> None:
+    """Copy the stream to a file up to ``mark``."""
+    held = b""
+    with destination.open("wb") as out:
+        while chunk := await reader.read(1 << 18):
+            held += chunk
+            if held.endswith(mark):
+                out.write(held[: -len(mark)])
+                return
+            out.write(held[: -len(mark)])
+            held = held[-len(mark) :]
+    raise CollectError(f"the lab's file port closed before the end of {destination.name}")
+
+
+class LabGuest:
+    """A guest under test in the lab."""
+
+    def __init__(
+        self,
+        shell: LabShell,
+        files: LabFiles,
+        console: socket.socket,
+        monitor: socket.socket,
+        exited: asyncio.Future[int],
+    ) -> None:
+        self.console = console
+        self.monitor = monitor
+        self._shell = shell
+        self._files = files
+        self._exited = exited
+
+    @property
+    def exited(self) -> asyncio.Future[int]:
+        """QEMU's exit status as a shell sees it, negative for a signal."""
+        return self._exited
+
+    async def kill(self) -> None:
+        """End QEMU at once: in a lab nothing is worth a grace period."""
+        if not self._exited.done():
+            await self._shell.run(f"kill -9 $(cat {_GUEST_DIR}/pid)")
+            await self._exited
+
+    async def collect(self, stderr: Path, trace_log: Path) -> None:
+        """Fetch what QEMU wrote."""
+        await self._files.fetch(f"{_GUEST_DIR}/stderr", stderr)
+        await self._files.fetch(f"{_GUEST_DIR}/trace", trace_log)
+
+
+class LabSession:
+    """A lab that is up."""
+
+    def __init__(self, plan: LabPlan, shell: LabShell, sockets: Path, ready: str) -> None:
+        self._plan = plan
+        self._shell = shell
+        self._sockets = sockets
+        self._numbers = itertools.count(1)
+        self.description = ready
+        self.files = LabFiles(shell, sockets / "files")
+        self.tracefs: str | None = TRACEFS
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lab is gone."""
+        return self._shell.lost.done()
+
+    def state_file(self, directory: Path) -> str:
+        """In the lab's memory: one guest runs at a time."""
+        return _STATE
+
+    @contextlib.asynccontextmanager
+    async def boot(self, plan: GuestPlan) -> AsyncIterator[LabGuest]:
+        """Start ``plan`` in the lab."""
+        name = f"guest{next(self._numbers)}"
+        is_probe = isinstance(plan.case.guest, ProbeGuest)
+        channels = Channels(
+            console=f"file,path={_FIFO}" if is_probe else f"serial,path={_CONSOLE}",
+            monitor=f"serial,path={_MONITOR}",
+            trace_log=f"{_GUEST_DIR}/trace" if plan.trace_log else None,
+            paused=plan.paused,
+            incoming=plan.incoming,
+        )
+        qemu = shlex.join(qemu_argv(plan.case, _guest_files(self._plan, plan), channels))
+        end = CONSOLE_END.replace("\n", "\\n").replace("\x04", "\\004")
+        with (
+            connect(self._sockets / "console") as console,
+            connect(self._sockets / "monitor") as monitor,
+        ):
+            exited = self._shell.exit_of(name)
+            await self._shell.check(
+                f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; cd {_GUEST_DIR}; "
+                f"{{ {_COLLECT if is_probe else ''}"
+                f"{qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; "
+                # First of all: a console that nobody reads any more may block what follows.
+                f"echo '!exit' {name} $? >&3; "
+                f"{_COLLECTED if is_probe else ''}printf '{end}' >{_CONSOLE}; "
+                "} >/dev/null 2>&1 &"
+            )
+            guest = LabGuest(self._shell, self.files, console, monitor, exited)
+            try:
+                yield guest
+            finally:
+                with contextlib.suppress(LabLost):
+                    await asyncio.shield(asyncio.ensure_future(guest.kill()))
+
+    def command(self, plan: GuestPlan) -> str:
+        """The same by hand: a lab that runs just this guest, its console on the terminal."""
+        return by_hand(self._plan, plan)
+
+
+def _guest_files(lab: LabPlan, plan: GuestPlan) -> GuestFiles:
+    return GuestFiles(
+        qemu=(lab.qemu.lab_binary,),
+        data_dirs=lab.qemu.lab_data_dirs,
+        kernel=lab.path_inside(plan.kernel),
+        initrd=None if plan.initrd is None else lab.path_inside(plan.initrd),
+    )
+
+
+def by_hand(lab: LabPlan, plan: GuestPlan) -> str:
+    """A shell script that boots a lab for ``plan`` alone, with nothing but QEMU and busybox.
+
+    L1's init runs what fw_cfg's ``opt/irqmatrix/run`` says, and powers off.
+    """
+    payload = (plan.kernel,) if plan.initrd is None else (plan.kernel, plan.initrd)
+    only = dataclasses.replace(lab, payload=payload)
+    guest = command_text(qemu_argv(plan.case, _guest_files(only, plan), Channels(console="stdio")))
+    # A name that no path contains, so that the shell's variable can stand for it unquoted.
+    directory = "IRQMATRIX_DIR"
+    argv = lab_argv(
+        only,
+        serial="stdio",
+        ports={},
+        disk=Path(directory, "disk"),
+        extra=("-fw_cfg", f"name=opt/irqmatrix/run,file={directory}/guest"),
+    )
+    boot = command_text(argv).replace(directory, '"$dir"')
+    copies = "\n".join(
+        f'cp {shlex.quote(str(path))} "$dir"{shlex.quote(only.path_inside(path))}'
+        for path in payload
+    )
+    return (
+        "# Boots the lab, and in it the guest under test; its console is on this terminal.\n"
+        f'dir=$(mktemp -d) && mkdir "$dir{_PAYLOAD_DIR}"\n'
+        f"{copies}\n"
+        f'(cd "$dir" && busybox find {_PAYLOAD_DIR[1:]} | busybox cpio -o -H newc >disk)\n'
+        "cat >\"$dir/guest\" <<'END_OF_GUEST'\n"
+        f'{guest}echo "irqmatrix: QEMU ended with status $?"\n'
+        "END_OF_GUEST\n"
+        f"{boot}"
+        'rm -r "$dir"\n'
+    )
+
+
+@contextlib.asynccontextmanager
+async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
+    """A lab, up for as long as the block lasts; its console goes to the file ``log``.
+
+    Raises :class:`HostError` where it does not come up, or comes up without KVM.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        directory = stack.enter_context(short_directory())
+        disk = directory / "disk"
+        await asyncio.to_thread(write_payload, plan, disk)
+        listeners = {name: stack.enter_context(listener(directory / name)) for name in _PORTS}
+        ports = {
+            name: f"socket,fd={server.fileno()},server=on,wait=off"
+            for name, server in listeners.items()
+        }
+        argv = lab_argv(plan, serial="stdio", ports=ports, disk=disk)
+        output = stack.enter_context(log.open("wb"))
+        process = await stack.enter_async_context(
+            owned_process(
+                argv,
+                stdout=output,
+                stderr=output,
+                pass_fds=[server.fileno() for server in listeners.values()],
+                grace_s=0,
+            )
+        )
+        reader, writer = await asyncio.open_unix_connection(directory / "control")
+        shell = LabShell(reader, writer)
+        stack.push_async_callback(shell.close)
+        ready = await _ready(shell, process, log)
+        yield LabSession(plan, shell, directory, ready)
+
+
+async def _ready(shell: LabShell, process: OwnedProcess, log: Path) -> str:
+    """What L1 says of itself once it is up."""
+    try:
+        async with asyncio.timeout(BOOT_TIMEOUT_S):
+            ready = await shell.ready
+    except (TimeoutError, LabLost):
+        tail = log.read_text(errors="replace").splitlines()[-5:]
+        state = "said nothing" if process.status is None else f"ended with {process.status}"
+        raise HostError(
+            "the lab did not boot",
+            f"L1's QEMU {state} within {BOOT_TIMEOUT_S:g} s; its last lines: {tail}",
+            f"the whole console is in {log}",
+        ) from None
+    if "kvm=yes" not in ready:
+        raise HostError(
+            "the lab has no KVM",
+            f"its kernel says {ready!r}",
+            "a lab kernel needs the modules kvm and kvm-amd",
+        )
+    return ready

@@ -1,0 +1,180 @@
+"""This machine as a host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from harness.backends.base import GuestPlan
+from harness.backends.qemu_argv import Channels, GuestFiles, command_text, qemu_argv
+from harness.base.errors import CollectError
+from harness.base.process import OwnedProcess, owned_process
+from harness.base.sockets import pair, roomy
+from harness.images.model import QemuImage
+
+TRACEFS = "/sys/kernel/tracing"
+
+
+@contextlib.contextmanager
+def short_directory() -> Iterator[Path]:
+    """A temporary folder whose path is short enough for UNIX sockets (108 bytes)."""
+    with tempfile.TemporaryDirectory(prefix=f"irqmatrix-{os.getpid()}-") as name:
+        yield Path(name)
+
+
+class LocalFiles:
+    """This machine's files."""
+
+    async def write(self, items: Sequence[tuple[str, str]]) -> None:
+        """Write each text to its path, in order."""
+        for path, text in items:
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(text)
+            except OSError as error:
+                raise CollectError(f"cannot write {text!r} to {path}", error.strerror) from error
+
+    async def read(self, path: str) -> str:
+        """The text of a small file."""
+        try:
+            return Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise CollectError(f"cannot read {path}", error.strerror) from error
+
+    async def fetch(self, path: str, destination: Path) -> None:
+        """Copy a file here; a file that is not there becomes an empty one."""
+        with destination.open("wb") as out:
+            try:
+                source = Path(path).open("rb")  # noqa: SIM115 - closed below, errors differ
+            except FileNotFoundError:
+                return
+            with source:
+                await asyncio.to_thread(shutil.copyfileobj, source, out, 1 << 20)
+
+    async def make_dir(self, path: str) -> None:
+        """Create a folder; it may be there already."""
+        try:
+            Path(path).mkdir(exist_ok=True)
+        except OSError as error:
+            raise CollectError(f"cannot create {path}", error.strerror) from error
+
+    async def remove_dir(self, path: str) -> None:
+        """Remove an empty folder or a tracefs instance."""
+        with contextlib.suppress(FileNotFoundError):
+            Path(path).rmdir()
+
+
+class LocalGuest:
+    """A guest under a QEMU of this machine."""
+
+    def __init__(
+        self,
+        process: OwnedProcess,
+        console: socket.socket,
+        monitor: socket.socket,
+        directory: Path,
+    ) -> None:
+        self.console = console
+        self.monitor = monitor
+        self._process = process
+        self._directory = directory
+        self._exited = asyncio.ensure_future(process.wait())
+
+    @property
+    def exited(self) -> asyncio.Future[int]:
+        """QEMU's exit status."""
+        return self._exited
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._process.pid
+
+    async def kill(self) -> None:
+        """End QEMU."""
+        await self._process.stop()
+
+    async def collect(self, stderr: Path, trace_log: Path) -> None:
+        """Copy what QEMU wrote."""
+        files = LocalFiles()
+        await files.fetch(str(self._directory / "stderr"), stderr)
+        await files.fetch(str(self._directory / "trace"), trace_log)
+
+
+class LocalSession:
+    """This machine, with one QEMU of the image cache."""
+
+    def __init__(self, qemu: QemuImage) -> None:
+        self._qemu = qemu
+        self.files = LocalFiles()
+        self._cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        mounted = Path(TRACEFS, "trace").exists() and os.access(TRACEFS, os.W_OK)
+        self.tracefs: str | None = TRACEFS if mounted else None
+
+    def state_file(self, directory: Path) -> str:
+        """In the case's folder, until it is loaded."""
+        return str(directory / "guest.state")
+
+    @contextlib.asynccontextmanager
+    async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
+        """Start ``plan`` here."""
+        with contextlib.ExitStack() as stack:
+            directory = stack.enter_context(short_directory())
+            console, qemu_console = stack.enter_context(pair())
+            monitor, qemu_monitor = stack.enter_context(pair())
+            stderr = stack.enter_context((directory / "stderr").open("wb"))
+            speaking: socket.socket | IO[bytes] = qemu_console
+            backend = f"socket,fd={qemu_console.fileno()}"
+            if plan.case.deterministic:
+                # A serial port that has to wait for its reader is late in the guest's time.
+                speaking = stack.enter_context(roomy(qemu_console))
+                backend = f"file,path=/dev/fd/{speaking.fileno()}"
+            channels = Channels(
+                console=backend,
+                monitor=f"socket,fd={qemu_monitor.fileno()}",
+                trace_log=str(directory / "trace") if plan.trace_log else None,
+                paused=plan.paused,
+                incoming=plan.incoming,
+            )
+            argv = qemu_argv(plan.case, self._files(plan), channels)
+            descriptors = (speaking.fileno(), qemu_monitor.fileno())
+            async with owned_process(argv, stdout=stderr, stderr=stderr, pass_fds=descriptors) as p:
+                speaking.close()  # so that the console ends when QEMU does
+                qemu_monitor.close()
+                yield LocalGuest(p, console, monitor, directory)
+
+    def command(self, plan: GuestPlan) -> str:
+        """The same by hand."""
+        return command_text(qemu_argv(plan.case, self._files(plan), Channels(console="stdio")))
+
+    def _files(self, plan: GuestPlan) -> GuestFiles:
+        return GuestFiles(
+            qemu=self._qemu.launcher,
+            data_dirs=tuple(str(path) for path in self._qemu.data_dirs),
+            kernel=str(plan.kernel),
+            initrd=None if plan.initrd is None else str(plan.initrd),
+            cpuinfo=self._cpuinfo,
+        )
+
+
+def remove_leftovers(tracefs: str = TRACEFS) -> None:
+    """Remove the tracefs instances and folders of harnesses that were killed before they could."""
+    for instance in _of_the_dead(Path(tracefs, "instances")):
+        with contextlib.suppress(OSError):
+            instance.rmdir()
+    for folder in _of_the_dead(Path(tempfile.gettempdir())):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _of_the_dead(parent: Path) -> list[Path]:
+    """What is named after a process that is no more, as ``irqmatrix-PID-ANYTHING``."""
+    owners = ((path, path.name.split("-")[1]) for path in parent.glob("irqmatrix-*-*"))
+    return [path for path, owner in owners if owner.isdigit() and not Path("/proc", owner).exists()]

@@ -1,0 +1,1 @@
+"""Words and tools that know no stage: errors, files, processes, versions."""

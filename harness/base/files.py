@@ -1,0 +1,55 @@
+"""Files that are written whole or not at all, and JSON that is checked as it is read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.base.errors import StoreError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; :class:`StoreError` where that cannot be."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise StoreError(
+            f"cannot write {path}", error.strerror, "free some space or choose another place"
+        ) from None
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write ``data`` as JSON, whole or not at all."""
+    write_text(path, json.dumps(data, indent=1) + "\n")
+
+
+_T = TypeVar("_T")
+
+
+def read_typed(path: Path, adapter: TypeAdapter[_T], schema: int, otherwise: str) -> _T:
+    """What the JSON in ``path`` says; its ``schema`` has to be that.
+
+    :class:`StoreError` for a file of another kind, of which is said what it does ``otherwise``, or
+    of another schema, or that cannot be read.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = data.get("schema") if isinstance(data, dict) else None
+        if found != schema:
+            raise StoreError(
+                f"{path} has schema {found!r}", f"this irqmatrix reads {schema}", "run it again"
+            )
+        return adapter.validate_python(data)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}", error.strerror) from None
+    except (ValueError, ValidationError) as error:
+        why = str(error).splitlines()[0]
+        raise StoreError(f"{path} {otherwise}", why, "run it again") from None

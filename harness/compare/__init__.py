@@ -1,0 +1,1 @@
+"""Backend against backend: what differs, and whether a known difference explains it."""

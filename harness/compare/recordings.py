@@ -1,0 +1,280 @@
+"""``irqmatrix diff``: two recorded cases, or the pairs of two runs, and what explains it all.
+
+Counters, monitors' observations and verdicts are compared as a run compares its backends
+(:mod:`harness.compare.diff`); what the two guests did and got is aligned
+(:mod:`harness.compare.align`); what either ledger found is compared as well.  All of it is
+explained through ``configs/known``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.analyse import audit
+from harness.analyse.case_evidence import (
+    EVENTS,
+    RecordedCase,
+    case_folders,
+    events_around,
+    read_case,
+)
+from harness.base.errors import CollectError, StoreError
+from harness.base.versions import Version, parse_version
+from harness.compare.align import Alignment, Parting, align, check_id
+from harness.compare.diff import Difference, DiffResult, Measurement, Sample, diff
+from harness.compare.guest_view import GuestView, View
+from harness.compare.known import BackendFacts, KnownDifferences
+from harness.ledger.ledger import Ledger
+from harness.model.manifest import CaseFile
+from harness.model.verdict import Verdict
+from harness.record.eventlog import EventLogReader, LogReport
+from userspace_chip.events import Event
+
+CONTEXT: Final = 10
+"""So many events are shown on either side of the first parting, of each recording."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two cases: who it is, what its ledger says, and what is wrong with its log."""
+
+    id: str
+    directory: str
+    verdict: Verdict
+    detail: str
+    ledger: Ledger
+    damage: str | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The events around a parting in one recording; ``at`` counts events from 0."""
+
+    at: int
+    events: tuple[Event, ...]
+    first: int
+    """The place of the first of ``events``."""
+
+
+@dataclass(frozen=True)
+class FirstParting:
+    """The first parting that nothing explains; where all are explained, the first of them."""
+
+    parting: Parting
+    difference: Difference
+    a: Place | None
+    b: Place | None
+
+
+@dataclass(frozen=True)
+class CaseDiff:
+    """Everything that two recorded cases differ in."""
+
+    a: Side
+    b: Side
+    diff: DiffResult
+    alignment: Alignment
+    first: FirstParting | None
+    warnings: tuple[str, ...]
+
+    @property
+    def exit_status(self) -> int:
+        """0 where they are the same or each difference is explained, else 1."""
+        return int(bool(self.diff.unexplained))
+
+
+@dataclass(frozen=True)
+class RunDiff:
+    """The pairs of two runs, and the folders of the cases that have no partner or never ran."""
+
+    pairs: tuple[CaseDiff, ...]
+    alone: tuple[str, ...]
+
+    @property
+    def exit_status(self) -> int:
+        """The gravest of the pairs'."""
+        return max(pair.exit_status for pair in self.pairs)
+
+
+def diff_recorded(a: Path, b: Path, known: KnownDifferences) -> RunDiff:
+    """Compare two cases' folders, or two runs'.
+
+    Runs: cases of the same id are a pair; one whose id the other run does not have is compared
+    with those of the same subject.  :class:`StoreError` for a folder that is neither, for a run
+    with a case, and where there is no pair.
+    """
+    folders_a, folders_b = case_folders(a), case_folders(b)
+    alone_a, alone_b = folders_a == [a], folders_b == [b]
+    if alone_a is not alone_b:
+        run, case = (b, a) if alone_a else (a, b)
+        raise StoreError(f"{case} is a case and {run} is a run", None, "name two cases or two runs")
+    if alone_a:
+        return RunDiff((diff_cases(read_case(a), read_case(b), known),), ())
+    cases_a, cases_b = _ran(folders_a), _ran(folders_b)
+    pairs = pair_up(cases_a, cases_b)
+    if not pairs:
+        raise StoreError(
+            f"{a} and {b} have nothing in common",
+            "no case of one has the id or the subject of a case of the other",
+            "name two cases to compare them all the same",
+        )
+    paired = {case.directory for pair in pairs for case in pair}
+    alone = tuple(str(folder) for folder in (*folders_a, *folders_b) if folder not in paired)
+    return RunDiff(tuple(diff_cases(one, other, known) for one, other in pairs), alone)
+
+
+def _ran(folders: Sequence[Path]) -> list[RecordedCase]:
+    """The cases of a run that were recorded; one that failed before has no events."""
+    return [read_case(folder) for folder in folders if (folder / EVENTS).is_file()]
+
+
+def pair_up(
+    a: Iterable[RecordedCase], b: Iterable[RecordedCase]
+) -> list[tuple[RecordedCase, RecordedCase]]:
+    """By id; what has no partner so, by subject."""
+    a, b = list(a), list(b)
+    by_id = {case.id: case for case in b}
+    pairs = [(case, by_id[case.id]) for case in a if case.id in by_id]
+    ids = {case.id for case, _ in pairs}
+    pairs += [
+        (one, other)
+        for one in a
+        for other in b
+        if one.subject == other.subject and one.id not in ids and other.id not in ids
+    ]
+    return pairs
+
+
+def diff_cases(a: RecordedCase, b: RecordedCase, known: KnownDifferences) -> CaseDiff:
+    """What ``a`` and ``b`` differ in; only complete recordings are aligned."""
+    view_a, view_b = view_of(a), view_of(b)
+    side_a, side_b = _side(a, view_a.ledger), _side(b, view_b.ledger)
+    warnings = _warnings(a, b, side_a, side_b)
+    alignment = Alignment((), ())
+    checks: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    if side_a.damage is None and side_b.damage is None:
+        alignment = align(view_a, view_b)
+        checks = alignment.checks()
+        for side, view in zip(checks, (view_a, view_b), strict=True):
+            side.update(_ledger_checks(view.ledger))
+    checks[0].update(_verdict_checks(a, b))
+    checks[1].update(_verdict_checks(b, a))
+    if a.observed is None or b.observed is None:
+        a, b = a.unmeasured(), b.unmeasured()
+    measured = (measurement(a, checks[0]), measurement(b, checks[1]))
+    found = diff(a.subject, a.guest, *measured, known)
+    first = _first(a, b, alignment, found)
+    return CaseDiff(side_a, side_b, found, alignment, first, warnings)
+
+
+def measurement(case: RecordedCase, checks: Mapping[str, str]) -> Measurement:
+    """What :func:`harness.compare.diff.diff` compares of ``case``, with more ``checks``."""
+    samples = {
+        name: (Sample(case.counters[name], metrics),) for name, metrics in case.metrics.items()
+    }
+    all_checks = {**case.checks, **(case.observed or {}), **checks}
+    return Measurement(case.backend, facts_of(case.described), samples, all_checks)
+
+
+def facts_of(described: CaseFile) -> BackendFacts:
+    """What rules may ask of the backend of a case."""
+    linux = None if described.linux is None else _version(described.linux)
+    return BackendFacts(described.irqchip, described.machine, _version(described.qemu), linux)
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return parse_version(text)
+    except ValueError:
+        return None
+
+
+def view_of(case: RecordedCase) -> View:
+    """What the guest of ``case`` saw; its ledger says where the log is not complete.
+
+    :class:`CollectError` for a log of another kind or version.
+    """
+    books = GuestView(case.described.irqchip, smp=case.described.smp, ioapics=case.ioapics)
+    reader = EventLogReader()
+    path = case.directory / EVENTS
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for event in reader.events(file):
+                books.add(event)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}", error.strerror, "run the case again") from None
+    except CollectError as error:
+        raise CollectError(f"{path}: {error}") from None
+    report = reader.report
+    damage = None if report.complete else _damage(report)
+    return books.view(damage=damage, handled=case.counters)
+
+
+def _damage(report: LogReport) -> str:
+    cut = ", cut off" if report.truncated else ""
+    return f"{report.lost} events lost, {report.damaged} lines damaged{cut}"
+
+
+def _side(case: RecordedCase, ledger: Ledger) -> Side:
+    damage = audit.incomplete(ledger)
+    return Side(case.id, str(case.directory), case.verdict, case.detail, ledger, damage)
+
+
+def _verdict_checks(own: RecordedCase, other: RecordedCase) -> dict[str, str]:
+    """The verdicts of the workloads that both ran."""
+    if not own.guest.startswith("linux"):
+        return {}
+    return {f"verdict/{name}": own.ran[name].value for name in own.ran if name in other.ran}
+
+
+def _ledger_checks(ledger: Ledger) -> dict[str, str]:
+    """What the ledger found, as checks: ``ledger/lost/ioapic pin 20``."""
+    return {
+        f"ledger/{finding.kind}/{finding.subject}": finding.detail for finding in ledger.findings
+    }
+
+
+def _warnings(a: RecordedCase, b: RecordedCase, *sides: Side) -> tuple[str, ...]:
+    found = [
+        f"{side.directory}: {side.damage}: the guests are not aligned, and the ledgers not compared"
+        for side in sides
+        if side.damage is not None
+    ]
+    if a.subject != b.subject:
+        found.append(f"different subjects: {a.subject} and {b.subject}")
+    elif a.ran.keys() != b.ran.keys() and a.guest.startswith("linux"):
+        found.append(
+            f"different workloads: {', '.join(a.ran) or 'none'}; {', '.join(b.ran) or 'none'}"
+        )
+    for case in (a, b):
+        if case.observed is None:
+            found.append(
+                f"{case.directory}: recorded by an older irqmatrix, without the workloads' own "
+                "measurements: counters are not compared"
+            )
+    return tuple(found)
+
+
+def _first(
+    a: RecordedCase, b: RecordedCase, alignment: Alignment, found: DiffResult
+) -> FirstParting | None:
+    """The first parting that nothing explains, or the first of all, with its surroundings."""
+    unexplained = {difference.what: difference for difference in found.unexplained}
+    explained = {d.what: d for d in (*found.known_bugs, *found.by_design)}
+    for group in (unexplained, explained):
+        for parting in alignment.partings:
+            difference = group.get(check_id(parting.subject))
+            if difference is not None:
+                places = _place(a, parting.a_place), _place(b, parting.b_place)
+                return FirstParting(parting, difference, *places)
+    return None
+
+
+def _place(case: RecordedCase, at: int | None) -> Place | None:
+    if at is None:
+        return None
+    events = events_around(case, at, CONTEXT)
+    return Place(at, events, max(0, at - CONTEXT))

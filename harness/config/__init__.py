@@ -1,0 +1,1 @@
+"""Matrix files: read, checked, expanded into cases, and which of them this machine can run."""

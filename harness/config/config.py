@@ -1,0 +1,505 @@
+"""A matrix file: validated, and expanded into the cases that it means.  Pure but for reading files.
+
+The product of the axes under ``matrix`` is taken, ``include`` adds to it and ``exclude`` takes
+away, as in CI systems; every guest runs in every cell.  The language is described in
+``docs/configuration.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+
+from harness.base import resources, suggest, yamlfile
+from harness.base.errors import ConfigError
+from harness.base.yamlfile import Location, Strict, YamlFile
+from harness.guests.linux import WORKLOADS
+from harness.model.case import (
+    WHOLE_CASE,
+    Accel,
+    Backend,
+    Case,
+    FlatGuest,
+    Guest,
+    Host,
+    Irqchip,
+    LinuxGuest,
+    Machine,
+    ProbeGuest,
+)
+from harness.scenario import choice
+
+MAX_SMP = 4
+
+
+KvmIrqchip: TypeAlias = Annotated[
+    Literal["on", "split", "off"], BeforeValidator(yamlfile.on_or_off)
+]
+Smp: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SMP)]
+
+
+def _text(value: object) -> object:
+    """A version such as ``10.0`` is a number to YAML; it is meant as it was written."""
+    if isinstance(value, yamlfile.WrittenFloat):
+        return value.written
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text: TypeAlias = Annotated[str, Field(min_length=1), BeforeValidator(_text)]
+
+
+_T = TypeVar("_T")
+Axis: TypeAlias = Annotated[list[_T], BeforeValidator(yamlfile.as_list), Field(min_length=1)]
+"""One axis of the matrix: a list, or a single value without its list."""
+
+
+class MatrixModel(Strict):
+    """The axes; a single value may stand without its list."""
+
+    host: Axis[Host] = [Host.LAB]
+    accel: Axis[Accel] = [Accel.KVM]
+    irqchip: Axis[KvmIrqchip] = ["on", "split", "off"]
+    machine: Axis[Machine] = [Machine.Q35]
+    cpu: Axis[Text] = ["qemu64"]
+    smp: Axis[Smp] = [1]
+
+
+class CellModel(Strict):
+    """Some axes with one value each: what ``include`` and ``exclude`` are made of."""
+
+    host: Host | None = None
+    accel: Accel | None = None
+    irqchip: KvmIrqchip | None = None
+    machine: Machine | None = None
+    cpu: Text | None = None
+    smp: Smp | None = None
+    qemu: Text | None = None
+    kernel: Text | None = None
+
+
+class DefaultsModel(Strict):
+    """What a guest takes when it does not say otherwise."""
+
+    timeout_s: PositiveFloat = 60.0
+    memory_mib: Annotated[int, Field(ge=16)] = 256
+
+
+class LabModel(Strict):
+    """The lab's own axis, what runs it, and its size."""
+
+    kernel: Axis[Text] = ["default"]
+    qemu: Text = "system"
+    memory_mib: Annotated[int, Field(ge=512)] = 2048
+    smp: Annotated[int, Field(ge=1, le=8)] = 1
+
+
+ExpectedVerdict: TypeAlias = Literal[
+    "pass", "fail", "storm", "lost", "stuck", "misrouted", "diverged", "hang", "crash", "skip"
+]
+
+
+class _GuestModel(Strict):
+    machine: Machine | None = None
+    cpu: Text | None = None
+    smp: Smp | None = None
+    timeout_s: PositiveFloat | None = None
+    memory_mib: Annotated[int, Field(ge=16)] | None = None
+    append: str = ""
+    devices: list[Text] = []
+    options: list[Annotated[str, Field(pattern=r"^-\w[\w-]*( \S+)?$")]] = []
+    expect: dict[str, ExpectedVerdict] = {}
+
+
+class LinuxModel(_GuestModel):
+    """``kind: linux``."""
+
+    kind: Literal["linux"]
+    workloads: Annotated[list[str], Field(min_length=1)]
+    kernel: Text = "default"
+    parameters: dict[str, dict[str, Annotated[str, BeforeValidator(_text)]]] = {}
+    migrate: bool = False
+
+
+class FlatModel(_GuestModel):
+    """``kind: flat``."""
+
+    kind: Literal["flat"]
+    path: Text
+
+
+class ProbeModel(_GuestModel):
+    """``kind: probe``."""
+
+    kind: Literal["probe"]
+    scenarios: Axis[Text]
+    only: Annotated[list[Text], BeforeValidator(yamlfile.as_list)] = []
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = ""
+    trace: bool = False
+
+
+GuestModel: TypeAlias = Annotated[LinuxModel | FlatModel | ProbeModel, Field(discriminator="kind")]
+
+
+class LaneModel(Strict):
+    """One pair of versions that reproducers are run with."""
+
+    kernel: Text = "default"
+    qemu: Text = "system"
+
+
+class ReproModel(Strict):
+    """Reproducers as regression tests."""
+
+    entries: Axis[Text]
+    lanes: Annotated[list[LaneModel], Field(min_length=1)] = [LaneModel()]
+
+
+class ConfigModel(Strict):
+    """The whole file."""
+
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    defaults: DefaultsModel = DefaultsModel()
+    matrix: MatrixModel = MatrixModel()
+    include: list[CellModel] = []
+    exclude: list[CellModel] = []
+    lab: LabModel = LabModel()
+    qemu: Axis[Text] = ["system"]
+    guests: Annotated[list[GuestModel], Field(min_length=1)]
+    repro: ReproModel | None = None
+    repeat: PositiveInt = 1
+    retries: Annotated[int, Field(ge=0, le=3)] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """How big a lab host is, and which QEMU runs it: not the one under test."""
+
+    qemu: str = "system"
+    memory_mib: int = 2048
+    smp: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Lane:
+    """Names of a lab kernel and a QEMU for the image cache."""
+
+    kernel: str
+    qemu: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Repro:
+    """The reproducers that a run tests: globs for ids, each with every pair of versions."""
+
+    entries: tuple[str, ...]
+    lanes: tuple[Lane, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A matrix, expanded."""
+
+    name: str
+    path: Path
+    cases: tuple[Case, ...]
+    lab: Lab
+    repro: Repro | None = None
+    retries: int = 0
+    """How often a case that is not as expected is run again."""
+
+
+def find(name: str) -> Path:
+    """The file that ``name`` means: a path, or else a configuration that travels with us."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
+    if not path.is_absolute() and (shipped := resources.configs().joinpath(*parts)).is_file():
+        return shipped
+    ours = ", ".join(f"configs/{file.name}" for file in sorted(resources.configs().glob("*.yaml")))
+    raise ConfigError(
+        "no such configuration file", f"looked for {path.absolute()}", f"shipped: {ours}", path=path
+    )
+
+
+def load(path: Path, *, repeat: int | None = None) -> RunConfig:
+    """The cases of the file ``path``; :class:`ConfigError` with file and line for what is wrong.
+
+    ``repeat`` overrides the file's.
+    """
+    return expand(yamlfile.load(path), repeat=repeat)
+
+
+def deterministic(config: RunConfig) -> RunConfig:
+    """The same cases, with nothing from outside that could reach the guest."""
+    cases = (dataclasses.replace(case, deterministic=True) for case in config.cases)
+    return dataclasses.replace(config, cases=tuple(cases))
+
+
+def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
+    """The cases of a configuration that was parsed already; errors as of :func:`load`."""
+    if not isinstance(file.data, dict):
+        raise file.error((), "is not a configuration", f"expected a mapping, found {file.data!r}")
+    model = file.validate(ConfigModel)
+    guests = [
+        (guest_model, guest)
+        for index, guest_model in enumerate(model.guests)
+        for guest in _guests(file, ("guests", index), guest_model)
+    ]
+    cells = _cells(file, model)
+    cases: dict[str, Case] = {}
+    for (guest_model, guest), cell in itertools.product(guests, cells):
+        for number in range(repeat or model.repeat):
+            case = _case(model.defaults, guest_model, guest, cell, number)
+            if case is not None:
+                cases.setdefault(case.id, case)
+    if not cases:
+        raise file.error(
+            ("matrix",), "the matrix is empty", "nothing is left to run", "look at exclude"
+        )
+    lab = Lab(model.lab.qemu, model.lab.memory_mib, model.lab.smp)
+    name = model.name or file.path.stem
+    return RunConfig(
+        name, file.path, tuple(cases.values()), lab, _repro(model.repro), model.retries
+    )
+
+
+def _repro(model: ReproModel | None) -> Repro | None:
+    if model is None:
+        return None
+    lanes = tuple(Lane(lane.kernel, lane.qemu) for lane in model.lanes)
+    return Repro(tuple(model.entries), lanes)
+
+
+_Cell: TypeAlias = Mapping[str, Any]
+
+
+def _cells(file: YamlFile, model: ConfigModel) -> list[_Cell]:
+    """The cells of the matrix after ``include`` and ``exclude``, each once, in order."""
+    axes: dict[str, list[Any]] = {
+        **{name: getattr(model.matrix, name) for name in MatrixModel.model_fields},
+        "qemu": model.qemu,
+        "kernel": model.lab.kernel,
+    }
+    cells = [cell for cell in _product(axes) if _is_backend(cell)]
+    for index, entry in enumerate(model.include):
+        named = _named(entry)
+        added = list(_product(axes | {name: [value] for name, value in named.items()}))
+        if not any(_is_backend(cell) for cell in added):
+            raise file.error(
+                ("include", index), "TCG in a lab is no backend", None, "use host: local"
+            )
+        cells += [cell for cell in added if _is_backend(cell)]
+    excluded = [_named(entry) for entry in model.exclude]
+    kept = (
+        cell
+        for cell in map(_canonical, cells)
+        if not any(
+            all(cell.get(name) == value for name, value in entry.items()) for entry in excluded
+        )
+    )
+    return list({tuple(sorted(cell.items(), key=lambda i: i[0])): cell for cell in kept}.values())
+
+
+def _product(axes: Mapping[str, list[Any]]) -> Iterator[_Cell]:
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _named(entry: CellModel) -> dict[str, Any]:
+    return {name: value for name, value in entry if value is not None}
+
+
+def _is_backend(cell: _Cell) -> bool:
+    return not (cell["host"] is Host.LAB and cell["accel"] is Accel.TCG)
+
+
+def _canonical(cell: _Cell) -> _Cell:
+    """``cell`` without the axes that mean nothing in it."""
+    tcg = {"irqchip": None} if cell["accel"] is Accel.TCG else {}
+    local = {"kernel": None} if cell["host"] is Host.LOCAL else {}
+    return {**cell, **tcg, **local}
+
+
+def _case(
+    defaults: DefaultsModel,
+    model: GuestModel,
+    guest: Guest,
+    cell: _Cell,
+    repeat: int,
+) -> Case | None:
+    """The case of ``guest`` in ``cell``; None where the guest has nothing to do on that machine."""
+    irqchip = Irqchip.TCG if cell["irqchip"] is None else Irqchip(cell["irqchip"])
+    machine, smp = model.machine or cell["machine"], model.smp or cell["smp"]
+    if isinstance(guest, ProbeGuest):
+        runnable = tuple(s for s in guest.scenarios if not s.machines or machine in s.machines)
+        if not runnable:
+            return None
+        guest, smp = dataclasses.replace(guest, scenarios=runnable), runnable[0].program.cpus
+    return Case(
+        guest=guest,
+        backend=Backend(cell["host"], cell["accel"], irqchip, cell["qemu"], cell["kernel"]),
+        machine=machine,
+        cpu=model.cpu or cell["cpu"],
+        smp=smp,
+        memory_mib=model.memory_mib or defaults.memory_mib,
+        timeout_s=model.timeout_s or defaults.timeout_s,
+        devices=tuple(model.devices),
+        options=tuple(model.options),
+        repeat=repeat,
+    )
+
+
+def _guests(file: YamlFile, location: Location, model: GuestModel) -> list[Guest]:
+    if isinstance(model, FlatModel):
+        path = _flat_path(file, location, model.path)
+        return [FlatGuest(path, model.append, dict(model.expect))]
+    if isinstance(model, ProbeModel):
+        return list(_probe_guests(file, location, model))
+    return [_linux_guest(file, location, model)]
+
+
+def _probe_guests(file: YamlFile, location: Location, model: ProbeModel) -> Iterator[ProbeGuest]:
+    """A guest for each number of CPUs that scenarios need."""
+    if model.smp is not None or model.append:
+        name = "smp" if model.append == "" else "append"
+        raise file.error((*location, name), f"a probe has no {name}", "its scenarios say it")
+    paths: list[Path] = []
+    for index, pattern in enumerate(model.scenarios):
+        found = choice.find(pattern, file.path.parent)
+        if not found:
+            at = (*location, "scenarios", index)
+            raise file.error(at, f"no file of scenarios matches {pattern!r}")
+        paths += found
+    scenarios = choice.selected(choice.load(paths), model.only)
+    if not scenarios:
+        raise file.error((*location, "only"), "no scenario is left", f"none matches {model.only}")
+    names = {scenario.name for scenario in scenarios} | {WHOLE_CASE}
+    for name in model.expect:
+        if name not in names:
+            fix = suggest.close(name, names)
+            raise file.error((*location, "expect", name), f"no scenario {name!r}", None, fix)
+    for group in choice.by_cpus(scenarios).values():
+        yield ProbeGuest(group, model.name, dict(model.expect), trace=model.trace)
+
+
+def _linux_guest(file: YamlFile, location: Location, model: LinuxModel) -> LinuxGuest:
+    for index, name in enumerate(model.workloads):
+        _check_workload(file, (*location, "workloads", index), name)
+    for name, parameters in model.parameters.items():
+        _check_workload(file, (*location, "parameters", name), name)
+        for key in parameters:
+            known = sorted(WORKLOADS[name].parameters)
+            if key not in known:
+                raise file.error(
+                    (*location, "parameters", name, key),
+                    f"workload {name} has no parameter {key!r}",
+                    None,
+                    f"it has: {', '.join(known) or 'none'}",
+                )
+    for name in model.expect:
+        if name != WHOLE_CASE:
+            _check_workload(file, (*location, "expect", name), name)
+    return LinuxGuest(
+        workloads=tuple(model.workloads),
+        kernel=model.kernel,
+        migrate=model.migrate,
+        parameters=model.parameters,
+        expect=dict(model.expect),
+        append=model.append,
+    )
+
+
+def _check_workload(file: YamlFile, location: Location, name: str) -> None:
+    if name not in WORKLOADS:
+        fix = suggest.nearest(name, WORKLOADS)
+        raise file.error(location, f"unknown workload {name!r}", None, fix)
+
+
+def _flat_path(file: YamlFile, location: Location, text: str) -> Path:
+    """The image that ``text`` names, beside the file or below the working directory, checked."""
+    here = Path(text).expanduser()
+    candidates = [here] if here.is_absolute() else [file.path.parent / here, here]
+    for path in candidates:
+        if path.is_file():
+            break
+    else:
+        raise file.error(
+            (*location, "path"),
+            f"no flat image {text!r}",
+            f"looked for {' and '.join(str(path.absolute()) for path in candidates)}",
+        )
+    try:
+        image = path.read_bytes()
+    except OSError as error:
+        raise file.error((*location, "path"), f"{path} cannot be read", error.strerror) from None
+    if (why := multiboot_defect(image)) is not None:
+        raise file.error(
+            (*location, "path"),
+            f"{path} is not a bootable multiboot image",
+            why,
+            "build it as kvm-unit-tests does: a 32-bit ELF with a multiboot header",
+        )
+    return path.absolute()
+
+
+_MULTIBOOT_MAGIC = 0x1BADB002
+_MULTIBOOT_SEARCH_BYTES = 8192
+_ELF_PT_LOAD = 1
+
+
+def multiboot_defect(image: bytes) -> str | None:
+    """Why ``image`` cannot be booted by a multiboot loader, or None.
+
+    The header is where and what the Multiboot Specification 0.6.96, section "OS image format",
+    says; an ELF file is complete when every loaded segment is inside it.
+    """
+    head = image[:_MULTIBOOT_SEARCH_BYTES]
+    header = None
+    for offset in range(0, len(head) - 11, 4):
+        magic, flags, checksum = struct.unpack_from("<3I", head, offset)
+        if magic == _MULTIBOOT_MAGIC and (magic + flags + checksum) & 0xFFFFFFFF == 0:
+            header = offset, flags
+            break
+    if header is None:
+        return f"no multiboot header in its first {len(head)} bytes"
+    offset, flags = header
+    if flags & 1 << 16:
+        return _kludge_defect(image, offset)
+    return _elf_defect(image)
+
+
+def _kludge_defect(image: bytes, offset: int) -> str | None:
+    """A header with addresses says by itself what has to be in the file."""
+    if len(image) < offset + 32:
+        return "it ends inside its multiboot header"
+    header, load, load_end = struct.unpack_from("<3I", image, offset + 12)
+    end = offset - (header - load) + (load_end - load)
+    if load_end and end > len(image):
+        return f"it is truncated: {len(image)} bytes of {end}"
+    return None
+
+
+def _elf_defect(image: bytes) -> str | None:
+    if image[:4] != b"\x7fELF":
+        return "it has a multiboot header, but is not an ELF file"
+    if image[4] != 1:
+        return "it is a 64-bit ELF file, and QEMU's multiboot loader takes 32-bit ones"
+    if len(image) < 52:
+        return "it ends inside its ELF header"
+    (phoff,) = struct.unpack_from("<I", image, 28)
+    phentsize, phnum = struct.unpack_from("<2H", image, 42)
+    if phnum == 0 or phoff + phentsize * phnum > len(image):
+        return "it is truncated: its program headers are not in the file"
+    for number in range(phnum):
+        kind, at, _, _, size = struct.unpack_from("<5I", image, phoff + number * phentsize)
+        if kind == _ELF_PT_LOAD and at + size > len(image):
+            return f"it is truncated: {len(image)} bytes of at least {at + size}"
+    return None

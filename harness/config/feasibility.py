@@ -1,0 +1,110 @@
+"""Which cases cannot be run here, and why: decided before anything is booted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from harness.guests import linux
+from harness.model.case import Accel, Case, Host, Irqchip, LinuxGuest
+from userspace_chip.kvm.probe import EMULATING_MODULE, KvmProbe
+
+LINUX_BOOT_INSTRUCTIONS: Final = 1.2e9
+"""About what a distribution kernel executes to its prompt (measured under TCG with icount)."""
+
+USERSPACE_LAPIC_REMOVED: Final = (8, 0)
+"""QEMU ``docs/about/removed-features.rst``, "Userspace local APIC with KVM"."""
+USERSPACE_LAPIC_KEEPS_SIPI: Final = (7, 2, 22)
+"""Nobody clears CPU_INTERRUPT_SIPI but TCG: ``hw/intc/apic.c:apic_sipi`` of 7.2.0 did, in 7.2.22
+only ``x86_cpu_exec_interrupt`` does.  A CPU that halts after a SIPI then spins with QEMU's lock."""
+
+
+@dataclass(frozen=True)
+class LocalFacts:
+    """What this machine's KVM can do; ``instructions_per_s`` is measured, None where it is not."""
+
+    kvm: KvmProbe
+    instructions_per_s: float | None
+
+    @property
+    def emulates(self) -> bool:
+        """Whether it runs guests instruction by instruction, and some instructions not at all."""
+        return self.kvm.module == EMULATING_MODULE
+
+    @property
+    def lab_accel(self) -> Accel:
+        """Who runs a lab here: the local KVM where it can nest, else TCG."""
+        nests = self.kvm.usable and bool(self.kvm.nested) and self.kvm.cpu_flag is not None
+        return Accel.KVM if nests else Accel.TCG
+
+
+def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None) -> str | None:
+    """Why ``case`` cannot be run with a QEMU of that version; None where it can.
+
+    ``local`` is asked only for cases on the local KVM.
+    """
+    backend = case.backend
+    if case.deterministic and backend.accel is not Accel.TCG:
+        return "--deterministic is for TCG: under KVM the CPU's own clock decides when what happens"
+    if case.deterministic and isinstance(case.guest, LinuxGuest) and case.guest.migrate:
+        return "with --deterministic nobody from outside tells a guest to move"
+    if backend.accel is Accel.TCG:
+        return _why_no_workload(case)
+    if (
+        backend.irqchip is Irqchip.OFF
+        and qemu_version >= USERSPACE_LAPIC_REMOVED
+        and "-apic" not in case.cpu.split(",")
+    ):
+        version = ".".join(map(str, qemu_version))
+        return (
+            f"QEMU {version} refuses kernel-irqchip=off for a CPU with a local APIC "
+            "(KVM does not support userspace APIC; removed in 8.0); QEMU 7.2 would do"
+        )
+    keeps_sipi = qemu_version >= USERSPACE_LAPIC_KEEPS_SIPI
+    if backend.irqchip is Irqchip.OFF and case.smp > 1 and keeps_sipi:
+        version = ".".join(map(str, qemu_version))
+        return (
+            f"QEMU {version} hangs in the firmware with kernel-irqchip=off and more than one CPU "
+            "(a SIPI stays pending for ever); with one CPU it runs, and QEMU 7.2.0 has not this bug"
+        )
+    if backend.host is Host.LOCAL and local is not None:
+        return _why_not_local(case, local) or _why_no_workload(case)
+    return _why_no_workload(case)
+
+
+def _why_not_local(case: Case, local: LocalFacts) -> str | None:
+    irqchip = case.backend.irqchip
+    if irqchip is Irqchip.OFF:
+        problem = local.kvm.error
+    else:
+        problem = local.kvm.why_not("on" if irqchip is Irqchip.ON else "split")
+    if problem is not None:
+        return f"this machine's KVM: {problem}"
+    if isinstance(case.guest, LinuxGuest) and local.instructions_per_s is not None:
+        boot_s = LINUX_BOOT_INSTRUCTIONS / local.instructions_per_s
+        if boot_s > case.timeout_s:
+            return (
+                f"this machine's KVM runs {local.instructions_per_s / 1e6:.1f} million guest "
+                f"instructions a second (measured): Linux would boot for about {boot_s:.0f} s, "
+                f"more than the case's {case.timeout_s:g} s; use host: lab"
+            )
+    return None
+
+
+def _why_no_workload(case: Case) -> str | None:
+    """Why none of a Linux guest's workloads can run in this case."""
+    if not isinstance(case.guest, LinuxGuest):
+        return None
+    names = case.guest.workloads
+    if linux.runnable(names, case.machine.value, case.smp):
+        return None
+    return "; ".join(
+        f"{name}: {linux.why_not_runnable(name, case.machine.value, case.smp)}" for name in names
+    )
+
+
+def needs_local_speed(case: Case) -> bool:
+    """Whether the speed of the local KVM decides if ``case`` is run."""
+    backend = case.backend
+    is_local_kvm = backend.host is Host.LOCAL and backend.accel is Accel.KVM
+    return is_local_kvm and isinstance(case.guest, LinuxGuest)

@@ -1,0 +1,1 @@
+"""What this machine can run, measured, and why not the rest."""

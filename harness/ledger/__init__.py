@@ -1,0 +1,1 @@
+"""The conservation account of every interrupt, per pin and per vector."""

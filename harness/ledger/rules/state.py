@@ -1,0 +1,282 @@
+"""What the books remember: of pins, of local APICs, of threads, and what is owed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from harness.ledger.ledger import COLUMN, STAGES, Kind
+from userspace_chip.events import Event
+
+NEAR_EVENTS: Final = 200
+NEAR_NS: Final = 20_000_000
+FAR_NS: Final = 200_000_000
+"""An event that is owed comes within so many events or so much time, whichever is more; within
+the kernel sooner than where QEMU is between, whose threads may be held up by others."""
+SAME_ACCESS: Final = 8
+"""What one access brings about is traced within so many events."""
+SAME_TIME_NS: Final = 50_000
+"""Events of different CPUs or tracers may be out of order by so much."""
+STUCK_INJECTIONS: Final = 100
+STUCK_NS: Final = 1_000_000_000
+"""In service at the end of the recording, and for so long before."""
+REDELIVERIES: Final = 1000
+"""A level interrupt that came back so often at once while its line stayed high is a storm."""
+STRIKES: Final = 2
+"""A vector that was passed over so often by lower ones is gone; once is a race at its arrival."""
+KEPT_FINDINGS: Final = 100
+KEPT_OF_SUBJECT: Final = 3
+KEPT_WARNINGS: Final = 20
+CHECK_EVERY: Final = 64
+PINS: Final = 24
+FIRST_VECTOR: Final = 16
+"""Lower vectors are reserved; KVM's local APIC takes them and never delivers them (SDM 3A, Valid
+Interrupt Vectors)."""
+APIC_BASE: Final = 0x1B
+TSC_DEADLINE: Final = 0x6E0
+"""MSRs (SDM 4, Architectural MSRs)."""
+IOAPIC_BASE: Final = 0xFEC00000
+IOAPIC_EOI_REASON: Final = 26
+"""KVM_EXIT_IOAPIC_EOI (Linux include/uapi/linux/kvm.h)."""
+KVM_LVTS: Final = frozenset(
+    ("APIC_LVTT", "APIC_LVT0", "APIC_LVT1", "APIC_LVTPC", "APIC_LVTERR", "APIC_LVTTHMR")
+)
+QEMU_LVT_REGISTERS: Final = (0x32, 0x33, 0x34, 0x35, 0x36, 0x37)
+"""By LVT index: timer, thermal, performance, LINT0, LINT1, error (QEMU
+include/hw/i386/apic_internal.h)."""
+PIC_PORTS: Final = {0x20: (0, 0), 0x21: (0, 1), 0xA0: (1, 0), 0xA1: (1, 1)}
+
+RAISED: Final = COLUMN["raised"]
+ASSERTED: Final = COLUMN["asserted"]
+MASKED: Final = COLUMN["masked"]
+COALESCED: Final = COLUMN["coalesced"]
+HELD: Final = COLUMN["held"]
+DELIVERED: Final = COLUMN["delivered"]
+LEVEL_DELIVERED: Final = COLUMN["level_delivered"]
+REDELIVERED: Final = COLUMN["redelivered"]
+ACKNOWLEDGED: Final = COLUMN["acknowledged"]
+THROTTLED: Final = COLUMN["throttled"]
+BY_PIN: Final = COLUMN["by_pin"]
+BY_MSI: Final = COLUMN["by_msi"]
+BY_IPI: Final = COLUMN["by_ipi"]
+BY_LVT: Final = COLUMN["by_lvt"]
+ACCEPTED: Final = COLUMN["accepted"]
+DROPPED: Final = COLUMN["dropped"]
+MERGED: Final = COLUMN["merged"]
+INJECTED: Final = COLUMN["injected"]
+REINJECTED: Final = COLUMN["reinjected"]
+EOI: Final = COLUMN["eoi"]
+PENDING: Final = COLUMN["pending"]
+IN_SERVICE: Final = COLUMN["in_service"]
+
+Args: TypeAlias = tuple[Any, ...]
+
+
+class Debt:
+    """An event that has to come, and the finding where it does not."""
+
+    __slots__ = ("broken", "detail", "event", "grace_ns", "index", "kind", "paid", "subject")
+
+    def __init__(
+        self, kind: Kind, subject: str, index: int, event: Event, detail: str, grace_ns: int
+    ) -> None:
+        self.grace_ns = grace_ns
+        self.kind = kind
+        self.subject = subject
+        self.index = index
+        self.event = event
+        self.detail = detail
+        self.paid = False
+        self.broken: Callable[[], None] | None = None
+        """What sets the books right when it is not paid."""
+
+
+class Message:
+    """A message that was sent to the local APICs."""
+
+    __slots__ = ("column", "debt", "dst", "index", "logical", "taken")
+
+    def __init__(self, index: int, dst: int, logical: bool | None, column: int) -> None:
+        self.index = index
+        self.dst = dst
+        self.logical = logical  # None: by shorthand, the destination says nothing
+        self.column = column
+        self.taken = 0  # CPUs that took it, as bits
+        self.debt: Debt | None = None
+
+
+class Thread:
+    """What the current thread is about: a vCPU's, or (None) all others together."""
+
+    __slots__ = (
+        "eoi",
+        "gsi",
+        "level",
+        "messages",
+        "open",
+        "raising",
+        "register",
+        "route",
+        "sent",
+        "service",
+    )
+
+    def __init__(self) -> None:
+        self.gsi: int | None = None
+        self.level = 0
+        self.raising = False  # a line goes high, and the IOAPIC has not answered yet
+        self.route: Debt | None = None  # a GSI was raised whose message is to come
+        self.messages: dict[int, Message] = {}
+        self.open: list[tuple[int, int, Debt]] = []  # CPU, vector: accepted, no cause yet
+        self.service = -NEAR_EVENTS  # when an IOAPIC last had reason to service its pins
+        self.eoi = (-NEAR_EVENTS, -1)  # the last EOI: when, of what vector
+        self.sent: tuple[int, Args] = (-1, ())  # QEMU's IOAPIC's last message, and when
+        self.register = -NEAR_EVENTS  # the last write of an IOAPIC's EOI register
+
+
+class Pin:
+    """An input of an IOAPIC, and what is known of its redirection entry."""
+
+    __slots__ = (
+        "ack",
+        "acked",
+        "asserted",
+        "clear",
+        "driven",
+        "dst",
+        "known",
+        "level",
+        "lines",
+        "logical",
+        "masked",
+        "mode",
+        "number",
+        "remote_irr",
+        "row",
+        "service",
+        "since",
+        "streak",
+        "throttled",
+        "vector",
+    )
+
+    def __init__(self, number: int, row: list[int]) -> None:
+        self.number = number
+        self.row = row
+        self.lines = 0  # the sources that hold the line high, as bits
+        self.known = False
+        self.vector = 0
+        self.mode = 0
+        self.logical = False
+        self.level = False
+        self.masked = True
+        self.dst = 0
+        self.remote_irr: int | None = None  # the vector in service
+        self.asserted = False  # an assertion waits for its delivery
+        self.throttled = False
+        self.since: tuple[int, Event, int] | None = None  # when remote IRR was set
+        self.streak: tuple[int, int, Event] | None = None  # re-deliveries with the line high
+        self.driven = (
+            -SAME_TIME_NS * 2
+        )  # when the kernel last saw it driven without an announcement
+        self.ack: Debt | None = None
+        self.acked = -NEAR_EVENTS  # the EOI that came to it last
+        self.clear: Debt | None = None
+        self.service: Debt | None = None
+
+    @property
+    def subject(self) -> str:
+        """Its name in findings."""
+        return f"ioapic pin {self.number}"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it delivers by vector."""
+        return self.mode in (0, 1) and self.vector >= FIRST_VECTOR
+
+    def write_low(self, value: int) -> None:
+        """The low half of the entry (82093AA, I/O Redirection Table Registers)."""
+        self.known = True
+        self.vector = value & 0xFF
+        self.mode = value >> 8 & 7
+        self.logical = bool(value >> 11 & 1)
+        self.level = bool(value >> 15 & 1)
+        self.masked = bool(value >> 16 & 1)
+        if not self.level:
+            self.remote_irr = None
+
+
+class Cpu:
+    """A local APIC's books."""
+
+    __slots__ = (
+        "armed",
+        "broadcast",
+        "count",
+        "dfr_flat",
+        "early",
+        "enabled",
+        "ended",
+        "exit",
+        "icr_high",
+        "id",
+        "irr",
+        "isr",
+        "ldr",
+        "level",
+        "loose",
+        "lvts",
+        "maybe",
+        "number",
+        "outstanding",
+        "parked",
+        "periodic",
+        "progress",
+        "rows",
+        "since",
+        "spurious",
+        "strikes",
+        "untold",
+        "x2apic",
+    )
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.id = number  # the xAPIC id, which a guest may change
+        self.x2apic = False
+        self.spurious: int | None = None  # the vector of spurious interrupts
+        self.rows: dict[int, list[int]] = {}
+        self.since: dict[int, tuple[int, Event, int]] = {}  # when a vector was taken last
+        self.irr = 0
+        self.isr = 0
+        self.level = 0  # TMR
+        self.loose = 0  # accepted by this CPU or another
+        self.maybe = 0  # merged, unless the one before was just being taken
+        self.enabled = True
+        self.progress = False  # the guest has executed something since the last injection
+        self.lvts: dict[Any, int] = {}
+        self.armed = 1  # expiries that a timer which is not periodic may still have
+        self.count = 0  # the timer's initial count
+        self.periodic = False
+        self.ldr: int | None = None
+        self.dfr_flat = True
+        self.icr_high = 0
+        self.early: dict[int, Debt] = {}  # injected, not accepted yet
+        self.strikes: dict[int, tuple[int, int, Event]] = {}
+        self.parked: int | None = None  # the PIC's vector that was taken last
+        self.exit: Debt | None = None
+        self.untold: Debt | None = None  # a broadcast for which KVM did not leave
+        self.broadcast: tuple[int, Debt] | None = None
+        self.outstanding: dict[int, int] = {}  # TCG: accepted and not ended, 2 at most
+        self.ended: tuple[int, Event] | None = None  # TCG: an EOI whose vector is not known yet
+
+    def row(self, vector: int) -> list[int]:
+        """The columns of ``vector``, in the order of :data:`harness.ledger.ledger.STAGES`."""
+        row = self.rows.get(vector)
+        if row is None:
+            row = self.rows[vector] = [0] * len(STAGES)
+        return row
+
+    def subject(self, vector: int) -> str:
+        """The name of ``vector`` in findings."""
+        return f"vector {vector} cpu{self.number}"

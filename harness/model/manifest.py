@@ -1,0 +1,79 @@
+"""``case.json``: what a case's folder has to say of its own subject, to be replayed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from harness.base import files
+from harness.base.errors import StoreError
+from harness.model.case import Accel, Case, Irqchip, Machine
+
+NAME: Final = "case.json"
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True)
+class CaseFile:
+    """A case, and the versions that the names of its axes stood for when it ran."""
+
+    schema: int
+    id: str
+    irqchip: Irqchip
+    machine: Machine
+    smp: int
+    qemu: str
+    """QEMU's version: ``7.2.22``."""
+    linux: str | None
+    """The version of the kernel whose KVM ran the guest; None under TCG."""
+    axes: Mapping[str, str | int | None]
+    kvm: str | None = None
+    """The KVM module of the local host, where the guest runs on it: ``kvm_intel``."""
+    arguments: tuple[str, ...] = ()
+    """What the case adds to QEMU's command line: its devices and options."""
+    lab_cpus: int = 1
+    """How many CPUs the lab has, if it ran in one: those of several trace side by side."""
+
+
+_ADAPTER: Final = TypeAdapter(CaseFile)
+
+
+def describe(
+    case: Case, *, qemu: str, linux: str, kvm: str | None = None, lab_cpus: int = 1
+) -> CaseFile:
+    """``case`` on these versions; ``linux`` is that of the host on which QEMU runs."""
+    return CaseFile(
+        schema=SCHEMA,
+        id=case.id,
+        irqchip=case.backend.irqchip,
+        machine=case.machine,
+        smp=case.smp,
+        qemu=qemu,
+        linux=None if case.backend.accel is Accel.TCG else linux,
+        axes=case.axes,
+        kvm=kvm,
+        arguments=(*case.devices, *case.options),
+        lab_cpus=lab_cpus,
+    )
+
+
+def write(directory: Path, described: CaseFile) -> None:
+    """Write ``case.json``, whole or not at all; :class:`StoreError` where that cannot be."""
+    text = _ADAPTER.dump_json(described, indent=1).decode() + "\n"
+    files.write_text(directory / NAME, text)
+
+
+def read(directory: Path) -> CaseFile:
+    """The ``case.json`` of a case's folder; :class:`StoreError` where there is none of ours."""
+    path = directory / NAME
+    if not path.exists():
+        raise StoreError(
+            f"{directory} has no {NAME}",
+            "it is no case's folder, or was recorded before there was that file",
+            "name the folder of a case below a run's directory, or run it again",
+        )
+    return files.read_typed(path, _ADAPTER, SCHEMA, "does not describe a case")

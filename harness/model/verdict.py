@@ -1,0 +1,119 @@
+"""What is said of a case and of its parts, and whose fault it looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from harness.model.case import Case, kind_of
+
+
+class Verdict(StrEnum):
+    """What is said of a case or of a part of it, from harmless to grave."""
+
+    PASS = "pass"
+    SKIP = "skip"
+    FAIL = "fail"
+    """The guest's own check failed."""
+    STORM = "storm"
+    STUCK = "stuck"
+    LOST = "lost"
+    MISROUTED = "misrouted"
+    DIVERGED = "diverged"
+    HANG = "hang"
+    CRASH = "crash"
+    ERROR = "error"
+    """It could not be run or not be judged; says nothing of the subject."""
+
+
+_GRAVITY: Final = {verdict: rank for rank, verdict in enumerate(Verdict)}
+
+
+NOT_REACHED: Final = "not reached"
+"""The detail of a part that the case did not live to see."""
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """A workload of a Linux guest, or a check of a flat image."""
+
+    id: str
+    verdict: Verdict
+    detail: str = ""
+    expected: Verdict | None = None
+    """What the configuration says it has to be, where it says so."""
+    metrics: Mapping[str, int | float | str] = field(default_factory=dict)
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether it is what it should be."""
+        if self.expected is not None:
+            return self.verdict is self.expected
+        return self.verdict in (Verdict.PASS, Verdict.SKIP)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case: what became of it, and where its files are (below the run directory)."""
+
+    id: str
+    subject: str
+    backend: str
+    axes: Mapping[str, str | int | None]
+    guest: str
+    verdict: Verdict
+    detail: str
+    duration_s: float
+    dir: str
+    parts: tuple[PartResult, ...] = ()
+    observations: Mapping[str, str] = field(default_factory=dict)
+    """What the monitor told of the chips themselves, by id."""
+    as_expected: bool = True
+    expected: Verdict | None = None
+    """What the configuration says the case as a whole has to be, where it says so."""
+    first_time: str | None = None
+    """What it was the first time, where it was run again because that was not as expected."""
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether it is as expected now and was not the first time."""
+        return self.as_expected and self.first_time is not None
+
+
+def of_case(
+    case: Case,
+    verdict: Verdict,
+    detail: str,
+    duration_s: float,
+    *,
+    parts: tuple[PartResult, ...] = (),
+    observations: Mapping[str, str] | None = None,
+    as_expected: bool = True,
+    expected: Verdict | None = None,
+) -> CaseResult:
+    """The result of ``case``, which is in the folder of its name."""
+    return CaseResult(
+        id=case.id,
+        subject=case.subject,
+        backend=case.backend.name,
+        axes=case.axes,
+        guest=kind_of(case.guest),
+        verdict=verdict,
+        detail=detail,
+        duration_s=round(duration_s, 3),
+        dir=case.directory_name,
+        parts=parts,
+        observations=dict(observations or {}),
+        as_expected=as_expected,
+        expected=expected,
+    )
+
+
+def judged(parts: Iterable[PartResult]) -> Verdict:
+    """The gravest verdict of ``parts``; where some passed, the skipped ones do not count."""
+    verdicts = {part.verdict for part in parts}
+    if Verdict.PASS in verdicts:
+        verdicts.discard(Verdict.SKIP)
+    return max(verdicts, key=_GRAVITY.__getitem__, default=Verdict.PASS)

@@ -1,0 +1,190 @@
+"""One case, run and recorded: everything that was seen, nothing yet concluded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from harness.backends.base import GuestPlan, RunningGuest, Session
+from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, LabLost
+from harness.guests import probe
+from harness.guests.console import console
+from harness.model.case import Accel, Case, Host, ProbeGuest
+from harness.record.collectors.tracefs import Trace, tracing
+from harness.record.driver import EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
+from harness.record.recording import Recording
+
+MAX_BOOTS: Final = 8
+"""Of one case: after a scenario that hangs the probe is booted again for those behind it."""
+END_TIMEOUT_S: Final = 60.0
+"""For the end of a QEMU and of its console; the lab answers slowly while a guest drowns."""
+
+
+async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step) -> Recording:
+    """Run ``plan`` on ``session`` and record it in ``directory``.
+
+    What the guest does wrong is recorded as ``failure``; :class:`LabLost` is too, and the caller
+    can see at the session that it is gone.  Only cancellation passes through.
+    """
+    started = time.monotonic()
+    seen = Progress()
+    kernel_trace, qemu_trace = directory / "kernel.trace", directory / "qemu.trace"
+    files = Files(directory, session.state_file(directory))
+    try:
+        (directory / "command.txt").write_text(session.command(plan), encoding="utf-8")
+        async with _traced(session, plan.case, seen) as trace:
+            attempt: GuestPlan | None = plan
+            while attempt is not None:
+                async with session.boot(attempt) as guest:
+                    await _run_guest(guest, attempt, files, trace, seen, step)
+                attempt = _moved(attempt, seen) or _behind(attempt, seen)
+            if trace is not None:
+                step("reading the trace")
+                await trace.stop()
+                await trace.save(kernel_trace)
+    except OSError as error:
+        seen.failure = seen.failure or HarnessError(
+            "the case could not be recorded", str(error), "see that the run directory has room"
+        )
+    except HarnessError as error:
+        seen.failure = seen.failure or _as_crash(error)
+    return Recording(
+        case=plan.case,
+        directory=directory,
+        duration_s=time.monotonic() - started,
+        console=seen.console,
+        status=seen.status,
+        failure=seen.failure,
+        workloads=tuple(seen.workloads),
+        marks=tuple(seen.marks),
+        kernel_trace=kernel_trace if kernel_trace.exists() else None,
+        qemu_trace=qemu_trace if qemu_trace.exists() else None,
+        vcpu_of_thread=seen.vcpu_of_thread,
+        missing=seen.missing,
+        stalled=seen.stalled,
+    )
+
+
+def _moved(plan: GuestPlan, seen: Progress) -> GuestPlan | None:
+    """The boot that loads the guest which the last one saved; None: there is none."""
+    if seen.failure is not None or not moves(plan):
+        return None
+    seen.boots += 1
+    return replace(plan, incoming=True)
+
+
+def _behind(plan: GuestPlan, seen: Progress) -> GuestPlan | None:
+    """The boot for the scenarios behind the one that the last boot ended in; None: all is said.
+
+    One that was not run, because those before it left something behind, gets a boot to begin with.
+    """
+    guest = plan.case.guest
+    if not isinstance(guest, ProbeGuest) or not isinstance(seen.failure, GuestError):
+        return None
+    if probe.is_done(seen.console):
+        seen.failure = None  # it ended by itself while its monitor was being asked
+        return None
+    index = probe.reached(seen.console, seen.boots + 1, guest.first)
+    if index is None:
+        return None
+    index = min(index, len(guest.scenarios) - 1)  # behind the last one comes a reset
+    if index in seen.stalled:
+        return None
+    seen.boots += 1
+    if index > guest.first and probe.was_not_run(seen.console, index):
+        first = index
+    else:
+        seen.stalled[index] = seen.failure
+        first = index + 1
+    if first >= len(guest.scenarios):
+        seen.failure = None
+        return None
+    if seen.boots >= MAX_BOOTS:
+        return None
+    seen.failure = None
+    return replace(plan, case=replace(plan.case, guest=replace(guest, first=first)))
+
+
+def _as_crash(error: HarnessError) -> HarnessError:
+    """A lab that goes away under a case is a crash of that case."""
+    if not isinstance(error, LabLost):
+        return error
+    return GuestCrash(f"the lab died under it: {error.why}", None, error.fix)
+
+
+@contextlib.asynccontextmanager
+async def _traced(session: Session, case: Case, seen: Progress) -> AsyncIterator[Trace | None]:
+    """The kernel's trace of the case, where there is a KVM and its tracefs can be used."""
+    if isinstance(case.guest, ProbeGuest) and not case.guest.trace:
+        seen.missing["kernel trace"] = "the probe logs what it sees itself (trace: true)"
+        yield None
+        return
+    if case.backend.accel is not Accel.KVM:
+        seen.missing["kernel trace"] = "there is no KVM under TCG"
+        yield None
+        return
+    if session.tracefs is None:
+        seen.missing["kernel trace"] = (
+            "tracefs is not mounted at /sys/kernel/tracing, or may not be written "
+            "(as root: mount -t tracefs nodev /sys/kernel/tracing)"
+        )
+        yield None
+        return
+    only_followed = case.backend.host is Host.LOCAL
+    async with tracing(session.files, session.tracefs, only_followed=only_followed) as trace:
+        yield trace
+
+
+async def _run_guest(
+    guest: RunningGuest,
+    plan: GuestPlan,
+    files: Files,
+    trace: Trace | None,
+    seen: Progress,
+    step: Step,
+) -> None:
+    """Drive the guest to its end, or to the end of its time, and take it down."""
+    log = files.directory / "console.log"
+    with console(guest.console, log, more=seen.boots > 0) as con:
+        try:
+            await Drive(plan, guest, con, files, trace, seen, step).run()
+        except HarnessError as error:
+            seen.failure = error
+        step("ending")
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                seen.status = await _end(guest, seen.failure)
+                await con.read_all()
+        except TimeoutError:
+            raise GuestHang(f"its QEMU could not be ended within {END_TIMEOUT_S:g} s") from None
+        part = files.directory / "qemu.trace.part"
+        await guest.collect(files.directory / "stderr.log", part)
+        _append(part, files.directory / "qemu.trace")
+    seen.console = log.read_text(encoding="utf-8", errors="replace")
+
+
+def _append(part: Path, whole: Path) -> None:
+    """Put what one boot left behind what those before it did."""
+    if not whole.exists():
+        part.rename(whole)
+        return
+    with part.open("rb") as source, whole.open("ab") as out:
+        shutil.copyfileobj(source, out)
+    part.unlink()
+
+
+async def _end(guest: RunningGuest, failure: HarnessError | None) -> int | None:
+    """QEMU's own exit status, or None where it had to be ended."""
+    if isinstance(failure, GuestCrash):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(guest.exited), EXIT_TIMEOUT_S)
+    by_itself = guest.exited.done()
+    await guest.kill()
+    status = await guest.exited
+    return status if by_itself else None

@@ -1,0 +1,73 @@
+"""The kernel's tracepoints: an own tracefs instance on the host, owned by a ``with``.
+
+The ring buffer is read when the guest has ended: a reader that runs along slows a lab's guest to a
+third and triples its timer interrupts (measured), and what a full buffer loses is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.backends.base import HostFiles
+from userspace_chip.events import KVM_EVENTS
+
+BUFFER_KIB: Final = 98304
+"""For each CPU; a Linux boot takes about 2 MiB, a storm of seconds some 30."""
+CLOCK: Final = "tai"
+"""Wall-clock time (plus the machine's TAI offset, if it has one), as QEMU's trace log has it."""
+
+
+class Trace:
+    """A running trace.  Made by :func:`tracing` only."""
+
+    def __init__(self, files: HostFiles, instance: str) -> None:
+        self._files = files
+        self._instance = instance
+
+    async def mark(self, text: str) -> None:
+        """Write ``text`` into the trace, where it becomes an event of its own."""
+        await self._files.write([(f"{self._instance}/trace_marker", text)])
+
+    async def follow(self, pids: Sequence[int]) -> None:
+        """Trace only these tasks, and what they fork from now on."""
+        words = " ".join(map(str, pids))
+        await self._files.write([(f"{self._instance}/set_event_pid", words)])
+
+    async def stop(self) -> None:
+        """No more events."""
+        await self._files.write([(f"{self._instance}/tracing_on", "0")])
+
+    async def save(self, destination: Path) -> None:
+        """Copy the trace, as text, to a file here."""
+        await self._files.fetch(f"{self._instance}/trace", destination)
+
+
+@contextlib.asynccontextmanager
+async def tracing(files: HostFiles, root: str, *, only_followed: bool) -> AsyncIterator[Trace]:
+    """Trace the ``kvm:*`` events of :data:`KVM_EVENTS` in an instance below ``root``.
+
+    With ``only_followed`` nothing is traced before :meth:`Trace.follow`, so that other guests of
+    the machine stay out.  Raises :class:`CollectError` where tracefs cannot be used.
+    """
+    instance = f"{root}/instances/irqmatrix-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    await files.make_dir(instance)
+    try:
+        # A process id that no task has: follow() replaces it.
+        filters = [("options/event-fork", "1"), ("set_event_pid", "0")] if only_followed else []
+        settings = [("trace_clock", CLOCK), ("buffer_size_kb", str(BUFFER_KIB)), *filters]
+        enables = [(f"events/kvm/{name}/enable", "1") for name in await _available(files, root)]
+        await files.write([(f"{instance}/{path}", text) for path, text in settings + enables])
+        yield Trace(files, instance)
+    finally:
+        await files.remove_dir(instance)
+
+
+async def _available(files: HostFiles, root: str) -> list[str]:
+    """Those of our events that this kernel has."""
+    known = set((await files.read(f"{root}/available_events")).split())
+    return [name for name in KVM_EVENTS if f"kvm:{name}" in known]

@@ -1,0 +1,1 @@
+"""A recording's events drive the Python chips, which predict the rest."""

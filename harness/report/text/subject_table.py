@@ -1,0 +1,245 @@
+"""One guest on all its backends: a row a verdict and a counter, a column a backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.analyse import audit
+from harness.analyse.analyse import read_counters, read_ledger
+from harness.compare.diff import Difference, DiffResult
+from harness.ledger.ledger import Ledger
+from harness.model.counters import Counter, CounterKey, CounterSet, CounterSource, Stage
+from harness.model.verdict import CaseResult, PartResult, Verdict
+from harness.run.progress import DEFAULT_STYLE, STYLES
+
+NOT_OBSERVABLE: Final = "n/o"
+_LEDGER_STYLES: Final = {"balances": "green", "incomplete": "yellow"}
+_GAP: Final = 2
+"""Columns between two cells, as rich's tables have them."""
+_DIFFERENCE_COLUMNS: Final = 40
+"""The words about a difference are wrapped at so many where place is short."""
+_WORDS_OF_BACKEND: Final = re.compile(r"-(?=qemu|linux)")
+
+
+@dataclasses.dataclass(frozen=True)
+class _About:
+    """What a row is about, in the words of a comparison; of a ``prefix`` all that begin so."""
+
+    workload: str
+    what: str
+    prefix: bool = False
+
+    def means(self, difference: Difference) -> bool:
+        if difference.workload != self.workload:
+            return False
+        what = difference.what
+        return what.startswith(self.what) if self.prefix else what == self.what
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """What a row says of each case; ``about`` is None where there is nothing to compare."""
+
+    label: Text
+    cells: tuple[Text, ...]
+    about: _About | None = None
+
+
+def subject_table(
+    console: Console,
+    subject: str,
+    cases: Sequence[CaseResult],
+    diffs: Sequence[DiffResult],
+    directory: Path,
+) -> None:
+    """Verdicts, and what was counted; where the backends do not fit side by side, in blocks."""
+    firsts = [case for case in cases if not case.axes.get("repeat")]
+    rows = list(_rows(firsts, directory))
+    console.print(f"\n{subject}", style="bold", markup=False, highlight=False, soft_wrap=True)
+    for number, block in enumerate(_blocks(firsts, rows, diffs, console.width)):
+        if number:
+            console.print()
+        names = {firsts[index].backend for index in block}
+        concerned = [diff for diff in diffs if diff.a in names or diff.b in names]
+        console.print(_table(firsts, rows, concerned, block))
+    for case in firsts:
+        if case.detail:
+            text = f"  {case.backend}: {case.detail}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _header(case: CaseResult) -> str:
+    """The backend's name; the versions, where it has some, below it."""
+    return _WORDS_OF_BACKEND.sub("\n", case.backend)
+
+
+def _blocks(
+    cases: Sequence[CaseResult], rows: Sequence[_Row], diffs: Sequence[DiffResult], width: int
+) -> Iterator[range]:
+    """The cases that stand side by side in ``width`` columns, at least one at a time."""
+    left = width - max(cell_len(row.label.plain) for row in rows) - _GAP
+    left -= min(_DIFFERENCE_COLUMNS, max(cell_len(_difference(diffs, row).plain) for row in rows))
+    first, used = 0, 0
+    for index, case in enumerate(cases):
+        words = [*_header(case).splitlines(), *(row.cells[index].plain for row in rows)]
+        needed = max(map(cell_len, words)) + _GAP
+        if used + needed > left and index > first:
+            yield range(first, index)
+            first, used = index, 0
+        used += needed
+    yield range(first, len(cases))
+
+
+def _table(
+    cases: Sequence[CaseResult], rows: Sequence[_Row], diffs: Sequence[DiffResult], block: range
+) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for index in block:
+        table.add_column(Text(_header(cases[index])), justify="right", no_wrap=True)
+    table.add_column("difference")
+    for row in rows:
+        cells = (row.cells[index] for index in block)
+        table.add_row(row.label, *cells, _difference(diffs, row))
+    return table
+
+
+def _rows(cases: Sequence[CaseResult], directory: Path) -> Iterator[_Row]:
+    yield _Row(
+        Text("verdict"), tuple(_verdict_text(case.verdict, case.as_expected) for case in cases)
+    )
+    yield _Row(Text("seconds"), tuple(Text(f"{case.duration_s:.1f}") for case in cases))
+    accounts = [read_ledger(directory / case.dir / "ledger.json") for case in cases]
+    if any(account is not None and account.rows for account in accounts):
+        yield _Row(Text("ledger"), tuple(map(_ledger_text, accounts)))
+    yield from _part_rows(cases, directory)
+
+
+def _ledger_text(account: Ledger | None) -> Text:
+    if account is None:
+        return Text("-", style="dim")
+    word = audit.state(account)
+    return Text(word, style=_LEDGER_STYLES.get(word, "bold red"))
+
+
+def _part_rows(cases: Sequence[CaseResult], directory: Path) -> Iterator[_Row]:
+    """One row a workload or check, with its counters; checks that pass everywhere are one row."""
+    parts = {case.id: {part.id: part for part in case.parts} for case in cases}
+    names = list(dict.fromkeys(part.id for case in cases for part in case.parts))
+    by_part = {name: [parts[case.id].get(name) for case in cases] for name in names}
+    is_linux = any(case.guest == "linux" for case in cases)
+    shown = [name for name in names if is_linux or not _all_pass(by_part[name])]
+    counters = [read_counters(directory / case.dir / "counters.json") for case in cases]
+    for name in shown:
+        cells = tuple(map(_part_text, by_part[name]))
+        yield _Row(Text(name, style="bold"), cells, _About("", name))
+        if is_linux:
+            yield from _counter_rows(name, [found.get(name) for found in counters])
+    if len(shown) < len(names):
+        label = f"{len(names) - len(shown)} other checks"
+        yield _Row(Text(label), tuple(Text("pass") for _ in cases))
+
+
+def _all_pass(found: Sequence[PartResult | None]) -> bool:
+    return all(part is not None and part.verdict is Verdict.PASS for part in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Total:
+    """A row that sums a stage over its pins or vectors."""
+
+    label: str
+    source: CounterSource
+    stage: Stage
+    controller: str
+
+
+_TOTALS: Final = (
+    _Total("lines raised", "qmp", "raised", "ioapic"),
+    _Total("KVM_IRQ_LINE, high", "kvm", "raised", "gsi"),
+    _Total("accepted by LAPICs", "kvm", "accepted", "lapic"),
+    _Total("accepted by LAPICs", "qemu", "accepted", "lapic"),
+    _Total("injected", "kvm", "injected", "vcpu"),
+    _Total("injected again", "kvm", "reinjected", "vcpu"),
+    _Total("EOI", "kvm", "eoi", "lapic"),
+)
+
+
+def _counter_rows(workload: str, sets: Sequence[CounterSet | None]) -> Iterator[_Row]:
+    totals = [None if found is None else found.without_cpus() for found in sets]
+    keys = {key for found in totals if found is not None for key in found.values}
+    handled = sorted(
+        (key for key in keys if key.stage == "handled" and key.controller != "all"),
+        key=lambda key: key.order,
+    )
+    for key in handled:
+        cells = [_cell(found, key) for found in totals]
+        if any(cell not in ("0", NOT_OBSERVABLE, "-") for cell in cells):
+            label = Text(f"  {key.controller} {key.what} [{key.source}]")
+            yield _Row(label, tuple(map(Text, cells)), _About(workload, key.path))
+    for row in _TOTALS:
+        cells = [_total_cell(found, row) for found in totals]
+        if any(cell not in ("0", NOT_OBSERVABLE, "-") for cell in cells):
+            label = Text(f"  {row.label} [{row.source}]")
+            about = _About(workload, f"{row.stage}/{row.controller}/", prefix=True)
+            yield _Row(label, tuple(map(Text, cells)), about)
+
+
+def _cell(found: CounterSet | None, key: CounterKey) -> str:
+    if found is None:
+        return "-"
+    counter = found.lookup(key)
+    return str(counter.value) if isinstance(counter, Counter) else NOT_OBSERVABLE
+
+
+def _total_cell(found: CounterSet | None, row: _Total) -> str:
+    """The sum; not observable where the source cannot see the stage or was not asked."""
+    if found is None:
+        return "-"
+    anything = found.lookup(CounterKey(row.stage, row.controller, row.source))
+    if not isinstance(anything, Counter):
+        return NOT_OBSERVABLE
+    return str(found.total(f"{row.stage}/{row.controller}/*", row.source))
+
+
+def _difference(diffs: Sequence[DiffResult], row: _Row) -> Text:
+    """What the comparisons say of a row; the gravest first."""
+    if row.about is None:
+        return Text()
+    for name, label, style in (
+        ("unexplained", "UNEXPLAINED", "bold red"),
+        ("known_bugs", "known bug", "yellow"),
+        ("by_design", "by design", "cyan"),
+    ):
+        found = [
+            difference
+            for diff in diffs
+            for difference in getattr(diff, name)
+            if row.about.means(difference)
+        ]
+        if found:
+            rules = dict.fromkeys(difference.rule for difference in found if difference.rule)
+            words = ", ".join(rules) if rules else found[0].reason
+            return Text(f"{label}: {words}", style=style)
+    return Text()
+
+
+def _part_text(part: PartResult | None) -> Text:
+    if part is None:
+        return Text("-", style="dim")
+    return _verdict_text(part.verdict, part.as_expected)
+
+
+def _verdict_text(verdict: Verdict, as_expected: bool) -> Text:
+    if not as_expected:
+        return Text(f"{verdict.value} !", style="bold red")
+    return Text(verdict.value, style=STYLES.get(verdict, DEFAULT_STYLE))

@@ -1,0 +1,140 @@
+"""Reproducers as regression tests of a matrix: run with it, each judged by what its entry says.
+
+The cases of an entry and a pair of versions form a group.  They are not compared with other cases,
+and whatever they show is right where the entry as a whole is: what is known to be broken in these
+versions shows, and what is not does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.base.errors import ConfigError, HarnessError
+from harness.config.config import Lane, RunConfig
+from harness.model.case import Case
+from harness.model.verdict import CaseResult, PartResult, Verdict
+from harness.repro import catalogue
+from harness.repro.catalogue import Entry
+from harness.repro.reproduce import Assessment, Outcome, Request, assess, reproduce
+from harness.run import pipeline as run_module
+from harness.run.pipeline import Job
+from harness.store import result
+from harness.store.result import RunResult
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One entry with one pair of versions, and its cases."""
+
+    entry: Entry
+    lane: Lane
+    cases: tuple[Case, ...]
+
+
+def planned(config: RunConfig) -> tuple[Regression, ...]:
+    """The reproducers that ``config`` names; :class:`ConfigError` for a glob that matches none."""
+    if config.repro is None:
+        return ()
+    files = catalogue.shipped()
+    chosen: dict[str, Path] = {}
+    for glob in config.repro.entries:
+        names = fnmatch.filter(files, glob)
+        if not names:
+            there = f"there are: {', '.join(files)}"
+            raise ConfigError(f"no reproducer matches {glob!r}", None, there, path=config.path)
+        chosen |= {name: files[name] for name in names}
+    entries = [catalogue.load(path) for path in chosen.values()]
+    found = [_regression(entry, lane) for entry in entries for lane in config.repro.lanes]
+    # A recipe for this machine alone is the same with every lab kernel.
+    return tuple({tuple(case.id for case in one.cases): one for one in found}.values())
+
+
+def _regression(entry: Entry, lane: Lane) -> Regression:
+    group = f"repro-{entry.id}"
+    expanded = entry.config(kernel=lane.kernel, qemu=lane.qemu, only=entry.modes)
+    cases = tuple(dataclasses.replace(case, group=group) for case in expanded.cases)
+    return Regression(entry, lane, cases)
+
+
+async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Path]:
+    """As :func:`harness.run.pipeline.run`, with the reproducers that the configuration names."""
+    regressions = planned(job.config)
+    if not regressions:
+        return await run_module.run(job, console, quiet=quiet)
+    cases = {case.id: case for regression in regressions for case in regression.cases}
+    config = dataclasses.replace(job.config, cases=(*job.config.cases, *cases.values()))
+    found, out = await run_module.run(dataclasses.replace(job, config=config), console, quiet=quiet)
+    final = judged(found, regressions, out)
+    for regression in regressions:
+        if job.config.retries or regression.entry.again:
+            final = await _again(final, regression, job.jobs, out, console)
+    result.write(final, out / "result.json")
+    return final, out
+
+
+async def _again(
+    found: RunResult, regression: Regression, jobs: int, out: Path, console: Console
+) -> RunResult:
+    """``found`` after one that is not as expected was reproduced again, as its entry says.
+
+    What the answer was the first time stays with its cases.
+    """
+    own = {case.id for case in regression.cases}
+    wrong = [case for case in found.cases if case.id in own and not case.as_expected]
+    if not wrong:
+        return found
+    entry, lane = regression.entry, regression.lane
+    folder = out / "again" / "-".join(filter(None, (entry.id, lane.kernel, lane.qemu)))
+    request = Request(entry, lane.kernel, lane.qemu, folder, jobs, decisive_only=True)
+    try:
+        assessment = (await reproduce(request, console, quiet=True)).assessment
+    except HarnessError as error:
+        console.print(f"{entry.id}: not run again: {error}", markup=False, soft_wrap=True)
+        return found
+    by_id = {case.id: case for case in found.cases}
+    for case in wrong:
+        *parts, answer = case.parts
+        told = _with(dataclasses.replace(case, parts=tuple(parts)), entry, assessment)
+        first = f"{answer.verdict}: {answer.detail}"
+        by_id[case.id] = dataclasses.replace(told, first_time=first)
+    cases = tuple(by_id[case.id] for case in found.cases)
+    return dataclasses.replace(found, cases=cases, summary=result.summarised(cases, found.diffs))
+
+
+def judged(found: RunResult, regressions: Iterable[Regression], out: Path) -> RunResult:
+    """``found`` with what the entries of ``regressions`` say of their cases in it."""
+    by_id = {case.id: case for case in found.cases}
+    for regression in regressions:
+        own = tuple(by_id[case.id] for case in regression.cases if case.id in by_id)
+        if not own:
+            continue  # not selected
+        assessment = assess(regression.entry, dataclasses.replace(found, cases=own), out)
+        by_id |= {case.id: _with(case, regression.entry, assessment) for case in own}
+    cases = tuple(by_id[case.id] for case in found.cases)
+    return dataclasses.replace(found, cases=cases, summary=result.summarised(cases, found.diffs))
+
+
+def _with(case: CaseResult, entry: Entry, assessment: Assessment) -> CaseResult:
+    """The case with the answer as one more part; all else is as the entry expects it."""
+    answer = PartResult(entry.id, *_answer(assessment))
+    seen = tuple(dataclasses.replace(part, expected=part.verdict) for part in case.parts)
+    return dataclasses.replace(
+        case, parts=(*seen, answer), expected=case.verdict, as_expected=answer.as_expected
+    )
+
+
+def _answer(assessment: Assessment) -> tuple[Verdict, str]:
+    said = f"{assessment.outcome}: {assessment.reason}"
+    if assessment.outcome is Outcome.CANNOT_RUN:
+        return Verdict.SKIP, said
+    if assessment.as_expected:
+        return Verdict.PASS, said
+    if assessment.outcome is Outcome.NOT_REPRODUCED:
+        return Verdict.FAIL, f"XPASS, it should show in these versions; {said}"
+    return Verdict.FAIL, f"it should not show in these versions; {said}"

@@ -1,0 +1,1 @@
+"""A matrix from its configuration to its result: scheduling, progress, the pipeline."""

@@ -1,0 +1,322 @@
+"""Runs the cases of a matrix: which host they run on, and in which order; one lab serves many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import platform
+import re
+import shutil
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, TypeAlias, TypeVar
+
+from harness.backends.base import GuestPlan, Session
+from harness.backends.lab import LabPlan, LabSession, booted_lab
+from harness.backends.local import LocalSession
+from harness.base import files
+from harness.base.errors import HarnessError, HostError, StoreError
+from harness.config import feasibility
+from harness.config.config import RunConfig
+from harness.config.feasibility import LocalFacts
+from harness.images.cache import ImageCache
+from harness.images.model import QemuImage
+from harness.model import manifest
+from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest
+from harness.model.manifest import CaseFile
+from harness.model.verdict import CaseResult, PartResult, Verdict, of_case
+from harness.record.case_runner import conduct
+from harness.record.recording import Recording
+from harness.run.progress import Progress
+from harness.scenario.program import encode
+
+MAX_LAB_FAILURES: Final = 2
+"""After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
+
+FIRST_TIME: Final = "first-time"
+"""The folder of a run's directory for cases that were run again, as they were before."""
+
+Judge: TypeAlias = Callable[[Recording], CaseResult]
+_Outcome = TypeVar("_Outcome")
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """What cases have to share to run on the same booted host."""
+
+    host: Host
+    qemu: str
+    kernel: str | None
+
+    @classmethod
+    def of(cls, case: Case) -> HostKey:
+        """The host that ``case`` needs."""
+        return cls(case.backend.host, case.backend.qemu, case.backend.kernel)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case whose images are there, or that cannot be run for the reason ``skip``."""
+
+    case: Case
+    plan: GuestPlan
+    skip: str | None
+
+
+def prepare(
+    config: RunConfig, cache: ImageCache, local: LocalFacts | None, out: Path
+) -> list[Prepared]:
+    """Get every image that the cases need; :class:`ImageError` for one that cannot be had.
+
+    What the probe is to execute is written below ``out``.
+    """
+    labs = [key for key in dict.fromkeys(map(HostKey.of, config.cases)) if key.host is Host.LAB]
+    for key in labs:
+        cache.lab_initrd(cache.kernel(key.kernel or "default"), cache.qemu(key.qemu))
+    if labs:
+        cache.qemu(config.lab.qemu)
+    return [_prepare_one(case, cache, local, out) for case in config.cases]
+
+
+def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None, out: Path) -> Prepared:
+    skip = feasibility.why_not(case, cache.qemu(case.backend.qemu).version, local)
+    is_local_kvm = case.backend.host is Host.LOCAL and case.backend.accel is Accel.KVM
+    guest = case.guest
+    if isinstance(guest, ProbeGuest):
+        emulated = is_local_kvm and local is not None and local.emulates
+        case = replace(case, guest=replace(guest, far_return=emulated))
+        files = cache.probe(), _program(guest, case, out)
+        return Prepared(case, GuestPlan(case, *files, trace_log=False, paused=False), skip)
+    if isinstance(guest, FlatGuest):
+        plan = GuestPlan(case, guest.path, None, trace_log=True, paused=is_local_kvm)
+        return Prepared(case, plan, skip)
+    image = cache.kernel(guest.kernel)
+    initrd = cache.linux_initrd(image)
+    plan = GuestPlan(case, image.vmlinuz, initrd, trace_log=True, paused=is_local_kvm)
+    return Prepared(case, plan, skip)
+
+
+def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
+    """The multiboot module with the scenarios of ``guest``; the same for every backend.
+
+    A name with a comma would be two modules to QEMU.
+    """
+    name = re.sub(r"[^\w.+=-]+", "_", case.subject)
+    path = out / f"{name}.program"
+    try:
+        path.write_bytes(encode([scenario.program for scenario in guest.scenarios]))
+    except OSError as error:
+        raise StoreError(f"cannot write {path}", error.strerror, "choose another --out") from None
+    return path
+
+
+class Scheduler:
+    """One run.  Workers take cases; each keeps its host up for as long as there are cases for it.
+
+    ``jobs`` is the number of workers, and so of labs that are up at the same time.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        cache: ImageCache,
+        local: LocalFacts | None,
+        progress: Progress,
+        judge: Judge,
+    ) -> None:
+        self._config = config
+        self._out = out
+        self._cache = cache
+        self._local = local
+        self._progress = progress
+        self._judge = judge
+        self._waiting: dict[HostKey, list[Prepared]] = {}
+        self._lab_failures: Counter[HostKey] = Counter()
+        self._lab_numbers = itertools.count(1)
+        self._first_times: dict[str, str] = {}
+        self.results: dict[str, CaseResult] = {}
+
+    async def run(self, prepared: Iterable[Prepared], jobs: int) -> tuple[CaseResult, ...]:
+        """The result of every case, in the order of the configuration."""
+        items = tuple(prepared)
+        for item in items:
+            if item.skip is not None:
+                self._settle(_without_run(item.case, Verdict.SKIP, item.skip))
+        await self._run_all([item for item in items if item.skip is None], jobs)
+        for _ in range(self._config.retries):
+            again = [item for item in items if not self.results[item.case.id].as_expected]
+            if not again:
+                break
+            self._progress.note(f"{len(again)} not as expected: run again")
+            for item in again:
+                self._set_aside(self.results[item.case.id])
+            await self._run_all(again, jobs)
+        return tuple(self.results[item.case.id] for item in items)
+
+    async def _run_all(self, items: Iterable[Prepared], jobs: int) -> None:
+        for item in items:
+            self._waiting.setdefault(HostKey.of(item.case), []).append(item)
+        async with asyncio.TaskGroup() as self._group:
+            for _ in range(jobs):
+                self._group.create_task(self._work())
+
+    def _set_aside(self, outcome: CaseResult) -> None:
+        """Keep what a case was and left the first time, which is the one that is of interest."""
+        folder, kept = self._out / outcome.dir, self._out / FIRST_TIME / outcome.dir
+        if outcome.id in self._first_times:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        self._first_times[outcome.id] = f"{outcome.verdict}: {outcome.detail}"
+        shutil.rmtree(kept, ignore_errors=True)  # of a run into the same directory
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(exist_ok=True)
+            folder.rename(kept)
+
+    async def _work(self) -> None:
+        while (key := self._next_host()) is not None:
+            try:
+                async with self._session(key) as session:
+                    await self._serve(key, session)
+            except HostError as error:
+                self._progress.note(str(error))
+                self._lab_failures[key] += 1
+                if self._lab_failures[key] >= MAX_LAB_FAILURES:
+                    for item in self._waiting.pop(key, []):
+                        self._settle(_without_run(item.case, Verdict.ERROR, str(error)))
+
+    async def _serve(self, key: HostKey, session: Session) -> None:
+        while self._waiting.get(key):
+            item = self._waiting[key].pop(0)
+            await self._run_one(session, item)
+            if isinstance(session, LabSession) and session.lost:
+                if self._waiting.get(key):
+                    self._progress.note("the lab died; the remaining cases run in a new one")
+                return
+
+    def _next_host(self) -> HostKey | None:
+        """The host that most cases are waiting for."""
+        waiting = {key: len(items) for key, items in self._waiting.items() if items}
+        return max(waiting, key=waiting.__getitem__, default=None)
+
+    @contextlib.asynccontextmanager
+    async def _session(self, key: HostKey) -> AsyncIterator[Session]:
+        qemu = self._cache.qemu(key.qemu)
+        if key.host is Host.LOCAL:
+            yield LocalSession(qemu)
+            return
+        number = next(self._lab_numbers)
+        log = self._out / f"lab-{number}.log"
+        started = time.monotonic()
+        async with booted_lab(self._lab_plan(key, qemu), log) as session:
+            took_s = time.monotonic() - started
+            self._progress.note(f"lab {number}: Linux {session.description}, up in {took_s:.1f} s")
+            yield session
+
+    def _lab_plan(self, key: HostKey, qemu: QemuImage) -> LabPlan:
+        kernel = self._cache.kernel(key.kernel or "default")
+        plans = [item.plan for item in self._waiting.get(key, [])]
+        files = dict.fromkeys(
+            path for plan in plans for path in (plan.kernel, plan.initrd) if path is not None
+        )
+        return LabPlan(
+            kernel=kernel,
+            qemu=qemu,
+            initrd=self._cache.lab_initrd(kernel, qemu),
+            host_qemu=self._cache.qemu(self._config.lab.qemu),
+            payload=tuple(files),
+            accel=Accel.TCG if self._local is None else self._local.lab_accel,
+            memory_mib=self._config.lab.memory_mib,
+            smp=self._config.lab.smp,
+        )
+
+    async def _run_one(self, session: Session, item: Prepared) -> None:
+        """Run a case; it is judged while the host goes on with the next one."""
+        case, started = item.case, time.monotonic()
+        directory = self._out / case.directory_name
+
+        async def record() -> Recording:
+            directory.mkdir(parents=True, exist_ok=True)
+            manifest.write(directory, self._described(case))
+            return await conduct(session, item.plan, directory, self._step(case))
+
+        self._step(case)("starting")
+        recording = await self._guarded(case, started, record())
+        if isinstance(recording, Recording):
+            self._group.create_task(self._judge_one(recording, started))
+        else:
+            self._settle(recording)
+
+    async def _judge_one(self, recording: Recording, started: float) -> None:
+        case = recording.case
+        self._step(case)("judging")
+        judging = asyncio.to_thread(self._judge, recording)
+        self._settle(await self._guarded(case, started, judging))
+
+    async def _guarded(
+        self, case: Case, started: float, work: Coroutine[None, None, _Outcome]
+    ) -> _Outcome | CaseResult:
+        """What ``work`` gives; an error of it is the case's, and a bug of ours is told as one."""
+        try:
+            return await work
+        except HarnessError as error:
+            why = str(error)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                path = self._out / case.directory_name / "error.txt"
+                path.write_text(traceback.format_exc(), encoding="utf-8")
+            why = f"a bug of irqmatrix, see error.txt in the case's folder: {error!r}"
+        return _without_run(case, Verdict.ERROR, why, time.monotonic() - started)
+
+    def _step(self, case: Case) -> Callable[[str], None]:
+        """Told what the case is doing."""
+        return functools.partial(self._progress.step, case.id)
+
+    def _described(self, case: Case) -> CaseFile:
+        backend = case.backend
+        is_lab = backend.host is Host.LAB
+        is_local_kvm = not is_lab and backend.accel is Accel.KVM
+        return manifest.describe(
+            case,
+            qemu=".".join(map(str, self._cache.qemu(backend.qemu).version)),
+            linux=self._cache.kernel(backend.kernel or "default").version
+            if is_lab
+            else platform.release(),
+            kvm=self._local.kvm.module if is_local_kvm and self._local is not None else None,
+            lab_cpus=self._config.lab.smp if is_lab else 1,
+        )
+
+    def _settle(self, outcome: CaseResult) -> None:
+        outcome = replace(outcome, first_time=self._first_times.get(outcome.id))
+        self.results[outcome.id] = outcome
+        directory = self._out / outcome.dir
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            files.write_json(
+                directory / "verdict.json",
+                {"id": outcome.id, "verdict": outcome.verdict, "detail": outcome.detail}
+                | {"observations": dict(outcome.observations)}
+                | {"parts": [_part_json(part) for part in outcome.parts]},
+            )
+        except (OSError, StoreError) as error:
+            self._progress.note(f"{outcome.id}: no verdict.json: {error}")
+        self._progress.done(outcome)
+
+
+def _part_json(part: PartResult) -> dict[str, object]:
+    return {
+        "id": part.id,
+        "verdict": part.verdict,
+        "detail": part.detail,
+        "metrics": dict(part.metrics),
+    }
+
+
+def _without_run(case: Case, verdict: Verdict, detail: str, duration_s: float = 0.0) -> CaseResult:
+    return of_case(case, verdict, detail, duration_s, as_expected=verdict is Verdict.SKIP)

@@ -1,0 +1,1 @@
+"""The files of a run directory: what is written, and how it is read again."""

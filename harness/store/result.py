@@ -1,0 +1,80 @@
+"""What a run gave: frozen types, and their one form on disk (``result.json``).
+
+The schema is versioned; see DESIGN's "Exit status" and "Config" for the words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from harness.base.files import read_typed, write_text
+from harness.compare.diff import DiffResult
+from harness.compare.expectations import RuleResult
+from harness.model.verdict import CaseResult, Verdict
+
+SCHEMA: Final = 2
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The counts at the end."""
+
+    cases: int
+    by_verdict: Mapping[Verdict, int]
+    not_as_expected: tuple[str, ...]
+    unexplained_differences: int
+    exit_status: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A whole run."""
+
+    schema: int
+    name: str
+    environment: Mapping[str, Any]
+    cases: tuple[CaseResult, ...]
+    diffs: tuple[DiffResult, ...]
+    rules: tuple[RuleResult, ...]
+    """The known differences that were due in this run."""
+    summary: Summary
+
+
+def summarised(cases: Iterable[CaseResult], diffs: Iterable[DiffResult]) -> Summary:
+    """The summary of a run, with its exit status (DESIGN, "Command line")."""
+    cases = tuple(cases)
+    counts: dict[Verdict, int] = {}
+    for case in cases:
+        counts[case.verdict] = counts.get(case.verdict, 0) + 1
+    failed = tuple(case.id for case in cases if not case.as_expected)
+    unexplained = sum(len(diff.unexplained) for diff in diffs)
+    if failed or unexplained:
+        status = 1
+    elif all(case.verdict is Verdict.SKIP for case in cases):
+        status = 3
+    else:
+        status = 0
+    return Summary(len(cases), counts, failed, unexplained, status)
+
+
+_ADAPTER: Final = TypeAdapter(RunResult)
+
+
+def dump(result: RunResult) -> str:
+    """``result`` as JSON."""
+    return _ADAPTER.dump_json(result, indent=1).decode() + "\n"
+
+
+def write(result: RunResult, path: Path) -> None:
+    """Write ``result``, whole or not at all; :class:`StoreError` where that cannot be."""
+    write_text(path, dump(result))
+
+
+def read(path: Path) -> RunResult:
+    """The result in ``path``; :class:`StoreError` for a file of another kind or schema."""
+    return read_typed(path, _ADAPTER, SCHEMA, "is not a result")

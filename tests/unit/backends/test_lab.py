@@ -1,0 +1,140 @@
+"""The lab's shell and its command line, without a lab; with one: tests/live/test_lab_live.py."""
+
+import asyncio
+import base64
+import socket
+from pathlib import Path
+
+import pytest
+
+from harness.backends.base import GuestPlan
+from harness.backends.lab import LabPlan, LabShell, by_hand, lab_argv, write_payload
+from harness.base.errors import CollectError, LabLost
+from harness.images.model import KernelImage, QemuImage
+from harness.model.case import Accel
+from support import cases
+
+KERNEL = KernelImage("6.1", "6.1.192", Path("/cache/vmlinuz"), None, "here")
+QEMU = QemuImage("system", (7, 2), Path("/usr/bin/qemu"), ("/usr/bin/qemu",), (), (), "here")
+
+
+def plan(*payload: Path, accel: Accel = Accel.TCG) -> LabPlan:
+    return LabPlan(KERNEL, QEMU, Path("/cache/initrd"), QEMU, payload, accel)
+
+
+def answering(script, use):
+    """Run ``use(shell)`` against an L1 that answers a line by the lines of ``script(id, code)``."""
+
+    async def run():
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        l1_reader, l1_writer = await asyncio.open_unix_connection(sock=theirs)
+
+        async def l1() -> None:
+            while line := await l1_reader.readline():
+                number, code = line.decode().rstrip("\n").split(" ", 1)
+                answer = script(number, code)
+                if answer is None:
+                    l1_writer.close()
+                    return
+                l1_writer.write(answer.encode())
+
+        task = asyncio.create_task(l1())
+        shell = LabShell(reader, writer)
+        try:
+            return await use(shell)
+        finally:
+            await shell.close()
+            task.cancel()
+            l1_writer.close()
+
+    return asyncio.run(run())
+
+
+def reply(number: str, status: int, output: str) -> str:
+    return f"@{number} {status} {base64.b64encode(output.encode()).decode()}\n"
+
+
+def test_shell_command_gives_status_and_output():
+    found = answering(lambda n, code: reply(n, 3, f"ran {code}"), lambda s: s.run("true"))
+    assert found == (3, "ran true")
+
+
+def test_shell_answers_reach_who_asked_whatever_their_order():
+    held = []
+
+    def script(number, code):
+        held.append(reply(number, 0, code))
+        return "" if len(held) < 2 else "".join(reversed(held))
+
+    async def both(shell):
+        return await asyncio.gather(shell.run("first"), shell.run("second"))
+
+    assert answering(script, both) == [(0, "first"), (0, "second")]
+
+
+def test_shell_check_of_a_failing_command_is_an_error_with_its_output():
+    with pytest.raises(CollectError, match="status 1: no such file"):
+        answering(lambda n, code: reply(n, 1, "no such file"), lambda s: s.check("cat x"))
+
+
+def test_shell_exit_of_a_process_is_told_to_who_waits_for_it():
+    async def use(shell):
+        exited = shell.exit_of("guest1")
+        await shell.run("go")
+        return await exited
+
+    assert answering(lambda n, code: f"!exit guest1 77\n{reply(n, 0, '')}", use) == 77
+
+
+def test_shell_lab_that_goes_away_is_lost_for_everybody():
+    async def use(shell):
+        exited = shell.exit_of("guest1")
+        with pytest.raises(LabLost):
+            await shell.run("anything")
+        with pytest.raises(LabLost):
+            await exited
+        with pytest.raises(LabLost):
+            await shell.run("more")
+        return shell.lost.done()
+
+    assert answering(lambda n, code: None, use)
+
+
+def test_shell_lab_that_does_not_answer_in_time_is_lost():
+    with pytest.raises(LabLost, match="did not answer"):
+        answering(lambda n, code: "", lambda s: s.run("sleep", timeout_s=0.1))
+
+
+def test_lab_argv_emulates_svm_under_tcg_and_uses_a_kvm_that_nests():
+    tcg = lab_argv(plan(), serial="stdio", ports={}, disk=Path("/disk"))
+    kvm = lab_argv(plan(accel=Accel.KVM), serial="stdio", ports={}, disk=Path("/disk"))
+    assert "EPYC,+svm,+npt,check=off" in tcg
+    assert ("q35,accel=kvm" in kvm, "host" in kvm) == (True, True)
+
+
+def test_lab_ports_are_numbered_as_the_init_of_the_lab_knows_them():
+    argv = lab_argv(
+        plan(), serial="stdio", ports={"control": "null", "files": "null"}, disk=Path("/disk")
+    )
+    assert "virtserialport,chardev=control,nr=1,name=irqmatrix.control" in argv
+    assert "virtserialport,chardev=files,nr=4,name=irqmatrix.files" in argv
+
+
+def test_payload_is_an_archive_of_the_plans_files(tmp_path):
+    image = tmp_path / "a.flat"
+    image.write_bytes(b"image bytes")
+    write_payload(plan(image), tmp_path / "disk")
+    archive = (tmp_path / "disk").read_bytes()
+    assert b"payload/0-a.flat\0" in archive
+    assert b"image bytes" in archive
+    assert len(archive) % 512 == 0
+
+
+def test_command_by_hand_names_only_the_cases_own_files():
+    mine, other = Path("/images/mine.flat"), Path("/images/other.flat")
+    guest = GuestPlan(cases.case(backend=cases.SPLIT), mine, None, True, False)
+    text = by_hand(plan(other, mine), guest)
+    assert "/images/mine.flat" in text
+    assert "other.flat" not in text
+    assert "kernel-irqchip=split" in text

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from harness.analyse import conformance
+from harness.analyse.judge import judge
+from harness.compare.known import KnownDifferences
+from harness.compare.subjects import Versions, compare
+from harness.model.case import ProbeGuest
+from harness.model.verdict import CaseResult, Verdict
+from support import cases
+
+VERSIONS = Versions({"system": (7, 2, 22)}, {"default": (6, 1, 192)}, (6, 18))
+NOTHING_KNOWN = KnownDifferences(())
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Judge recordings of one workload by backend: its disk's interrupts for 200 reads."""
+
+    def run(counts, known=NOTHING_KNOWN, reads=200):
+        recorded, judged = [], []
+        for number, (backend, count) in enumerate(counts):
+            case = cases.case(cases.LinuxGuest(("block-intx",)), backend, repeat=number)
+            folder = tmp_path / case.directory_name
+            folder.mkdir()
+            work = cases.workload("block-intx", {}, {"20:virtio0": count}, units=reads)
+            recorded.append(case)
+            judged.append(judge(cases.recording(folder, case, workloads=(work,))))
+        return compare(recorded, judged, VERSIONS, known, tmp_path)
+
+    return run
+
+
+def test_compare_equal_counts_leave_nothing_unexplained(run):
+    (diff,) = run([(cases.ON, 200), (cases.SPLIT, 201)]).diffs
+    assert (diff.a, diff.b, diff.unexplained) == ("lab-kvm-on", "lab-kvm-split", ())
+
+
+def test_compare_counts_that_work_determines_and_that_differ_are_unexplained(run):
+    (diff,) = run([(cases.ON, 200), (cases.SPLIT, 390)]).diffs
+    (found,) = diff.unexplained
+    assert found.what == "handled/ioapic/20:virtio0"
+    assert (found.a, found.b) == ((200,), (390,))
+
+
+def test_compare_all_pairs_of_backends_are_compared(run):
+    diffs = run([(cases.ON, 200), (cases.SPLIT, 200), (cases.TCG, 200)]).diffs
+    assert {(diff.a, diff.b) for diff in diffs} == {
+        ("lab-kvm-on", "lab-kvm-split"),
+        ("lab-kvm-on", "local-tcg"),
+        ("lab-kvm-split", "local-tcg"),
+    }
+
+
+def test_compare_repeats_are_samples_of_one_backend_and_widen_its_band(run):
+    noisy = [(cases.ON, 200), (cases.ON, 330), (cases.SPLIT, 200), (cases.SPLIT, 280)]
+    (diff,) = run(noisy).diffs
+    assert diff.unexplained == ()
+
+
+def test_compare_one_backend_alone_has_nothing_to_be_compared_with(run):
+    assert run([(cases.ON, 200), (cases.ON, 200)]).diffs == ()
+
+
+def test_counters_json_of_a_case_names_what_it_cannot_see(tmp_path):
+    case = cases.case(cases.LinuxGuest(("idle",)), cases.TCG)
+    judge(cases.recording(tmp_path, case, workloads=(cases.workload("idle"),)))
+    document = json.loads((tmp_path / "counters.json").read_text())
+    assert {"source": "kvm", "counter": "*", "reason": "there is no KVM under TCG"} in document[
+        "idle"
+    ]["not_observable"]
+
+
+def test_compare_scenario_that_one_backend_has_not_the_means_for_is_left_out(tmp_path):
+    recorded, judged = [], []
+    for backend, logs in (
+        (cases.ON, {"both": "step 0\n", "x2apic": "step 0\n"}),
+        (cases.SPLIT, {"both": "step 1\n", "x2apic": None}),
+    ):
+        case = cases.case(ProbeGuest(()), backend)
+        folder = tmp_path / case.directory_name
+        folder.mkdir()
+        document = {name: {"log": log} for name, log in logs.items()}
+        (folder / conformance.NAME).write_text(json.dumps(document))
+        recorded.append(case)
+        judged.append(
+            CaseResult(
+                id=case.id,
+                subject=case.subject,
+                backend=backend.name,
+                axes=case.axes,
+                guest="probe",
+                verdict=Verdict.PASS,
+                detail="",
+                duration_s=1.0,
+                dir=case.directory_name,
+            )
+        )
+    (diff,) = compare(recorded, judged, VERSIONS, NOTHING_KNOWN, tmp_path).diffs
+    assert [found.what for found in diff.unexplained] == ["both"]

@@ -1,0 +1,278 @@
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from harness.base.errors import ConfigError
+from harness.config import config
+from harness.model.case import Accel, FlatGuest, Host, Irqchip, Machine
+from support import multiboot
+
+LINUX = "guests: [{kind: linux, workloads: [idle]}]\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "matrix.yaml"
+        path.write_text("version: 1\n" + textwrap.dedent(text))
+        return path
+
+    return write
+
+
+def ids(path: Path, **options: int) -> list[str]:
+    return [case.id for case in config.load(path, **options).cases]
+
+
+def test_config_without_matrix_is_every_kvm_mode_in_the_lab(write):
+    assert ids(write(LINUX)) == [
+        "linux/q35/qemu64/smp1/lab-kvm-on",
+        "linux/q35/qemu64/smp1/lab-kvm-split",
+        "linux/q35/qemu64/smp1/lab-kvm-off",
+    ]
+
+
+@pytest.mark.parametrize("spelling", ["[on, off]", '["on", "off"]', "[true, false]"])
+def test_config_irqchip_modes_mean_the_same_however_they_are_spelt(write, spelling):
+    cases = config.load(write(f"matrix: {{irqchip: {spelling}}}\n{LINUX}")).cases
+    assert [case.backend.irqchip for case in cases] == [Irqchip.ON, Irqchip.OFF]
+
+
+def test_config_single_value_needs_no_list(write):
+    cases = config.load(write(f"matrix: {{irqchip: split, machine: pc, smp: 2}}\n{LINUX}")).cases
+    assert [(case.machine, case.smp) for case in cases] == [(Machine.PC, 2)]
+
+
+def test_config_qemu_that_runs_the_lab_is_none_of_those_under_test(write):
+    found = config.load(write(f"qemu: '7.2'\nlab: {{qemu: '10.0', smp: 2}}\n{LINUX}"))
+    assert found.lab == config.Lab(qemu="10.0", smp=2)
+    assert {case.backend.qemu for case in found.cases} == {"7.2"}
+
+
+def test_config_guest_that_moves_is_another_subject_than_the_one_that_stays(write):
+    text = """
+        matrix: {irqchip: split}
+        guests:
+          - {kind: linux, workloads: [idle]}
+          - {kind: linux, workloads: [idle], migrate: true}
+    """
+    assert ids(write(text)) == [
+        "linux/q35/qemu64/smp1/lab-kvm-split",
+        "linux-migrated/q35/qemu64/smp1/lab-kvm-split",
+    ]
+
+
+def test_config_tcg_cells_of_all_irqchip_modes_are_one(write):
+    cases = config.load(write(f"matrix: {{host: local, accel: tcg}}\n{LINUX}")).cases
+    assert [case.backend.irqchip for case in cases] == [Irqchip.TCG]
+
+
+def test_config_tcg_in_the_lab_falls_out_of_the_product(write):
+    text = f"matrix: {{host: [lab, local], accel: [kvm, tcg], irqchip: split}}\n{LINUX}"
+    backends = [case.backend for case in config.load(write(text)).cases]
+    assert [(backend.host, backend.accel) for backend in backends] == [
+        (Host.LAB, Accel.KVM),
+        (Host.LOCAL, Accel.KVM),
+        (Host.LOCAL, Accel.TCG),
+    ]
+
+
+def test_config_include_adds_a_cell_over_the_matrix_values(write):
+    text = f"""
+        matrix: {{irqchip: split, machine: [q35, pc]}}
+        include: [{{host: local, accel: tcg}}]
+        {LINUX}
+    """
+    assert ids(write(text)) == [
+        "linux/q35/qemu64/smp1/lab-kvm-split",
+        "linux/pc/qemu64/smp1/lab-kvm-split",
+        "linux/q35/qemu64/smp1/local-tcg",
+        "linux/pc/qemu64/smp1/local-tcg",
+    ]
+
+
+def test_config_include_of_tcg_in_the_lab_is_refused_with_its_line(write):
+    text = f"include:\n  - {{host: lab, accel: tcg}}\n{LINUX}"
+    with pytest.raises(ConfigError, match=r"matrix.yaml:3: TCG in a lab is no backend"):
+        config.load(write(text))
+
+
+def test_config_exclude_removes_what_matches_all_its_axes(write):
+    text = f"""
+        matrix: {{irqchip: ["on", "off"], machine: [q35, microvm]}}
+        exclude: [{{machine: microvm, irqchip: "off"}}]
+        {LINUX}
+    """
+    assert ids(write(text)) == [
+        "linux/q35/qemu64/smp1/lab-kvm-on",
+        "linux/microvm/qemu64/smp1/lab-kvm-on",
+        "linux/q35/qemu64/smp1/lab-kvm-off",
+    ]
+
+
+def test_config_that_excludes_everything_is_empty_and_refused(write):
+    with pytest.raises(ConfigError, match="the matrix is empty"):
+        config.load(write(f"exclude: [{{host: lab}}]\n{LINUX}"))
+
+
+def test_config_kernels_and_qemus_are_axes_and_part_of_the_id(write):
+    text = f"""
+        matrix: {{irqchip: split}}
+        lab: {{kernel: [default, 6.12]}}
+        qemu: [system, 10.0]
+        {LINUX}
+    """
+    assert ids(write(text)) == [
+        "linux/q35/qemu64/smp1/lab-kvm-split",
+        "linux/q35/qemu64/smp1/lab-kvm-split-linux6.12",
+        "linux/q35/qemu64/smp1/lab-kvm-split-qemu10.0",
+        "linux/q35/qemu64/smp1/lab-kvm-split-qemu10.0-linux6.12",
+    ]
+
+
+def test_config_version_that_ends_in_a_zero_stays_as_it_was_written(write):
+    text = f"matrix: {{irqchip: split}}\nlab: {{kernel: 6.10}}\n{LINUX}"
+    assert ids(write(text)) == ["linux/q35/qemu64/smp1/lab-kvm-split-linux6.10"]
+
+
+def test_config_expectations_are_of_workloads_and_of_the_whole_case(write):
+    text = """
+        matrix: {irqchip: split}
+        guests: [{kind: linux, workloads: [idle], expect: {idle: storm, "*": hang}}]
+    """
+    (case,) = config.load(write(text)).cases
+    assert case.guest.expect == {"idle": "storm", "*": "hang"}
+
+
+def test_config_expectation_of_an_unknown_workload_is_refused(write):
+    text = "guests: [{kind: linux, workloads: [idle], expect: {idel: storm}}]\n"
+    with pytest.raises(ConfigError, match="unknown workload 'idel'"):
+        config.load(write(text))
+
+
+def test_config_repeat_makes_cases_with_ids_of_their_own(write):
+    assert ids(write(f"matrix: {{irqchip: split}}\n{LINUX}"), repeat=3) == [
+        "linux/q35/qemu64/smp1/lab-kvm-split",
+        "linux/q35/qemu64/smp1/lab-kvm-split#2",
+        "linux/q35/qemu64/smp1/lab-kvm-split#3",
+    ]
+
+
+def test_config_guest_overrides_the_axes_and_defaults(write):
+    text = """
+        defaults: {timeout_s: 10, memory_mib: 64}
+        matrix: {irqchip: split}
+        guests: [{kind: linux, workloads: [idle], smp: 4, cpu: "qemu64,+x2apic", timeout_s: 99}]
+    """
+    (case,) = config.load(write(text)).cases
+    assert (case.smp, case.cpu, case.timeout_s, case.memory_mib) == (4, "qemu64,+x2apic", 99, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("matrx: {}\n" + LINUX, r"matrix.yaml:2: unknown key 'matrx' \(did you mean 'matrix'\?\)"),
+        (
+            "matrix: {irqchip: both}\n" + LINUX,
+            r"matrix.yaml:2: bad value for matrix.irqchip.0.*both",
+        ),
+        ("matrix: {machine: isapc}\n" + LINUX, r"matrix.yaml:2: bad value .*isapc"),
+        ("matrix: {smp: 5}\n" + LINUX, r"matrix.yaml:2: bad value for matrix.smp.0.*5"),
+        ("matrix: {smp: []}\n" + LINUX, r"matrix.yaml:2: bad value for matrix.smp"),
+        ("guests: []\n", r"matrix.yaml:2: bad value for guests"),
+        ("name: x\n", r"bad value for guests: Field required"),
+        ("guests: [{kind: bsd}]\n", r"matrix.yaml:2: bad value for guests.0.*'linux', 'flat'"),
+        (
+            "guests:\n  - kind: linux\n    workloads: [idel]\n",
+            r"matrix.yaml:4: unknown workload 'idel' \(did you mean 'idle'\?\)",
+        ),
+        (
+            "guests:\n  - {kind: linux, workloads: [idle], parameters: {idle: {minutes: 3}}}\n",
+            r"workload idle has no parameter 'minutes' \(it has: seconds\)",
+        ),
+        (
+            "guests:\n  - {kind: flat, path: absent.flat}\n",
+            r"matrix.yaml:3: no flat image 'absent.flat'",
+        ),
+        ("defaults: {timeout_s: -1}\n" + LINUX, r"bad value for defaults.timeout_s"),
+    ],
+)
+def test_config_mistake_names_file_line_and_what_was_meant(write, text, message):
+    with pytest.raises(ConfigError, match=message):
+        config.load(write(text))
+
+
+@pytest.mark.parametrize("text", ["- a list\n", "just words\n"])
+def test_config_of_another_shape_is_refused(tmp_path, text):
+    path = tmp_path / "list.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="is not a configuration"):
+        config.load(path)
+
+
+def test_config_flat_image_is_found_beside_the_file(write, tmp_path):
+    (tmp_path / "ok.flat").write_bytes(multiboot.elf())
+    (case,) = config.load(
+        write("matrix: {irqchip: split}\nguests: [{kind: flat, path: ok.flat}]\n")
+    ).cases
+    assert isinstance(case.guest, FlatGuest)
+    assert case.guest.path == tmp_path / "ok.flat"
+    assert case.id == "flat-ok/q35/qemu64/smp1/lab-kvm-split"
+
+
+def test_multiboot_complete_elf_has_no_defect():
+    assert config.multiboot_defect(multiboot.elf()) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "defect"),
+    [
+        (b"", "no multiboot header in its first 0 bytes"),
+        (b"#!/bin/sh\n" * 10, "no multiboot header"),
+        (multiboot.header(), "not an ELF file"),
+        (multiboot.elf()[:-1], "truncated"),
+        (multiboot.elf()[:120], "truncated"),
+        (multiboot.elf(bits=2), "64-bit"),
+        (multiboot.elf(header_at=9000), "no multiboot header"),
+        (multiboot.elf(checksum=1), "no multiboot header"),
+    ],
+)
+def test_multiboot_defect_says_what_is_wrong(image, defect):
+    assert defect in config.multiboot_defect(image)
+
+
+def test_find_shipped_configuration_works_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find("configs/quick.yaml").is_file()
+
+
+def test_find_unknown_configuration_names_the_shipped_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"configs/quick\.yaml"):
+        config.find("configs/nope.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((Path(config.resources.configs())).glob("*.yaml")))
+def test_shipped_configuration_is_valid(path):
+    assert config.load(path).cases
+
+
+def test_config_option_of_qemu_is_part_of_the_id(write):
+    guest = 'guests: [{kind: linux, workloads: [idle], options: ["-rtc driftfix=slew"]}]\n'
+    (case,) = config.load(write(f"matrix: {{irqchip: split}}\n{guest}")).cases
+    assert case.options == ("-rtc driftfix=slew",)
+    assert case.id == "linux/q35/qemu64/smp1/rtc-driftfix=slew/lab-kvm-split"
+
+
+@pytest.mark.parametrize("option", ["rtc", "-rtc driftfix=slew -S", "-rtc\tx"])
+def test_config_option_that_is_none_is_refused(write, option):
+    with pytest.raises(ConfigError, match="options"):
+        ids(write(f'guests: [{{kind: linux, workloads: [idle], options: ["{option}"]}}]\n'))
+
+
+def test_config_deterministic_cases_say_so_in_their_ids(write):
+    loaded = config.load(write(f"matrix: {{host: local, accel: tcg}}\n{LINUX}"))
+
+    (case,) = config.deterministic(loaded).cases
+    assert case.id == "linux/q35/qemu64/smp1/deterministic/local-tcg"

@@ -1,0 +1,109 @@
+from dataclasses import replace
+
+import pytest
+
+from harness.config.feasibility import LocalFacts, why_not
+from harness.model.case import Accel, LinuxGuest, Machine
+from support import cases
+from userspace_chip.kvm.probe import KvmProbe
+
+QEMU_7_2 = (7, 2, 22)
+QEMU_10 = (10, 0, 2)
+GOOD_KVM = KvmProbe("/dev/kvm", None, 12, irqchip_errors={"on": None, "split": None})
+FAST = LocalFacts(GOOD_KVM, 1e9)
+
+
+def test_preflight_off_on_qemu_8_and_later_says_which_qemu_would_do():
+    why = why_not(cases.case(backend=cases.OFF), QEMU_10, None)
+    assert "QEMU 10.0.2 refuses kernel-irqchip=off" in why
+    assert "7.2 would do" in why
+
+
+def test_preflight_off_on_qemu_7_2_can_run():
+    assert why_not(cases.case(backend=cases.OFF), QEMU_7_2, None) is None
+
+
+def test_preflight_off_with_two_cpus_says_why_it_would_hang():
+    why = why_not(cases.case(backend=cases.OFF, smp=2), QEMU_7_2, None)
+    assert "a SIPI stays pending" in why
+
+
+def test_preflight_off_with_two_cpus_on_a_qemu_without_the_bug_can_run():
+    assert why_not(cases.case(backend=cases.OFF, smp=2), (7, 2, 0), None) is None
+
+
+def test_preflight_off_without_a_local_apic_can_run_on_every_qemu():
+    case = cases.case(backend=cases.OFF, cpu="qemu64,-apic")
+    assert why_not(case, QEMU_10, None) is None
+
+
+@pytest.mark.parametrize("backend", [cases.ON, cases.SPLIT, cases.TCG])
+def test_preflight_other_modes_can_run_on_every_qemu(backend):
+    assert why_not(cases.case(backend=backend), QEMU_10, None) is None
+
+
+def test_preflight_local_kvm_that_is_not_there_says_why():
+    broken = LocalFacts(KvmProbe("/dev/kvm", "cannot open /dev/kvm: No such file"), None)
+    why = why_not(cases.case(backend=cases.LOCAL_ON), QEMU_7_2, broken)
+    assert "cannot open /dev/kvm" in why
+
+
+def test_preflight_local_kvm_without_the_mode_says_so():
+    probe = replace(GOOD_KVM, irqchip_errors={"on": "KVM_CREATE_IRQCHIP: EINVAL", "split": None})
+    why = why_not(cases.case(backend=cases.LOCAL_ON), QEMU_7_2, LocalFacts(probe, None))
+    assert "KVM_CREATE_IRQCHIP: EINVAL" in why
+
+
+def test_preflight_linux_on_a_slow_local_kvm_belongs_in_the_lab():
+    slow = LocalFacts(GOOD_KVM, 2e6)
+    why = why_not(cases.case(cases.LINUX, cases.LOCAL_ON), QEMU_7_2, slow)
+    assert "2.0 million guest instructions a second (measured)" in why
+    assert "host: lab" in why
+
+
+def test_preflight_linux_on_a_fast_local_kvm_can_run():
+    assert why_not(cases.case(cases.LINUX, cases.LOCAL_ON), QEMU_7_2, FAST) is None
+
+
+def test_preflight_flat_image_on_a_slow_local_kvm_can_run():
+    slow = LocalFacts(GOOD_KVM, 2e6)
+    assert why_not(cases.case(backend=cases.LOCAL_ON), QEMU_7_2, slow) is None
+
+
+def test_preflight_linux_of_which_no_workload_can_run_says_why_of_each():
+    guest = LinuxGuest(("ipi", "block-intx"))
+    why = why_not(cases.case(guest, machine=Machine.MICROVM), QEMU_7_2, None)
+    assert "ipi: needs 2 CPUs" in why
+    assert "block-intx: microvm has no PCI bus" in why
+
+
+def test_preflight_linux_of_which_one_workload_can_run_can_run():
+    guest = LinuxGuest(("ipi", "idle"))
+    assert why_not(cases.case(guest), QEMU_7_2, None) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "accel"),
+    [
+        ({"nested": True, "cpu_flag": "svm"}, Accel.KVM),
+        ({"nested": False, "cpu_flag": "svm"}, Accel.TCG),
+        ({"nested": True, "cpu_flag": None}, Accel.TCG),
+        ({"nested": None, "cpu_flag": "vmx"}, Accel.TCG),
+        ({"nested": True, "cpu_flag": "svm", "error": "cannot be opened"}, Accel.TCG),
+    ],
+)
+def test_lab_runs_on_the_local_kvm_only_where_that_can_nest(changes, accel):
+    assert LocalFacts(replace(GOOD_KVM, **changes), None).lab_accel is accel
+
+
+@pytest.mark.parametrize("backend", [cases.ON, cases.LOCAL_ON])
+def test_preflight_deterministic_is_for_tcg_alone(backend):
+    case = cases.case(backend=backend, deterministic=True)
+    assert "--deterministic is for TCG" in why_not(case, QEMU_7_2, FAST)
+    assert why_not(replace(case, backend=cases.TCG), QEMU_7_2, None) is None
+
+
+def test_preflight_deterministic_guest_that_moves_says_why_not():
+    guest = LinuxGuest(("idle",), migrate=True)
+    why = why_not(cases.case(guest, cases.TCG, deterministic=True), QEMU_10, None)
+    assert "nobody from outside" in why

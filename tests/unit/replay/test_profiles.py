@@ -1,0 +1,66 @@
+"""What no profile of the Python chips stands for is known by a case's arguments."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.base.errors import ReplayRefused
+from harness.model import manifest
+from harness.replay.profiles import not_modelled, profile_of
+from harness.replay.replay import replay_case
+from support import cases
+
+
+def described(cpu="qemu64", **arguments):
+    case = cases.case(cases.LINUX, cases.SPLIT, cpu=cpu, **arguments)
+    return manifest.describe(case, qemu="7.2.22", linux="6.1.192")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"devices": ("intel-iommu",)}, "intel-iommu: an IOMMU"),
+        ({"devices": ("amd-iommu,intremap=on",)}, "an IOMMU"),
+        ({"options": ("-accel kvm,xen-version=0x4000a",)}, "Xen"),
+        ({"cpu": "host,hv-vpindex,hv_synic"}, "SynIC"),
+        ({"options": ("-machine kernel-irqchip=off",)}, "another irqchip"),
+        ({"options": ("-accel kvm,kernel_irqchip=split",)}, "another irqchip"),
+        ({"options": ("-machine ioapic2=off",)}, "which interrupt chips"),
+        ({"cpu": "qemu64,-apic"}, "no local APIC"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_argument_that_the_chips_do_not_have_is_named_with_the_reason(arguments, why):
+    assert why in not_modelled(described(**arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"devices": ("intel-iommu,intremap=off", "virtio-rng-pci")},
+        {"options": ("-machine hpet=off", "-global kvm-pit.lost_tick_policy=discard")},
+        {"cpu": "host,hv-vpindex,hv-synic=off,+x2apic"},
+    ],
+    ids=str,
+)
+def test_argument_that_changes_no_chip_is_none(arguments):
+    assert not_modelled(described(**arguments)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reinject"),
+    [((), True), (("-global kvm-pit.lost_tick_policy=discard",), False)],
+)
+def test_profile_of_a_pit_that_discards_ticks_awaits_no_eoi(options, reinject):
+    case = cases.case(cases.LINUX, cases.ON, options=options)
+    subject, warnings = profile_of(manifest.describe(case, qemu="10.0.2", linux="6.12.117"))
+
+    assert (subject.pit.reinject, warnings) == (reinject, ())
+
+
+def test_replay_of_such_a_case_is_refused_whatever_it_recorded(tmp_path):
+    manifest.write(tmp_path, replace(described(), arguments=("intel-iommu,intremap=on",)))
+
+    with pytest.raises(ReplayRefused, match="do not model the case: intel-iommu,intremap=on: an "):
+        replay_case(tmp_path)

@@ -1,0 +1,150 @@
+"""A run as named checks: what is said of its cases, comparisons and known differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.model.verdict import NOT_REACHED, PartResult, Verdict
+from harness.report.export.checks import KNOWN, WHOLE, Outcome, groups_of
+from support import runs
+
+PAIR = "linux/q35/qemu64/smp1: lab-kvm-on / lab-kvm-split-qemu10.0"
+
+
+def checks(run, name):
+    """The checks of the group ``name``, by name."""
+    (group,) = [group for group in groups_of(run) if group.name == name]
+    return {check.name: check for check in group.checks}
+
+
+def outcomes(run, name):
+    return {check.name: check.outcome for check in checks(run, name).values()}
+
+
+def of_case(case):
+    return outcomes(runs.run_of(case), case.id)
+
+
+def test_every_case_comparison_and_the_rules_are_a_group():
+    names = [group.name for group in groups_of(runs.EVERYTHING)]
+
+    assert names == [case.id for case in runs.EVERYTHING.cases] + [PAIR, KNOWN]
+
+
+def test_run_without_rules_that_were_due_has_no_group_of_them():
+    assert [group.name for group in groups_of(runs.run_of(runs.GOOD))] == [runs.GOOD.id]
+
+
+def test_part_that_fails_as_expected_is_an_xfail():
+    assert of_case(runs.GOOD) == {
+        WHOLE: Outcome.PASS,
+        "idle": Outcome.PASS,
+        "ipi": Outcome.SKIP,
+        "stuck-line": Outcome.XFAIL,
+    }
+
+
+def test_part_that_passes_though_it_should_not_fails_and_says_xpass():
+    found = checks(runs.run_of(runs.LOSES), runs.LOSES.id)["stuck-line"]
+
+    assert (found.outcome, found.kind) == (Outcome.FAIL, "xpass")
+    assert found.message == "XPASS: should be storm, and passed"
+
+
+def test_part_of_another_verdict_than_expected_says_both():
+    part = PartResult("idle", Verdict.HANG, "no answer", Verdict.STORM)
+    case = replace(runs.LOSES, parts=(part,))
+    found = checks(runs.run_of(case), case.id)["idle"]
+
+    assert (found.outcome, found.message) == (Outcome.FAIL, "should be storm, is hang: no answer")
+
+
+def test_case_whose_part_is_to_blame_fails_there_only():
+    assert of_case(runs.LOSES) == {
+        WHOLE: Outcome.PASS,
+        "idle": Outcome.FAIL,
+        "ipi": Outcome.SKIP,
+        "stuck-line": Outcome.FAIL,
+    }
+
+
+def test_case_that_hangs_after_its_parts_passed_fails_as_a_whole():
+    assert of_case(runs.HANGS) == {WHOLE: Outcome.FAIL, "one": Outcome.PASS}
+
+
+def test_case_that_hangs_as_expected_is_an_xfail():
+    assert of_case(runs.HANGS_AS_TOLD) == {WHOLE: Outcome.XFAIL, "one": Outcome.PASS}
+
+
+def test_case_that_should_hang_and_passed_says_xpass():
+    case = replace(runs.HANGS_AS_TOLD, verdict=Verdict.PASS, as_expected=False)
+    found = checks(runs.run_of(case), case.id)[WHOLE]
+
+    assert (found.outcome, found.message) == (Outcome.FAIL, "XPASS: should be hang, and passed")
+
+
+def test_case_that_passed_when_it_was_run_again_is_unsteady_and_no_failure():
+    unsteady = replace(runs.GOOD, first_time="hang: nothing more within 60 s")
+    check = checks(runs.run_of(unsteady), unsteady.id)[WHOLE]
+    assert check.outcome is Outcome.UNSTEADY
+    assert check.message == "the first time hang: nothing more within 60 s"
+
+
+def test_case_that_failed_twice_is_a_failure():
+    bad = replace(runs.GOOD, verdict=Verdict.HANG, as_expected=False, first_time="hang: again")
+    assert of_case(bad)[WHOLE] is Outcome.FAIL
+
+
+def test_case_that_could_not_be_run_is_an_error_or_a_skip_with_its_reason():
+    skipped = checks(runs.run_of(runs.SKIPPED), runs.SKIPPED.id)[WHOLE]
+    broken = checks(runs.run_of(runs.BROKEN), runs.BROKEN.id)[WHOLE]
+
+    assert (skipped.outcome, skipped.message) == (Outcome.SKIP, "no /dev/kvm")
+    assert (broken.outcome, broken.message) == (Outcome.ERROR, "no QEMU")
+
+
+def test_part_that_was_not_reached_is_no_failure_of_its_own():
+    hung = PartResult("idle", Verdict.HANG, "no answer")
+    rest = PartResult("serial", Verdict.ERROR, NOT_REACHED)
+
+    assert of_case(replace(runs.LOSES, parts=(hung, rest))) == {
+        WHOLE: Outcome.PASS,
+        "idle": Outcome.FAIL,
+        "serial": Outcome.SKIP,
+    }
+
+
+def test_comparison_has_a_check_for_all_that_was_compared_and_fails_what_is_unexplained():
+    assert outcomes(runs.EVERYTHING, PAIR) == {
+        "idle": Outcome.FAIL,
+        "stuck-line": Outcome.PASS,
+        "monitor.version": Outcome.PASS,
+        "monitor.pins": Outcome.XFAIL,
+    }
+
+
+def test_comparison_says_what_differs_and_which_bug_is_known():
+    found = checks(runs.EVERYTHING, PAIR)
+
+    assert found["idle"].message == "unexplained: handled/ioapic/4:ttyS0"
+    assert found["idle"].lines == ("handled/ioapic/4:ttyS0: 200 against 150 (it should not)",)
+    assert found["monitor.pins"].message == "known bug: lost-pin"
+
+
+def test_rules_that_have_to_show_have_a_check_for_each_backend_they_were_due_in():
+    assert outcomes(runs.EVERYTHING, KNOWN) == {
+        "versions on lab-kvm-on": Outcome.PASS,
+        "gone on lab-kvm-on": Outcome.STALE,
+        "lost-pin on lab-kvm-on": Outcome.PASS,
+        "fixed-bug on lab-kvm-on": Outcome.XPASS,
+    }
+
+
+@pytest.mark.parametrize("rule", runs.RULES, ids=lambda rule: rule.rule)
+def test_rule_alone_never_fails_a_run(rule):
+    run = runs.run_of(runs.GOOD, rules=(rule,))
+
+    assert run.summary.exit_status == 0
+    assert not any(group.failed for group in groups_of(run))

@@ -1,0 +1,58 @@
+"""The scenarios that travel with us: compiled, predicted, and nothing in them hangs on luck."""
+
+import dataclasses
+
+import pytest
+
+from harness.base import resources
+from harness.base.errors import ConfigError
+from harness.scenario import choice, expect
+from harness.scenario.authoring import authoring_problems
+from harness.scenario.predict import predict
+from support.scenario_programs import PROFILES
+
+FILES = sorted((resources.configs() / "scenarios").glob("*.yaml"))
+SCENARIOS = choice.load(FILES)
+
+
+def test_shipped_scenarios_are_many():
+    assert len(SCENARIOS) >= 60
+
+
+def test_shipped_scenarios_each_do_something_else():
+    programs = {}
+    for scenario in SCENARIOS:
+        program = dataclasses.replace(scenario.program, name="")
+        programs.setdefault((program, scenario.machines), []).append(scenario.name)
+    assert [names for names in programs.values() if len(names) > 1] == []
+
+
+def test_shipped_files_say_what_editors_check_them_by():
+    first = "# yaml-language-server: $schema=schema.json\n"
+    assert [f.name for f in FILES if not f.read_text(encoding="utf-8").startswith(first)] == []
+
+
+def test_scenarios_of_one_name_are_refused(tmp_path):
+    for name in ("one.yaml", "other.yaml"):
+        (tmp_path / name).write_text(
+            "version: 1\nscenarios: {same: {about: a test, steps: [sti, {read: lapic.tpr}]}}\n"
+        )
+    with pytest.raises(ConfigError, match="'same' is there twice"):
+        choice.load([tmp_path / "one.yaml", tmp_path / "other.yaml"])
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [scenario for scenario in SCENARIOS if scenario.no_model is None],
+    ids=lambda scenario: scenario.name,
+)
+def test_shipped_scenario_is_predicted_without_a_problem(scenario):
+    board = "microvm" if scenario.machines == {"microvm"} else "pc"
+    found = {}
+    for name, subject in PROFILES.items():
+        log = predict(scenario.program, subject, board=board)
+        problems = authoring_problems(scenario.program, subject, log, board=board)
+        found[name] = [str(problem) for problem in problems]
+        if log.events and log.events[0].kind != "skip":
+            found[name] += expect.failures(scenario.expect, log, subject.mode)
+    assert {name: problems for name, problems in found.items() if problems} == {}
