@@ -22,10 +22,26 @@ class Verdict(StrEnum):
     LOST = "lost"
     MISROUTED = "misrouted"
     DIVERGED = "diverged"
+    TIMEOUT = "timeout"
+    """It still ran when its time was up."""
     HANG = "hang"
+    """Nothing moves any more."""
     CRASH = "crash"
     ERROR = "error"
     """It could not be run or not be judged; says nothing of the subject."""
+    INCOMPLETE = "incomplete"
+    """The run ended before it did."""
+
+
+class Blame(StrEnum):
+    """Whose fault a verdict other than ``pass`` or ``skip`` looks like."""
+
+    GUEST = "guest"
+    IRQCHIP = "irqchip"
+    QEMU = "qemu"
+    LAB = "lab"
+    """The emulator or the kernel that is the lab's hardware."""
+    HARNESS = "harness"
 
 
 _GRAVITY: Final = {verdict: rank for rank, verdict in enumerate(Verdict)}
@@ -45,6 +61,7 @@ class PartResult:
     expected: Verdict | None = None
     """What the configuration says it has to be, where it says so."""
     metrics: Mapping[str, int | float | str] = field(default_factory=dict)
+    blame: Blame | None = None
 
     @property
     def as_expected(self) -> bool:
@@ -73,6 +90,7 @@ class CaseResult:
     as_expected: bool = True
     expected: Verdict | None = None
     """What the configuration says the case as a whole has to be, where it says so."""
+    blame: Blame | None = None
     first_time: str | None = None
     """What it was the first time, where it was run again because that was not as expected."""
 
@@ -92,6 +110,7 @@ def of_case(
     observations: Mapping[str, str] | None = None,
     as_expected: bool = True,
     expected: Verdict | None = None,
+    blame: Blame | None = None,
 ) -> CaseResult:
     """The result of ``case``, which is in the folder of its name."""
     return CaseResult(
@@ -108,6 +127,7 @@ def of_case(
         observations=dict(observations or {}),
         as_expected=as_expected,
         expected=expected,
+        blame=blame,
     )
 
 
