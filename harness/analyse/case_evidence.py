@@ -12,7 +12,7 @@ from typing import Any, Final
 from harness.analyse.analyse import read_counters
 from harness.base.errors import StoreError
 from harness.model import manifest
-from harness.model.case import Machine
+from harness.model.case import GuestKind, Machine
 from harness.model.counters import CounterSet
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
@@ -48,18 +48,19 @@ class RecordedCase:
 
     @property
     def subject(self) -> str:
-        """The id without its backend."""
-        return self.id.rpartition("/")[0]
+        """What has to be equal for two cases to be compared."""
+        return self.described.subject
 
     @property
     def backend(self) -> str:
         """The backend's name, and which repetition it is."""
-        return self.id.rpartition("/")[2]
+        repeat = self.described.axes.get("repeat")
+        return self.described.backend + (f"#{int(repeat) + 1}" if repeat else "")
 
     @property
     def guest(self) -> str:
         """The guest's name, for the globs of rules."""
-        return self.id.partition("/")[0]
+        return self.described.guest
 
     @property
     def ioapics(self) -> int:
@@ -91,7 +92,7 @@ def read_case(directory: Path) -> RecordedCase:
     }
     outcomes = {name: Verdict(part["verdict"]) for name, part in parts.items()}
     checks = {"verdict": str(verdict["verdict"])}
-    if not described.id.startswith("linux"):
+    if described.kind is not GuestKind.LINUX:
         checks |= {name: outcome.value for name, outcome in outcomes.items()}
     return RecordedCase(
         directory,

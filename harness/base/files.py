@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,15 +36,29 @@ def write_json(path: Path, data: object) -> None:
 _T = TypeVar("_T")
 
 
-def read_typed(path: Path, adapter: TypeAdapter[_T], schema: int, otherwise: str) -> _T:
-    """What the JSON in ``path`` says; its ``schema`` has to be that.
+Document: TypeAlias = dict[str, Any]
+Upgrade: TypeAlias = Callable[[Document], Document]
+"""From a document of one schema to the next one."""
 
-    :class:`StoreError` for a file of another kind, of which is said what it does ``otherwise``, or
-    of another schema, or that cannot be read.
+
+def read_typed(
+    path: Path,
+    adapter: TypeAdapter[_T],
+    schema: int,
+    otherwise: str,
+    older: Mapping[int, Upgrade] = MappingProxyType({}),
+) -> _T:
+    """What the JSON in ``path`` says, as of ``schema``; ``older`` ones are upgraded step by step.
+
+    :class:`StoreError` where the file cannot be read, has a schema that is not known, or is of
+    another kind; ``otherwise`` completes the last message: "FILE ``is not a result``".
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         found = data.get("schema") if isinstance(data, dict) else None
+        while isinstance(found, int) and found in older:
+            found += 1
+            data = older[found - 1](data) | {"schema": found}
         if found != schema:
             raise StoreError(
                 f"{path} has schema {found!r}", f"this irqmatrix reads {schema}", "run it again"
@@ -50,6 +66,6 @@ def read_typed(path: Path, adapter: TypeAdapter[_T], schema: int, otherwise: str
         return adapter.validate_python(data)
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror) from None
-    except (ValueError, ValidationError) as error:
+    except (ValueError, KeyError, AttributeError, ValidationError) as error:
         why = str(error).splitlines()[0]
         raise StoreError(f"{path} {otherwise}", why, "run it again") from None

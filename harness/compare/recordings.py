@@ -28,6 +28,7 @@ from harness.compare.diff import Difference, DiffResult, Measurement, Sample, di
 from harness.compare.guest_view import GuestView, View
 from harness.compare.known import BackendFacts, KnownDifferences
 from harness.ledger.ledger import Ledger
+from harness.model.case import GuestKind
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
 from harness.record.eventlog import EventLogReader, LogReport
@@ -225,7 +226,7 @@ def _side(case: RecordedCase, ledger: Ledger) -> Side:
 
 def _verdict_checks(own: RecordedCase, other: RecordedCase) -> dict[str, str]:
     """The verdicts of the workloads that both ran."""
-    if not own.guest.startswith("linux"):
+    if own.described.kind is not GuestKind.LINUX:
         return {}
     return {f"verdict/{name}": own.ran[name].value for name in own.ran if name in other.ran}
 
@@ -245,7 +246,7 @@ def _warnings(a: RecordedCase, b: RecordedCase, *sides: Side) -> tuple[str, ...]
     ]
     if a.subject != b.subject:
         found.append(f"different subjects: {a.subject} and {b.subject}")
-    elif a.ran.keys() != b.ran.keys() and a.guest.startswith("linux"):
+    elif a.ran.keys() != b.ran.keys() and a.described.kind is GuestKind.LINUX:
         found.append(
             f"different workloads: {', '.join(a.ran) or 'none'}; {', '.join(b.ran) or 'none'}"
         )

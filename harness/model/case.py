@@ -137,9 +137,24 @@ class ProbeGuest:
 Guest: TypeAlias = LinuxGuest | FlatGuest | ProbeGuest
 
 
-def kind_of(guest: Guest) -> str:
-    """What the configuration calls the kind of ``guest``: ``linux``, ``flat`` or ``probe``."""
-    return {LinuxGuest: "linux", FlatGuest: "flat", ProbeGuest: "probe"}[type(guest)]
+class GuestKind(StrEnum):
+    """What is booted, as the configuration calls it."""
+
+    LINUX = "linux"
+    FLAT = "flat"
+    PROBE = "probe"
+
+
+_KINDS: Final[Mapping[type, GuestKind]] = {
+    LinuxGuest: GuestKind.LINUX,
+    FlatGuest: GuestKind.FLAT,
+    ProbeGuest: GuestKind.PROBE,
+}
+
+
+def kind_of(guest: Guest) -> GuestKind:
+    """The kind of ``guest``."""
+    return _KINDS[type(guest)]
 
 
 @dataclass(frozen=True)

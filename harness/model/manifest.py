@@ -1,4 +1,7 @@
-"""``case.json``: what a case's folder has to say of its own subject, to be replayed alone."""
+"""``case.json``: what a case is, so that its folder can be read alone.
+
+Ids are for people; what a case is stands in fields of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from harness.base import files
 from harness.base.errors import StoreError
-from harness.model.case import Accel, Case, Irqchip, Machine
+from harness.base.files import Document, read_typed, write_text
+from harness.model.case import Accel, Case, GuestKind, Irqchip, Machine, kind_of
 
 NAME: Final = "case.json"
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,15 @@ class CaseFile:
 
     schema: int
     id: str
+    kind: GuestKind
+    guest: str
+    """The guest's name, for the globs of rules: ``linux``, ``flat-ioapic``."""
+    subject: str
+    """What has to be equal for two cases to be compared."""
+    backend: str
+    """The backend's name: ``lab-kvm-split``."""
+    group: str
+    """What it is judged by where that is not the matrix: a reproducer; else empty."""
     irqchip: Irqchip
     machine: Machine
     smp: int
@@ -49,6 +61,11 @@ def describe(
     return CaseFile(
         schema=SCHEMA,
         id=case.id,
+        kind=kind_of(case.guest),
+        guest=case.guest.name,
+        subject=case.subject,
+        backend=case.backend.name,
+        group=case.group,
         irqchip=case.backend.irqchip,
         machine=case.machine,
         smp=case.smp,
@@ -64,7 +81,7 @@ def describe(
 def write(directory: Path, described: CaseFile) -> None:
     """Write ``case.json``, whole or not at all; :class:`StoreError` where that cannot be."""
     text = _ADAPTER.dump_json(described, indent=1).decode() + "\n"
-    files.write_text(directory / NAME, text)
+    write_text(directory / NAME, text)
 
 
 def read(directory: Path) -> CaseFile:
@@ -76,4 +93,20 @@ def read(directory: Path) -> CaseFile:
             "it is no case's folder, or was recorded before there was that file",
             "name the folder of a case below a run's directory, or run it again",
         )
-    return files.read_typed(path, _ADAPTER, SCHEMA, "does not describe a case")
+    return read_typed(path, _ADAPTER, SCHEMA, "does not describe a case", {1: _from_schema_1})
+
+
+def _from_schema_1(data: Document) -> Document:
+    """Schema 1 said what a case is in its id alone: ``[GROUP/]GUEST/MACHINE/.../BACKEND[#N]``."""
+    subject, _, backend = str(data["id"]).rpartition("/")
+    first, _, rest = subject.partition("/")
+    is_grouped = first.startswith("repro-")
+    guest = rest.partition("/")[0] if is_grouped else first
+    told = {
+        "kind": next((kind for kind in GuestKind if guest.startswith(kind)), None),
+        "guest": guest,
+        "subject": subject,
+        "backend": backend.partition("#")[0],
+        "group": first if is_grouped else "",
+    }
+    return data | told

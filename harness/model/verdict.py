@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from harness.model.case import Case, kind_of
+from harness.model.case import Case, GuestKind, kind_of
 
 
 class Verdict(StrEnum):
@@ -79,7 +79,7 @@ class CaseResult:
     subject: str
     backend: str
     axes: Mapping[str, str | int | None]
-    guest: str
+    guest: GuestKind
     verdict: Verdict
     detail: str
     duration_s: float

@@ -7,6 +7,7 @@ from dataclasses import replace
 from harness.compare.diff import Difference, DiffResult, DiffVerdict
 from harness.compare.expectations import RuleResult
 from harness.compare.known import Kind
+from harness.model.case import GuestKind
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.store import result
 from harness.store.result import RunResult
@@ -19,7 +20,7 @@ GOOD = CaseResult(
     subject=SUBJECT,
     backend="lab-kvm-on",
     axes={"irqchip": "on"},
-    guest="linux",
+    guest=GuestKind.LINUX,
     verdict=Verdict.PASS,
     detail="",
     duration_s=12.5,

@@ -6,7 +6,7 @@ from harness.analyse import conformance
 from harness.analyse.judge import judge
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions, compare
-from harness.model.case import ProbeGuest
+from harness.model.case import GuestKind, ProbeGuest
 from harness.model.verdict import CaseResult, Verdict
 from support import cases
 
@@ -90,7 +90,7 @@ def test_compare_scenario_that_one_backend_has_not_the_means_for_is_left_out(tmp
                 subject=case.subject,
                 backend=backend.name,
                 axes=case.axes,
-                guest="probe",
+                guest=GuestKind.PROBE,
                 verdict=Verdict.PASS,
                 detail="",
                 duration_s=1.0,

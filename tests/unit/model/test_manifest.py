@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -57,3 +58,22 @@ def test_casefile_of_another_kind_is_refused(tmp_path, text, said):
 def test_casefile_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(StoreError, match="run it again"):
         manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("guest", "group", "kind"),
+    [(cases.LINUX, "", "linux"), (cases.LINUX, "repro-a-bug", "linux"), (cases.FLAT, "", "flat")],
+    ids=["linux", "grouped", "flat"],
+)
+def test_casefile_of_schema_1_is_read_as_the_one_of_today(tmp_path, guest, group, kind):
+    case = dataclasses.replace(cases.case(guest, cases.SPLIT, repeat=1), group=group)
+    today = manifest.describe(case, qemu="7.2.22", linux="6.1.192")
+    manifest.write(tmp_path, today)
+    path = tmp_path / manifest.NAME
+    old = json.loads(path.read_text()) | {"schema": 1}
+    for name in ("kind", "guest", "subject", "backend", "group"):
+        del old[name]
+    path.write_text(json.dumps(old))
+
+    assert manifest.read(tmp_path) == today
+    assert today.kind == kind

@@ -12,7 +12,7 @@ import pytest
 from harness import cli
 from harness.base.errors import CollectError, ReplayRefused, StoreError
 from harness.model import manifest
-from harness.model.case import Irqchip
+from harness.model.case import GuestKind, Irqchip
 from harness.model.case import Machine as MachineType
 from harness.model.manifest import CaseFile
 from harness.replay.lookahead import CONTEXT, LOOKAHEAD
@@ -27,6 +27,11 @@ from userspace_chip.profile import profile
 ON = CaseFile(
     schema=manifest.SCHEMA,
     id="linux/q35/qemu64/smp2/lab-kvm-on",
+    kind=GuestKind.LINUX,
+    guest="linux",
+    subject="linux/q35/qemu64/smp2",
+    backend="lab-kvm-on",
+    group="",
     irqchip=Irqchip.ON,
     machine=MachineType.Q35,
     smp=2,
