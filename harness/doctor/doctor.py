@@ -21,6 +21,7 @@ from harness.base.process import owned_process
 from harness.config.feasibility import LINUX_BOOT_INSTRUCTIONS, LocalFacts
 from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
+from harness.images.rootfs import BUSYBOX, check_busybox
 from harness.record.collectors.qmp import monitor
 from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.probe import measure_guest_speed, probe_kvm
@@ -209,9 +210,19 @@ async def _asked(qemu: QemuImage, machine: str) -> AsyncIterator[frozenset[str]]
                 raise CollectError(f"{machine} does not start", why) from None
 
 
+def busybox_finding(busybox: Path = BUSYBOX) -> Finding:
+    """Whether the one that images are made of can be used, rather than any on PATH."""
+    try:
+        check_busybox(busybox)
+    except ImageError as error:
+        why = f"{error.why}; it is the guest's and the lab's user space"
+        return Finding("programs", "busybox", False, "no", why, error.fix)
+    return Finding("programs", "busybox", True, str(busybox))
+
+
 def _programs() -> Iterable[Finding]:
+    yield busybox_finding()
     for program, package, purpose in (
-        ("busybox", "busybox-static", "the guest's and the lab's user space"),
         ("dpkg-deb", "dpkg", "unpacking kernels and QEMUs"),
         ("apt-get", "apt", "fetching kernels and QEMUs"),
         ("setpriv", "util-linux", "a QEMU that dies with its parent"),

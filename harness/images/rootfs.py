@@ -21,6 +21,7 @@ LAB_MODULES: Final = ("virtio_pci", "virtio_console", "kvm_amd")
 LAB_OPTIONAL_MODULES: Final = ("virtio_blk", "qemu_fw_cfg", "kvm_intel")
 
 BUSYBOX: Final = Path("/bin/busybox")
+_BUSYBOX_FIX: Final = "install the package busybox-static"
 ACPI_FOLDER: Final = "/kernel/firmware/acpi"
 """Where Linux looks for tables to add to the firmware's; they must not be compressed
 (``Documentation/admin-guide/acpi/initrd_table_override.rst``)."""
@@ -76,18 +77,22 @@ def _helpers(sources: Path) -> dict[str, Node]:
     return {f"/bin/{name}": File(program, 0o755) for name, program in programs.items()}
 
 
-def _applets(busybox: Path) -> tuple[str, ...]:
-    fix = "install the package busybox-static"
+def check_busybox(busybox: Path = BUSYBOX) -> None:
+    """Raises :class:`ImageError` if it is missing or not static."""
     if not busybox.is_file():
-        raise ImageError("busybox is missing", f"there is no {busybox}", fix)
+        raise ImageError("busybox is missing", f"there is no {busybox}", _BUSYBOX_FIX)
     if interpreter(busybox) is not None:
-        raise ImageError(f"{busybox} cannot be used", "it is dynamically linked", fix)
+        raise ImageError(f"{busybox} cannot be used", "it is dynamically linked", _BUSYBOX_FIX)
+
+
+def _applets(busybox: Path) -> tuple[str, ...]:
+    check_busybox(busybox)
     try:
         listed = subprocess.run(
             [busybox, "--list"], check=True, capture_output=True, text=True, timeout=10
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise ImageError(f"{busybox} cannot be used", str(error), fix) from error
+        raise ImageError(f"{busybox} cannot be used", str(error), _BUSYBOX_FIX) from error
     return tuple(name for name in listed.split() if name != "busybox")
 
 
