@@ -1,6 +1,7 @@
 # make run    install what is missing, get the images, run configs/quick.yaml, print the table
 # make test   the whole test suite
 # make check  lint, format and types
+# make fresh  make run, pip install and doctor on a Debian with nothing installed (SUITE=trixie)
 # make bench  the benchmarks
 
 VENV ?= .venv
@@ -8,8 +9,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+SUITE ?= bookworm
+FRESH := PYTHONPATH=.ci $(PYTHON) -m fresh
 
-.PHONY: run test check bench clean system
+.PHONY: run test check fresh bench clean system
 
 run: $(STAMP)
 	$(BIN)/irqmatrix images build
@@ -17,6 +20,7 @@ run: $(STAMP)
 
 # The chips are compared with more than one Linux and QEMU, so those are fetched first.
 test: $(STAMP) check
+	$(FRESH) --or-skip
 	$(BIN)/irqmatrix images build --kernel default --kernel 6.12 --qemu system --qemu 10.0
 	$(BIN)/pytest $(PYTEST_ARGS)
 
@@ -24,6 +28,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+fresh: system
+	$(FRESH) --suite $(SUITE)
 
 bench: $(STAMP)
 	$(BIN)/pytest tests/bench --benchmark-only
