@@ -25,7 +25,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from harness.ledger.bookkeeper import Bookkeeper
 from harness.ledger.ledger import Ledger
-from harness.ledger.rules.state import BY_IPI, BY_MSI, IOAPIC_BASE, PINS, Args, Cpu
+from harness.ledger.rules.base import Observer
+from harness.ledger.rules.state import BY_IPI, BY_MSI, IOAPIC_BASE, Args, Cpu, Pin
 from harness.model.case import Irqchip
 from harness.model.counters import CounterSet
 from userspace_chip.events import Event
@@ -105,66 +106,78 @@ class View:
     sees_taking: bool = True
 
 
-class GuestView(Bookkeeper):
+class GuestView(Observer):
     """Takes events with :meth:`add`; :meth:`view` gives what the guest saw."""
 
     def __init__(self, irqchip: Irqchip, *, smp: int = 1, ioapics: int = 1) -> None:
-        super().__init__(irqchip, smp=smp, ioapics=ioapics)
+        self._books = Bookkeeper(irqchip, smp=smp, ioapics=ioapics, observer=self)
+        self._checks_pins = ioapics == 1
+        self._in_kernel = irqchip is Irqchip.ON
         self._steps: dict[str, list[Step]] = {}
         self._reads: dict[str, dict[str, Step]] = {}
         self._ways: dict[str, dict[str, Step]] = {}
         self._ways_counts: dict[str, dict[str, int]] = {}
+        self._select = 0
+        """The IOAPIC's register that its window shows."""
         self._pic_words: dict[str, int] = {}
         """By PIC: how many initialisation words are to come."""
         self._between: dict[int, list[str]] = {}
         """By pin: what was written to its entry while its interrupt was in service."""
-        listened: dict[str, _Handler] = {
-            "kvm_pio": self._pio_seen,
+        self._seen: dict[str, _Handler] = {
+            "kvm_apic": self._kvm_apic,
+            "kvm_mmio": self._kvm_mmio,
+            "kvm_pio": self._kvm_pio,
             "pic_ioport_write": self._pic_written,
+            "pic_interrupt": self._pic_interrupt,
             "apic_mem_readl": self._lapic_read,
             "apic_register_read": self._lapic_read,
+            "apic_mem_writel": self._lapic_mem_written,
+            "apic_register_write": self._lapic_register_written,
             "ioapic_mem_read": self._ioapic_read,
         }
-        for name, listener in listened.items():
-            self._handlers[name] = _both(self._handlers.get(name), listener)
+
+    def add(self, event: Event) -> None:
+        """Take ``event`` into account."""
+        self._books.add(event)
+        seen = self._seen.get(event.name)
+        if seen is not None:
+            seen(event, event.args)
 
     def view(
         self, *, damage: str | None = None, handled: Mapping[str, CounterSet] | None = None
     ) -> View:
         """The streams, and the ledger of :meth:`Bookkeeper.close`."""
-        ledger = self.close(damage=damage, handled=handled)
+        ledger = self._books.close(damage=damage, handled=handled)
         streams = {name: Stream(shape(steps)) for name, steps in self._steps.items()}
         for name, reads in self._reads.items():
             streams[name] = Stream(tuple(reads.values()), True)
         for name, ways in self._ways.items():
             streams[name] = Stream(tuple(ways.values()), True, self._ways_counts[name])
-        return View(dict(sorted(streams.items())), ledger, not self._tcg)
+        return View(dict(sorted(streams.items())), ledger, self._books.sees_taking)
 
     # --- Registers ------------------------------------------------------------------------------
 
     def _written(self, subject: str, what: str) -> None:
-        self._steps.setdefault(subject, []).append(Step(self._index, what))
+        self._steps.setdefault(subject, []).append(Step(self._books.place, what))
 
     def _read_once(self, subject: str, value: int) -> None:
         what = f"{value:#x}"
-        self._reads.setdefault(subject, {}).setdefault(what, Step(self._index, what))
+        self._reads.setdefault(subject, {}).setdefault(what, Step(self._books.place, what))
 
-    def _entry_written(self, select: int, value: int) -> None:
-        super()._entry_written(select, value)
-        number = (select - 0x10) >> 1
-        if not 0 <= number < PINS or not self._checks_pins:
+    def entry_written(self, pin: Pin, low: int | None) -> None:
+        """One half of an IOAPIC entry: its words, its destination once it is whole."""
+        if not self._checks_pins:
             return
-        pin, subject = self._pins[number], f"ioapic/pin{number}"
-        if not select & 1:
-            self._written(f"{subject}/entry", _entry(value))
-            if (done := self._between.get(number)) is not None:
+        subject = f"ioapic/pin{pin.number}"
+        if low is not None:
+            self._written(f"{subject}/entry", _entry(low))
+            if (done := self._between.get(pin.number)) is not None:
                 done.append("masked" if pin.masked else "written")
         if pin.known and not pin.masked:
             mode = "logical" if pin.logical else "physical"
             self._written(f"{subject}/destination", f"{mode} {pin.dst:#x}")
 
     def _kvm_apic(self, event: Event, args: Args) -> None:
-        super()._kvm_apic(event, args)
         access, register, value = args
         name = str(register).removeprefix("APIC_")
         if access == "write":
@@ -172,8 +185,13 @@ class GuestView(Bookkeeper):
         elif name == "LVR":
             self._read_once("lapic/LVR", value)
 
-    def _register_written(self, event: Event, index: int, value: int) -> None:
-        super()._register_written(event, index, value)
+    def _lapic_mem_written(self, event: Event, args: Args) -> None:
+        self._lapic_index_written(event, args[0] >> 4, args[1])
+
+    def _lapic_register_written(self, event: Event, args: Args) -> None:
+        self._lapic_index_written(event, args[0], args[1])
+
+    def _lapic_index_written(self, event: Event, index: int, value: int) -> None:
         self._lapic_written(event, LAPIC_REGISTERS.get(index, f"{index << 4:#x}"), value)
 
     def _lapic_written(self, event: Event, name: str, value: int) -> None:
@@ -193,9 +211,12 @@ class GuestView(Bookkeeper):
             self._read_once("lapic/LVR", value)
 
     def _kvm_mmio(self, event: Event, args: Args) -> None:
-        super()._kvm_mmio(event, args)
         access, _length, address, value = args
-        if access == "read" and address == IOAPIC_BASE + 0x10 and self._select == 1:
+        if not self._in_kernel or address & ~0xFF != IOAPIC_BASE:
+            return
+        if access == "write" and address == IOAPIC_BASE:
+            self._select = value & 0xFF
+        elif access == "read" and address == IOAPIC_BASE + 0x10 and self._select == 1:
             self._read_once("ioapic/VER", value)
 
     def _ioapic_read(self, event: Event, args: Args) -> None:
@@ -203,7 +224,7 @@ class GuestView(Bookkeeper):
         if address & 0xFF == 0x10 and select == 1:
             self._read_once("ioapic/VER", value)
 
-    def _pio_seen(self, event: Event, args: Args) -> None:
+    def _kvm_pio(self, event: Event, args: Args) -> None:
         access, port, value = args[0], args[1], args[4]
         if access == "write" and port in _PIC_PORTS and self._in_kernel:
             self._pic_port(_PIC_PORTS[port], value)
@@ -233,34 +254,28 @@ class GuestView(Bookkeeper):
         counts = self._ways_counts.setdefault(subject, {})
         counts[what] = counts.get(what, 0) + 1
 
-    def _take(self, event: Event, cpu: Cpu, vector: int, bit: int) -> None:
-        super()._take(event, cpu, vector, bit)
-        for pin in self._pins:
+    def taken(self, vector: int) -> None:
+        """From here on, what is written to its pins' entries is written in its handler."""
+        for pin in self._books.pins:
             if pin.known and pin.vector == vector:
                 self._between[pin.number] = []
 
-    def _ended(self, event: Event, cpu: Cpu, vector: int) -> None:
-        taken = cpu.isr >> vector & 1
-        super()._ended(event, cpu, vector)
-        done = ["taken"] if taken else ["not taken"]
-        for pin in self._pins:
-            if pin.known and pin.vector == vector:
-                done += self._between.pop(pin.number, [])
-        self._way(self._source(cpu, vector), ", ".join([*done, "ended"]), self._index)
+    def ended(self, cpu: Cpu, vector: int, index: int, was_taken: bool | None) -> None:
+        """One way of handling it; where takings are not seen, its end alone."""
+        done: list[str] = []
+        if was_taken is not None:
+            done.append("taken" if was_taken else "not taken")
+            for pin in self._books.pins:
+                if pin.known and pin.vector == vector:
+                    done += self._between.pop(pin.number, [])
+        self._way(self._source(cpu, vector), ", ".join([*done, "ended"]), index)
 
-    def _end_outstanding(self, event: Event, index: int, cpu: Cpu, vector: int) -> None:
-        super()._end_outstanding(event, index, cpu, vector)
-        self._way(self._source(cpu, vector), "ended", index)
-
-    def _from_pic(self, cpu: Cpu, vector: int) -> bool:
-        found = super()._from_pic(cpu, vector)
-        if found and self._in_kernel:
-            self._way(f"cpu{cpu.number}/pic irq{vector & 7}", "taken", self._index)
-        return found
+    def pic_taken(self, cpu: Cpu, number: int) -> None:
+        """ExtINT of KVM's PIC."""
+        self._way(f"cpu{cpu.number}/pic irq{number}", "taken", self._books.place)
 
     def _pic_interrupt(self, event: Event, args: Args) -> None:
-        super()._pic_interrupt(event, args)
-        self._way(f"cpu0/pic irq{args[1] & 7}", "taken", self._index)
+        self._way(f"cpu0/pic irq{args[1] & 7}", "taken", self._books.place)
 
     def _source(self, cpu: Cpu, vector: int) -> str:
         """Where ``vector`` comes from, in words that do not hang on its number where possible."""
@@ -268,23 +283,12 @@ class GuestView(Bookkeeper):
         for register, own in cpu.lvts.items():
             if own == vector:
                 return place + _LVTS.get(register, str(register))
-        for pin in self._pins:
+        for pin in self._books.pins:
             if pin.known and pin.vector == vector and pin.fixed:
                 return f"{place}ioapic pin{pin.number}"
         row = cpu.row(vector)
         kind = "ipi" if row[BY_IPI] > row[BY_MSI] else "msi" if row[BY_MSI] else "vector"
         return f"{place}{kind} {vector}"
-
-
-def _both(first: _Handler | None, second: _Handler) -> _Handler:
-    if first is None:
-        return second
-
-    def both(event: Event, args: Args) -> None:
-        first(event, args)
-        second(event, args)
-
-    return both
 
 
 def _entry(value: int) -> str:

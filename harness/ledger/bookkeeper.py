@@ -12,66 +12,107 @@ event is *owed*, and a finding only when it has not come in time: :class:`Debt`.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from types import MethodType
+from typing import Any, Final, TypeAlias
 
+from harness.ledger.rules.base import Books, Observer
 from harness.ledger.rules.injection import Injections
 from harness.ledger.rules.kvm_lapic import KvmLapics
 from harness.ledger.rules.kvm_lines import KvmLines
 from harness.ledger.rules.qemu import QemuIoapics, QemuLapics
+from harness.ledger.rules.state import Args
 from harness.model.case import Irqchip
+from userspace_chip.events import Event, event_type
 
-_ALWAYS: Final = ("mark", "lost")
-_KVM_LAPIC: Final = (
-    "kvm_set_irq",
-    "kvm_msi_set_irq",
-    "kvm_apic_ipi",
-    "kvm_apic_accept_irq",
-    "kvm_apicv_accept_irq",
-    "kvm_apic",
-    "kvm_msr",
-    "kvm_inj_virq",
-    "kvm_eoi",
-    "kvm_pv_eoi",
-)
-_QEMU_IOAPIC: Final = (
-    "ioapic_mem_write",
-    "ioapic_set_irq",
-    "ioapic_set_remote_irr",
-    "ioapic_clear_remote_irr",
-    "ioapic_eoi_broadcast",
-    "ioapic_eoi_delayed_reassert",
-    "pic_set_irq",
-    "pic_interrupt",
-)
-_QEMU_LAPIC: Final = (
-    "apic_deliver_irq",
-    "apic_local_deliver",
-    "apic_mem_writel",
-    "apic_register_write",
-    "cpu_set_apic_base",
-)
-HANDLERS: Final = {
-    Irqchip.ON: (
-        *_ALWAYS,
-        *_KVM_LAPIC,
-        "kvm_ioapic_set_irq",
-        "kvm_ioapic_delayed_eoi_inj",
-        "kvm_ack_irq",
-        "kvm_pic_set_irq",
-        "kvm_mmio",
-        "kvm_pio",
-    ),
-    Irqchip.SPLIT: (*_ALWAYS, *_KVM_LAPIC, "kvm_userspace_exit", *_QEMU_IOAPIC),
-    Irqchip.OFF: (*_ALWAYS, *_QEMU_IOAPIC, *_QEMU_LAPIC, "kvm_inj_virq"),
-    Irqchip.TCG: (*_ALWAYS, *_QEMU_IOAPIC, *_QEMU_LAPIC, "hardware_int"),
+Table: TypeAlias = Mapping[str, Callable[[Any, Event, Args], None]]
+"""By event: the rule that takes it into account, a method of a part of :class:`Bookkeeper`."""
+
+_ALWAYS: Final[Table] = {
+    "mark": Books.mark,
+    "lost": Books.lost,
 }
-"""The events that each mode's books are kept by."""
+_KVM_LAPIC: Final[Table] = {
+    "kvm_set_irq": KvmLines.kvm_set_irq,
+    "kvm_msi_set_irq": KvmLines.kvm_msi_set_irq,
+    "kvm_apic_ipi": KvmLapics.kvm_apic_ipi,
+    "kvm_apic_accept_irq": KvmLapics.kvm_apic_accept_irq,
+    "kvm_apicv_accept_irq": KvmLapics.kvm_apicv_accept_irq,
+    "kvm_apic": KvmLapics.kvm_apic,
+    "kvm_msr": KvmLapics.kvm_msr,
+    "kvm_inj_virq": Injections.kvm_inj_virq,
+    "kvm_eoi": KvmLapics.kvm_eoi,
+    "kvm_pv_eoi": KvmLapics.kvm_pv_eoi,
+}
+_QEMU_IOAPIC: Final[Table] = {
+    "ioapic_mem_write": QemuIoapics.ioapic_mem_write,
+    "ioapic_set_irq": QemuIoapics.ioapic_set_irq,
+    "ioapic_set_remote_irr": QemuIoapics.ioapic_set_remote_irr,
+    "ioapic_clear_remote_irr": QemuIoapics.ioapic_clear_remote_irr,
+    "ioapic_eoi_broadcast": QemuIoapics.ioapic_eoi_broadcast,
+    "ioapic_eoi_delayed_reassert": QemuIoapics.ioapic_eoi_delayed_reassert,
+    "pic_set_irq": QemuIoapics.pic_set_irq,
+    "pic_interrupt": QemuIoapics.pic_interrupt,
+}
+_QEMU_LAPIC: Final[Table] = {
+    "apic_deliver_irq": QemuLapics.apic_deliver_irq,
+    "apic_local_deliver": QemuLapics.apic_local_deliver,
+    "apic_mem_writel": QemuLapics.apic_mem_writel,
+    "apic_register_write": QemuLapics.apic_register_write,
+    "cpu_set_apic_base": QemuLapics.cpu_set_apic_base,
+}
+HANDLERS: Final[Mapping[Irqchip, Table]] = {
+    Irqchip.ON: {
+        **_ALWAYS,
+        **_KVM_LAPIC,
+        "kvm_ioapic_set_irq": KvmLines.kvm_ioapic_set_irq,
+        "kvm_ioapic_delayed_eoi_inj": KvmLines.kvm_ioapic_delayed_eoi_inj,
+        "kvm_ack_irq": KvmLines.kvm_ack_irq,
+        "kvm_pic_set_irq": KvmLines.kvm_pic_set_irq,
+        "kvm_mmio": KvmLines.kvm_mmio,
+        "kvm_pio": KvmLines.kvm_pio,
+    },
+    Irqchip.SPLIT: {
+        **_ALWAYS,
+        **_KVM_LAPIC,
+        "kvm_userspace_exit": KvmLapics.kvm_userspace_exit,
+        **_QEMU_IOAPIC,
+    },
+    Irqchip.OFF: {
+        **_ALWAYS,
+        **_QEMU_IOAPIC,
+        **_QEMU_LAPIC,
+        "kvm_inj_virq": Injections.kvm_inj_virq,
+        "kvm_mmio": Injections.guest_access,
+        "kvm_pio": Injections.guest_access,
+    },
+    Irqchip.TCG: {
+        **_ALWAYS,
+        **_QEMU_IOAPIC,
+        **_QEMU_LAPIC,
+        "hardware_int": Injections.hardware_int,
+    },
+}
+"""The events that each mode's books are kept by, and the rule for each."""
+
+for _table in HANDLERS.values():
+    for _name in _table:
+        event_type(_name)  # EventError where a rule is for an event that there is not
 
 
 class Bookkeeper(KvmLines, KvmLapics, Injections, QemuIoapics, QemuLapics):
-    """Takes events one by one with :meth:`add`; :meth:`close` gives the ledger."""
+    """Takes events one by one with :meth:`add`; :meth:`close` gives the ledger.
 
-    def __init__(self, irqchip: Irqchip, *, smp: int = 1, ioapics: int = 1) -> None:
-        super().__init__(irqchip, HANDLERS[irqchip], smp=smp, ioapics=ioapics)
-        if irqchip is Irqchip.OFF:
-            self._handlers |= dict.fromkeys(("kvm_mmio", "kvm_pio"), self._guest_access)
+    ``observer`` is notified of what the books conclude.
+    """
+
+    def __init__(
+        self,
+        irqchip: Irqchip,
+        *,
+        smp: int = 1,
+        ioapics: int = 1,
+        observer: Observer | None = None,
+    ) -> None:
+        rules = {name: MethodType(rule, self) for name, rule in HANDLERS[irqchip].items()}
+        super().__init__(irqchip, rules, smp=smp, ioapics=ioapics, observer=observer or Observer())

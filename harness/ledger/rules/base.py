@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from harness.ledger.ledger import (
     STAGES,
@@ -35,6 +35,7 @@ from harness.ledger.rules.state import (
     NEAR_NS,
     PENDING,
     PINS,
+    RANGES,
     REDELIVERED,
     REDELIVERIES,
     SAME_TIME_NS,
@@ -60,15 +61,46 @@ NEEDED_SOURCES: Final[Mapping[Irqchip, frozenset[Source]]] = {
 """Without these an account cannot be given at all."""
 
 
+class Observer:
+    """Is notified of what the books conclude of each event; by default does nothing with it."""
+
+    def entry_written(self, pin: Pin, low: int | None) -> None:
+        """Half of an IOAPIC entry was written, ``low`` where it was the low one."""
+
+    def taken(self, vector: int) -> None:
+        """A vCPU took ``vector``."""
+
+    def ended(self, cpu: Cpu, vector: int, index: int, was_taken: bool | None) -> None:
+        """The event at ``index`` ended ``vector``; None where takings are not seen."""
+
+    def pic_taken(self, cpu: Cpu, number: int) -> None:
+        """A vCPU took an interrupt of KVM's PIC from input ``number`` of one of the two."""
+
+
+Rule: TypeAlias = Callable[[Event, Args], None]
+
+
 class Books:
     """Takes events one by one; :meth:`close` gives the ledger.
+
+    ``rules`` are by the event's name: what keeps the books of it.
 
     ``smp`` is the number of vCPUs.  With ``ioapics`` other than 1 (microvm) pins cannot be told
     apart in QEMU's events, and are not checked.
     """
 
-    def __init__(self, irqchip: Irqchip, handled: Iterable[str], *, smp: int, ioapics: int) -> None:
+    def __init__(
+        self,
+        irqchip: Irqchip,
+        rules: Mapping[str, Rule],
+        *,
+        smp: int,
+        ioapics: int,
+        observer: Observer,
+    ) -> None:
         self._irqchip = irqchip
+        self._rules = rules
+        self._observer = observer
         self._smp = smp
         self._checks_pins = ioapics == 1
         self._in_kernel = irqchip is Irqchip.ON
@@ -77,7 +109,6 @@ class Books:
         """Interrupts are not seen taken, and IRR and ISR are kept as one."""
         # split: the announcement is QEMU's, the delivery the kernel's.
         self._skew_ns = SAME_TIME_NS if irqchip is Irqchip.SPLIT else -1
-        self._handlers = {name: getattr(self, "_" + name) for name in handled}
         self._sources: set[Source] = set()
         self._index = -1
         self._time_ns = 0
@@ -108,19 +139,38 @@ class Books:
         self._windows: list[Window] = []
         self._open_window: tuple[str, dict[int, int], dict[int, int]] | None = None
 
+    @property
+    def pins(self) -> Sequence[Pin]:
+        """The IOAPIC's pins as they are known now."""
+        return self._pins
+
+    @property
+    def sees_taking(self) -> bool:
+        """Whether it is seen when a vCPU takes an interrupt, and not only its end."""
+        return not self._tcg
+
+    @property
+    def place(self) -> int:
+        """The place of the last event in the recording, from 0."""
+        return self._index
+
     def add(self, event: Event) -> None:
-        """Take ``event`` into account."""
+        """Take ``event`` into account; an error in a rule passes through, as a bug of ours.
+
+        An event with values that no chip has is left out with a warning.
+        """
         self._index += 1
         if event[0] < self._time_ns - SAME_TIME_NS:
             self._warn("times go back; the order is the recording's")
         self._time_ns = event[0]
         self._sources.add(event[1])
-        handler = self._handlers.get(event[2])
-        if handler is not None:
-            try:
-                handler(event, event[4])
-            except (ValueError, TypeError, IndexError):
-                self._warn(f"{event[2]} with other fields than expected")
+        rule = self._rules.get(event[2])
+        if rule is not None:
+            args: Args = event[4]
+            if any(not least <= args[at] < end for at, least, end in RANGES.get(event[2], ())):
+                self._warn(f"{event[2]} with values that no chip has")
+            else:
+                rule(event, args)
         if self._debts and not self._index & (CHECK_EVERY - 1):
             self._collect_debts()
 
@@ -302,13 +352,15 @@ class Books:
     def _name(self, vector: int) -> None:
         self._named |= 1 << vector
 
-    def _lost(self, event: Event, args: Args) -> None:
+    def lost(self, event: Event, args: Args) -> None:
+        """From here on nothing that is missing is a break."""
         if self._damage is None:
             self._collect_debts(all_of_them=True)
             self._debts.clear()
             self._damage = f"events lost from event {self._index} on"
 
-    def _mark(self, event: Event, args: Args) -> None:
+    def mark(self, event: Event, args: Args) -> None:
+        """A workload's window opens or closes; a loaded guest's one-shot timers are due."""
         mark = mark_of(event)
         if mark is None:
             return
@@ -361,8 +413,10 @@ class Books:
         pin = self._pins[(select - 0x10) >> 1]
         if select & 1:
             pin.dst = value >> 24
+            self._observer.entry_written(pin, None)
             return
         pin.write_low(value)
+        self._observer.entry_written(pin, value)
         if not pin.masked:
             self._name(pin.vector)
             self._wired |= 1 << pin.vector
@@ -445,6 +499,7 @@ class Books:
         bit = 1 << vector
         row = cpu.row(vector)
         row[EOI] += 1
+        self._observer.ended(cpu, vector, self._index, bool(cpu.isr & bit))
         if cpu.isr & bit:
             top = cpu.isr.bit_length() - 1
             if top != vector:
@@ -486,6 +541,7 @@ class Books:
 
     def _end_outstanding(self, event: Event, index: int, cpu: Cpu, vector: int) -> None:
         cpu.row(vector)[EOI] += 1
+        self._observer.ended(cpu, vector, index, None)
         self._taken_total += 1
         count = cpu.outstanding.get(vector, 0)
         if not count:

@@ -14,7 +14,8 @@ from userspace_chip.events import Event
 class Injections(Books):
     """From IRR to ISR, and again where an exit broke the delivery off."""
 
-    def _kvm_inj_virq(self, event: Event, args: Args) -> None:
+    def kvm_inj_virq(self, event: Event, args: Args) -> None:
+        """An entry into the guest with an interrupt: taken, or injected again."""
         kind, vector, again = args
         if kind != "IRQ" or self._hardware:
             return
@@ -43,7 +44,7 @@ class Injections(Books):
         elif not self._from_pic(cpu, vector):
             self._inject_spurious(event, cpu, vector)
 
-    def _hardware_int(self, event: Event, args: Args) -> None:
+    def hardware_int(self, event: Event, args: Args) -> None:
         """TCG's, which does not say whose it is; what has gone away meanwhile is printed as -1."""
         vector = args[0]
         if self._smp > 1 or vector > 0xFF:
@@ -56,7 +57,7 @@ class Injections(Books):
             self._from_pic(cpu, vector)
             return
         cpu.parked = None
-        self._kvm_inj_virq(event, ("IRQ", vector, False))
+        self.kvm_inj_virq(event, ("IRQ", vector, False))
 
     def _see_taken(self, cpu: Cpu) -> None:
         """The first interrupt that is seen taken: from here on IRR and ISR are told apart."""
@@ -75,7 +76,8 @@ class Injections(Books):
             self._find("stuck", cpu.subject(vector), event, detail)
             cpu.isr &= ~bit
 
-    def _guest_access(self, event: Event, args: Args) -> None:
+    def guest_access(self, event: Event, args: Args) -> None:
+        """off: the guest went on, so that the next injection is no repetition."""
         number = event[3]
         if number is not None:
             self._cpu(number).progress = True
@@ -104,6 +106,7 @@ class Injections(Books):
         cpu.row(vector)[INJECTED] += 1
         self._taken_total += 1
         cpu.since[vector] = self._index, event, self._taken_total
+        self._observer.taken(vector)
 
     def _passed_over(self, event: Event, cpu: Cpu, vector: int) -> None:
         """A pending vector of a higher class lets a lower one go first: it is not there."""
@@ -136,6 +139,7 @@ class Injections(Books):
                 self._pic_latched &= ~bit | self._pic_lines
                 self._pic[number + 8 * chip][INJECTED] += 1
                 cpu.parked = vector
+                self._observer.pic_taken(cpu, number)
                 return True
         return False
 

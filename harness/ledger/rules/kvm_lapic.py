@@ -28,14 +28,16 @@ from userspace_chip.events import Event
 class KvmLapics(Books):
     """The tracepoints of the local APICs."""
 
-    def _kvm_apic_ipi(self, event: Event, args: Args) -> None:
+    def kvm_apic_ipi(self, event: Event, args: Args) -> None:
+        """A message of an IPI, whose acceptances follow."""
         dst, vector, mode, dest_mode, _level, _trigger, shorthand = args
         logical = dest_mode == "logical" if shorthand == "dst" else None
         if mode in ("Fixed", "LowPrio"):
             self._name(vector)
         self._thread(event[3]).messages[vector] = Message(self._index, dst, logical, BY_IPI)
 
-    def _kvm_apic_accept_irq(self, event: Event, args: Args) -> None:
+    def kvm_apic_accept_irq(self, event: Event, args: Args) -> None:
+        """IRR: what caused it, and whether it merged with one that was pending."""
         number, vector, mode, trigger = args
         cpu = self._cpu(number)
         if mode not in ("Fixed", "LowPrio"):
@@ -131,10 +133,12 @@ class KvmLapics(Books):
             return True
         return False
 
-    def _kvm_apicv_accept_irq(self, event: Event, args: Args) -> None:
+    def kvm_apicv_accept_irq(self, event: Event, args: Args) -> None:
+        """Hardware delivers from here on: IRR and ISR are not observable."""
         self._hardware = True
 
-    def _kvm_apic(self, event: Event, args: Args) -> None:
+    def kvm_apic(self, event: Event, args: Args) -> None:
+        """What the books need of a local APIC's registers."""
         access, register, value = args
         if access != "write":
             return
@@ -155,7 +159,8 @@ class KvmLapics(Books):
         elif register == "APIC_DFR":
             cpu.dfr_flat = value >> 28 == 0xF
 
-    def _kvm_msr(self, event: Event, args: Args) -> None:
+    def kvm_msr(self, event: Event, args: Args) -> None:
+        """The TSC deadline arms a timer; the base selects x2APIC."""
         access, register, value = args[:3]
         if access != "write" or register not in (TSC_DEADLINE, APIC_BASE):
             return
@@ -167,7 +172,8 @@ class KvmLapics(Books):
         else:
             cpu.x2apic = bool(value >> 10 & 1)
 
-    def _kvm_eoi(self, event: Event, args: Args) -> None:
+    def kvm_eoi(self, event: Event, args: Args) -> None:
+        """Out of ISR; the pins that it is due to have to follow."""
         number, vector = args
         thread = self._thread(event[3])
         thread.eoi = self._index, vector
@@ -199,7 +205,8 @@ class KvmLapics(Books):
             cpu.exit = self._owe("stuck", pin.subject, event, detail, FAR_NS)
             cpu.exit.broken = free
 
-    def _kvm_pv_eoi(self, event: Event, args: Args) -> None:
+    def kvm_pv_eoi(self, event: Event, args: Args) -> None:
+        """An EOI through memory: ``kvm_eoi`` came just before it."""
         thread = self._thread(event[3])
         when, vector = thread.eoi
         thread.eoi = when, -1
@@ -207,7 +214,8 @@ class KvmLapics(Books):
             detail = "ended through memory (PV EOI), and its EOI is missing"
             self._find("spurious", f"vector {args[1]} cpu{args[0]}", event, detail)
 
-    def _kvm_userspace_exit(self, event: Event, args: Args) -> None:
+    def kvm_userspace_exit(self, event: Event, args: Args) -> None:
+        """split: KVM leaves for QEMU's IOAPIC to see an EOI."""
         if args[1] != IOAPIC_EOI_REASON:
             return
         cpu = self._own_cpu(event)

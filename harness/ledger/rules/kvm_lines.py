@@ -34,7 +34,8 @@ from userspace_chip.events import Event
 class KvmLines(Books):
     """The tracepoints of lines, IOAPIC, PIC and messages."""
 
-    def _kvm_set_irq(self, event: Event, args: Args) -> None:
+    def kvm_set_irq(self, event: Event, args: Args) -> None:
+        """A line moves (on), or a route is raised (split)."""
         gsi, level, source = args
         thread = self._thread(event[3])
         thread.gsi, thread.level = gsi, level
@@ -69,7 +70,8 @@ class KvmLines(Books):
             thread.route.paid = True  # a device's route may be none
             self._debts.pop()
 
-    def _kvm_msi_set_irq(self, event: Event, args: Args) -> None:
+    def kvm_msi_set_irq(self, event: Event, args: Args) -> None:
+        """A message is sent; the acceptances follow."""
         dst, vector, mode, dest_mode, _trigger, _hint = args
         thread = self._thread(event[3])
         route, thread.route = thread.route, None
@@ -105,7 +107,8 @@ class KvmLines(Books):
                 f"its entry says vector {pin.vector} to {pin.dst:x}",
             )
 
-    def _kvm_ioapic_set_irq(self, event: Event, args: Args) -> None:
+    def kvm_ioapic_set_irq(self, event: Event, args: Args) -> None:
+        """A pin was looked at, with its entry and what came of it."""
         number, dst, vector, mode, dest_mode, trigger, masked, coalesced = args
         pin = self._pins[number]
         thread = self._thread(event[3])
@@ -178,7 +181,8 @@ class KvmLines(Books):
             self._find("stuck", pin.subject, event, detail)
         self._set_remote_irr(pin, event, vector)
 
-    def _kvm_ack_irq(self, event: Event, args: Args) -> None:
+    def kvm_ack_irq(self, event: Event, args: Args) -> None:
+        """An EOI reached a pin, or the PIC an acknowledgement."""
         irqchip, number = args
         if irqchip != "IOAPIC":
             self._pic[number][ACKNOWLEDGED] += 1
@@ -200,7 +204,8 @@ class KvmLines(Books):
                 detail = "its line is still high after EOI, and it was not delivered again"
                 pin.service = self._owe("lost", pin.subject, event, detail, FAR_NS)
 
-    def _kvm_ioapic_delayed_eoi_inj(self, event: Event, args: Args) -> None:
+    def kvm_ioapic_delayed_eoi_inj(self, event: Event, args: Args) -> None:
+        """KVM's EOI rate limit put a pin's delivery off."""
         for pin in self._pins:
             if pin.vector == args[1] and pin.level and pin.lines:
                 pin.throttled = True
@@ -209,7 +214,8 @@ class KvmLines(Books):
         detail = "the IOAPIC put its delivery off: it comes back at once after each EOI"
         self._find("storm", f"vector {args[1]}", event, detail)
 
-    def _kvm_mmio(self, event: Event, args: Args) -> None:
+    def kvm_mmio(self, event: Event, args: Args) -> None:
+        """A write to the IOAPIC's window."""
         access, _length, gpa, value = args
         if access != "write" or gpa & ~0xFF != IOAPIC_BASE:
             return
@@ -219,7 +225,8 @@ class KvmLines(Books):
             self._thread(event[3]).service = self._index
             self._entry_written(self._select, value)
 
-    def _kvm_pic_set_irq(self, event: Event, args: Args) -> None:
+    def kvm_pic_set_irq(self, event: Event, args: Args) -> None:
+        """An input of the PIC was raised or lowered."""
         chip, number, _trigger, masked, coalesced = args
         number += 8 * chip
         thread = self._thread(event[3])
@@ -237,7 +244,8 @@ class KvmLines(Books):
         self._pic_latched |= bit
         row[MASKED if masked else COALESCED if coalesced else DELIVERED] += 1
 
-    def _kvm_pio(self, event: Event, args: Args) -> None:
+    def kvm_pio(self, event: Event, args: Args) -> None:
+        """ICW2 sets the base of a PIC's vectors."""
         port = PIC_PORTS.get(args[1])
         if port is None or args[0] != "write":
             return

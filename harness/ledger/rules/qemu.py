@@ -35,7 +35,8 @@ from userspace_chip.events import Event
 class QemuIoapics(Books):
     """QEMU's IOAPIC and PIC."""
 
-    def _ioapic_mem_write(self, event: Event, args: Args) -> None:
+    def ioapic_mem_write(self, event: Event, args: Args) -> None:
+        """A write to the IOAPIC's window, or to its EOI register."""
         address, select, size, value = args
         if size != 4:
             return
@@ -46,7 +47,8 @@ class QemuIoapics(Books):
             thread.eoi = self._index, value & 0xFF
             thread.register = self._index
 
-    def _ioapic_set_irq(self, event: Event, args: Args) -> None:
+    def ioapic_set_irq(self, event: Event, args: Args) -> None:
+        """A line moves: what its entry says has to follow."""
         number, level = args
         if number >= PINS:
             return
@@ -113,7 +115,8 @@ class QemuIoapics(Books):
             del self._announced[0]
         self._announced.append((pin, self._owe("lost", pin.subject, event, detail, FAR_NS)))
 
-    def _ioapic_set_remote_irr(self, event: Event, args: Args) -> None:
+    def ioapic_set_remote_irr(self, event: Event, args: Args) -> None:
+        """A level interrupt is delivered, for the first time or again."""
         if args[0] >= PINS or not self._checks_pins:
             return
         pin = self._pins[args[0]]
@@ -128,7 +131,8 @@ class QemuIoapics(Books):
         pin.asserted = False
         self._expect(event, pin)
 
-    def _ioapic_eoi_broadcast(self, event: Event, args: Args) -> None:
+    def ioapic_eoi_broadcast(self, event: Event, args: Args) -> None:
+        """An EOI reaches the IOAPIC; the pins of its vector have to be cleared."""
         vector = args[0]
         thread = self._thread(event[3])
         when, ended = thread.eoi
@@ -177,7 +181,8 @@ class QemuIoapics(Books):
         cpu.ended = None
         self._end_outstanding(event, self._index, cpu, vector)
 
-    def _ioapic_clear_remote_irr(self, event: Event, args: Args) -> None:
+    def ioapic_clear_remote_irr(self, event: Event, args: Args) -> None:
+        """A pin's interrupt was ended; a line that is still high comes back."""
         number, _vector = args
         if number >= PINS or not self._checks_pins:
             return
@@ -194,14 +199,16 @@ class QemuIoapics(Books):
             detail = "its line is still high after EOI, and it was not delivered again"
             pin.service = self._owe("lost", pin.subject, event, detail, FAR_NS)
 
-    def _ioapic_eoi_delayed_reassert(self, event: Event, args: Args) -> None:
+    def ioapic_eoi_delayed_reassert(self, event: Event, args: Args) -> None:
+        """QEMU's EOI rate limit put a pin's delivery off."""
         pin = self._pins[args[0]]
         pin.row[THROTTLED] += 1
         self._settle_service(pin)
         detail = "the IOAPIC put its delivery off: it comes back at once after each EOI"
         self._find("storm", pin.subject, event, detail)
 
-    def _pic_set_irq(self, event: Event, args: Args) -> None:
+    def pic_set_irq(self, event: Event, args: Args) -> None:
+        """An input of the PIC was raised or lowered."""
         master, number, level = args
         number += 0 if master else 8
         bit = 1 << number
@@ -213,7 +220,8 @@ class QemuIoapics(Books):
         self._pic_lines |= bit
         self._pic_latched |= bit
 
-    def _pic_interrupt(self, event: Event, args: Args) -> None:
+    def pic_interrupt(self, event: Event, args: Args) -> None:
+        """The PIC gave its highest request to the CPU (INTA)."""
         number, vector = args
         bit = 1 << number
         if not self._pic_latched & bit and number & 7 != 7:
@@ -229,7 +237,8 @@ class QemuIoapics(Books):
 class QemuLapics(Books):
     """QEMU's local APICs."""
 
-    def _apic_deliver_irq(self, event: Event, args: Args) -> None:
+    def apic_deliver_irq(self, event: Event, args: Args) -> None:
+        """A message arrives: a pin's that was announced, or a device's."""
         dst, logical, mode, vector, trigger = args
         thread = self._thread(event[3])
         # With two IOAPICs nothing is announced, and a message is told by its vector.
@@ -256,7 +265,8 @@ class QemuLapics(Books):
                 if mode == 1:
                     return
 
-    def _apic_local_deliver(self, event: Event, args: Args) -> None:
+    def apic_local_deliver(self, event: Event, args: Args) -> None:
+        """An LVT entry fires."""
         lvt, mode = args
         if mode != 0:
             return
@@ -273,15 +283,18 @@ class QemuLapics(Books):
         if vector is not None:  # a masked one is printed, too
             self._accept(event, cpu, vector, BY_LVT, level=False)
 
-    def _cpu_set_apic_base(self, event: Event, args: Args) -> None:
+    def cpu_set_apic_base(self, event: Event, args: Args) -> None:
+        """The base selects x2APIC."""
         cpu = self._own_cpu(event)
         if cpu is not None:
             cpu.x2apic = bool(args[0] >> 10 & 1)
 
-    def _apic_mem_writel(self, event: Event, args: Args) -> None:
+    def apic_mem_writel(self, event: Event, args: Args) -> None:
+        """A write to a local APIC's page."""
         self._register_written(event, args[0] >> 4, args[1])
 
-    def _apic_register_write(self, event: Event, args: Args) -> None:
+    def apic_register_write(self, event: Event, args: Args) -> None:
+        """A write to a local APIC's register, by page (QEMU 10.0) or MSR."""
         self._register_written(event, args[0], args[1])
 
     def _register_written(self, event: Event, index: int, value: int) -> None:

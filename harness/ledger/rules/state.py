@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from harness.ledger.ledger import COLUMN, STAGES, Kind
-from userspace_chip.events import Event
+from userspace_chip.events import Event, event_type
 
 NEAR_EVENTS: Final = 200
 NEAR_NS: Final = 20_000_000
@@ -280,3 +280,36 @@ class Cpu:
     def subject(self, vector: int) -> str:
         """The name of ``vector`` in findings."""
         return f"vector {vector} cpu{self.number}"
+
+
+_VECTOR: Final = (0, 0x100)
+_PIN: Final = (0, PINS)
+_VALUES: Final[Mapping[str, Mapping[str, tuple[int, int]]]] = {
+    "kvm_set_irq": {"source": (0, 64)},
+    "kvm_ioapic_set_irq": {"pin": _PIN, "vector": _VECTOR},
+    "kvm_ioapic_delayed_eoi_inj": {"vector": _VECTOR},
+    "kvm_msi_set_irq": {"vector": _VECTOR},
+    "kvm_pic_set_irq": {"chip": (0, 2), "pin": (0, 8)},
+    "kvm_apic_ipi": {"vector": _VECTOR},
+    "kvm_apic_accept_irq": {"vector": _VECTOR},
+    "kvm_eoi": {"vector": (-1, 0x100)},
+    "kvm_pv_eoi": {"vector": _VECTOR},
+    "kvm_ack_irq": {"pin": _PIN},
+    "kvm_inj_virq": {"vector": _VECTOR},
+    "pic_set_irq": {"irq": (0, 8)},
+    "pic_interrupt": {"irq": (0, 16), "vector": _VECTOR},
+    "ioapic_set_irq": {"pin": (0, 1 << 16)},
+    "ioapic_set_remote_irr": {"pin": (0, 1 << 16)},
+    "ioapic_clear_remote_irr": {"pin": (0, 1 << 16)},
+    "ioapic_eoi_broadcast": {"vector": _VECTOR},
+    "ioapic_eoi_delayed_reassert": {"pin": _PIN},
+    "apic_deliver_irq": {"vector": _VECTOR},
+}
+RANGES: Final[Mapping[str, tuple[tuple[int, int, int], ...]]] = {
+    name: tuple((event_type(name).index[field], *bounds) for field, bounds in fields.items())
+    for name, fields in _VALUES.items()
+}
+"""By event: the place of a field, its least value, and the first above its greatest.
+
+What has other values was traced by something else, or misread; no rule has to deal with it.
+"""

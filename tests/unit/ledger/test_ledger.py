@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from harness.base.errors import CollectError
-from harness.ledger.bookkeeper import Bookkeeper
+from harness.ledger.bookkeeper import HANDLERS, Bookkeeper
 from harness.ledger.ledger import LAWS, Window, check_guest, dump, load, table
 from harness.ledger.rules.state import NEAR_EVENTS, REDELIVERIES
 from harness.model.case import Irqchip
@@ -15,7 +15,7 @@ from harness.model.counters import Counter, CounterKey, CounterSet
 from harness.record.eventlog import EventLogReader
 from support import golden
 from support.books import account
-from userspace_chip.events import Event, event_type
+from userspace_chip.events import EVENT_TYPES, Event, event_type
 
 GOLDEN = golden.TESTS / "golden" / "ledger"
 MODES = tuple(Irqchip)
@@ -709,11 +709,37 @@ def test_clock_jump_gives_no_finding(mode, jump_s):
     assert ledger.warnings == (("times go back; the order is the recording's",) * (jump_s < 0))
 
 
-def test_event_with_other_fields_is_a_warning():
-    ledger = account([Event(0, "kvm", "kvm_eoi", 0, ("x",))], Irqchip.ON)
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("kvm_eoi", (0, 256)),
+        ("kvm_ioapic_set_irq", (24, 1, 0x31, "Fixed", "physical", "edge", False, False)),
+        ("kvm_ack_irq", ("IOAPIC", -1)),
+        ("kvm_inj_virq", ("IRQ", 1 << 60, False)),
+        ("kvm_set_irq", (4, 1, 1 << 40)),
+    ],
+)
+def test_event_with_values_that_no_chip_has_is_left_out_with_a_warning(name, args):
+    ledger = account([Event(0, "kvm", name, 0, args)], Irqchip.ON)
 
     assert ledger.findings == ()
-    assert ledger.warnings == ("kvm_eoi with other fields than expected",)
+    assert ledger.warnings == (f"{name} with values that no chip has",)
+
+
+def test_error_in_a_rule_is_not_taken_for_a_foreign_trace(monkeypatch):
+    def broken(self, event, args):
+        raise ValueError("a mistake in a rule")
+
+    monkeypatch.setitem(HANDLERS, Irqchip.ON, {"kvm_eoi": broken})
+
+    with pytest.raises(ValueError, match="a mistake in a rule"):
+        account([Event(0, "kvm", "kvm_eoi", 0, (0, 0x31))], Irqchip.ON)
+
+
+def test_rules_are_for_events_that_there_are_and_methods_of_the_bookkeeper():
+    for rules in HANDLERS.values():
+        assert rules.keys() <= EVENT_TYPES.keys()
+        assert all(getattr(Bookkeeper, rule.__name__) is rule for rule in rules.values())
 
 
 def test_hardware_delivery_makes_irr_laws_not_observable():
