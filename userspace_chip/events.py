@@ -265,3 +265,9 @@ def event_type(name: str) -> EventType:
         raise EventError(
             f"unknown event {name!r}", None, "the known ones are in userspace_chip.events"
         ) from None
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Where a table is by events' names: :class:`EventError` for one that there is not."""
+    for name in names:
+        event_type(name)

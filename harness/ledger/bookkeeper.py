@@ -23,7 +23,7 @@ from harness.ledger.rules.kvm_lines import KvmLines
 from harness.ledger.rules.qemu import QemuIoapics, QemuLapics
 from harness.ledger.rules.state import Args
 from harness.model.case import Irqchip
-from userspace_chip.events import Event, event_type
+from userspace_chip.events import Event, check_names
 
 Table: TypeAlias = Mapping[str, Callable[[Any, Event, Args], None]]
 """By event: the rule that takes it into account, a method of a part of :class:`Bookkeeper`."""
@@ -96,8 +96,7 @@ HANDLERS: Final[Mapping[Irqchip, Table]] = {
 """The events that each mode's books are kept by, and the rule for each."""
 
 for _table in HANDLERS.values():
-    for _name in _table:
-        event_type(_name)  # EventError where a rule is for an event that there is not
+    check_names(_table)
 
 
 class Bookkeeper(KvmLines, KvmLapics, Injections, QemuIoapics, QemuLapics):

@@ -10,12 +10,12 @@ docs/chips.md, "States and time", says what there is to know of KVM's order of t
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
 from userspace_chip.errors import ChipError
-from userspace_chip.events import KVM_EVENTS, Arg, Event
+from userspace_chip.events import KVM_EVENTS, Arg, Event, check_names
 from userspace_chip.irqchip import (
     IOAPIC_BASES,
     MSR_APIC_BASE,
@@ -109,9 +109,6 @@ class Stimuli:
         self._expected: dict[int | None, deque[What]] = {
             vcpu: deque() for vcpu in (None, *range(len(machine.vcpus)))
         }
-        self._stimuli: dict[str, Callable[[Event], None]] = {
-            name: getattr(self, f"_{name}", self._refuse) for name in KVM_EVENTS
-        }
         self._in_flight: dict[int, RoutingTable] = {}
         """In split, by the CPU that writes an entry: the routes as they were before."""
         self._left_periodic: set[int] = set()
@@ -160,7 +157,7 @@ class Stimuli:
             if event.name == "kvm_msi_set_irq" and self._is_scan(event, ahead):
                 self._scan(event, ahead)
             else:
-                self._stimuli[event.name](event)
+                _STIMULI.get(event.name, Stimuli._refuse)(self, event)
         except (ChipError, ValueError) as error:
             raise DisagreementError(f"the chips cannot take it: {error}") from error
         self._collect()
@@ -392,3 +389,20 @@ class Stimuli:
 
     def _lapic(self, event: Event) -> Lapic:
         return self.machine.lapics[event.vcpu or 0]
+
+
+_STIMULI: Final[Mapping[str, Callable[[Stimuli, Event], None]]] = {
+    "kvm_set_irq": Stimuli._kvm_set_irq,
+    "kvm_msi_set_irq": Stimuli._kvm_msi_set_irq,
+    "kvm_apic": Stimuli._kvm_apic,
+    "kvm_apic_ipi": Stimuli._kvm_apic_ipi,
+    "kvm_mmio": Stimuli._kvm_mmio,
+    "kvm_pio": Stimuli._kvm_pio,
+    "kvm_msr": Stimuli._kvm_msr,
+    "kvm_inj_virq": Stimuli._kvm_inj_virq,
+    "kvm_eoi": Stimuli._kvm_eoi,
+    "kvm_apic_accept_irq": Stimuli._kvm_apic_accept_irq,
+    "kvm_userspace_exit": Stimuli._kvm_userspace_exit,
+}
+"""By event: what drives the machine; all others can only be predicted."""
+check_names(_STIMULI)

@@ -12,14 +12,14 @@ and what an IOAPIC makes of it is predicted.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise, takewhile
 from typing import Final
 
 from harness.replay.acceptance import Taking
 from harness.replay.kvm_stimuli import DisagreementError, Lookahead, What, start_cpus
 from userspace_chip.errors import ChipError
-from userspace_chip.events import QEMU_EVENTS, Event
+from userspace_chip.events import QEMU_EVENTS, Event, check_names
 from userspace_chip.irqchip import IOAPIC_BASES, MSR_APIC_BASE, Machine
 from userspace_chip.lapic_registers import EOI, LVT_LINT0, TMCCT, TMICT
 from userspace_chip.lapic_timer import LVT_TIMER
@@ -64,9 +64,6 @@ class QemuStimuli:
         """By thread, what was predicted and has not come yet; of one, but for EOIs in split."""
         self._thread: int | None = None
         """Whose stimulus is being taken."""
-        self._stimuli: dict[str, Callable[[Event, Lookahead], None]] = {
-            name: getattr(self, f"_{name}", self._refuse) for name in QEMU_EVENTS
-        }
         self._eois: dict[int | None, int] = {}
         """split: by thread, the vector of an EOI that is on its way to the pins."""
         self._unlocked: set[int | None] = set()
@@ -128,7 +125,7 @@ class QemuStimuli:
         if self._lingers(event, ahead):
             return False
         try:
-            self._stimuli[event.name](event, ahead)
+            _STIMULI.get(event.name, QemuStimuli._refuse)(self, event, ahead)
         except (ChipError, ValueError) as error:
             raise DisagreementError(f"the chips cannot take it: {error}") from error
         self._collect()
@@ -403,3 +400,28 @@ _KVM_EVENTS: Final = {
     "tcg": frozenset[str](),
 }
 """What the chips of QEMU's need of KVM's events: ELCR is traced by nobody else."""
+
+
+_STIMULI: Final[Mapping[str, Callable[[QemuStimuli, Event, Lookahead], None]]] = {
+    "pic_set_irq": QemuStimuli._pic_set_irq,
+    "ioapic_set_irq": QemuStimuli._ioapic_set_irq,
+    "apic_deliver_irq": QemuStimuli._apic_deliver_irq,
+    "apic_local_deliver": QemuStimuli._apic_local_deliver,
+    "ioapic_set_remote_irr": QemuStimuli._ioapic_set_remote_irr,
+    "ioapic_eoi_broadcast": QemuStimuli._ioapic_eoi_broadcast,
+    "kvm_irqchip_update_msi_route": QemuStimuli._kvm_irqchip_update_msi_route,
+    "kvm_irqchip_commit_routes": QemuStimuli._kvm_irqchip_commit_routes,
+    "ioapic_mem_write": QemuStimuli._ioapic_mem_write,
+    "ioapic_mem_read": QemuStimuli._ioapic_mem_read,
+    "pic_ioport_write": QemuStimuli._pic_ioport_write,
+    "pic_ioport_read": QemuStimuli._pic_ioport_read,
+    "apic_mem_writel": QemuStimuli._apic_mem_writel,
+    "apic_mem_readl": QemuStimuli._apic_mem_readl,
+    "apic_register_write": QemuStimuli._apic_register_write,
+    "apic_register_read": QemuStimuli._apic_register_read,
+    "cpu_set_apic_base": QemuStimuli._cpu_set_apic_base,
+    "pic_interrupt": QemuStimuli._pic_interrupt,
+    "hardware_int": QemuStimuli._hardware_int,
+}
+"""By event: what drives the machine; all others can only be predicted."""
+check_names(_STIMULI)
