@@ -43,6 +43,7 @@ STAGES: Final = (
     "by_msi",  # accepted from an MSI
     "by_ipi",  # accepted from another local APIC, or from itself
     "by_lvt",  # accepted from the local APIC's own timer or lines
+    "by_synic",  # accepted from Hyper-V's synthetic interrupt controller
     "accepted",  # a local APIC took the message
     "dropped",  # ... and dropped it: software-disabled, or reset before it was delivered
     "merged",  # ... and it was pending already: two become one
@@ -191,7 +192,7 @@ LAWS: Final = (
         "every acceptance has a cause",
         "vector",
         ("accepted",),
-        ("by_pin", "by_msi", "by_ipi", "by_lvt"),
+        ("by_pin", "by_msi", "by_ipi", "by_lvt", "by_synic"),
         "Linux lapic.c:__apic_accept_irq and its callers; QEMU hw/intc/apic.c:apic_set_irq",
         {},
     ),

@@ -107,6 +107,10 @@ class Injections(Books):
         self._taken_total += 1
         cpu.since[vector] = self._index, event, self._taken_total
         self._observer.taken(vector)
+        if cpu.synic and (vector, True) in cpu.synic.values():
+            # Linux 6.12 lapic.c: kvm_apic_ack_interrupt.  It never comes to ISR.
+            self._ended(event, cpu, vector)
+            cpu.parked = vector
 
     def _passed_over(self, event: Event, cpu: Cpu, vector: int) -> None:
         """A pending vector of a higher class lets a lower one go first: it is not there."""

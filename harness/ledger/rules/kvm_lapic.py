@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.ledger.ledger import Kind
+from harness.ledger.rules import synic
 from harness.ledger.rules.base import Books
 from harness.ledger.rules.state import (
     ACCEPTED,
@@ -10,6 +11,7 @@ from harness.ledger.rules.state import (
     BY_IPI,
     BY_LVT,
     BY_PIN,
+    BY_SYNIC,
     FAR_NS,
     IOAPIC_EOI_REASON,
     KVM_LVTS,
@@ -64,6 +66,9 @@ class KvmLapics(Books):
             misled = True
         if self._from_lvt(cpu, vector):
             row[BY_LVT] += 1
+            return
+        if cpu.synic and any(source.vector == vector for source in cpu.synic.values()):
+            row[BY_SYNIC] += 1
             return
         # Between kvm_set_irq and kvm_ioapic_set_irq the cause is the line.
         if (
@@ -162,15 +167,27 @@ class KvmLapics(Books):
     def kvm_msr(self, event: Event, args: Args) -> None:
         """The TSC deadline arms a timer; the base selects x2APIC."""
         access, register, value = args[:3]
-        if access != "write" or register not in (TSC_DEADLINE, APIC_BASE):
+        if access != "write":
+            return
+        is_synic = synic.is_source(register)
+        if not is_synic and register not in (TSC_DEADLINE, APIC_BASE):
             return
         cpu = self._own_cpu(event)
         if cpu is None:
             return
-        if register == TSC_DEADLINE:
+        if is_synic:
+            self._synic(cpu, register, value)
+        elif register == TSC_DEADLINE:
             cpu.armed = int(value != 0)
         else:
             cpu.x2apic = bool(value >> 10 & 1)
+
+    def _synic(self, cpu: Cpu, msr: int, value: int) -> None:
+        if (source := synic.source(msr, value)) is None:
+            cpu.synic.pop(msr, None)
+        else:
+            cpu.synic[msr] = source
+            self._name(source.vector)
 
     def kvm_eoi(self, event: Event, args: Args) -> None:
         """Out of ISR; the pins that it is due to have to follow."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from harness.ledger.ledger import COLUMN, STAGES, Kind
+from harness.ledger.rules.synic import SynicSource
 from userspace_chip.events import Event, event_type
 
 NEAR_EVENTS: Final = 200
@@ -60,6 +61,7 @@ BY_PIN: Final = COLUMN["by_pin"]
 BY_MSI: Final = COLUMN["by_msi"]
 BY_IPI: Final = COLUMN["by_ipi"]
 BY_LVT: Final = COLUMN["by_lvt"]
+BY_SYNIC: Final = COLUMN["by_synic"]
 ACCEPTED: Final = COLUMN["accepted"]
 DROPPED: Final = COLUMN["dropped"]
 MERGED: Final = COLUMN["merged"]
@@ -236,6 +238,7 @@ class Cpu:
         "since",
         "spurious",
         "strikes",
+        "synic",
         "untold",
         "x2apic",
     )
@@ -255,6 +258,7 @@ class Cpu:
         self.enabled = True
         self.progress = False  # the guest has executed something since the last injection
         self.lvts: dict[Any, int] = {}
+        self.synic: dict[int, SynicSource] = {}  # by the MSR that made it
         self.armed = 1  # expiries that a timer which is not periodic may still have
         self.count = 0  # the timer's initial count
         self.periodic = False

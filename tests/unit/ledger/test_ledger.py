@@ -543,6 +543,53 @@ def test_ipi_by_hypercall_is_a_warning():
     assert "IPI" in ledger.warnings[0]
 
 
+def test_synic_messages_with_auto_eoi_balance():
+    """A lab's Linux 6.1: tests/support/flat/synic.S, from its first MSR on."""
+    with lzma.open(GOLDEN / "synic-on.jsonl.xz", "rt", encoding="utf-8") as file:
+        ledger = account(EventLogReader().events(file), Irqchip.ON)
+
+    (row,) = [row for row in ledger.rows if row.name == "vector 80 cpu0"]
+    assert row.counts == {"by_synic": 20, "accepted": 20, "injected": 20, "eoi": 20}
+    assert ledger.findings == ()
+    assert not [law.name for law in ledger.laws if law.status == "broken"]
+
+
+def set_msr(msr, value):
+    return event("kvm_msr", 0, 0, access="write", msr=msr, value=value, gp=False)
+
+
+@pytest.mark.parametrize(
+    ("msr", "value"),
+    [
+        (0x40000092, 0x51),  # SINT2
+        (0x400000B2, 0x51 << 4 | 1 << 12 | 1),  # a timer in direct mode
+    ],
+)
+def test_synic_vector_without_auto_eoi_is_ended_by_the_guest(msr, value):
+    end = event("kvm_eoi", apicid=0, vector=0x51)
+    ledger = account(later([set_msr(msr, value), accepted(0x51), injected(0x51), end]), Irqchip.ON)
+
+    assert ledger.findings == ()
+    (row,) = [row for row in ledger.rows if row.name == "vector 81 cpu0"]
+    assert row.counts == {"by_synic": 1, "accepted": 1, "injected": 1, "eoi": 1}
+
+
+@pytest.mark.parametrize(
+    ("msr", "value"),
+    [
+        (0x40000092, 0x10051),  # masked
+        (0x400000B2, 0x51 << 4 | 1 << 12),  # off
+        (0x400000B2, 0x51 << 4 | 2 << 16 | 1),  # not direct: it sends a message
+        (0x400000B3, 0x51 << 4 | 1 << 12 | 1),  # the timer's count
+        (0x40000084, 0x51),
+    ],
+)
+def test_vector_that_synic_does_not_send_is_misrouted(msr, value):
+    events = later([set_msr(msr, value), accepted(0x51), injected(0x51)])
+
+    assert account(events, Irqchip.ON).findings[0].kind == "misrouted"
+
+
 def message(dst, vector):
     return event(
         "kvm_msi_set_irq", 0, None, dst=dst, vector=vector, delivery_mode="Fixed",
