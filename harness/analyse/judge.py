@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.analyse import audit, conformance
+from harness.analyse import audit, conformance, flat_verdict
 from harness.analyse.analyse import Evidence, gather
 from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
 from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, StoreError
-from harness.guests import flat, linux, probe
+from harness.guests import linux, probe
+from harness.guests.protocols import Said
 from harness.model import manifest
-from harness.model.case import WHOLE_CASE, FlatGuest, Host, Irqchip, LinuxGuest, ProbeGuest
+from harness.model.case import WHOLE_CASE, Accel, FlatGuest, Host, Irqchip, LinuxGuest, ProbeGuest
 from harness.model.verdict import NOT_REACHED, CaseResult, PartResult, Verdict, judged, of_case
 from harness.record.recording import Recording, WorkloadRecord
 from harness.replay.replay import Outcome, replay_case
@@ -27,12 +29,15 @@ def judge(recording: Recording) -> CaseResult:
     """The case's result; writes ``events.jsonl`` and ``counters.json`` beside the raw files."""
     evidence = gather(recording)
     case = recording.case
-    failure = _failure(recording)
     if isinstance(case.guest, FlatGuest):
-        parts = _flat_parts(recording, case.guest, failure)
+        results = flat_verdict.said(recording, case.guest)
+        failure = _failure(recording, results)
+        parts = flat_verdict.parts(recording, case.guest, results, failure)
     elif isinstance(case.guest, ProbeGuest):
+        failure = _failure(recording)
         parts = conformance.parts_of(recording, case.guest)
     else:
+        failure = _failure(recording)
         parts = _linux_parts(recording, case.guest, evidence, failure)
     verdict, detail = _verdict(parts, failure, evidence)
     if (account := _audited(recording, evidence)) is not None:
@@ -109,17 +114,22 @@ def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
 _Failure = tuple[Verdict, str]
 
 
-def _failure(recording: Recording) -> _Failure | None:
-    """What became of the guest as a whole, where it did not end as it should."""
+def _failure(recording: Recording, results: Said | None = None) -> _Failure | None:
+    """What became of the guest as a whole, where it did not end as it should.
+
+    ``results`` are a flat image's.
+    """
+    guest = recording.case.guest
     if recording.failure is not None:
-        return _verdict_of(recording.failure), _with_tail(recording)
-    if recording.status is None:
-        return None
+        return _verdict_of(recording.failure), _with_tail(recording, results)
     killed_by = _signal(recording)
     if killed_by is not None:
         return Verdict.CRASH, f"QEMU was killed by {killed_by}"
-    if isinstance(recording.case.guest, FlatGuest):
-        return _flat_failure(recording)
+    if isinstance(guest, FlatGuest) and results is not None:
+        words, refusal = _stderr(recording), _qemu_error(recording)
+        return flat_verdict.failure(recording, guest, results, words, refusal)
+    if recording.status is None:
+        return None
     if isinstance(recording.case.guest, ProbeGuest) and probe.is_done(recording.console):
         return None
     if recording.status != 0:
@@ -133,10 +143,12 @@ def _verdict_of(error: HarnessError) -> Verdict:
     return Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
 
 
-def _with_tail(recording: Recording) -> str:
-    """The failure, why QEMU ended if it did, and the guest's last words."""
+def _with_tail(recording: Recording, results: Said | None) -> str:
+    """The failure, how far a flat image got, why QEMU ended if it did, and the last words."""
     error = recording.failure
     text = str(error)
+    if results is not None and results.protocol is not None:
+        text += f" after {results.plan}"
     if isinstance(error, GuestCrash):
         killed_by = _signal(recording)
         if killed_by is not None:
@@ -165,12 +177,22 @@ def _signal(recording: Recording) -> str | None:
         return None
 
 
+_ONLY_KVM: Final = re.compile(r"(^|,)\+?hv[-_]")
+"""Hyper-V's features of a CPU, of which TCG has none and refuses some."""
+
+
 def _qemu_error(recording: Recording) -> _Failure:
     """QEMU refused to start, or gave up."""
-    said = _stderr(recording)
+    said, case = _stderr(recording), recording.case
+    if said and case.backend.accel is Accel.TCG and _ONLY_KVM.search(case.cpu):
+        return Verdict.SKIP, said
     return Verdict.ERROR, f"QEMU ended with status {recording.status}" + (
-        f": {said}" if said else ""
+        f": {said}" if said else " and said nothing, nor did the guest"
     )
+
+
+_TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
+"""What QEMU puts before its words with ``-msg timestamp=on``."""
 
 
 def _stderr(recording: Recording) -> str:
@@ -179,64 +201,10 @@ def _stderr(recording: Recording) -> str:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    errors = [line.strip() for line in lines if line.strip() and "warning:" not in line]
-    return " | ".join(errors)[-MAX_STDERR_CHARACTERS:]
-
-
-def _flat_failure(recording: Recording) -> _Failure | None:
-    status = recording.status
-    if status in (flat.STATUS_PASS, flat.STATUS_SKIP) and recording.console.strip():
-        return None
-    if status == flat.STATUS_PASS:
-        # A QEMU that refuses its arguments ends with 1 as well, and says why.
-        return _qemu_error(recording) if _stderr(recording) else None
-    if status == 0:
-        return Verdict.CRASH, "the guest reset or powered off instead of using the exit device"
-    if status is not None and status & 1 and _checks_failed(recording):
-        return None
-    if status is not None and status & 1 and not _stderr(recording):
-        return Verdict.FAIL, f"the image ended with status {status}, though no check failed"
-    return _qemu_error(recording)
-
-
-def _checks_failed(recording: Recording) -> bool:
-    return any(check.result.is_failure for check in flat.checks(recording.console))
-
-
-_FLAT_VERDICTS: Final[Mapping[flat.Result, Verdict]] = {
-    flat.Result.PASS: Verdict.PASS,
-    flat.Result.XFAIL: Verdict.PASS,
-    flat.Result.KFAIL: Verdict.PASS,
-    flat.Result.SKIP: Verdict.SKIP,
-    flat.Result.FAIL: Verdict.FAIL,
-    flat.Result.XPASS: Verdict.FAIL,
-}
-
-
-def _flat_parts(
-    recording: Recording, guest: FlatGuest, failure: _Failure | None
-) -> tuple[PartResult, ...]:
-    """The checks that were reported; of an image that ended well, those that are missing, too."""
-    checks = flat.checks(recording.console)
-    parts = [
-        PartResult(
-            check.id,
-            _FLAT_VERDICTS[check.result],
-            f"{check.result}: {check.label}",
-            _expected(guest.expect, check.id, check.label),
-        )
-        for check in checks
+    errors = [
+        _TIME.sub("", line.strip()) for line in lines if line.strip() and "warning:" not in line
     ]
-    if not parts and recording.failure is None and recording.status == flat.STATUS_SKIP:
-        return (PartResult("image", Verdict.SKIP, "the image skipped itself"),)
-    if failure is None:
-        names = {WHOLE_CASE} | {name for check in checks for name in (check.id, check.label)}
-        parts += [
-            PartResult(name, Verdict.ERROR, "the image did not report it", Verdict(expected))
-            for name, expected in guest.expect.items()
-            if name not in names
-        ]
-    return tuple(parts)
+    return " | ".join(errors)[-MAX_STDERR_CHARACTERS:]
 
 
 def _expected(expect: Mapping[str, str], *names: str) -> Verdict | None:
@@ -335,5 +303,6 @@ def _as_expected(
         told = all(part.as_expected for part in reached if part.expected is not None)
         return verdict is expected and told
     if failure is not None:
-        return any(part.expected is failure[0] for part in parts)
+        is_skip = failure[0] is Verdict.SKIP
+        return is_skip or any(part.expected is failure[0] for part in parts)
     return verdict is judged(parts) and all(part.as_expected for part in reached)

@@ -11,9 +11,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.guests import linux, probe
+from harness.guests import flat, linux, probe
 from harness.guests.linux import WORKLOADS, Workload
-from harness.model.case import Accel, Case, FlatGuest, Irqchip, LinuxGuest, Machine, ProbeGuest
+from harness.model.case import (
+    Accel,
+    Case,
+    FlatGuest,
+    Guest,
+    Irqchip,
+    LinuxGuest,
+    Machine,
+    Output,
+    ProbeGuest,
+)
 
 QEMU_TRACE_EVENTS: dict[Irqchip, tuple[str, ...]] = {
     Irqchip.ON: (),
@@ -129,11 +139,20 @@ def _machine(case: Case) -> tuple[str, ...]:
 
 
 def _console(case: Case, backend: str) -> tuple[str, ...]:
-    """The guest's way to talk: a serial line, or for the probe a port that raises no interrupt."""
+    """The guest's way to talk: a serial line, or a port that raises no interrupt."""
     made = ("-chardev", chardev(backend, "console"))
-    if isinstance(case.guest, ProbeGuest):
-        return (*made, "-device", f"isa-debugcon,iobase={probe.CONSOLE_PORT:#x},chardev=console")
-    return (*made, "-serial", "chardev:console")
+    port = _debug_port(case.guest)
+    if port is None:
+        return (*made, "-serial", "chardev:console")
+    return (*made, "-device", f"isa-debugcon,iobase={port:#x},chardev=console")
+
+
+def _debug_port(guest: Guest) -> int | None:
+    """The port of the guest's debug console; None for one on a serial line."""
+    if isinstance(guest, ProbeGuest):
+        return probe.CONSOLE_PORT
+    is_asked = isinstance(guest, FlatGuest) and guest.output is Output.DEBUGCON
+    return flat.DEBUGCON_PORT if is_asked else None
 
 
 def _monitor(backend: str | None) -> tuple[str, ...]:
@@ -153,7 +172,7 @@ def _guest(case: Case, files: GuestFiles) -> list[str]:
     if isinstance(guest, ProbeGuest):
         return [*_probe_devices(case), *_probe_files(guest, files)]
     if isinstance(guest, FlatGuest):
-        return [*_flat_devices(case), "-kernel", files.kernel, *_append(guest.append)]
+        return [*_flat_devices(case, guest), "-kernel", files.kernel, *_append(guest.append)]
     workloads = workloads_of(guest)
     extras = dict.fromkeys(word for workload in workloads for word in workload.kernel_args)
     words = [*LINUX_COMMAND_LINE, *extras, *_clock(case, files), guest.append]
@@ -197,19 +216,22 @@ def _append(text: str) -> tuple[str, ...]:
     return ("-append", text) if text else ()
 
 
-_TEST_DEVICES: Final = (
-    *("-device", f"isa-debug-exit,iobase={probe.EXIT_PORT:#x},iosize=4"),
-    *("-device", "pc-testdev"),
-)
-"""A way out with a status, and a port that drives any line."""
+_EXIT_DEVICE: Final = ("-device", f"isa-debug-exit,iobase={probe.EXIT_PORT:#x},iosize=4")
+"""A way out with a status."""
+_TEST_DEVICES: Final = (*_EXIT_DEVICE, *("-device", "pc-testdev"))
+"""And a port that drives any line."""
 
 
-def _flat_devices(case: Case) -> list[str]:
-    """The devices that kvm-unit-tests' images expect (its ``x86/run``)."""
+def _flat_devices(case: Case, guest: FlatGuest) -> list[str]:
+    """The devices that kvm-unit-tests' images expect (its ``x86/run``).
+
+    pc-testdev takes the debug console's port, and answers nothing there (tried with QEMU 7.2).
+    """
+    test_devices = _TEST_DEVICES if guest.output is Output.COM1 else _EXIT_DEVICE
     pci = ["-device", "pci-testdev"] if case.machine is not Machine.MICROVM else []
     in_kernel_pit = case.backend.accel is Accel.KVM and case.backend.irqchip is Irqchip.ON
     return [
-        *_TEST_DEVICES,
+        *test_devices,
         *pci,
         *(("-global", "kvm-pit.lost_tick_policy=discard") if in_kernel_pit else ()),
     ]

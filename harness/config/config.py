@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -19,7 +18,9 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from harness.base import resources, suggest, yamlfile
 from harness.base.errors import ConfigError
 from harness.base.yamlfile import Location, Strict, YamlFile
+from harness.guests import protocol_files
 from harness.guests.linux import WORKLOADS
+from harness.images import multiboot
 from harness.model.case import (
     WHOLE_CASE,
     Accel,
@@ -31,8 +32,10 @@ from harness.model.case import (
     Irqchip,
     LinuxGuest,
     Machine,
+    Output,
     ProbeGuest,
 )
+from harness.model.protocol import Protocol
 from harness.scenario import choice
 
 MAX_SMP = 4
@@ -99,6 +102,8 @@ class LabModel(Strict):
     smp: Annotated[int, Field(ge=1, le=8)] = 1
 
 
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]*$")]
+"""A word for a case's id."""
 ExpectedVerdict: TypeAlias = Literal[
     "pass", "fail", "storm", "lost", "stuck", "misrouted", "diverged", "hang", "crash", "skip"
 ]
@@ -122,6 +127,7 @@ class LinuxModel(_GuestModel):
     kind: Literal["linux"]
     workloads: Annotated[list[str], Field(min_length=1)]
     kernel: Text = "default"
+    name: Name = ""
     parameters: dict[str, dict[str, Annotated[str, BeforeValidator(_text)]]] = {}
     migrate: bool = False
 
@@ -131,6 +137,10 @@ class FlatModel(_GuestModel):
 
     kind: Literal["flat"]
     path: Text
+    name: Name = ""
+    protocol: Text | dict[str, Any] = "auto"
+    checks: Literal["reported", "none"] = "reported"
+    output: Output = Output.COM1
 
 
 class ProbeModel(_GuestModel):
@@ -139,7 +149,7 @@ class ProbeModel(_GuestModel):
     kind: Literal["probe"]
     scenarios: Axis[Text]
     only: Annotated[list[Text], BeforeValidator(yamlfile.as_list)] = []
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = ""
+    name: Name = ""
     trace: bool = False
 
 
@@ -248,26 +258,45 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
     if not isinstance(file.data, dict):
         raise file.error((), "is not a configuration", f"expected a mapping, found {file.data!r}")
     model = file.validate(ConfigModel)
-    guests = [
-        (guest_model, guest)
-        for index, guest_model in enumerate(model.guests)
-        for guest in _guests(file, ("guests", index), guest_model)
-    ]
-    cells = _cells(file, model)
-    cases: dict[str, Case] = {}
-    for (guest_model, guest), cell in itertools.product(guests, cells):
-        for number in range(repeat or model.repeat):
-            case = _case(model.defaults, guest_model, guest, cell, number)
-            if case is not None:
-                cases.setdefault(case.id, case)
+    cases = _cases(file, model, repeat or model.repeat)
     if not cases:
         raise file.error(
             ("matrix",), "the matrix is empty", "nothing is left to run", "look at exclude"
         )
     lab = Lab(model.lab.qemu, model.lab.memory_mib, model.lab.smp)
     name = model.name or file.path.stem
-    return RunConfig(
-        name, file.path, tuple(cases.values()), lab, _repro(model.repro), model.retries
+    return RunConfig(name, file.path, cases, lab, _repro(model.repro), model.retries)
+
+
+def _cases(file: YamlFile, model: ConfigModel, repeat: int) -> tuple[Case, ...]:
+    """Every guest in every cell, each case once.
+
+    A guest that says itself what a cell says has the same case in several of them.  Two guests
+    with cases of one name would be one to every report, and one of them not run: an error.
+    """
+    cells = _cells(file, model)
+    cases: dict[str, Case] = {}
+    origins: dict[str, int] = {}
+    for index, guest_model in enumerate(model.guests):
+        for guest in _guests(file, ("guests", index), guest_model):
+            for cell, number in itertools.product(cells, range(repeat)):
+                case = _case(model.defaults, guest_model, guest, cell, number)
+                if case is None:
+                    continue
+                name = case.directory_name
+                if origins.setdefault(name, index) != index or cases.get(name, case) != case:
+                    raise _same_name(file, case, origins[name], index)
+                cases[name] = case
+    return tuple(cases.values())
+
+
+def _same_name(file: YamlFile, case: Case, first: int, second: int) -> ConfigError:
+    line = file.line(("guests", first))
+    return file.error(
+        ("guests", second),
+        f"a second guest with the cases of the one in line {line}",
+        f"both are called {case.id}",
+        "give one of them a name of its own: name: WORD",
     )
 
 
@@ -359,8 +388,7 @@ def _case(
 
 def _guests(file: YamlFile, location: Location, model: GuestModel) -> list[Guest]:
     if isinstance(model, FlatModel):
-        path = _flat_path(file, location, model.path)
-        return [FlatGuest(path, model.append, dict(model.expect))]
+        return [_flat_guest(file, location, model)]
     if isinstance(model, ProbeModel):
         return list(_probe_guests(file, location, model))
     return [_linux_guest(file, location, model)]
@@ -414,6 +442,7 @@ def _linux_guest(file: YamlFile, location: Location, model: LinuxModel) -> Linux
         parameters=model.parameters,
         expect=dict(model.expect),
         append=model.append,
+        label=model.name,
     )
 
 
@@ -421,6 +450,36 @@ def _check_workload(file: YamlFile, location: Location, name: str) -> None:
     if name not in WORKLOADS:
         fix = suggest.nearest(name, WORKLOADS)
         raise file.error(location, f"unknown workload {name!r}", None, fix)
+
+
+def _flat_guest(file: YamlFile, location: Location, model: FlatModel) -> FlatGuest:
+    return FlatGuest(
+        path=_flat_path(file, location, model.path),
+        append=model.append,
+        expect=dict(model.expect),
+        label=model.name,
+        protocol=_protocol(file, (*location, "protocol"), model.protocol),
+        has_checks=model.checks != "none",
+        output=model.output,
+    )
+
+
+def _protocol(file: YamlFile, location: Location, said: str | dict[str, Any]) -> Protocol | None:
+    """One that stands there itself, one that ships with us, or that of a file."""
+    if not isinstance(said, str):
+        return protocol_files.of_data(file, location, said)
+    shipped = {protocol.name: protocol for protocol in protocol_files.shipped()}
+    if said == "auto":
+        return None
+    if said in shipped:
+        return shipped[said]
+    here = Path(said).expanduser()
+    for path in (file.path.parent / here, here):
+        if path.is_file():
+            return protocol_files.load(path)
+    known = ["auto", *shipped]
+    fix = suggest.nearest(said, known)
+    raise file.error(location, f"no protocol {said!r}", "there is no such file either", fix)
 
 
 def _flat_path(file: YamlFile, location: Location, text: str) -> Path:
@@ -436,70 +495,19 @@ def _flat_path(file: YamlFile, location: Location, text: str) -> Path:
             f"no flat image {text!r}",
             f"looked for {' and '.join(str(path.absolute()) for path in candidates)}",
         )
+    where = (*location, "path")
     try:
+        if path.stat().st_size > multiboot.MAX_IMAGE_BYTES:
+            limit_mib = multiboot.MAX_IMAGE_BYTES >> 20
+            raise file.error(where, f"{path} is too large", f"it has more than {limit_mib} MiB")
         image = path.read_bytes()
     except OSError as error:
-        raise file.error((*location, "path"), f"{path} cannot be read", error.strerror) from None
-    if (why := multiboot_defect(image)) is not None:
+        raise file.error(where, f"{path} cannot be read", error.strerror) from None
+    if (why := multiboot.defect(image)) is not None:
         raise file.error(
-            (*location, "path"),
+            where,
             f"{path} is not a bootable multiboot image",
             why,
-            "build it as kvm-unit-tests does: a 32-bit ELF with a multiboot header",
+            "build it as kvm-unit-tests does: an ELF file with a multiboot header",
         )
     return path.absolute()
-
-
-_MULTIBOOT_MAGIC = 0x1BADB002
-_MULTIBOOT_SEARCH_BYTES = 8192
-_ELF_PT_LOAD = 1
-
-
-def multiboot_defect(image: bytes) -> str | None:
-    """Why ``image`` cannot be booted by a multiboot loader, or None.
-
-    The header is where and what the Multiboot Specification 0.6.96, section "OS image format",
-    says; an ELF file is complete when every loaded segment is inside it.
-    """
-    head = image[:_MULTIBOOT_SEARCH_BYTES]
-    header = None
-    for offset in range(0, len(head) - 11, 4):
-        magic, flags, checksum = struct.unpack_from("<3I", head, offset)
-        if magic == _MULTIBOOT_MAGIC and (magic + flags + checksum) & 0xFFFFFFFF == 0:
-            header = offset, flags
-            break
-    if header is None:
-        return f"no multiboot header in its first {len(head)} bytes"
-    offset, flags = header
-    if flags & 1 << 16:
-        return _kludge_defect(image, offset)
-    return _elf_defect(image)
-
-
-def _kludge_defect(image: bytes, offset: int) -> str | None:
-    """A header with addresses says by itself what has to be in the file."""
-    if len(image) < offset + 32:
-        return "it ends inside its multiboot header"
-    header, load, load_end = struct.unpack_from("<3I", image, offset + 12)
-    end = offset - (header - load) + (load_end - load)
-    if load_end and end > len(image):
-        return f"it is truncated: {len(image)} bytes of {end}"
-    return None
-
-
-def _elf_defect(image: bytes) -> str | None:
-    if image[:4] != b"\x7fELF":
-        return "it has a multiboot header, but is not an ELF file"
-    if image[4] != 1:
-        return "it is a 64-bit ELF file, and QEMU's multiboot loader takes 32-bit ones"
-    if len(image) < 52:
-        return "it ends inside its ELF header"
-    (phoff,) = struct.unpack_from("<I", image, 28)
-    phentsize, phnum = struct.unpack_from("<2H", image, 42)
-    if phnum == 0 or phoff + phentsize * phnum > len(image):
-        return "it is truncated: its program headers are not in the file"
-    for number in range(phnum):
-        kind, at, _, _, size = struct.unpack_from("<5I", image, phoff + number * phentsize)
-        if kind == _ELF_PT_LOAD and at + size > len(image):
-            return f"it is truncated: {len(image)} bytes of at least {at + size}"
-    return None

@@ -60,6 +60,12 @@ class Console:
         await self.expect(pattern)
         return str(self._spawn.before)
 
+    async def comes(self, pattern: str) -> bool:
+        """Read up to ``pattern``; False where the console ends before it."""
+        index = await self._expect([pattern, _END, pexpect.EOF])
+        self.ended = index != 0
+        return index == 0
+
     async def read_all(self) -> str:
         """The text up to the console's end."""
         if self.ended:
@@ -75,8 +81,11 @@ class Console:
 
     def tail(self) -> tuple[str, ...]:
         """The last lines that the guest said."""
-        text = self._log.read_text(encoding="utf-8", errors="replace").replace("\r", "")
-        return tuple(line for line in text.splitlines() if line.strip())[-TAIL_LINES:]
+        return tuple(line for line in self.text().splitlines() if line.strip())[-TAIL_LINES:]
+
+    def text(self) -> str:
+        """All that the guest said."""
+        return self._log.read_text(encoding="utf-8", errors="replace").replace("\r", "")
 
     async def _expect(self, patterns: list[Any]) -> int:
         waiting = self._spawn.expect(

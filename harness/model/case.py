@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from harness.model.protocol import Protocol
 from harness.scenario.program import Scenario
 
 
@@ -89,27 +90,43 @@ class LinuxGuest:
     parameters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     expect: Mapping[str, str] = field(default_factory=dict)
     append: str = ""
+    label: str = ""
 
     @property
     def name(self) -> str:
         """The name in a case's id."""
         version = "" if self.kernel == "default" else _slug(self.kernel)
-        return f"linux{version}{'-migrated' if self.migrate else ''}"
+        label = f"-{_slug(self.label)}" if self.label else ""
+        return f"linux{version}{'-migrated' if self.migrate else ''}{label}"
+
+
+class Output(StrEnum):
+    """Where a flat image prints its results."""
+
+    COM1 = "com1"
+    DEBUGCON = "debugcon"
+    """The debug console of Bochs and QEMU, port 0xe9."""
 
 
 @dataclass(frozen=True)
 class FlatGuest:
-    """A multiboot image that follows the conventions of kvm-unit-tests."""
+    """A multiboot image that reports on a console, by one of several protocols."""
 
     path: Path
     append: str = ""
     expect: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    protocol: Protocol | None = None
+    """How it reports; None: as its lines show, by one of the protocols that ship with us."""
+    has_checks: bool = True
+    """Whether it reports at all; if not, its exit status alone says how it went."""
+    output: Output = Output.COM1
 
     @property
     def name(self) -> str:
-        """The name in a case's id: the file's, and the arguments where there are any."""
+        """The name in a case's id: its label or the file's, and the arguments where it has any."""
         args = f"-{_slug(self.append)}" if self.append else ""
-        return f"flat-{_slug(self.path.stem)}{args}"
+        return f"flat-{_slug(self.label or self.path.stem)}{args}"
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         console=seen.console,
         status=seen.status,
         failure=seen.failure,
+        ended_by=seen.ended_by,
         workloads=tuple(seen.workloads),
         marks=tuple(seen.marks),
         kernel_trace=kernel_trace if kernel_trace.exists() else None,

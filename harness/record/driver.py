@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from harness.backends.base import GuestPlan, RunningGuest
 from harness.base.errors import CollectError, GuestCrash, GuestHang, HarnessError
-from harness.guests import linux, probe
+from harness.guests import linux, probe, protocol_files, protocols
 from harness.guests.console import Console
 from harness.model.case import FlatGuest, LinuxGuest, ProbeGuest
 from harness.model.marks import LOADED, READY, SAVED, Mark, MarkKind
@@ -21,6 +21,10 @@ from harness.record.collectors.tracefs import Trace
 from harness.record.recording import MarkRecord, WorkloadRecord
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
+AFTER_RESULTS_S: Final = 2.0
+"""For an image to exit, reset or power off after its last line, which says more than its end."""
+MAX_END_LINES: Final = 100
+"""That are looked at; an image with more of them does not mean them."""
 EXIT_TIMEOUT_S: Final = 5.0
 """A connection that breaks, or a console that ends, does so a little before the process does."""
 
@@ -36,6 +40,7 @@ class Progress:
 
     console: str = ""
     status: int | None = None
+    ended_by: str | None = None
     failure: HarnessError | None = None
     workloads: list[WorkloadRecord] = field(default_factory=list)
     current: tuple[str, float] | None = None
@@ -84,7 +89,9 @@ class Drive:
             try:
                 async with asyncio.timeout(case.timeout_s):
                     if await self._work(case.guest, mon):
-                        await self.guest.exited
+                        status = await self.guest.exited
+                        if status == 0 and mon is not None:
+                            self.seen.ended_by = await mon.shutdown_reason()
             except TimeoutError:
                 self._note_unanswered()
                 self.step("hangs: looking at its chips")
@@ -97,11 +104,32 @@ class Drive:
         """What there is to do; True where the guest ends by itself then."""
         if isinstance(guest, LinuxGuest) and mon is not None:
             return await self._linux(guest, mon)
+        if isinstance(guest, FlatGuest):
+            return await self._flat(guest)
         if isinstance(guest, ProbeGuest):
             await self._probe(guest)
-        else:
-            self.step("running the image")
-            await self.console.read_all()
+        return True
+
+    async def _flat(self, guest: FlatGuest) -> bool:
+        """Until its console ends, or its results do; False where its QEMU is to be ended then."""
+        self.step("running the image")
+        candidates = protocol_files.candidates(guest.protocol)
+        pattern = protocols.end_pattern(candidates) if guest.has_checks else None
+        for _ in range(MAX_END_LINES):
+            if pattern is None or not await self.console.comes(pattern):
+                break
+            if protocols.is_over(self.console.text(), candidates):
+                return await self._ends_by_itself()
+        await self.console.read_all()
+        return True
+
+    async def _ends_by_itself(self) -> bool:
+        """Whether a guest whose results are there ends soon, and does not just stand still."""
+        try:
+            async with asyncio.timeout(AFTER_RESULTS_S):
+                await self.console.read_all()
+        except TimeoutError:
+            return False
         return True
 
     async def _mark(self, mark: Mark) -> None:
@@ -116,10 +144,10 @@ class Drive:
         self.step("connecting to the monitor")
         try:
             mon = await self._unless_gone(self._connected(stack))
+            for cpu in await self._unless_gone(mon.execute("query-cpus-fast")):
+                self.seen.vcpu_of_thread[cpu["thread-id"]] = cpu["cpu-index"]
         except GuestCrash:
             return None
-        for cpu in await mon.execute("query-cpus-fast"):
-            self.seen.vcpu_of_thread[cpu["thread-id"]] = cpu["cpu-index"]
         if self.plan.paused:
             if self.trace is not None:
                 await self.trace.follow(list(self.seen.vcpu_of_thread))

@@ -49,6 +49,8 @@ class Recording:
     console: str
     status: int | None
     failure: HarnessError | None
+    ended_by: str | None = None
+    """Why QEMU ended, where it ended by itself and said so (QMP's SHUTDOWN): ``guest-reset``."""
     workloads: tuple[WorkloadRecord, ...] = ()
     marks: tuple[MarkRecord, ...] = ()
     kernel_trace: Path | None = None

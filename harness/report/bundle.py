@@ -24,7 +24,7 @@ from harness.backends.qemu_argv import Channels, GuestFiles, command_text, qemu_
 from harness.base import resources
 from harness.base.errors import StoreError
 from harness.images.cache import ImageCache
-from harness.model.case import Host, LinuxGuest, ProbeGuest
+from harness.model.case import FlatGuest, Host, LinuxGuest, ProbeGuest
 from harness.report.text import repro_report
 from harness.repro.reproduce import Reproduction
 from harness.run import scheduler
@@ -117,6 +117,8 @@ def _images(found: Reproduction, prepared: Sequence[Prepared]) -> dict[str, Path
             continue
         for path in filter(None, (item.plan.kernel, item.plan.initrd)):
             paths[path] = "images"
+        if isinstance(guest, FlatGuest):
+            paths[guest.path] = "images"  # what is booted may have been made of it
         if isinstance(guest, ProbeGuest):
             paths |= {one.path: _scenario_folder(one.path) for one in guest.scenarios}
     return {_place(found, path, folder): path for path, folder in sorted(paths.items())}

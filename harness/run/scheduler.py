@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from harness.base.errors import HarnessError, HostError, StoreError
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
+from harness.images import multiboot
 from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
 from harness.model import manifest
@@ -94,12 +96,29 @@ def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None, out: P
         files = cache.probe(), _program(guest, case, out)
         return Prepared(case, GuestPlan(case, *files, trace_log=False, paused=False), skip)
     if isinstance(guest, FlatGuest):
-        plan = GuestPlan(case, guest.path, None, trace_log=True, paused=is_local_kvm)
+        # Its monitor says whether it reset or powered off; what comes over it comes at any time.
+        paused = not case.deterministic
+        plan = GuestPlan(case, _image(guest, out), None, trace_log=True, paused=paused)
         return Prepared(case, plan, skip)
     image = cache.kernel(guest.kernel)
     initrd = cache.linux_initrd(image)
     plan = GuestPlan(case, image.vmlinuz, initrd, trace_log=True, paused=is_local_kvm)
     return Prepared(case, plan, skip)
+
+
+def _image(guest: FlatGuest, out: Path) -> Path:
+    """The image as QEMU loads it: itself, or what was made of it, in ``out``."""
+    try:
+        image = guest.path.read_bytes()
+        made = multiboot.loadable(image)
+        if made == image:
+            return guest.path
+        path = out / f"{guest.name}-{zlib.crc32(made):08x}.elf32"
+        path.write_bytes(made)
+    except OSError as error:
+        what = f"cannot make a 32-bit ELF file of {guest.path}"
+        raise StoreError(what, error.strerror, "choose another --out") from None
+    return path
 
 
 def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:

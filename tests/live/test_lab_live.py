@@ -19,6 +19,7 @@ from harness.model.verdict import Verdict
 from harness.replay.replay import Outcome, replay_case
 from harness.run import scheduler
 from harness.store.result import RunResult
+from support import flat_image
 from support.live import execute, flat, write_config
 
 pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -187,6 +188,35 @@ def test_lab_guest_that_moves_in_split_gets_its_interrupts_in_the_other_qemu(tmp
     assert {part.id: part.metrics["count"] for part in case.parts}["block-intx"] == 200
     moving = (out / case.dir / "moving.jsonl").read_text()
     assert "kvm_irqchip_update_msi_route" in moving
+
+
+def test_lab_images_of_other_people_end_in_their_own_ways(tmp_path):
+    build = flat_image.build
+    sotest = "SOTEST VERSION 1 BEGIN 1\nSOTEST SUCCESS\nSOTEST END\n"
+    guests = [
+        flat(build(tmp_path, "end-line", sotest, flat_image.HANG)),
+        flat(build(tmp_path, "power-off", "1..1\nok 1\n", flat_image.POWER_OFF)),
+        flat(build(tmp_path, "reset", "1..2\nok 1\n", flat_image.RESET)),
+        flat(
+            flat_image.assemble(tmp_path, "synic", "synic.S"),
+            cpu="qemu64,hv-vpindex,hv-synic,hv-time,hv-stimer",
+        ),
+    ]
+    matrix = LAB | {"irqchip": "split"}
+    result, out = execute(tmp_path, write_config(tmp_path, guests, matrix=matrix))
+
+    ends = {case.id.split("/")[0]: (case.verdict.value, case.detail) for case in result.cases}
+    assert ends == {
+        "flat-end-line": ("pass", ""),
+        "flat-power-off": ("pass", ""),
+        "flat-reset": ("crash", "reset after 1 of 2 checks"),
+        "flat-synic": ("pass", ""),
+    }
+    (synic,) = [case for case in result.cases if "synic" in case.dir.split("_")[0]]
+    account = ledger.load((out / synic.dir / "ledger.json").read_text())
+    assert account.balanced
+    (row,) = [row for row in account.rows if row.counts.get("by_synic")]
+    assert row.counts["by_synic"] == row.counts["accepted"] == row.counts["eoi"] >= 20
 
 
 def test_lab_hanging_guest_is_hang_and_the_lab_goes_on(tmp_path, flats):

@@ -18,6 +18,8 @@ from harness.base.errors import CollectError
 
 TIMEOUT_S: Final = 20.0
 """How long a monitor may take to answer; an L1 under TCG on a busy machine is slow, not dead."""
+FAREWELL_S: Final = 2.0
+"""How long the last event of a QEMU that has ended may take to come here."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,13 @@ class _RecordingClient(QMPClient):
     def __init__(self, name: str, log: IO[str]) -> None:
         super().__init__(name)
         self._log_file = log
+        self.shutdown_reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def _cb_inbound(self, msg: Message) -> Message:
         self._record("in", msg)
+        if msg.get("event") == "SHUTDOWN" and not self.shutdown_reason.done():
+            data: Any = msg.get("data")
+            self.shutdown_reason.set_result(str(data["reason"]))
         return msg
 
     def _cb_outbound(self, msg: Message) -> Message:
@@ -60,9 +66,19 @@ class _RecordingClient(QMPClient):
 class Monitor:
     """A connected QMP monitor.  Made by :func:`monitor` only."""
 
-    def __init__(self, client: QMPClient, commands: frozenset[str]) -> None:
+    def __init__(self, client: _RecordingClient, commands: frozenset[str]) -> None:
         self._client = client
         self.commands = commands
+
+    async def shutdown_reason(self) -> str | None:
+        """Why a QEMU ended that has ended, in its words: ``guest-reset``, ``guest-shutdown`` ...
+
+        None where it did not say (QAPI ``run-state.json``: ShutdownCause).
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                return await asyncio.shield(self._client.shutdown_reason)
+        return None
 
     async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """The command's return value; :class:`CollectError` where QEMU refuses or says nothing."""

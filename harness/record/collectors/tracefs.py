@@ -25,16 +25,19 @@ CLOCK: Final = "tai"
 class Trace:
     """A running trace.  Made by :func:`tracing` only."""
 
-    def __init__(self, files: HostFiles, instance: str) -> None:
+    def __init__(self, files: HostFiles, instance: str, *, only_followed: bool) -> None:
         self._files = files
         self._instance = instance
+        self._only_followed = only_followed
 
     async def mark(self, text: str) -> None:
         """Write ``text`` into the trace, where it becomes an event of its own."""
         await self._files.write([(f"{self._instance}/trace_marker", text)])
 
     async def follow(self, pids: Sequence[int]) -> None:
-        """Trace only these tasks, and what they fork from now on."""
+        """Trace only these tasks, and what they fork from now on, where all are not traced."""
+        if not self._only_followed:
+            return
         words = " ".join(map(str, pids))
         await self._files.write([(f"{self._instance}/set_event_pid", words)])
 
@@ -62,7 +65,7 @@ async def tracing(files: HostFiles, root: str, *, only_followed: bool) -> AsyncI
         settings = [("trace_clock", CLOCK), ("buffer_size_kb", str(BUFFER_KIB)), *filters]
         enables = [(f"events/kvm/{name}/enable", "1") for name in await _available(files, root)]
         await files.write([(f"{instance}/{path}", text) for path, text in settings + enables])
-        yield Trace(files, instance)
+        yield Trace(files, instance, only_followed=only_followed)
     finally:
         await files.remove_dir(instance)
 

@@ -137,20 +137,31 @@ def _part_rows(cases: Sequence[CaseResult], directory: Path) -> Iterator[_Row]:
     names = list(dict.fromkeys(part.id for case in cases for part in case.parts))
     by_part = {name: [parts[case.id].get(name) for case in cases] for name in names}
     is_linux = any(case.guest == "linux" for case in cases)
-    shown = [name for name in names if is_linux or not _all_pass(by_part[name])]
+    shown = [name for name in names if is_linux or _is_worth_a_row(by_part[name])]
     counters = [read_counters(directory / case.dir / "counters.json") for case in cases]
     for name in shown:
         cells = tuple(map(_part_text, by_part[name]))
         yield _Row(Text(name, style="bold"), cells, _About("", name))
         if is_linux:
             yield from _counter_rows(name, [found.get(name) for found in counters])
+        else:
+            yield from _metric_rows(by_part[name])
     if len(shown) < len(names):
         label = f"{len(names) - len(shown)} other checks"
         yield _Row(Text(label), tuple(Text("pass") for _ in cases))
 
 
-def _all_pass(found: Sequence[PartResult | None]) -> bool:
-    return all(part is not None and part.verdict is Verdict.PASS for part in found)
+def _is_worth_a_row(found: Sequence[PartResult | None]) -> bool:
+    """Whether a check did not pass everywhere, or measured something."""
+    return any(part is None or part.verdict is not Verdict.PASS or part.metrics for part in found)
+
+
+def _metric_rows(found: Sequence[PartResult | None]) -> Iterator[_Row]:
+    """What a check measured; values depend on how fast a backend is, and are not compared."""
+    for name in dict.fromkeys(name for part in found if part is not None for name in part.metrics):
+        values = (None if part is None else part.metrics.get(name) for part in found)
+        cells = tuple(Text("-" if value is None else str(value)) for value in values)
+        yield _Row(Text(f"  {name}"), cells)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,12 @@
-/* A minimal multiboot image: prints a script on COM1 and ends as told.
- * Built by tests/support/flat_image.py with -DTEXT=... -DEND=... */
+/* A minimal multiboot image: prints a script on COM1 or a debug console, and ends as it has to.
+ * Built by tests/support/flat_image.py with -DTEXT=... -DEND=... -DPORT=... */
 #define MAGIC 0x1badb002 /* its header has to be in the first 8 KiB: it leads the code */
+#define COM1 0x3f8
+#define HANG -1
+#define RESET -2
+#define POWER_OFF -3
     .text
+    .code32 /* in a 64-bit ELF file too: so multiboot enters it */
     .align 4
     .long MAGIC, 0, -MAGIC
     .globl _start
@@ -13,21 +18,30 @@ next:
     test %al, %al
     jz end
     mov %al, %bl
+#if PORT == COM1
 wait:
-    mov $0x3fd, %dx
+    mov $COM1 + 5, %dx
     in %dx, %al
     test $0x20, %al
     jz wait
-    mov $0x3f8, %dx
+#endif
+    mov $PORT, %dx
     mov %bl, %al
     out %al, %dx
     jmp next
 end:
+#if END == RESET
+    lidt nothing /* no handler for anything: a triple fault */
+    int3
+#elif END == POWER_OFF
+    mov $0x604, %dx /* PM1a_CNT where SeaBIOS puts it on q35 and pc */
+    mov $0x2000, %ax
+    out %ax, %dx
+#elif END != HANG
     mov $END, %eax
-    cmp $-1, %eax
-    je hang
     mov $0xf4, %dx
     out %al, %dx
+#endif
 hang:
     hlt
     jmp hang
@@ -35,3 +49,5 @@ hang:
 text:
     .incbin TEXT
     .byte 0
+nothing:
+    .skip 10

@@ -49,10 +49,6 @@ def test_flat_status_77_without_checks_is_skip(tmp_path):
     assert (result.verdict, result.as_expected) == (Verdict.SKIP, True)
 
 
-def test_flat_reset_instead_of_exit_is_crash(tmp_path):
-    assert flat(tmp_path, "PASS: one\n", status=0).verdict is Verdict.CRASH
-
-
 def test_flat_killed_qemu_is_crash_that_names_the_signal(tmp_path):
     result = flat(tmp_path, "PASS: one\n", status=-9)
     assert result.verdict is Verdict.CRASH
@@ -73,6 +69,12 @@ def test_flat_hang_keeps_the_checks_that_ended(tmp_path):
     assert (result.verdict, result.as_expected) == (Verdict.HANG, False)
     assert [part.verdict for part in result.parts] == [Verdict.PASS]
     assert "nothing more within 5 s" in result.detail
+
+
+def test_flat_hang_says_how_far_it_got(tmp_path):
+    failure = GuestHang("nothing more within 5 s")
+    result = flat(tmp_path, "PASS: one\n", status=None, failure=failure)
+    assert result.detail.startswith("nothing more within 5 s after 1 check")
 
 
 def test_flat_expected_failure_is_as_expected(tmp_path):

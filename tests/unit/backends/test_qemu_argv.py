@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.backends.qemu_argv import Channels, GuestFiles, command_text, qemu_argv
-from harness.model.case import FlatGuest, LinuxGuest, Machine, ProbeGuest
+from harness.model.case import FlatGuest, LinuxGuest, Machine, Output, ProbeGuest
 from support import cases
 
 FILES = GuestFiles(("/usr/bin/qemu",), ("/usr/share/qemu",), "/kernel", "/initrd")
@@ -50,6 +50,13 @@ def test_argv_flat_image_gets_the_devices_that_it_expects():
         values(argv, "-device")
     )
     assert values(argv, "-append") == ["a b"]
+
+
+def test_argv_flat_image_with_a_debug_console_has_it_at_its_port():
+    argv = qemu_argv(cases.case(replace(cases.FLAT, output=Output.DEBUGCON)), FILES, STDIO)
+    assert "isa-debugcon,iobase=0xe9,chardev=console" in values(argv, "-device")
+    assert "pc-testdev" not in values(argv, "-device")  # which would take its port
+    assert values(argv, "-serial") == []
 
 
 def test_argv_flat_image_on_microvm_has_no_pci_device():

@@ -5,7 +5,7 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.config import config
-from harness.model.case import Accel, FlatGuest, Host, Irqchip, Machine
+from harness.model.case import Accel, FlatGuest, Host, Irqchip, Machine, Output
 from support import multiboot
 
 LINUX = "guests: [{kind: linux, workloads: [idle]}]\n"
@@ -159,6 +159,100 @@ def test_config_repeat_makes_cases_with_ids_of_their_own(write):
     ]
 
 
+FLAT = "{kind: flat, path: ok.flat"
+OTHER = "{kind: flat, path: other/ok.flat"
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "other").mkdir()
+    for name in ("ok.flat", "other/ok.flat", "a b.flat", "a-b.flat"):
+        (tmp_path / name).write_bytes(multiboot.elf())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (FLAT, OTHER),
+        (FLAT + ", memory_mib: 64", FLAT + ", timeout_s: 3"),
+        (FLAT, FLAT),
+        ('{kind: flat, path: "a b.flat"', "{kind: flat, path: a-b.flat"),
+        ("{kind: flat, path: ok.flat, append: a b", "{kind: flat, path: ok.flat, append: a/b"),
+        ("{kind: linux, workloads: [idle]", "{kind: linux, workloads: [serial]"),
+        (FLAT + ", devices: [edu, x]", FLAT + ", devices: [edu_x]"),
+    ],
+)
+def test_config_two_guests_of_one_name_are_refused_with_both_places(write, images, first, second):
+    text = f"matrix: {{irqchip: split}}\nguests:\n  - {first}}}\n  - {second}}}\n"
+    with pytest.raises(ConfigError) as caught:
+        config.load(write(text))
+    assert "matrix.yaml:5: a second guest with the cases of the one in line 4" in str(caught.value)
+    assert "name: WORD" in str(caught.value)
+
+
+def test_config_guests_with_names_of_their_own_all_run(write, images):
+    text = f"""
+        matrix: {{irqchip: split}}
+        guests:
+          - {FLAT}}}
+          - {OTHER}, name: other}}
+          - {{kind: linux, workloads: [idle]}}
+          - {{kind: linux, workloads: [serial], name: serial}}
+    """
+    names = [name.partition("/")[0] for name in ids(write(text))]
+    assert names == ["flat-ok", "flat-other", "linux", "linux-serial"]
+
+
+def test_config_guest_that_says_what_cells_say_is_one_case(write):
+    text = "matrix: {irqchip: split, smp: [1, 2]}\n" + LINUX.replace("idle]", "idle], smp: 2")
+    assert ids(write(text)) == ["linux/q35/qemu64/smp2/lab-kvm-split"]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("", None),
+        (", protocol: auto", None),
+        (", protocol: tap", "tap"),
+        (", protocol: mine.yaml", "mine"),
+        (', protocol: {lines: [{pass: "OK"}, {fail: "NO"}]}', "own"),
+    ],
+)
+def test_config_protocol_is_shipped_or_a_file_or_stands_there(write, images, tmp_path, words, name):
+    (tmp_path / "mine.yaml").write_text("name: mine\nlines: [pass: OK]\n")
+    (case,) = config.load(write(f"matrix: {{irqchip: split}}\nguests: [{FLAT}{words}}}]\n")).cases
+    protocol = case.guest.protocol
+    assert (None if protocol is None else protocol.name) == name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("protocol: tapp", r"matrix.yaml:3: no protocol 'tapp'.*did you mean 'tap'"),
+        ("protocol: {lines: [{pass: '('}]}", r"matrix.yaml:3: '\(' is not a regular expression"),
+        ("protocol: {lines: [{skip: x}]}", r"matrix.yaml:3: no check could pass or fail"),
+        ("checks: some", r"bad value for guests.0.flat.checks"),
+        ("output: com2", r"bad value for guests.0.flat.output"),
+    ],
+)
+def test_config_mistake_in_how_an_image_reports_is_named(write, images, words, message):
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        config.load(write(f"matrix: {{irqchip: split}}\nguests: [{FLAT}, {words}}}]\n"))
+
+
+def test_config_checks_none_and_output_reach_the_guest(write, images):
+    text = f"matrix: {{irqchip: split}}\nguests: [{FLAT}, checks: none, output: debugcon}}]\n"
+    (case,) = config.load(write(text)).cases
+    assert (case.guest.has_checks, case.guest.output) == (False, Output.DEBUGCON)
+
+
+def test_config_image_that_is_too_large_is_refused_unread(write, tmp_path):
+    with (tmp_path / "ok.flat").open("wb") as file:
+        file.truncate(60 << 30)
+    with pytest.raises(ConfigError, match="is too large: it has more than 1024 MiB"):
+        config.load(write(f"guests: [{FLAT}}}]\n"))
+
+
 def test_config_guest_overrides_the_axes_and_defaults(write):
     text = """
         defaults: {timeout_s: 10, memory_mib: 64}
@@ -219,27 +313,6 @@ def test_config_flat_image_is_found_beside_the_file(write, tmp_path):
     assert isinstance(case.guest, FlatGuest)
     assert case.guest.path == tmp_path / "ok.flat"
     assert case.id == "flat-ok/q35/qemu64/smp1/lab-kvm-split"
-
-
-def test_multiboot_complete_elf_has_no_defect():
-    assert config.multiboot_defect(multiboot.elf()) is None
-
-
-@pytest.mark.parametrize(
-    ("image", "defect"),
-    [
-        (b"", "no multiboot header in its first 0 bytes"),
-        (b"#!/bin/sh\n" * 10, "no multiboot header"),
-        (multiboot.header(), "not an ELF file"),
-        (multiboot.elf()[:-1], "truncated"),
-        (multiboot.elf()[:120], "truncated"),
-        (multiboot.elf(bits=2), "64-bit"),
-        (multiboot.elf(header_at=9000), "no multiboot header"),
-        (multiboot.elf(checksum=1), "no multiboot header"),
-    ],
-)
-def test_multiboot_defect_says_what_is_wrong(image, defect):
-    assert defect in config.multiboot_defect(image)
 
 
 def test_find_shipped_configuration_works_from_any_folder(tmp_path, monkeypatch):

@@ -98,6 +98,29 @@ def test_monitor_records_every_message_either_way(tmp_path):
     assert any(row["message"].get("execute") == "x-query-irq" for row in rows)
 
 
+def test_monitor_says_why_its_qemu_ended(tmp_path):
+    event = {"event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-reset"}}
+
+    def script(command):
+        answer = commands("cont")(command)
+        return [answer, event] if command == "cont" else answer
+
+    async def use(monitor):
+        await monitor.execute("cont")
+        return await monitor.shutdown_reason()
+
+    assert asyncio.run(talk(script, use)(tmp_path / "log")) == "guest-reset"
+
+
+def test_monitor_whose_qemu_did_not_say_why_it_ended_knows_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(qmp, "FAREWELL_S", 0.01)
+
+    async def use(monitor):
+        return await monitor.shutdown_reason()
+
+    assert asyncio.run(talk(commands(), use)(tmp_path / "log")) is None
+
+
 def test_monitor_that_refuses_is_an_error_with_its_words(tmp_path):
     run = talk(commands(), lambda monitor: monitor.execute("refused"))
     with pytest.raises(CollectError, match="refused refused: not today"):

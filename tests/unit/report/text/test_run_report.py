@@ -75,6 +75,21 @@ def many_backends(tmp_path, count):
     return names, replace(run, cases=outcomes, diffs=(found,))
 
 
+def test_report_shows_what_a_check_measured(tmp_path):
+    outcomes = []
+    for backend, value in ((cases.ON, 12), (cases.TCG, 34)):
+        case = cases.case(backend=backend)
+        (tmp_path / case.directory_name).mkdir()
+        console = f"SOTEST VERSION 1 BEGIN 1\nSOTEST BENCHMARK:latency:us:{value}\nSOTEST SUCCESS\n"
+        folder = tmp_path / case.directory_name
+        outcomes.append(judge(cases.recording(folder, case, console=console)))
+    run = replace(run_of(tmp_path), cases=tuple(outcomes), diffs=(), rules=())
+    text = shown(lambda console: run_report(console, run, tmp_path))
+
+    (row,) = [line for line in text.splitlines() if "latency (us)" in line and "=" not in line]
+    assert row.split()[-2:] == ["12", "34"]
+
+
 def test_report_of_many_backends_is_in_blocks_that_fit_and_cut_nothing(tmp_path):
     names, run = many_backends(tmp_path, 16)
     text = shown(lambda console: run_report(console, run, tmp_path))

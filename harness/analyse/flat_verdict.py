@@ -1,0 +1,176 @@
+"""What becomes of a flat image: from its console and its end to its parts and its verdict.
+
+An image ends by the exit device, by the last line of its protocol, or by a reset or power-off.  It
+passes only where its checks were reported, all that it announced of them, and no other status was
+given: one that checked nothing is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from harness.guests import flat, protocol_files, protocols
+from harness.guests.protocols import Check, Result, Said
+from harness.model.case import WHOLE_CASE, FlatGuest
+from harness.model.protocol import LineKind
+from harness.model.verdict import PartResult, Verdict
+from harness.record.recording import Recording
+
+IMAGE: Final = "image"
+"""The part of an image that skipped itself, or that reports by its exit status only."""
+_VERDICTS: Final[Mapping[Result, Verdict]] = {
+    Result.PASS: Verdict.PASS,
+    Result.SKIP: Verdict.SKIP,
+    Result.FAIL: Verdict.FAIL,
+}
+_ENDINGS: Final[Mapping[str | None, str]] = {
+    "guest-reset": "reset",
+    "guest-shutdown": "powered off",
+    "guest-panic": "panicked",
+}
+Failure: TypeAlias = tuple[Verdict, str]
+
+
+def said(recording: Recording, guest: FlatGuest) -> Said:
+    """What the image reported."""
+    if not guest.has_checks:
+        return Said(None)
+    return protocols.recognise(recording.console, protocol_files.candidates(guest.protocol))
+
+
+def parts(
+    recording: Recording, guest: FlatGuest, results: Said, failure: Failure | None
+) -> tuple[PartResult, ...]:
+    """The checks that were reported; of an image that ended well, those that are missing, too."""
+    found = [
+        PartResult(
+            check.id,
+            _VERDICTS[check.result],
+            _detail(check),
+            _expected(guest, check.id, check.label),
+            check.metrics,
+        )
+        for check in results.checks
+    ]
+    if not found and failure is None and (whole := _whole(recording, guest, results)) is not None:
+        found = [whole]
+    if failure is None:
+        names = {WHOLE_CASE} | {
+            name for check in results.checks for name in (check.id, check.label)
+        }
+        names |= {part.id for part in found}
+        found += [
+            PartResult(name, Verdict.ERROR, "the image did not report it", Verdict(expected))
+            for name, expected in guest.expect.items()
+            if name not in names
+        ]
+    return tuple(found)
+
+
+def _whole(recording: Recording, guest: FlatGuest, results: Said) -> PartResult | None:
+    """The one part of an image without checks that ended well."""
+    expected = _expected(guest, IMAGE)
+    if results.skipped is not None:
+        return PartResult(IMAGE, Verdict.SKIP, results.skipped, expected)
+    if recording.status == flat.STATUS_SKIP:
+        return PartResult(IMAGE, Verdict.SKIP, "the image skipped itself", expected)
+    return None if guest.has_checks else PartResult(IMAGE, Verdict.PASS, "exit value 0", expected)
+
+
+def _detail(check: Check) -> str:
+    """Its own line, and what it measured."""
+    values = (f"{name} = {value}" for name, value in check.metrics.items())
+    return "; ".join((check.line, *values))
+
+
+def _expected(guest: FlatGuest, *names: str) -> Verdict | None:
+    return next((Verdict(guest.expect[name]) for name in names if name in guest.expect), None)
+
+
+def failure(
+    recording: Recording, guest: FlatGuest, results: Said, words: str, refusal: Failure
+) -> Failure | None:
+    """Why an image did not end well that ended, by whatever way; None where its parts decide.
+
+    ``words`` are what QEMU said on stderr, and ``refusal`` the verdict where it ended by itself.
+    """
+    status = recording.status
+    if status is None:
+        return _incomplete(results)
+    value = flat.exit_value(status)
+    if (value is None and status != 0) or _refused(recording, words):
+        return refusal
+    if value is None:
+        return _went_away(recording, guest, results)
+    if not guest.has_checks:
+        return _by_status_alone(status, value)
+    if status == flat.STATUS_ABORT:
+        return Verdict.FAIL, f"the image aborted (exit value {value}) after {results.plan}"
+    if status == flat.STATUS_SKIP and not results.checks:
+        return None
+    if (missing := _incomplete(results)) is not None or results.failed:
+        return missing
+    if status in (flat.STATUS_PASS, flat.STATUS_SKIP):
+        return None
+    if status == flat.STATUS_FAIL:
+        return Verdict.FAIL, f"the image ended with exit value {value}, though no check failed"
+    return Verdict.ERROR, f"unknown exit value {value} after {results.plan}, of which none failed"
+
+
+def _incomplete(results: Said) -> Failure | None:
+    """What the results lack, where they are not all that was announced."""
+    if results.aborted is not None:
+        return Verdict.FAIL, f"gave up after {results.plan}: {results.aborted}"
+    if (shortfall := results.shortfall()) is None:
+        return None
+    if results.rivals:
+        return Verdict.ERROR, f"{shortfall}; say which one counts, with protocol: NAME"
+    if results.failed:
+        first = results.failed[0]
+        return Verdict.FAIL, f"{first.id}: {first.line}; ended after {shortfall}"
+    if not results.checks and not results.plan.planned:
+        return Verdict.ERROR, f"{shortfall}: it reported no check"
+    return Verdict.ERROR, f"ended after {shortfall}"
+
+
+def _went_away(recording: Recording, guest: FlatGuest, results: Said) -> Failure | None:
+    """A reset or power-off: an end where the results are whole, and else a crash."""
+    how = _ENDINGS.get(recording.ended_by, "reset or powered off")
+    if not guest.has_checks:
+        return Verdict.CRASH, f"{how} instead of using the exit device"
+    if results.shortfall() is None and _may_end_so(recording, results):
+        return _incomplete(results)
+    if results.rivals:
+        return _incomplete(results)
+    if not results.checks and results.plan.planned is None:
+        return Verdict.CRASH, f"{how} before its first check"
+    return Verdict.CRASH, f"{how} after {results.plan}"
+
+
+def _may_end_so(recording: Recording, results: Said) -> bool:
+    """Whether nothing more was to come: by its plan or last line.
+
+    With a protocol that has neither, an image may power off; a reset may be a triple fault.
+    """
+    if results.plan.fulfilled or results.ended or results.skipped is not None:
+        return True
+    protocol = results.protocol
+    has_end = protocol is not None and any(map(protocol.has, (LineKind.PLAN, LineKind.END)))
+    return not has_end and recording.ended_by == "guest-shutdown"
+
+
+def _by_status_alone(status: int, value: int) -> Failure | None:
+    if status in (flat.STATUS_PASS, flat.STATUS_SKIP):
+        return None
+    return Verdict.FAIL, f"the image ended with exit value {value}"
+
+
+def _refused(recording: Recording, words: str) -> bool:
+    """Whether QEMU ended before the image ran: it says why, or its monitor never answered.
+
+    With ``--deterministic`` nothing asks a monitor.
+    """
+    if recording.status not in (0, 1) or recording.console.strip():
+        return False
+    return bool(words) or not (recording.vcpu_of_thread or recording.case.deterministic)
