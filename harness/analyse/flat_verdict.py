@@ -8,13 +8,14 @@ given: one that checked nothing is an error.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
+from harness.analyse.ruling import Ruling
 from harness.guests import flat, protocol_files, protocols
 from harness.guests.protocols import Check, Result, Said
 from harness.model.case import WHOLE_CASE, FlatGuest
 from harness.model.protocol import LineKind
-from harness.model.verdict import PartResult, Verdict
+from harness.model.verdict import Blame, PartResult, Verdict
 from harness.record.recording import Recording
 
 IMAGE: Final = "image"
@@ -29,7 +30,6 @@ _ENDINGS: Final[Mapping[str | None, str]] = {
     "guest-shutdown": "powered off",
     "guest-panic": "panicked",
 }
-Failure: TypeAlias = tuple[Verdict, str]
 
 
 def said(recording: Recording, guest: FlatGuest) -> Said:
@@ -40,7 +40,7 @@ def said(recording: Recording, guest: FlatGuest) -> Said:
 
 
 def parts(
-    recording: Recording, guest: FlatGuest, results: Said, failure: Failure | None
+    recording: Recording, guest: FlatGuest, results: Said, failure: Ruling | None
 ) -> tuple[PartResult, ...]:
     """The checks that were reported; of an image that ended well, those that are missing, too."""
     found = [
@@ -61,7 +61,13 @@ def parts(
         }
         names |= {part.id for part in found}
         found += [
-            PartResult(name, Verdict.ERROR, "the image did not report it", Verdict(expected))
+            PartResult(
+                name,
+                Verdict.ERROR,
+                "the image did not report it",
+                Verdict(expected),
+                blame=Blame.GUEST,
+            )
             for name, expected in guest.expect.items()
             if name not in names
         ]
@@ -89,8 +95,8 @@ def _expected(guest: FlatGuest, *names: str) -> Verdict | None:
 
 
 def failure(
-    recording: Recording, guest: FlatGuest, results: Said, words: str, refusal: Failure
-) -> Failure | None:
+    recording: Recording, guest: FlatGuest, results: Said, words: str, refusal: Ruling
+) -> Ruling | None:
     """Why an image did not end well that ended, by whatever way; None where its parts decide.
 
     ``words`` are what QEMU said on stderr, and ``refusal`` the verdict where it ended by itself.
@@ -106,7 +112,7 @@ def failure(
     if not guest.has_checks:
         return _by_status_alone(status, value)
     if status == flat.STATUS_ABORT:
-        return Verdict.FAIL, f"the image aborted (exit value {value}) after {results.plan}"
+        return Ruling(Verdict.FAIL, f"the image aborted (exit value {value}) after {results.plan}")
     if status == flat.STATUS_SKIP and not results.checks:
         return None
     if (missing := _incomplete(results)) is not None or results.failed:
@@ -114,38 +120,45 @@ def failure(
     if status in (flat.STATUS_PASS, flat.STATUS_SKIP):
         return None
     if status == flat.STATUS_FAIL:
-        return Verdict.FAIL, f"the image ended with exit value {value}, though no check failed"
-    return Verdict.ERROR, f"unknown exit value {value} after {results.plan}, of which none failed"
+        return Ruling(
+            Verdict.FAIL, f"the image ended with exit value {value}, though no check failed"
+        )
+    return _nothing_sure(f"unknown exit value {value} after {results.plan}, of which none failed")
 
 
-def _incomplete(results: Said) -> Failure | None:
+def _nothing_sure(why: str) -> Ruling:
+    """An image that does not say how it went, so that nothing can be said of the subject."""
+    return Ruling(Verdict.ERROR, why, Blame.GUEST)
+
+
+def _incomplete(results: Said) -> Ruling | None:
     """What the results lack, where they are not all that was announced."""
     if results.aborted is not None:
-        return Verdict.FAIL, f"gave up after {results.plan}: {results.aborted}"
+        return Ruling(Verdict.FAIL, f"gave up after {results.plan}: {results.aborted}")
     if (shortfall := results.shortfall()) is None:
         return None
     if results.rivals:
-        return Verdict.ERROR, f"{shortfall}; say which one counts, with protocol: NAME"
+        return Ruling(Verdict.ERROR, f"{shortfall}; say which one counts, with protocol: NAME")
     if results.failed:
         first = results.failed[0]
-        return Verdict.FAIL, f"{first.id}: {first.line}; ended after {shortfall}"
+        return Ruling(Verdict.FAIL, f"{first.id}: {first.line}; ended after {shortfall}")
     if not results.checks and not results.plan.planned:
-        return Verdict.ERROR, f"{shortfall}: it reported no check"
-    return Verdict.ERROR, f"ended after {shortfall}"
+        return _nothing_sure(f"{shortfall}: it reported no check")
+    return _nothing_sure(f"ended after {shortfall}")
 
 
-def _went_away(recording: Recording, guest: FlatGuest, results: Said) -> Failure | None:
+def _went_away(recording: Recording, guest: FlatGuest, results: Said) -> Ruling | None:
     """A reset or power-off: an end where the results are whole, and else a crash."""
     how = _ENDINGS.get(recording.ended_by, "reset or powered off")
     if not guest.has_checks:
-        return Verdict.CRASH, f"{how} instead of using the exit device"
+        return Ruling(Verdict.CRASH, f"{how} instead of using the exit device")
     if results.shortfall() is None and _may_end_so(recording, results):
         return _incomplete(results)
     if results.rivals:
         return _incomplete(results)
     if not results.checks and results.plan.planned is None:
-        return Verdict.CRASH, f"{how} before its first check"
-    return Verdict.CRASH, f"{how} after {results.plan}"
+        return Ruling(Verdict.CRASH, f"{how} before its first check")
+    return Ruling(Verdict.CRASH, f"{how} after {results.plan}")
 
 
 def _may_end_so(recording: Recording, results: Said) -> bool:
@@ -160,10 +173,10 @@ def _may_end_so(recording: Recording, results: Said) -> bool:
     return not has_end and recording.ended_by == "guest-shutdown"
 
 
-def _by_status_alone(status: int, value: int) -> Failure | None:
+def _by_status_alone(status: int, value: int) -> Ruling | None:
     if status in (flat.STATUS_PASS, flat.STATUS_SKIP):
         return None
-    return Verdict.FAIL, f"the image ended with exit value {value}"
+    return Ruling(Verdict.FAIL, f"the image ended with exit value {value}")
 
 
 def _refused(recording: Recording, words: str) -> bool:

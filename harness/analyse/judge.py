@@ -10,13 +10,22 @@ from typing import Final
 
 from harness.analyse import audit, conformance, flat_verdict
 from harness.analyse.analyse import Evidence, gather
+from harness.analyse.ruling import Ruling
 from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
 from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, StoreError
 from harness.guests import linux, probe
 from harness.guests.protocols import Said
 from harness.model import manifest
 from harness.model.case import WHOLE_CASE, Accel, FlatGuest, Host, Irqchip, LinuxGuest, ProbeGuest
-from harness.model.verdict import NOT_REACHED, CaseResult, PartResult, Verdict, judged, of_case
+from harness.model.verdict import (
+    NOT_REACHED,
+    Blame,
+    CaseResult,
+    PartResult,
+    Verdict,
+    judged,
+    of_case,
+)
 from harness.record.recording import Recording, WorkloadRecord
 from harness.replay.replay import Outcome, replay_case
 
@@ -39,7 +48,7 @@ def judge(recording: Recording) -> CaseResult:
     else:
         failure = _failure(recording)
         parts = _linux_parts(recording, case.guest, evidence, failure)
-    verdict, detail = _verdict(parts, failure, evidence)
+    verdict, detail, blame = _verdict(parts, failure, evidence)
     if (account := _audited(recording, evidence)) is not None:
         detail = f"{detail}; {account.text}".lstrip("; ")
         if account.verdict is not None and verdict is Verdict.PASS:
@@ -59,6 +68,7 @@ def judge(recording: Recording) -> CaseResult:
         # What belongs to a reproducer is told by that, when all of its cases have ended.
         as_expected=bool(case.group) or _as_expected(parts, verdict, expected, failure),
         expected=expected,
+        blame=blame,
     )
 
 
@@ -111,20 +121,17 @@ def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
     return _Said(f"replay: diverged {place}", diverged=True)
 
 
-_Failure = tuple[Verdict, str]
-
-
-def _failure(recording: Recording, results: Said | None = None) -> _Failure | None:
+def _failure(recording: Recording, results: Said | None = None) -> Ruling | None:
     """What became of the guest as a whole, where it did not end as it should.
 
     ``results`` are a flat image's.
     """
     guest = recording.case.guest
     if recording.failure is not None:
-        return _verdict_of(recording.failure), _with_tail(recording, results)
+        return Ruling(_verdict_of(recording.failure), _with_tail(recording, results))
     killed_by = _signal(recording)
     if killed_by is not None:
-        return Verdict.CRASH, f"QEMU was killed by {killed_by}"
+        return Ruling(Verdict.CRASH, f"QEMU was killed by {killed_by}")
     if isinstance(guest, FlatGuest) and results is not None:
         words, refusal = _stderr(recording), _qemu_error(recording)
         return flat_verdict.failure(recording, guest, results, words, refusal)
@@ -181,14 +188,13 @@ _ONLY_KVM: Final = re.compile(r"(^|,)\+?hv[-_]")
 """Hyper-V's features of a CPU, of which TCG has none and refuses some."""
 
 
-def _qemu_error(recording: Recording) -> _Failure:
+def _qemu_error(recording: Recording) -> Ruling:
     """QEMU refused to start, or gave up."""
     said, case = _stderr(recording), recording.case
     if said and case.backend.accel is Accel.TCG and _ONLY_KVM.search(case.cpu):
-        return Verdict.SKIP, said
-    return Verdict.ERROR, f"QEMU ended with status {recording.status}" + (
-        f": {said}" if said else " and said nothing, nor did the guest"
-    )
+        return Ruling(Verdict.SKIP, said)
+    why = f": {said}" if said else " and said nothing, nor did the guest"
+    return Ruling(Verdict.ERROR, f"QEMU ended with status {recording.status}{why}", Blame.QEMU)
 
 
 _TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
@@ -212,7 +218,7 @@ def _expected(expect: Mapping[str, str], *names: str) -> Verdict | None:
 
 
 def _linux_parts(
-    recording: Recording, guest: LinuxGuest, evidence: Evidence, failure: _Failure | None
+    recording: Recording, guest: LinuxGuest, evidence: Evidence, failure: Ruling | None
 ) -> tuple[PartResult, ...]:
     case = recording.case
     records = {record.name: record for record in recording.workloads}
@@ -225,8 +231,8 @@ def _linux_parts(
         elif name in records:
             parts.append(_workload_part(records[name], evidence, expected, failure))
         elif failure is not None:
-            parts.append(PartResult(name, *failure, expected))
-            failure = (Verdict.ERROR, NOT_REACHED)
+            parts.append(failure.part(name, expected))
+            failure = Ruling(Verdict.ERROR, NOT_REACHED)
         else:
             parts.append(PartResult(name, Verdict.ERROR, "it was not run", expected))
     return tuple(parts)
@@ -236,7 +242,7 @@ def _workload_part(
     record: WorkloadRecord,
     evidence: Evidence,
     expected: Verdict | None,
-    failure: _Failure | None,
+    failure: Ruling | None,
 ) -> PartResult:
     name, transcript = record.name, record.transcript
     counters = evidence.counters[name]
@@ -246,8 +252,8 @@ def _workload_part(
             drowned = f"{_storm_text(name, storm, evidence)}; the guest drowns in it"
             return PartResult(name, Verdict.STORM, drowned, expected)
         if failure is None:
-            failure = Verdict.HANG, f"no answer within {record.duration_s:.0f} s"
-        return PartResult(name, *failure, expected)
+            failure = Ruling(Verdict.HANG, f"no answer within {record.duration_s:.0f} s")
+        return failure.part(name, expected)
     metrics = dict(transcript.metrics)
     if transcript.status == "skip":
         return PartResult(name, Verdict.SKIP, transcript.reason, expected, metrics)
@@ -269,11 +275,9 @@ def _storm_text(workload: str, storm: Storm, evidence: Evidence) -> str:
     return str(storm) if onset_s is None else f"{storm}, from {onset_s:.2f} s on"
 
 
-def _verdict(
-    parts: tuple[PartResult, ...], failure: _Failure | None, evidence: Evidence
-) -> _Failure:
+def _verdict(parts: tuple[PartResult, ...], failure: Ruling | None, evidence: Evidence) -> Ruling:
     verdict = judged(parts)
-    drowned = verdict is Verdict.STORM and failure is not None and failure[0] is Verdict.HANG
+    drowned = verdict is Verdict.STORM and failure is not None and failure.verdict is Verdict.HANG
     if failure is not None and not drowned:
         return failure
     notable = [part for part in parts if part.verdict is verdict]
@@ -284,14 +288,14 @@ def _verdict(
         detail = f"{first.id}: {first.detail}{more}" if first.detail else f"{first.id}{more}"
     if (damage := evidence.damage) is not None:
         detail = f"{detail}; events incomplete: {damage}".lstrip("; ")
-    return verdict, detail
+    return Ruling(verdict, detail)
 
 
 def _as_expected(
     parts: tuple[PartResult, ...],
     verdict: Verdict,
     expected: Verdict | None,
-    failure: _Failure | None,
+    failure: Ruling | None,
 ) -> bool:
     """A failure of the whole is as expected where a part was expected to end like that.
 
@@ -303,6 +307,6 @@ def _as_expected(
         told = all(part.as_expected for part in reached if part.expected is not None)
         return verdict is expected and told
     if failure is not None:
-        is_skip = failure[0] is Verdict.SKIP
-        return is_skip or any(part.expected is failure[0] for part in parts)
+        is_skip = failure.verdict is Verdict.SKIP
+        return is_skip or any(part.expected is failure.verdict for part in parts)
     return verdict is judged(parts) and all(part.as_expected for part in reached)

@@ -122,7 +122,7 @@ class Said:
             return f"{self.plan}, and no end line"
         failed = sum(check.result is Result.FAIL for check in self.checks)
         if self.plan.failures is not None and self.plan.failures > failed:
-            return f"{failed} of {self.plan.failures} failures"
+            return f"{failed} of {self.plan.failures} failed checks"
         return None
 
 

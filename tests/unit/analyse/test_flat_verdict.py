@@ -6,7 +6,7 @@ from harness.analyse.judge import judge
 from harness.base.errors import GuestCrash
 from harness.guests import protocol_files
 from harness.model.case import FlatGuest
-from harness.model.verdict import Verdict
+from harness.model.verdict import Blame, Verdict
 from support import cases
 
 SHIPPED = {protocol.name: protocol for protocol in protocol_files.shipped()}
@@ -126,6 +126,7 @@ def test_plan_that_is_not_fulfilled_is_error_even_where_the_status_says_pass(
     result = run(tmp_path, console, 1)
     assert (result.verdict, result.as_expected) == (Verdict.ERROR, False)
     assert result.detail.startswith(detail)
+    assert result.blame is Blame.GUEST
 
 
 def test_plan_that_is_not_fulfilled_with_a_failed_check_is_fail(tmp_path):
@@ -144,6 +145,7 @@ def test_image_without_a_check_is_error(tmp_path, console):
     result = run(tmp_path, console, 1, vcpu_of_thread={7: 0})
     assert (result.verdict, result.as_expected) == (Verdict.ERROR, False)
     assert "checked nothing" in result.detail
+    assert result.blame is Blame.GUEST
 
 
 def test_image_that_exits_without_a_word_checked_nothing(tmp_path):
@@ -155,7 +157,7 @@ def test_image_that_exits_without_a_word_checked_nothing(tmp_path):
 @pytest.mark.parametrize("status", [0, 1])
 def test_qemu_that_ends_without_a_word_is_error_of_qemu(tmp_path, status):
     result = run(tmp_path, "", status)
-    assert result.verdict is Verdict.ERROR
+    assert (result.verdict, result.blame) == (Verdict.ERROR, Blame.QEMU)
     assert result.detail == f"QEMU ended with status {status} and said nothing, nor did the guest"
 
 

@@ -65,7 +65,7 @@ def test_kvm_unit_tests_without_a_summary_needs_none():
         ("PASS: one\nSUMMARY: 19 tests\n", "1 of 19 checks"),
         ("PASS: one\nPASS: two\nSUMMARY: 1 tests\n", "2 of 1 check"),
         ("PASS: one\nSUMMARY: " + 5000 * "9" + " tests\n", f"1 of {10**18} checks"),
-        ("PASS: one\nSUMMARY: 1 tests, 2 unexpected failures\n", "0 of 2 failures"),
+        ("PASS: one\nSUMMARY: 1 tests, 2 unexpected failures\n", "0 of 2 failed checks"),
         ("SUMMARY: 0 tests\n", "checked nothing"),
         ("hello\n", "checked nothing"),
         ("", "checked nothing"),
