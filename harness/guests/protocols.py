@@ -108,8 +108,8 @@ class Said:
             return f"several protocols at once: {', '.join(self.rivals)}"
         if self.protocol is None or (not self.checks and self.plan.planned is None):
             return "checked nothing"
-        if len(self.checks) >= MAX_CHECKS:
-            return f"more than {MAX_CHECKS} checks, of which only those were kept"
+        if len(self.checks) > MAX_CHECKS:
+            return f"more than {MAX_CHECKS} checks, which were not all kept"
         if self.plan.planned is not None and not self.plan.fulfilled:
             return str(self.plan)
         if self.broken_subplans:
@@ -132,7 +132,7 @@ def read(console: str, protocol: Protocol) -> Said:
     suite = reader.suite(0)
     return Said(
         protocol,
-        tuple(islice(_checks(suite), MAX_CHECKS)),
+        tuple(islice(_checks(suite), MAX_CHECKS + 1)),
         suite.plan(),
         tuple(_broken(suite)),
         reader.ended,
@@ -255,6 +255,7 @@ class _Suite:
     nodes: list[_Node] = field(default_factory=list)
     numbers: set[int] = field(default_factory=set)
     """Of its checks: the same number twice is one check."""
+    highest: int = 0
     unclosed: list[_Suite] = field(default_factory=list)
     """Parts of a check whose own line never came."""
 
@@ -351,7 +352,8 @@ def _node(
     suite: _Suite, item: _Item, parts: list[_Suite], values: dict[str, int | float | str]
 ) -> _Node:
     said = item.said.get("number")
-    number = max(suite.numbers, default=0) + 1 if said is None else _integer(said)
+    number = suite.highest + 1 if said is None else _integer(said)
+    suite.highest = max(suite.highest, number)
     suite.numbers.add(number)
     unnamed = f"check {number}"
     own = _metric(item) if item.said.get("value") is not None else {}
