@@ -13,7 +13,7 @@ from harness.analyse.analyse import Evidence, gather
 from harness.analyse.ruling import Ruling
 from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
 from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, StoreError
-from harness.guests import linux, probe
+from harness.guests import last_words, linux, probe
 from harness.guests.protocols import Said
 from harness.model import manifest
 from harness.model.case import WHOLE_CASE, Accel, FlatGuest, Host, Irqchip, LinuxGuest, ProbeGuest
@@ -162,7 +162,11 @@ def _with_tail(recording: Recording, results: Said | None) -> str:
             text += f": it was killed by {killed_by}"
         elif recording.status:
             text += f": {_qemu_error(recording)[1]}"
-    if isinstance(error, GuestError) and error.console_tail:
+    if not recording.status and (words := _stderr(recording)):
+        text += f"; QEMU said: {words}"
+    if said := last_words.phrases(recording.console):
+        text += f"; the guest said: {' | '.join(said)}"
+    elif isinstance(error, GuestError) and error.console_tail:
         text += f"; last console lines: {' | '.join(error.console_tail[-3:])}"
     return text
 
