@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.backends.base import GuestPlan
-from harness.backends.local import short_directory
 from harness.backends.qemu_argv import Channels, GuestFiles, chardev, command_text, qemu_argv
 from harness.base.errors import CollectError, HostError, LabLost
+from harness.base.ownership import owned_directory
 from harness.base.process import OwnedProcess, owned_process
 from harness.base.sockets import connect, listener
 from harness.guests.console import CONSOLE_END
@@ -420,7 +420,7 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
     Raises :class:`HostError` where it does not come up, or comes up without KVM.
     """
     async with contextlib.AsyncExitStack() as stack:
-        directory = stack.enter_context(short_directory())
+        directory = stack.enter_context(owned_directory())
         disk = directory / "disk"
         await asyncio.to_thread(write_payload, plan, disk)
         listeners = {name: stack.enter_context(listener(directory / name)) for name in _PORTS}
@@ -437,6 +437,7 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
                 stderr=output,
                 pass_fds=[server.fileno() for server in listeners.values()],
                 grace_s=0,
+                owner=directory,
             )
         )
         reader, writer = await asyncio.open_unix_connection(directory / "control")

@@ -7,14 +7,14 @@ import contextlib
 import os
 import shutil
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from harness.backends.base import GuestPlan
 from harness.backends.qemu_argv import Channels, GuestFiles, command_text, qemu_argv
 from harness.base.errors import CollectError
+from harness.base.ownership import claim, owned_directory
 from harness.base.process import OwnedProcess, owned_process
 from harness.base.sockets import pair, roomy
 from harness.images.model import QemuImage
@@ -22,15 +22,11 @@ from harness.images.model import QemuImage
 TRACEFS = "/sys/kernel/tracing"
 
 
-@contextlib.contextmanager
-def short_directory() -> Iterator[Path]:
-    """A temporary folder whose path is short enough for UNIX sockets (108 bytes)."""
-    with tempfile.TemporaryDirectory(prefix=f"irqmatrix-{os.getpid()}-") as name:
-        yield Path(name)
-
-
 class LocalFiles:
     """This machine's files."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, contextlib.ExitStack] = {}
 
     async def write(self, items: Sequence[tuple[str, str]]) -> None:
         """Write each text to its path, in order."""
@@ -60,15 +56,21 @@ class LocalFiles:
                 await asyncio.to_thread(shutil.copyfileobj, source, out, 1 << 20)
 
     async def make_dir(self, path: str) -> None:
-        """Create a folder; it may be there already."""
+        """Create a folder; it may be there already.
+
+        What is killed before it can remove it leaves a claim, for a later harness to do so.
+        """
+        owning = self._made[path] = contextlib.ExitStack()
         try:
+            claim(owning.enter_context(owned_directory()), path)
             Path(path).mkdir(exist_ok=True)
         except OSError as error:
+            owning.close()
             raise CollectError(f"cannot create {path}", error.strerror) from error
 
     async def remove_dir(self, path: str) -> None:
         """Remove an empty folder or a tracefs instance."""
-        with contextlib.suppress(FileNotFoundError):
+        with self._made.pop(path, contextlib.nullcontext()), contextlib.suppress(FileNotFoundError):
             Path(path).rmdir()
 
 
@@ -127,7 +129,7 @@ class LocalSession:
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
         """Start ``plan`` here."""
         with contextlib.ExitStack() as stack:
-            directory = stack.enter_context(short_directory())
+            directory = stack.enter_context(owned_directory())
             console, qemu_console = stack.enter_context(pair())
             monitor, qemu_monitor = stack.enter_context(pair())
             stderr = stack.enter_context((directory / "stderr").open("wb"))
@@ -146,7 +148,9 @@ class LocalSession:
             )
             argv = qemu_argv(plan.case, self._files(plan), channels)
             descriptors = (speaking.fileno(), qemu_monitor.fileno())
-            async with owned_process(argv, stdout=stderr, stderr=stderr, pass_fds=descriptors) as p:
+            async with owned_process(
+                argv, stdout=stderr, stderr=stderr, pass_fds=descriptors, owner=directory
+            ) as p:
                 speaking.close()  # so that the console ends when QEMU does
                 qemu_monitor.close()
                 yield LocalGuest(p, console, monitor, directory)
@@ -164,17 +168,3 @@ class LocalSession:
             cpuinfo=self._cpuinfo,
         )
 
-
-def remove_leftovers(tracefs: str = TRACEFS) -> None:
-    """Remove the tracefs instances and folders of harnesses that were killed before they could."""
-    for instance in _of_the_dead(Path(tracefs, "instances")):
-        with contextlib.suppress(OSError):
-            instance.rmdir()
-    for folder in _of_the_dead(Path(tempfile.gettempdir())):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _of_the_dead(parent: Path) -> list[Path]:
-    """What is named after a process that is no more, as ``irqmatrix-PID-ANYTHING``."""
-    owners = ((path, path.name.split("-")[1]) for path in parent.glob("irqmatrix-*-*"))
-    return [path for path, owner in owners if owner.isdigit() and not Path("/proc", owner).exists()]

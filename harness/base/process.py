@@ -7,11 +7,13 @@ import contextlib
 import os
 import shutil
 import signal
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from harness.base.errors import LaunchError
+from harness.base.ownership import OWNER, end_processes
 
 GRACE_S = 1.0
 """How long a process may take to obey SIGTERM; a guest in KVM's emulator ignores it for minutes."""
@@ -24,9 +26,13 @@ to die with it, nobody is left whose death could tell."""
 class OwnedProcess:
     """A running child.  Made by :func:`owned_process` only."""
 
-    def __init__(self, argv: Sequence[str], process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, argv: Sequence[str], process: asyncio.subprocess.Process, owner: str
+    ) -> None:
         self.argv = tuple(argv)
         self._process = process
+        self._owner = owner
+        self._ended = asyncio.ensure_future(self._end())
 
     @property
     def pid(self) -> int:
@@ -39,21 +45,27 @@ class OwnedProcess:
         return self._process.returncode
 
     async def wait(self) -> int:
-        """Its exit status, once it has ended."""
-        return await self._process.wait()
+        """Its exit status, once it has ended and what it left has, too."""
+        return await asyncio.shield(self._ended)
+
+    async def _end(self) -> int:
+        """Children that it left, in its session or another, would hold its sockets."""
+        status = await self._process.wait()
+        await asyncio.to_thread(end_processes, self._owner)
+        return status
 
     async def stop(self, grace_s: float = GRACE_S) -> int:
         """End it: SIGTERM, and SIGKILL to its whole group after ``grace_s`` seconds."""
         if self.status is not None:
-            return self.status
+            return await self.wait()
         with contextlib.suppress(ProcessLookupError):
             if grace_s > 0:
                 self._process.terminate()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace_s):
-                        return await self._process.wait()
+                        return await self.wait()
             os.killpg(self.pid, signal.SIGKILL)
-        return await self._process.wait()
+        return await self.wait()
 
 
 @contextlib.asynccontextmanager
@@ -66,17 +78,22 @@ async def owned_process(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     grace_s: float = GRACE_S,
+    owner: Path | None = None,
 ) -> AsyncIterator[OwnedProcess]:
     """Run ``argv`` for as long as the block lasts.
 
     The child is killed when its parent dies, however and whenever that happens (``setpriv
     --pdeathsig``, from util-linux, and then a look at who the parent is), and leads a session of
     its own, so that a terminal's Ctrl-C reaches only the harness, which then takes things down in
-    order.  Raises :class:`LaunchError` where the program is not there or cannot be executed.
+    order.  What it starts goes with it, in whatever session that is; with ``owner``, a folder of
+    :func:`~harness.base.ownership.owned_directory`, also where its parent could not see to it.
+
+    Raises :class:`LaunchError` where the program is not there or cannot be executed.
     """
     program = shutil.which(argv[0], path=None if env is None else env.get("PATH"))
     if program is None:
         raise LaunchError(f"cannot run {argv[0]!r}", "no such program", "see irqmatrix doctor")
+    token = uuid.uuid4().hex if owner is None else str(owner)
     try:
         process = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "KILL", "--"),
@@ -87,11 +104,12 @@ async def owned_process(
             pass_fds=pass_fds,
             start_new_session=True,
             cwd=cwd,
-            env=env,
+            env={**(os.environ if env is None else env), OWNER: token},
         )
     except OSError as error:
-        raise LaunchError(f"cannot run {argv[0]!r}", error.strerror) from error
-    owned = OwnedProcess(argv, process)
+        # It may be setpriv that is not there.
+        raise LaunchError(f"cannot run {error.filename or argv[0]!r}", error.strerror) from error
+    owned = OwnedProcess(argv, process, token)
     try:
         yield owned
     finally:

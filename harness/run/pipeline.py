@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness import __version__
 from harness.analyse import judge
-from harness.backends.local import remove_leftovers
+from harness.base import ownership
 from harness.base.errors import ConfigError, StoreError
 from harness.base.versions import parse_version
 from harness.compare import subjects
@@ -54,7 +54,7 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
     config = _selected(job.config, job.only)
     known = KnownDifferences.in_folders(job.known) if job.known else KnownDifferences.shipped()
     out = _run_directory(job.out, config.name)
-    remove_leftovers()
+    ownership.remove_leftovers()
     cache = ImageCache()
     local = await asyncio.to_thread(_local_facts, config)
     console_progress = progress.for_console(console, len(config.cases))

@@ -7,7 +7,6 @@ third and triples its timer interrupts (measured), and what a full buffer loses 
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -57,7 +56,7 @@ async def tracing(files: HostFiles, root: str, *, only_followed: bool) -> AsyncI
     With ``only_followed`` nothing is traced before :meth:`Trace.follow`, so that other guests of
     the machine stay out.  Raises :class:`CollectError` where tracefs cannot be used.
     """
-    instance = f"{root}/instances/irqmatrix-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    instance = f"{root}/instances/irqmatrix-{uuid.uuid4().hex}"
     await files.make_dir(instance)
     try:
         # A process id that no task has: follow() replaces it.

@@ -8,20 +8,12 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from harness.base.errors import LaunchError
 from harness.base.process import owned_process
-
-
-def is_running(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
-    except FileNotFoundError:
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+from support.processes import is_running
 
 
 def test_process_block_left_ends_the_process():
@@ -44,6 +36,27 @@ def test_process_that_ignores_sigterm_is_killed_after_the_grace_period():
         return process.status
 
     assert asyncio.run(run()) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("after", ["exit 7", "exec sleep 1000"])
+def test_process_takes_what_it_left_in_another_session_along(after):
+    """Such a child holds what it inherited: the console of a QEMU would never end."""
+
+    async def run() -> int:
+        read, write = os.pipe()
+        with os.fdopen(read, "rb") as said, os.fdopen(write, "wb") as out:
+            script = f"setsid sleep 1000 & echo $!; {after}"
+            async with owned_process(["sh", "-c", script], stdout=out) as process:
+                out.close()
+                child = int(await asyncio.to_thread(said.readline))
+                assert is_running(child)
+                if after == "exit 7":
+                    assert await process.wait() == 7
+                    assert await asyncio.to_thread(said.read) == b""
+                    assert not is_running(child)
+        return child
+
+    assert not is_running(asyncio.run(run()))
 
 
 def test_process_exit_status_is_told():
