@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from rich.console import Console
 
 from harness import __version__
+from harness.base import ownership, stopping
 from harness.base.errors import CannotRun, Interrupted, ReplayRefused
 from harness.model.case import Machine
 from userspace_chip.errors import IrqmatrixError
@@ -73,18 +73,33 @@ def _say(text: str) -> None:
 
 
 def _run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work``; SIGTERM takes it down as Ctrl-C does, through every ``with``."""
+    """Run ``work``; a signal that asks to end takes it down through every ``with``.
+
+    What is not down after :data:`STOP_S`, because something that it waits for stands still, goes
+    with the process.
+    """
 
     async def supervised() -> T:
         task = asyncio.current_task()
         assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
+        with stopping.on_signals(task, STOP_S, _give_up):
+            return await work
 
     try:
         return asyncio.run(supervised())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        raise Interrupted("interrupted", None, "what had ended is in the run directory") from None
+        raise Interrupted(*_INTERRUPTED) from None
+
+
+STOP_S: Final = 2.5
+_INTERRUPTED: Final = ("interrupted", None, "what had ended is in the run directory")
+
+
+def _give_up() -> None:
+    """End at once, with all that was started."""
+    _say(str(Interrupted(*_INTERRUPTED)))
+    ownership.end_everything()
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _version(wanted: bool) -> None:

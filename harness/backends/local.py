@@ -167,4 +167,3 @@ class LocalSession:
             initrd=None if plan.initrd is None else str(plan.initrd),
             cpuinfo=self._cpuinfo,
         )
-

@@ -22,7 +22,10 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from userspace_chip.errors import IrqmatrixError
 
@@ -111,3 +114,19 @@ class StoreError(HarnessError):
 
 class Interrupted(HarnessError):
     """Ctrl-C or SIGTERM: what runs is being taken down."""
+
+
+_ADVICE: Final[Mapping[int, str]] = {
+    errno.ENOSPC: "free some space, or choose another --out",
+    errno.EDQUOT: "free some space, or choose another --out",
+    errno.EROFS: "choose another --out",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files (sysctl fs.file-max)",
+    errno.ENOMEM: "run fewer cases at a time (--jobs)",
+    errno.EAGAIN: "allow more processes (ulimit -u)",
+}
+
+
+def advice(error: OSError) -> str | None:
+    """What to do about an error of the machine, where there is something to do."""
+    return None if error.errno is None else _ADVICE.get(error.errno)

@@ -18,7 +18,9 @@ def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all; :class:`StoreError` where that cannot be."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.unlink(missing_ok=True)  # of one that was killed; and a link leads elsewhere
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(text)
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

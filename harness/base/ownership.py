@@ -141,8 +141,8 @@ def _kill(pids: Iterable[int]) -> bool:
 
 
 def _processes() -> list[int]:
-    own = os.getpid()
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def _owner_of(pid: int) -> str | None:

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 
+from harness.backends.owned_options import not_refused
 from harness.base import resources, suggest, yamlfile
 from harness.base.errors import ConfigError
 from harness.base.yamlfile import Location, Strict, YamlFile
@@ -117,7 +118,9 @@ class _GuestModel(Strict):
     memory_mib: Annotated[int, Field(ge=16)] | None = None
     append: str = ""
     devices: list[Text] = []
-    options: list[Annotated[str, Field(pattern=r"^-\w[\w-]*( \S+)?$")]] = []
+    options: list[
+        Annotated[str, Field(pattern=r"^-\w[\w-]*( \S+)?$"), AfterValidator(not_refused)]
+    ] = []
     expect: dict[str, ExpectedVerdict] = {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -213,8 +214,8 @@ class Case:
 
     @property
     def directory_name(self) -> str:
-        """The case's folder below the run directory."""
-        return re.sub(r"[^\w.,+=-]+", "_", self.id)
+        """The case's folder below the run directory; a part and a hash of an id that is long."""
+        return folder_name(self.id)
 
     @property
     def axes(self) -> dict[str, str | int | None]:
@@ -230,6 +231,22 @@ class Case:
             "smp": self.smp,
             "repeat": self.repeat,
         }
+
+
+MAX_NAME_BYTES: Final = 200
+"""Of a folder's or a file's name; Linux has 255 (``NAME_MAX``), and endings are put behind it."""
+_HASH_DIGITS: Final = 12
+
+
+def folder_name(text: str) -> str:
+    """``text`` as the name of a folder; where it is too long, shortened, and with its hash."""
+    name = re.sub(r"[^\w.,+=-]+", "_", text)
+    encoded = name.encode()
+    if len(encoded) <= MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
+    kept = encoded[: MAX_NAME_BYTES - _HASH_DIGITS - 1].decode(errors="ignore")
+    return f"{kept}-{digest}"
 
 
 def _slug(text: str) -> str:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from harness.backends.base import GuestPlan, RunningGuest, Session
-from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, LabLost
+from harness.base.errors import (
+    GuestCrash,
+    GuestError,
+    GuestHang,
+    HarnessError,
+    LabLost,
+    advice,
+)
 from harness.guests import probe
 from harness.guests.console import console
 from harness.model.case import Accel, Case, Host, ProbeGuest
@@ -37,6 +44,8 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     kernel_trace, qemu_trace = directory / "kernel.trace", directory / "qemu.trace"
     files = Files(directory, session.state_file(directory))
     try:
+        for path in (kernel_trace, qemu_trace, directory / "qmp.jsonl"):
+            path.unlink(missing_ok=True)  # what is appended to begins with this case
         (directory / "command.txt").write_text(session.command(plan), encoding="utf-8")
         async with _traced(session, plan.case, seen) as trace:
             attempt: GuestPlan | None = plan
@@ -50,7 +59,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
                 await trace.save(kernel_trace)
     except OSError as error:
         seen.failure = seen.failure or HarnessError(
-            "the case could not be recorded", str(error), "see that the run directory has room"
+            "the case could not be recorded", str(error), advice(error)
         )
     except HarnessError as error:
         seen.failure = seen.failure or _as_crash(error)
@@ -187,5 +196,5 @@ async def _end(guest: RunningGuest, failure: HarnessError | None) -> int | None:
             await asyncio.wait_for(asyncio.shield(guest.exited), EXIT_TIMEOUT_S)
     by_itself = guest.exited.done()
     await guest.kill()
-    status = await guest.exited
+    status = await asyncio.shield(guest.exited)
     return status if by_itself else None

@@ -89,7 +89,8 @@ class Drive:
             try:
                 async with asyncio.timeout(case.timeout_s):
                     if await self._work(case.guest, mon):
-                        status = await self.guest.exited
+                        # Shielded: others ask for the status after the time is up.
+                        status = await asyncio.shield(self.guest.exited)
                         if status == 0 and mon is not None:
                             self.seen.ended_by = await mon.shutdown_reason()
             except TimeoutError:

@@ -48,7 +48,8 @@ def check(path: Path) -> None:
 
 def write(found: Reproduction, path: Path, cache: ImageCache | None = None) -> None:
     """Pack ``found`` into ``path``, whole or not at all; :class:`StoreError` where that fails."""
-    prepared = scheduler.prepare(found.config, cache or ImageCache(), None, found.directory)
+    preparation = scheduler.prepare(found.config, cache or ImageCache(), None, found.directory)
+    prepared = preparation.all()
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as out:

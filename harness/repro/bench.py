@@ -236,19 +236,19 @@ class Bench:
         is_kvm = any(case.backend.accel is Accel.KVM for case in cases)
         local = await asyncio.to_thread(local_facts, measure=False) if is_kvm else None
         prepared = await asyncio.to_thread(scheduler.prepare, config, self._cache, local, folder)
-        for item in prepared:
+        for item in prepared.all():
             if item.skip is not None:
                 raise CannotRun(f"{item.case.backend.name} cannot be run here", item.skip)
         recordings: dict[str, Recording] = {}
 
-        def judge(recording: Recording) -> CaseResult:
+        async def judge(recording: Recording) -> CaseResult:
             recordings[recording.case.id] = recording
             return _result(recording)
 
         runner = scheduler.Scheduler(config, folder, self._cache, local, Silent(), judge)
-        results = await runner.run(prepared, self.stage.jobs)
+        await runner.run(prepared, self.stage.jobs)
         self.boots += len(cases)
-        for ended in results:
+        for ended in runner.results.values():
             if ended.id not in recordings or not recordings[ended.id].console:
                 raise HostError(f"{ended.backend}: the scenarios were not run", ended.detail)
         return recordings

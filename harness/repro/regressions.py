@@ -69,13 +69,16 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
         return await run_module.run(job, console, quiet=quiet)
     cases = {case.id: case for regression in regressions for case in regression.cases}
     config = dataclasses.replace(job.config, cases=(*job.config.cases, *cases.values()))
-    found, out = await run_module.run(dataclasses.replace(job, config=config), console, quiet=quiet)
-    final = judged(found, regressions, out)
-    for regression in regressions:
-        if job.config.retries or regression.entry.again:
-            final = await _again(final, regression, job.jobs, out, console)
-    result.write(final, out / "result.json")
-    return final, out
+
+    async def finish(found: RunResult, out: Path) -> RunResult:
+        final = judged(found, regressions, out)
+        for regression in regressions:
+            if job.config.retries or regression.entry.again:
+                final = await _again(final, regression, job.jobs, out, console)
+        return final
+
+    job = dataclasses.replace(job, config=config)
+    return await run_module.run(job, console, quiet=quiet, finish=finish)
 
 
 async def _again(

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import fnmatch
-import functools
 import os
 import platform
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Final, TypeAlias
 
 from rich.console import Console
 
 from harness import __version__
 from harness.analyse import judge
-from harness.base import ownership
-from harness.base.errors import ConfigError, StoreError
-from harness.base.versions import parse_version
+from harness.base import child, ownership
+from harness.base.errors import ConfigError
+from harness.base.versions import Version, parse_version
 from harness.compare import subjects
 from harness.compare.known import KnownDifferences
-from harness.compare.subjects import Versions
+from harness.compare.subjects import Comparison, Versions
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
@@ -28,10 +29,14 @@ from harness.doctor.doctor import local_facts
 from harness.images.cache import ImageCache
 from harness.model.case import Accel, Host
 from harness.model.verdict import CaseResult
+from harness.record.recording import Recording
 from harness.run import progress, scheduler
+from harness.run.checkpoint import checkpoint
+from harness.run.progress import Progress
 from harness.run.scheduler import Prepared
 from harness.store import result
 from harness.store.result import RunResult
+from harness.store.run_directory import RESULT, run_directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,34 +51,70 @@ class Job:
     """Folders of known differences to take instead of the shipped one."""
 
 
-async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Path]:
+Finish: TypeAlias = Callable[[RunResult, Path], Awaitable[RunResult]]
+"""From what was found, and where it is, to what is said of it in the end."""
+
+
+async def _as_found(found: RunResult, _: Path) -> RunResult:
+    return found
+
+
+async def run(
+    job: Job, console: Console, *, quiet: bool, finish: Finish = _as_found
+) -> tuple[RunResult, Path]:
     """Run the matrix; the result, which is in the run directory too, and that directory.
 
-    Interrupted, it leaves the result of the cases that had ended, and raises again.
+    That is there from the first moment on, with the verdict ``incomplete`` for what has not ended:
+    a run that is interrupted or killed leaves what was known then.
     """
     config = _selected(job.config, job.only)
     known = KnownDifferences.in_folders(job.known) if job.known else KnownDifferences.shipped()
-    out = _run_directory(job.out, config.name)
-    ownership.remove_leftovers()
-    cache = ImageCache()
-    local = await asyncio.to_thread(_local_facts, config)
-    console_progress = progress.for_console(console, len(config.cases))
-    if quiet:
-        console_progress = progress.Silent()
-    with console_progress as shown:
-        shown.note(f"{len(config.cases)} cases, {job.jobs} at a time; results in {out}")
-        prepared = await asyncio.to_thread(scheduler.prepare, config, cache, local, out)
-        runner = scheduler.Scheduler(config, out, cache, local, shown, judge.judge)
-        conclude = functools.partial(_result, config, prepared, cache, local, known, out)
-        try:
-            cases = await runner.run(prepared, job.jobs)
-        except asyncio.CancelledError:
-            ended = tuple(runner.results.values())
-            result.write(conclude(ended), out / "result.json")
-            raise
-    final = conclude(cases)
-    result.write(final, out / "result.json")
-    return final, out
+    names = [case.directory_name for case in config.cases]
+    with (
+        run_directory(job.out, config.name, names) as place,
+        progress.Silent() if quiet else progress.for_console(console, len(names)) as shown,
+    ):
+        shown.note(f"{len(names)} cases, {job.jobs} at a time; results in {place.path}")
+        if place.earlier is not None:
+            shown.note(f"what an earlier run left there is in {place.earlier}")
+        found = await _run_in(place.path, config, known, job.jobs, shown)
+        final = await finish(found, place.path)
+        result.write(final, place.path / RESULT)
+    return final, place.path
+
+
+async def _run_in(
+    out: Path, config: RunConfig, known: KnownDifferences, jobs: int, shown: Progress
+) -> RunResult:
+    """Run ``config`` in the folder ``out``, and compare what was found."""
+    results: dict[str, CaseResult] = {}
+    environment = _environment(config)
+
+    def so_far() -> RunResult:
+        cases = tuple(results.get(case.id) or scheduler.incomplete(case) for case in config.cases)
+        return _result(config.name, environment, cases)
+
+    with checkpoint(out / RESULT, so_far, shown.note) as kept:
+
+        def settled(ended: CaseResult) -> None:
+            results[ended.id] = ended
+            kept.update()
+
+        ownership.remove_leftovers()
+        child.prepare(("harness.run.pipeline", "harness.analyse.judge"))
+        cache = ImageCache()
+        local = await asyncio.to_thread(_local_facts, config)
+        preparation = await asyncio.to_thread(scheduler.prepare, config, cache, local, out)
+        if not preparation.prepared:
+            preparation.all()
+        versions = _versions(preparation.prepared, cache)
+        environment |= _hosts(preparation.prepared, config, versions, cache, local)
+        runner = scheduler.Scheduler(config, out, cache, local, shown, _judge, settled)
+        await runner.run(preparation, jobs)
+        cases = tuple(results[case.id] for case in config.cases)
+        compared = await child.in_child(_compare, preparation.prepared, cases, versions, known, out)
+    environment["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return _result(config.name, environment, cases, compared)
 
 
 def _selected(config: RunConfig, only: str | None) -> RunConfig:
@@ -88,19 +129,6 @@ def _selected(config: RunConfig, only: str | None) -> RunConfig:
     return dataclasses.replace(config, cases=cases)
 
 
-def _run_directory(out: Path | None, name: str) -> Path:
-    directory = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not os.access(directory, os.W_OK):
-            raise PermissionError(13, os.strerror(13))
-    except OSError as error:
-        raise StoreError(
-            f"cannot use {directory} for the results", error.strerror, "choose another --out"
-        ) from None
-    return directory.absolute()
-
-
 def _local_facts(config: RunConfig) -> LocalFacts | None:
     """The local KVM, where a case or a lab might use it; measured only where that decides."""
     if all(case.backend.accel is Accel.TCG for case in config.cases):
@@ -108,32 +136,46 @@ def _local_facts(config: RunConfig) -> LocalFacts | None:
     return local_facts(measure=any(map(feasibility.needs_local_speed, config.cases)))
 
 
-def _result(
-    config: RunConfig,
-    prepared: list[Prepared],
-    cache: ImageCache,
-    local: LocalFacts | None,
+async def _judge(recording: Recording) -> CaseResult:
+    """In a process of its own: it may take minutes, and the run may have to end at once."""
+    return await child.in_child(judge.judge, recording)
+
+
+def _compare(
+    prepared: tuple[Prepared, ...],
+    cases: tuple[CaseResult, ...],
+    versions: Versions,
     known: KnownDifferences,
     out: Path,
-    cases: tuple[CaseResult, ...],
-) -> RunResult:
-    versions = _versions(prepared, cache)
+) -> Comparison:
+    """What differs between the backends of the matrix."""
     # What belongs to a reproducer is judged by that, and meant to differ.
     matrix = {item.case.id: item.case for item in prepared if not item.case.group}
     of_matrix = [case for case in cases if case.id in matrix]
-    comparison = subjects.compare(matrix.values(), of_matrix, versions, known, out)
+    return subjects.compare(matrix.values(), of_matrix, versions, known, out)
+
+
+_NOT_COMPARED: Final = Comparison((), ())
+
+
+def _result(
+    name: str,
+    environment: Mapping[str, object],
+    cases: tuple[CaseResult, ...],
+    compared: Comparison = _NOT_COMPARED,
+) -> RunResult:
     return RunResult(
         schema=result.SCHEMA,
-        name=config.name,
-        environment=_environment(config, versions, local, _lab_qemu(config, cache)),
+        name=name,
+        environment=dict(environment),
         cases=cases,
-        diffs=comparison.diffs,
-        rules=comparison.rules,
-        summary=result.summarised(cases, comparison.diffs),
+        diffs=compared.diffs,
+        rules=compared.rules,
+        summary=result.summarised(cases, compared.diffs),
     )
 
 
-def _versions(prepared: list[Prepared], cache: ImageCache) -> Versions:
+def _versions(prepared: tuple[Prepared, ...], cache: ImageCache) -> Versions:
     qemus = dict.fromkeys(item.case.backend.qemu for item in prepared)
     kernels = dict.fromkeys(
         kernel for item in prepared if (kernel := item.case.backend.kernel) is not None
@@ -151,27 +193,34 @@ def _kvm(local: LocalFacts | None) -> str | None:
     return local.kvm.module if local.kvm.usable else local.kvm.error
 
 
-def _lab_qemu(config: RunConfig, cache: ImageCache) -> str | None:
-    """The version of the QEMU that runs the labs; None where there is none."""
-    if all(case.backend.host is Host.LOCAL for case in config.cases):
-        return None
-    return ".".join(map(str, cache.qemu(config.lab.qemu).version))
-
-
-def _environment(
-    config: RunConfig, versions: Versions, local: LocalFacts | None, lab_qemu: str | None
-) -> dict[str, object]:
+def _environment(config: RunConfig) -> dict[str, object]:
+    """What is known of it before anything was looked for."""
     return {
         "irqmatrix": __version__,
         "config": str(config.path),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "finished": None,
         "machine": platform.machine(),
         "kernel": platform.release(),
         "cpus": len(os.sched_getaffinity(0)),
-        "kvm": _kvm(local),
-        "qemu": {name: ".".join(map(str, version)) for name, version in versions.qemu.items()},
-        "lab_kernel": {
-            name: ".".join(map(str, version)) for name, version in versions.kernel.items()
-        },
-        "lab_qemu": lab_qemu,
     }
+
+
+def _hosts(
+    prepared: tuple[Prepared, ...],
+    config: RunConfig,
+    versions: Versions,
+    cache: ImageCache,
+    local: LocalFacts | None,
+) -> dict[str, object]:
+    """The rest: of what the hosts are."""
+    has_lab = any(item.case.backend.host is Host.LAB for item in prepared)
+    return {
+        "kvm": _kvm(local),
+        "qemu": {name: _dotted(version) for name, version in versions.qemu.items()},
+        "lab_kernel": {name: _dotted(version) for name, version in versions.kernel.items()},
+        "lab_qemu": _dotted(cache.qemu(config.lab.qemu).version) if has_lab else None,
+    }
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import os
 import platform
-import re
 import shutil
 import time
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
@@ -22,7 +22,7 @@ from harness.backends.base import GuestPlan, Session
 from harness.backends.lab import LabPlan, LabSession, booted_lab
 from harness.backends.local import LocalSession
 from harness.base import files
-from harness.base.errors import HarnessError, HostError, StoreError
+from harness.base.errors import HarnessError, HostError, StoreError, advice
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
@@ -30,22 +30,24 @@ from harness.images import multiboot
 from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
 from harness.model import manifest
-from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest
+from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest, folder_name
 from harness.model.manifest import CaseFile
-from harness.model.verdict import CaseResult, PartResult, Verdict, of_case
+from harness.model.verdict import Blame, CaseResult, PartResult, Verdict, of_case
 from harness.record.case_runner import conduct
 from harness.record.recording import Recording
 from harness.run.progress import Progress
 from harness.scenario.program import encode
+from harness.store.run_directory import FIRST_TIME
 
 MAX_LAB_FAILURES: Final = 2
 """After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
 
-FIRST_TIME: Final = "first-time"
-"""The folder of a run's directory for cases that were run again, as they were before."""
-
-Judge: TypeAlias = Callable[[Recording], CaseResult]
+Judge: TypeAlias = Callable[[Recording], Coroutine[None, None, CaseResult]]
 _Outcome = TypeVar("_Outcome")
+
+
+class Bug(HarnessError):
+    """An error that is our own mistake; its details are in a file."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +73,62 @@ class Prepared:
     skip: str | None
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What can be run, and why the other cases cannot be, by id."""
+
+    prepared: tuple[Prepared, ...]
+    failed: Mapping[str, HarnessError]
+
+    def all(self) -> tuple[Prepared, ...]:
+        """All cases; raises why, where there is one that cannot be run."""
+        for error in self.failed.values():
+            raise error
+        return self.prepared
+
+
 def prepare(
     config: RunConfig, cache: ImageCache, local: LocalFacts | None, out: Path
-) -> list[Prepared]:
-    """Get every image that the cases need; :class:`ImageError` for one that cannot be had.
+) -> Preparation:
+    """Get every image that the cases need.
 
     What the probe is to execute is written below ``out``.
     """
-    labs = [key for key in dict.fromkeys(map(HostKey.of, config.cases)) if key.host is Host.LAB]
-    for key in labs:
+    prepared: list[Prepared] = []
+    failed: dict[str, HarnessError] = {}
+    hosts: dict[HostKey, HarnessError | None] = {}
+    for case in config.cases:
+        key = HostKey.of(case)
+        if key not in hosts:
+            hosts[key] = _error_of(functools.partial(_prepare_host, key, config, cache))
+        try:
+            if (error := hosts[key]) is not None:
+                raise error
+            prepared.append(_prepare_one(case, cache, local, out))
+        except (HarnessError, OSError) as error:
+            failed[case.id] = _as_ours(error)
+    return Preparation(tuple(prepared), failed)
+
+
+def _prepare_host(key: HostKey, config: RunConfig, cache: ImageCache) -> None:
+    if key.host is Host.LAB:
         cache.lab_initrd(cache.kernel(key.kernel or "default"), cache.qemu(key.qemu))
-    if labs:
         cache.qemu(config.lab.qemu)
-    return [_prepare_one(case, cache, local, out) for case in config.cases]
+
+
+def _error_of(work: Callable[[], None]) -> HarnessError | None:
+    try:
+        work()
+    except (HarnessError, OSError) as error:
+        return _as_ours(error)
+    return None
+
+
+def _as_ours(error: HarnessError | OSError) -> HarnessError:
+    """An error of this machine as one of ours, with what to do about it."""
+    if isinstance(error, HarnessError):
+        return error
+    return HarnessError("the system refused it", str(error), advice(error))
 
 
 def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None, out: Path) -> Prepared:
@@ -126,8 +171,7 @@ def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
 
     A name with a comma would be two modules to QEMU.
     """
-    name = re.sub(r"[^\w.+=-]+", "_", case.subject)
-    path = out / f"{name}.program"
+    path = out / f"{folder_name(case.subject).replace(',', '_')}.program"
     try:
         path.write_bytes(encode([scenario.program for scenario in guest.scenarios]))
     except OSError as error:
@@ -138,7 +182,8 @@ def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
 class Scheduler:
     """One run.  Workers take cases; each keeps its host up for as long as there are cases for it.
 
-    ``jobs`` is the number of workers, and so of labs that are up at the same time.
+    ``jobs`` is the number of workers, and so of labs that are up at the same time.  Whatever
+    happens to one case is its result, and the others run.  ``settled`` is called for each result.
     """
 
     def __init__(
@@ -149,6 +194,7 @@ class Scheduler:
         local: LocalFacts | None,
         progress: Progress,
         judge: Judge,
+        settled: Callable[[CaseResult], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._out = out
@@ -156,18 +202,23 @@ class Scheduler:
         self._local = local
         self._progress = progress
         self._judge = judge
+        self._settled = settled
+        self._judges = asyncio.Semaphore(len(os.sched_getaffinity(0)))
         self._waiting: dict[HostKey, list[Prepared]] = {}
         self._lab_failures: Counter[HostKey] = Counter()
         self._lab_numbers = itertools.count(1)
         self._first_times: dict[str, str] = {}
         self.results: dict[str, CaseResult] = {}
 
-    async def run(self, prepared: Iterable[Prepared], jobs: int) -> tuple[CaseResult, ...]:
-        """The result of every case, in the order of the configuration."""
-        items = tuple(prepared)
+    async def run(self, preparation: Preparation, jobs: int) -> None:
+        """Run everything; :attr:`results` has the result of every case then."""
+        items = preparation.prepared
+        for case in self._config.cases:
+            if (error := preparation.failed.get(case.id)) is not None:
+                self._settle(_without_run(case, error))
         for item in items:
             if item.skip is not None:
-                self._settle(_without_run(item.case, Verdict.SKIP, item.skip))
+                self._settle(of_case(item.case, Verdict.SKIP, item.skip, 0.0))
         await self._run_all([item for item in items if item.skip is None], jobs)
         for _ in range(self._config.retries):
             again = [item for item in items if not self.results[item.case.id].as_expected]
@@ -175,9 +226,8 @@ class Scheduler:
                 break
             self._progress.note(f"{len(again)} not as expected: run again")
             for item in again:
-                self._set_aside(self.results[item.case.id])
+                self._set_aside(item.case)
             await self._run_all(again, jobs)
-        return tuple(self.results[item.case.id] for item in items)
 
     async def _run_all(self, items: Iterable[Prepared], jobs: int) -> None:
         for item in items:
@@ -186,29 +236,34 @@ class Scheduler:
             for _ in range(jobs):
                 self._group.create_task(self._work())
 
-    def _set_aside(self, outcome: CaseResult) -> None:
+    def _set_aside(self, case: Case) -> None:
         """Keep what a case was and left the first time, which is the one that is of interest."""
+        outcome = self.results[case.id]
         folder, kept = self._out / outcome.dir, self._out / FIRST_TIME / outcome.dir
         if outcome.id in self._first_times:
             shutil.rmtree(folder, ignore_errors=True)
-            return
-        self._first_times[outcome.id] = f"{outcome.verdict}: {outcome.detail}"
-        shutil.rmtree(kept, ignore_errors=True)  # of a run into the same directory
-        with contextlib.suppress(OSError):
-            kept.parent.mkdir(exist_ok=True)
-            folder.rename(kept)
+        else:
+            self._first_times[outcome.id] = f"{outcome.verdict}: {outcome.detail}"
+            with contextlib.suppress(OSError):
+                kept.parent.mkdir(exist_ok=True)
+                folder.rename(kept)
+        again = replace(incomplete(case), first_time=self._first_times[case.id])
+        self.results[case.id] = again
+        self._settled(again)
 
     async def _work(self) -> None:
         while (key := self._next_host()) is not None:
             try:
                 async with self._session(key) as session:
                     await self._serve(key, session)
-            except HostError as error:
-                self._progress.note(str(error))
+            except (Exception, asyncio.CancelledError) as error:
+                _unless_cancelled(error)
+                told = self._told(error, ".")
+                self._progress.note(str(told))
                 self._lab_failures[key] += 1
                 if self._lab_failures[key] >= MAX_LAB_FAILURES:
                     for item in self._waiting.pop(key, []):
-                        self._settle(_without_run(item.case, Verdict.ERROR, str(error)))
+                        self._settle(_without_run(item.case, told))
 
     async def _serve(self, key: HostKey, session: Session) -> None:
         while self._waiting.get(key):
@@ -275,8 +330,8 @@ class Scheduler:
     async def _judge_one(self, recording: Recording, started: float) -> None:
         case = recording.case
         self._step(case)("judging")
-        judging = asyncio.to_thread(self._judge, recording)
-        self._settle(await self._guarded(case, started, judging))
+        async with self._judges:
+            self._settle(await self._guarded(case, started, self._judge(recording)))
 
     async def _guarded(
         self, case: Case, started: float, work: Coroutine[None, None, _Outcome]
@@ -284,14 +339,22 @@ class Scheduler:
         """What ``work`` gives; an error of it is the case's, and a bug of ours is told as one."""
         try:
             return await work
-        except HarnessError as error:
-            why = str(error)
-        except Exception as error:
-            with contextlib.suppress(OSError):
-                path = self._out / case.directory_name / "error.txt"
-                path.write_text(traceback.format_exc(), encoding="utf-8")
-            why = f"a bug of irqmatrix, see error.txt in the case's folder: {error!r}"
-        return _without_run(case, Verdict.ERROR, why, time.monotonic() - started)
+        except (Exception, asyncio.CancelledError) as error:
+            _unless_cancelled(error)
+            told = self._told(error, case.directory_name)
+            return _without_run(case, told, time.monotonic() - started)
+
+    def _told(self, error: BaseException, folder: str) -> HarnessError:
+        """An error as what a user is told; a bug of ours, with its details in ``folder``."""
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, HarnessError | OSError):
+            return _as_ours(error)
+        path = self._out / folder / "error.txt"
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        return Bug(f"a bug of irqmatrix, see {folder}/error.txt: {error!r}")
 
     def _step(self, case: Case) -> Callable[[str], None]:
         """Told what the case is doing."""
@@ -314,6 +377,7 @@ class Scheduler:
     def _settle(self, outcome: CaseResult) -> None:
         outcome = replace(outcome, first_time=self._first_times.get(outcome.id))
         self.results[outcome.id] = outcome
+        self._settled(outcome)
         directory = self._out / outcome.dir
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -337,5 +401,19 @@ def _part_json(part: PartResult) -> dict[str, object]:
     }
 
 
-def _without_run(case: Case, verdict: Verdict, detail: str, duration_s: float = 0.0) -> CaseResult:
-    return of_case(case, verdict, detail, duration_s, as_expected=verdict is Verdict.SKIP)
+def _unless_cancelled(error: BaseException) -> None:
+    """Raise again where it is this task that is to end, and not something that it waited for."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+        raise error
+
+
+def incomplete(case: Case) -> CaseResult:
+    """What is known of a case before it has ended."""
+    return of_case(case, Verdict.INCOMPLETE, "the run ended before it", 0.0, as_expected=False)
+
+
+def _without_run(case: Case, error: HarnessError, duration_s: float = 0.0) -> CaseResult:
+    """A case that could not be run or judged; that says nothing of its subject."""
+    blame = Blame.LAB if isinstance(error, HostError) else Blame.HARNESS
+    return of_case(case, Verdict.ERROR, str(error), duration_s, as_expected=False, blame=blame)

@@ -21,6 +21,9 @@ TIMEOUT_S: Final = 20.0
 FAREWELL_S: Final = 2.0
 """How long the last event of a QEMU that has ended may take to come here."""
 
+DISCONNECT_TIMEOUT_S: Final = 1.0
+"""QEMU is about to end; one that stands still is not waited for."""
+
 
 @dataclass(frozen=True)
 class MonitorSnapshot:
@@ -190,5 +193,5 @@ async def monitor(connection: socket.socket, log: Path) -> AsyncIterator[Monitor
             yield Monitor(client, frozenset(command["name"] for command in known))
         finally:
             with contextlib.suppress(QMPError, OSError, EOFError, asyncio.TimeoutError):
-                async with asyncio.timeout(TIMEOUT_S):
+                async with asyncio.timeout(DISCONNECT_TIMEOUT_S):
                     await client.disconnect()

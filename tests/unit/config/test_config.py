@@ -344,6 +344,12 @@ def test_config_option_that_is_none_is_refused(write, option):
         ids(write(f'guests: [{{kind: linux, workloads: [idle], options: ["{option}"]}}]\n'))
 
 
+@pytest.mark.parametrize("option", ["-daemonize", "-pidfile /tmp/pid", "-S", "-incoming defer"])
+def test_option_that_takes_a_guest_from_its_owner_is_refused_by_name(write, option):
+    with pytest.raises(ConfigError, match=rf"matrix.yaml:\d+: .*{option.split()[0]} cannot be"):
+        ids(write(f'guests: [{{kind: linux, workloads: [idle], options: ["{option}"]}}]\n'))
+
+
 def test_config_deterministic_cases_say_so_in_their_ids(write):
     loaded = config.load(write(f"matrix: {{host: local, accel: tcg}}\n{LINUX}"))
 

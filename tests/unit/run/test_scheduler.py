@@ -1,8 +1,20 @@
-"""What is prepared before anything runs: programs for the probe."""
+"""What is prepared before anything runs, and what becomes of cases that fail."""
 
+import asyncio
+import contextlib
 import dataclasses
+from types import SimpleNamespace
 
-from harness.run.scheduler import _image, _program
+import pytest
+
+from harness.backends.base import GuestPlan
+from harness.base.errors import HostError, ImageError
+from harness.config.config import Lab, RunConfig
+from harness.model import manifest
+from harness.model.verdict import Blame, Verdict, of_case
+from harness.run import scheduler
+from harness.run.progress import Silent
+from harness.run.scheduler import Preparation, Prepared, _image, _program
 from harness.scenario.program import Program, encode
 from support import cases, multiboot
 from support.probe_boot import probe_case
@@ -47,3 +59,123 @@ def test_image_that_qemu_does_not_load_is_made_one_and_stays_where_it_is(tmp_pat
 def test_images_of_one_name_and_other_content_are_two_files(tmp_path):
     other = image_of(tmp_path, ELF64 + b"more", "other/some.flat")
     assert other != image_of(tmp_path, ELF64)
+
+
+class BrokenHosts(scheduler.Scheduler):
+    """A scheduler whose local host fails for each of its QEMUs in another way."""
+
+    @contextlib.asynccontextmanager
+    async def _session(self, key):
+        error = ERRORS.get(key.qemu)
+        if error is None:
+            yield SimpleNamespace()
+            return
+        if error is asyncio.CancelledError:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        raise error
+
+
+ERRORS = {
+    "group": ExceptionGroup("two", [OSError(24, "Too many open files"), ValueError("x")]),
+    "full": OSError(28, "No space left on device"),
+    "image": ImageError("cannot use it", "it does not fit"),
+    "host": HostError("it does not boot"),
+    "bug": KeyError("CASE"),
+    "cancelled": asyncio.CancelledError,
+}
+
+
+def run_broken(tmp_path, judge, qemus, settled=lambda _: None):
+    items = []
+    for qemu in qemus:
+        case = cases.case(backend=dataclasses.replace(cases.TCG, qemu=qemu))
+        items.append(Prepared(case, GuestPlan(case, tmp_path, None, False, False), None))
+    config = RunConfig("broken", tmp_path, tuple(item.case for item in items), Lab())
+    out = tmp_path / "out"
+    out.mkdir()
+
+    async def run():
+        runner = BrokenHosts(config, out, None, None, Silent(), judge, settled)
+        runner._described = lambda case: manifest.describe(
+            case, qemu="7.2", linux="6.1", kvm=None, lab_cpus=1
+        )
+        await runner.run(Preparation(tuple(items), {}), jobs=2)
+        return runner.results
+
+    return {case.backend: case for case in asyncio.run(run()).values()}
+
+
+async def passes(recording):
+    return of_case(recording.case, Verdict.PASS, "", 0.0)
+
+
+def test_host_that_fails_in_whatever_way_is_an_error_of_its_cases_alone(tmp_path, monkeypatch):
+    async def conduct(session, plan, directory, step):
+        return cases.recording(directory, plan.case)
+
+    monkeypatch.setattr(scheduler, "conduct", conduct)
+    found = run_broken(tmp_path, passes, [*ERRORS, "good"])
+
+    assert found.pop("local-tcg-qemugood").verdict is Verdict.PASS
+    assert {case.verdict for case in found.values()} == {Verdict.ERROR}
+    assert len(found) == len(ERRORS)
+    assert found["local-tcg-qemuhost"].blame is Blame.LAB
+    assert "ulimit -n" in found["local-tcg-qemugroup"].detail
+    assert "a bug of irqmatrix" in found["local-tcg-qemubug"].detail
+    assert (tmp_path / "out" / "error.txt").exists()
+
+
+@pytest.mark.parametrize("stage", ["record", "judge"])
+@pytest.mark.parametrize("qemu", [*ERRORS])
+def test_case_that_fails_in_whatever_way_is_an_error_and_the_others_run(
+    tmp_path, monkeypatch, stage, qemu
+):
+    async def fail():
+        error = ERRORS[qemu]
+        if error is asyncio.CancelledError:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        raise error
+
+    async def conduct(session, plan, directory, step):
+        if stage == "record" and plan.case.backend.qemu == "a":
+            await fail()
+        return cases.recording(directory, plan.case)
+
+    async def judge(recording):
+        if stage == "judge" and recording.case.backend.qemu == "a":
+            await fail()
+        return await passes(recording)
+
+    monkeypatch.setattr(scheduler, "conduct", conduct)
+    settled = []
+    found = run_broken(tmp_path, judge, ["a", "b"], settled.append)
+
+    assert {name: case.verdict for name, case in found.items()} == {
+        "local-tcg-qemua": Verdict.ERROR,
+        "local-tcg-qemub": Verdict.PASS,
+    }
+    assert found["local-tcg-qemua"].blame in (Blame.HARNESS, Blame.LAB)
+    assert {case.id for case in settled} == {case.id for case in found.values()}
+
+
+def test_case_whose_image_cannot_be_had_is_an_error_and_the_others_are_prepared(tmp_path):
+    good = cases.case()
+    bad = cases.case(backend=dataclasses.replace(cases.TCG, qemu="bad"))
+    config = RunConfig("some", tmp_path, (bad, good), Lab())
+
+    class Cache:
+        def qemu(self, name):
+            if name == "bad":
+                raise ImageError("cannot use bad", "it says nothing")
+            return SimpleNamespace(version=(7, 2))
+
+    found = scheduler.prepare(config, Cache(), None, tmp_path)
+
+    assert [item.case for item in found.prepared] == [good]
+    assert list(found.failed) == [bad.id]
+    with pytest.raises(ImageError):
+        found.all()

@@ -1,4 +1,6 @@
+import contextlib
 import json
+import resource
 from dataclasses import replace
 
 import pytest
@@ -124,11 +126,30 @@ def test_result_of_a_case_with_nothing_more_to_say_is_written_and_read(tmp_path)
     assert result.read(path).cases[0].detail == "no KVM"
 
 
-def test_write_to_a_full_disk_is_an_error_that_leaves_the_old_file(tmp_path):
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """As on a disk that is full: what is longer cannot be written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_write_that_does_not_fit_is_an_error_that_leaves_the_old_file(tmp_path):
     path = tmp_path / "result.json"
     path.write_text("old")
-    (tmp_path / "result.json.partial").symlink_to("/dev/full")
-    with pytest.raises(StoreError, match="No space left on device"):
+    with files_of_at_most(10), pytest.raises(StoreError, match="File too large"):
         result.write(run_result(PASSED), path)
     assert path.read_text() == "old"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_write_does_not_follow_a_link_in_the_place_of_its_partial_file(tmp_path):
+    path, theirs = tmp_path / "result.json", tmp_path / "theirs"
+    theirs.write_text("theirs")
+    (tmp_path / "result.json.partial").symlink_to(theirs)
+    result.write(run_result(PASSED), path)
+    assert theirs.read_text() == "theirs"
+    assert result.read(path).cases

@@ -1,0 +1,111 @@
+"""A call in a process of its own, which can be ended at any moment, and takes nothing along."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import multiprocessing
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from typing import Any, Final, ParamSpec, TypeVar
+
+from harness.base.errors import HarnessError
+
+_CONTEXT: Final = multiprocessing.get_context("forkserver")
+"""Forked from a server without threads, locks or descriptors of ours."""
+_PR_SET_PDEATHSIG: Final = 1
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class ChildDied(HarnessError):
+    """The process ended without an answer."""
+
+
+def prepare(modules: Iterable[str]) -> None:
+    """Have ``modules`` imported once, in the server, and not in each child."""
+    _CONTEXT.set_forkserver_preload(["__main__", *modules])
+
+
+async def in_child(function: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs) -> _T:
+    """What ``function`` gives or raises; all that goes there and back has to be picklable.
+
+    When the task is cancelled the process is killed, at once.  :class:`ChildDied` where it died.
+    """
+    receiving, sending = _CONTEXT.Pipe(duplex=False)
+    with receiving:
+        call = (sending, function, arguments, keywords)
+        process = _CONTEXT.Process(target=_answer, args=call, daemon=True)
+        with sending:
+            starting = asyncio.ensure_future(asyncio.to_thread(process.start))
+            try:
+                await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                await starting
+                process.kill()
+                raise
+        try:
+            await _readable(receiving)
+            answer: tuple[bool, Any] = pickle.loads(receiving.recv_bytes())
+        except EOFError:
+            process.join()
+            raise ChildDied(
+                f"{function.__name__}() ended without an answer",
+                _ended(process.exitcode),
+                "see whether the machine is out of memory (dmesg)",
+            ) from None
+        finally:
+            process.kill()
+            process.join()
+    is_good, value = answer
+    if not is_good:
+        raise value
+    found: _T = value
+    return found
+
+
+async def _readable(connection: Connection) -> None:
+    loop = asyncio.get_running_loop()
+    is_readable = asyncio.Event()
+    loop.add_reader(connection.fileno(), is_readable.set)
+    try:
+        await is_readable.wait()
+    finally:
+        loop.remove_reader(connection.fileno())
+
+
+def _ended(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"status {code}"
+    with contextlib.suppress(ValueError):
+        return f"it was killed by {signal.Signals(-code).name}"
+    return f"it was killed by signal {-code}"
+
+
+def _answer(
+    connection: Connection,
+    function: Callable[..., object],
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+) -> None:
+    """In the child: call, and send what came of it."""
+    # The server ends with our process, and this one with the server; Ctrl-C is not for it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        answer = (True, function(*arguments, **keywords))
+    except Exception as error:
+        error.add_note(f"in a child process:\n{traceback.format_exc()}")
+        answer = (False, error)
+    try:
+        data = pickle.dumps(answer)
+        pickle.loads(data)
+    except Exception as error:
+        said = "".join(traceback.format_exception(error))
+        data = pickle.dumps((False, RuntimeError(f"{answer[1]!r} cannot be sent: {said}")))
+    connection.send_bytes(data)
