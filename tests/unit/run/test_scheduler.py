@@ -11,6 +11,7 @@ from harness.backends.base import GuestPlan
 from harness.base.errors import HostError, ImageError
 from harness.config.config import Lab, RunConfig
 from harness.model import manifest
+from harness.model.case import FlatGuest
 from harness.model.verdict import Blame, Verdict, of_case
 from harness.run import scheduler
 from harness.run.progress import Silent
@@ -163,8 +164,10 @@ def test_case_that_fails_in_whatever_way_is_an_error_and_the_others_run(
 
 
 def test_case_whose_image_cannot_be_had_is_an_error_and_the_others_are_prepared(tmp_path):
-    good = cases.case()
-    bad = cases.case(backend=dataclasses.replace(cases.TCG, qemu="bad"))
+    image = tmp_path / "some.flat"
+    image.write_bytes(multiboot.elf())
+    good = cases.case(FlatGuest(image))
+    bad = dataclasses.replace(good, backend=dataclasses.replace(cases.TCG, qemu="bad"))
     config = RunConfig("some", tmp_path, (bad, good), Lab())
 
     class Cache:
