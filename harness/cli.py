@@ -342,16 +342,27 @@ def minimise(
 
 
 @images_app.command("list")
-def images_list(json: Json = False) -> None:
-    """What is in the image cache, checked by hash."""
+def images_list(
+    available: Annotated[
+        bool, typer.Option("--available", help="What the archives offer instead.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """What is in the image cache, checked by hash, or what can be downloaded."""
     from harness.images.cache import ImageCache
-    from harness.report.text.images_report import images_json, images_table
+    from harness.report.text.images_report import images_json, images_table, offers_json, offers_table
 
-    infos = ImageCache().list()
-    if json:
-        typer.echo(images_json(infos))
+    cache = ImageCache()
+    if available:
+        offers, cached = cache.available(), cache.names()
+        if json:
+            typer.echo(offers_json(offers, cached))
+        else:
+            offers_table(_console(), offers, cached)
+    elif json:
+        typer.echo(images_json(cache.list()))
     else:
-        images_table(_console(), infos)
+        images_table(_console(), cache.list())
 
 
 @images_app.command("build")
@@ -362,8 +373,21 @@ def images_build(
     qemu: Annotated[
         list[str] | None, typer.Option(help="A QEMU: system, a version, or a path.")
     ] = None,
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            "--refresh",
+            help="Fetch newer versions of these, by default of every cached series; old ones stay.",
+        ),
+    ] = False,
 ) -> None:
     """Fetch kernels and QEMUs, and build the guests' and the labs' images from them."""
     from harness.images.cache import ImageCache
+    from harness.report.text.images_report import images_table
 
-    ImageCache().build(kernel or ["default"], qemu or ["system"])
+    cache = ImageCache()
+    if refresh:
+        images_table(_console(), cache.refresh(kernel or [], qemu or []))
+        if not kernel and not qemu:
+            return
+    cache.build(kernel or ["default"], qemu or ["system"])

@@ -12,8 +12,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -120,10 +120,45 @@ def parse_meta_package(shown: str) -> str:
     return match[2]
 
 
-def parse_parts(shown: str) -> tuple[str, ...]:
-    """Read ``apt-cache show`` of a kernel: newer ones are split, the parts are dependencies."""
-    parts = re.findall(r"\b(linux-(?:binary|modules)-\S+) \(= ([^)\s]+)\)", shown)
-    return tuple(f"{package}={version}" for package, version in parts)
+def parse_parts(shown: str) -> Mapping[str, tuple[str, ...]]:
+    """Read ``apt-cache show``: of each ``package=version`` the packages that it is split into.
+
+    Those are its dependencies on exactly its own version. Debian's kernels from 6.19 on are split
+    into ``linux-binary`` (the kernel), ``linux-modules`` and ``linux-base`` (``modules.builtin``,
+    configuration); an older one has all in itself, and needs no ``linux-base``.
+    """
+    return {
+        f"{fields['Package']}={fields['Version']}": _parts(fields)
+        for stanza in shown.split("\n\n")
+        if "Version" in (fields := dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE)))
+    }
+
+
+def _parts(fields: Mapping[str, str]) -> tuple[str, ...]:
+    pinned = re.findall(r"(?:^|, )(\S+) \(= ([^)\s]+)\)(?=,|$)", fields.get("Depends", ""))
+    names = [name for name, version in pinned if version == fields["Version"]]
+    if fields["Package"].startswith("linux-image-"):
+        split = any(name.startswith("linux-modules-") for name in names)
+        names = names if split else []
+    return tuple(f"{name}={fields['Version']}" for name in names)
+
+
+def parse_versions(madison: str) -> frozenset[str]:
+    """Read ``apt-cache madison``: every ``package=version`` that can be downloaded."""
+    rows = ([field.strip() for field in line.split("|")] for line in madison.splitlines())
+    return frozenset(f"{row[0]}={row[1]}" for row in rows if len(row) == 3)
+
+
+def mark_missing(
+    offers: Iterable[Offer], parts: Mapping[str, Iterable[str]], there: Collection[str]
+) -> tuple[Offer, ...]:
+    """The offers, each with those of its parts that are not ``there`` (``package=version``)."""
+    return tuple(
+        replace(
+            offer, missing=tuple(part for part in parts.get(_exact(offer), ()) if part not in there)
+        )
+        for offer in offers
+    )
 
 
 def upstream_version(package_version: str) -> str:
@@ -139,11 +174,19 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def package_key(package_version: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Upstream's version, then the numbers of the revision: 6.1.192-2 is newer than 6.1.192-1."""
+def package_key(package_version: str) -> tuple[tuple[int, ...], ...]:
+    """Upstream's version, then the numbers of the revision: 6.1.192-2 is newer than 6.1.192-1.
+
+    Last, what follows a tilde: 6.12.117-1~deb12u1 is 6.12.117-1 built again for an older release,
+    and counts as older (Debian Policy, 5.6.12 "Version").
+    """
     upstream = upstream_version(package_version)
-    revision = package_version.partition(upstream)[2]
-    return version_key(upstream), tuple(int(number) for number in re.findall(r"\d+", revision))
+    revision, tilde, rebuilt = package_version.partition(upstream)[2].partition("~")
+    return version_key(upstream), _numbers(revision), (0, *_numbers(rebuilt)) if tilde else (1,)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
 def parse_downloads(print_uris: str) -> tuple[Download, ...]:
@@ -172,17 +215,29 @@ class Archive:
     def offers(
         self, kind: Literal["kernel", "qemu"], suite: Suite, *, refresh: bool = False
     ) -> tuple[Offer, ...]:
-        """What ``suite`` offers; fetches its index if there is none, or an old one to refresh."""
+        """What ``suite`` lists; fetches its index if there is none, or an old one to refresh.
+
+        An offer of which parts are ``missing`` is listed, but cannot be downloaded any more: the
+        archive keeps signed kernels longer than the modules that they were built with.
+        """
         self._index(suite, refresh=refresh)
         packages: Iterable[str] = (QEMU_PACKAGE,)
         if kind == "kernel":
             names = self._apt(suite, "apt-cache", "pkgnames", "linux-image-").split()
             packages = sorted(filter(KERNEL_PACKAGE.fullmatch, names))
-        return parse_offers(self._apt(suite, "apt-cache", "madison", *packages), kind, suite.name)
+        listed = self._apt(suite, "apt-cache", "madison", *packages)
+        offers = parse_offers(listed, kind, suite.name)
+        parts = self._parts(suite, [_exact(offer) for offer in offers])
+        names = sorted({part.partition("=")[0] for pinned in parts.values() for part in pinned})
+        there = parse_versions(self._apt(suite, "apt-cache", "madison", *names)) if names else ()
+        return mark_missing(offers, parts, there)
 
-    def default_kernel_version(self, suite: Suite) -> str:
+    def _parts(self, suite: Suite, packages: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+        return parse_parts(self._apt(suite, "apt-cache", "show", *packages)) if packages else {}
+
+    def default_kernel_version(self, suite: Suite, *, refresh: bool = False) -> str:
         """The package version of the kernel that the suite's meta package stands for."""
-        self._index(suite, refresh=False)
+        self._index(suite, refresh=refresh)
         shown = self._apt(suite, "apt-cache", "show", "--no-all-versions", KERNEL_META_PACKAGE)
         return parse_meta_package(shown)
 
@@ -192,13 +247,14 @@ class Archive:
         Every file is compared with the hash of the signed index before it is unpacked.
         """
         suite = next(suite for suite in self.suites if suite.name == offer.suite)
-        package = f"{offer.package}={offer.package_version}"
+        package = _exact(offer)
+        # Named, because of each dependency apt would take the newest version.
+        wanted = (package, *self._parts(suite, [package]).get(package, ()))
         if offer.kind == "kernel":
-            shown = self._apt(suite, "apt-cache", "show", package)
-            command: Sequence[str] = ("apt-get", "download", package, *parse_parts(shown))
+            command: Sequence[str] = ("apt-get", "download", *wanted)
         else:
             command = ("apt-get", "install", "--download-only", "--yes")
-            command += ("--no-install-recommends", "-t", offer.suite, package, "ipxe-qemu")
+            command += ("--no-install-recommends", "-t", offer.suite, *wanted, "ipxe-qemu")
         options = ("-o", f"Dir::Cache::archives={scratch}", "-o", "Acquire::ForceHash=SHA256")
         (scratch / "partial").mkdir(parents=True, exist_ok=True)
         announced = parse_downloads(
@@ -241,6 +297,10 @@ class Archive:
         if self._offline and command[0] == "apt-get":
             raise ImageError(f"cannot download from {suite.name}", "working offline", "go online")
         return _run(command, apt_config=self._root / suite.name / "apt.conf", cwd=cwd)
+
+
+def _exact(offer: Offer) -> str:
+    return f"{offer.package}={offer.package_version}"
 
 
 def _source_lines(suite: Suite, mirror: Mirror) -> str:

@@ -22,7 +22,7 @@ from harness.images.archive import version_key
 from harness.images.helper import compiler
 from harness.images.kernel import inspect_kernel, unpacked_kernel
 from harness.images.model import Choice, ImageInfo, ImageKind, KernelImage, Offer, QemuImage
-from harness.images.packages import PackageKind, Packages, matches
+from harness.images.packages import KINDS, PackageKind, Packages, matches
 from harness.images.probe import PREBUILT, build_probe
 from harness.images.probe import sources as probe_sources
 from harness.images.qemu import BINARY_NAME, cached_qemu, inspect_qemu
@@ -128,8 +128,12 @@ class ImageCache:
             self._info(kind, path) for kind in _KINDS for path in self._store.folders(kind)
         )
 
+    def names(self) -> frozenset[str]:
+        """Of the kernels and QEMUs that are cached, whole or not."""
+        return frozenset(path.name for kind in KINDS for path in self._store.folders(kind))
+
     def available(self) -> tuple[Offer, ...]:
-        """What the archives offer, the running release's own suite first."""
+        """What the archives can deliver, the running release's own suite first."""
         return self._packages.available()
 
     def choices(self, kind: PackageKind) -> tuple[Choice, ...]:
@@ -152,6 +156,31 @@ class ImageCache:
             self.linux_initrd(kernel)
             for qemu in qemu_images:
                 self.lab_initrd(kernel, qemu)
+
+    def refresh(self, kernels: Iterable[str], qemus: Iterable[str]) -> tuple[ImageInfo, ...]:
+        """Fetch what the archives have that is newer than the cached ones; old ones stay.
+
+        Without names, of every series that is cached. Returns what is the newest of each now.
+        """
+        names = {"kernel": tuple(kernels), "qemu": tuple(qemus)}
+        if not any(names.values()):
+            names = {kind: self._packages.series(kind) for kind in KINDS}
+            names["kernel"] = ("default", *names["kernel"])
+        entries = {
+            entry.path: entry
+            for kind in KINDS
+            for name in names[kind]
+            if (entry := self._newest(kind, name)) is not None
+        }
+        return tuple(self._info(entry.label.kind, entry.path) for entry in entries.values())
+
+    def _newest(self, kind: PackageKind, name: str) -> Entry | None:
+        """None for what is not of the archives: a path, the system's QEMU."""
+        if "/" in name or (kind, name) == ("qemu", "system"):
+            return None
+        if (kind, name) == ("kernel", "default"):
+            return self._packages.default_kernel(refresh=True)
+        return self._packages.newest(kind, name)
 
     def _inspect(self, name: str, binary: Path) -> QemuImage:
         if binary not in self._inspected:

@@ -8,6 +8,7 @@ from typing import Final
 
 from harness.base.errors import ImageError
 from harness.images.model import KernelImage
+from harness.images.modules import BUILTIN_LIST
 
 _HEADER_BYTES: Final = 0x10000
 _MAGIC_OFFSET: Final = 0x202
@@ -43,6 +44,12 @@ def unpacked_kernel(name: str, tree: Path, source: str) -> KernelImage:
     image = inspect_kernel(name, found[0], None, source)
     if image.modules_dir is None or not image.modules_dir.is_relative_to(tree):
         raise ImageError(f"{tree} is no kernel package", "it holds no modules of its kernel")
+    if not (image.modules_dir / BUILTIN_LIST).is_file():
+        raise ImageError(
+            f"the kernel package in {tree} is not whole",
+            f"it has no {BUILTIN_LIST}, so which modules are built in is not known",
+            "delete that folder: the kernel is fetched again",
+        )
     return image
 
 

@@ -65,7 +65,7 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A version of a package that an archive can deliver."""
+    """A version of a package that an archive lists."""
 
     kind: Literal["kernel", "qemu"]
     version: str
@@ -73,6 +73,13 @@ class Offer:
     package: str
     package_version: str
     suite: str
+    missing: tuple[str, ...] = ()
+    """Parts, as ``package=version``, that have gone from the archive: it cannot be downloaded."""
+
+    @property
+    def name(self) -> str:
+        """The package version without its epoch: colons separate a loader's library path."""
+        return self.package_version.rpartition(":")[2]
 
 
 @dataclass(frozen=True, slots=True)

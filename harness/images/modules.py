@@ -12,9 +12,12 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from harness.base.errors import ImageError
 from harness.images.elf import modinfo
+
+BUILTIN_LIST: Final = "modules.builtin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ def load_order(
         if name not in files:
             raise ImageError(
                 f"kernel module {name} is missing",
-                f"it is neither built in nor below {modules_dir}",
+                f"it is neither built in nor below {modules_dir}"
+                + ("" if builtin else f", which has no {BUILTIN_LIST}"),
                 "use a kernel that has it, such as the distribution's cloud kernel",
             )
         module = Module(name, read_module(files[name]))
@@ -91,8 +95,18 @@ def _module_name(path: Path) -> str:
 
 
 def _builtin_names(modules_dir: Path) -> frozenset[str]:
+    """From ``modules.builtin``, or from ``modules.builtin.modinfo``.
+
+    Of each module that is built in the one has its path, the other NUL-terminated lines
+    ``NAME.KEY=VALUE`` (Linux ``scripts/Makefile.modinst``, ``include/linux/moduleparam.h``).
+    """
     try:
-        lines = (modules_dir / "modules.builtin").read_text().splitlines()
+        lines = (modules_dir / BUILTIN_LIST).read_text().splitlines()
+        return frozenset(_module_name(Path(line)) for line in lines)
+    except OSError:
+        pass
+    try:
+        fields = (modules_dir / f"{BUILTIN_LIST}.modinfo").read_text(errors="replace").split("\0")
     except OSError:
         return frozenset()
-    return frozenset(_module_name(Path(line)) for line in lines)
+    return frozenset(field.partition(".")[0].replace("-", "_") for field in fields if field)

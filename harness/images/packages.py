@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,11 +28,13 @@ def matches(version: str, query: str) -> bool:
 class Packages:
     """Unpacked packages in a :class:`Store`, fetched when they are not there yet."""
 
-    def __init__(self, store: Store, root: Path, *, offline: bool) -> None:
+    def __init__(
+        self, store: Store, root: Path, *, offline: bool, archive: Archive | None = None
+    ) -> None:
         self._store = store
         self._root = root
         self._offline = offline
-        self._archive_or_none: Archive | None = None
+        self._archive_or_none = archive
 
     def get(self, kind: PackageKind, query: str) -> Entry:
         """The newest entry that ``query`` (a version, its beginning, an entry's name) fits.
@@ -59,33 +62,55 @@ class Packages:
         whole = (self._store.find(kind, entry.label.name) for entry in newest_first)
         return next((entry for entry in whole if entry is not None), None)
 
-    def default_kernel(self) -> Entry:
-        """The running release's own kernel; which one that is, is remembered in the cache."""
+    def newest(self, kind: PackageKind, query: str) -> Entry:
+        """As :meth:`get`, but a newer version that the archives offer is fetched; old ones stay.
+
+        A rebuild of the same version for another release is not newer.
+        """
+        with self._store.building() as scratch:
+            cached = self.cached(kind, query)
+            listed, failure = self._listed(kind)
+            fitting = [offer for offer in listed if _fits(offer, query) and not offer.missing]
+            offer = max(fitting, key=lambda offer: package_key(offer.name), default=None)
+            if failure is not None and not listed:
+                raise failure
+            if cached is not None and (offer is None or not _newer(offer.name, cached.label.name)):
+                return cached
+            if offer is None:
+                raise _unavailable(kind, query, self._store.entries(kind), listed, failure)
+            return self._download(offer, scratch)
+
+    def series(self, kind: PackageKind) -> tuple[str, ...]:
+        """The series that are cached, such as ``6.12``, oldest first."""
+        keys = {version_key(entry.label.version)[:2] for entry in self._store.entries(kind)}
+        return tuple(".".join(map(str, key)) for key in sorted(keys))
+
+    def default_kernel(self, *, refresh: bool = False) -> Entry:
+        """The running release's own kernel; which one that is, is remembered in the cache.
+
+        To ``refresh`` it the archive is asked again.
+        """
         alias = self._root / "default-kernel"
-        name = alias.read_text().strip() if alias.is_file() else None
+        name = alias.read_text().strip() if alias.is_file() and not refresh else None
         if name is not None and (entry := self._store.find("kernel", name)) is not None:
             return entry
         with self._store.building() as scratch:
-            name = self.archive.default_kernel_version(self.archive.suites[0])
+            suite = self.archive.suites[0]
+            name = self.archive.default_kernel_version(suite, refresh=refresh)
             entry = self.cached("kernel", name) or self._fetch("kernel", name, scratch)
             (scratch / "alias").write_text(name + "\n")
             (scratch / "alias").replace(alias)
         return entry
 
     def available(self) -> tuple[Offer, ...]:
-        """What the archives offer; a suite that cannot be asked is left out if another can."""
-        offers: list[Offer] = []
-        failure: ImageError | None = None
+        """What can be downloaded; a suite that cannot be asked is left out if another can."""
         with self._store.building():
-            for suite in self.archive.suites:
-                try:
-                    for kind in KINDS:
-                        offers += self.archive.offers(kind, suite, refresh=True)
-                except ImageError as error:
-                    failure = failure or error
-        if not offers and failure is not None:
+            asked = [self._listed(kind) for kind in KINDS]
+        listed = tuple(offer for offers, _ in asked for offer in offers)
+        failure = next((failure for _, failure in asked if failure is not None), None)
+        if not listed and failure is not None:
             raise failure
-        return tuple(offers)
+        return tuple(offer for offer in listed if not offer.missing)
 
     def choices(self, kind: PackageKind) -> tuple[Choice, ...]:
         """Each version that is cached or offered, once, oldest first.
@@ -105,7 +130,7 @@ class Packages:
                 raise
             offers = ()
         offered = [
-            Choice(_entry_name(offer), offer.version, False, offer.suite)
+            Choice(offer.name, offer.version, False, offer.suite)
             for offer in offers
             if offer.kind == kind
         ]
@@ -124,6 +149,17 @@ class Packages:
             )
         return self._archive_or_none
 
+    def _listed(self, kind: PackageKind) -> tuple[tuple[Offer, ...], ImageError | None]:
+        """What the suites list, gone or not, and the first failure to ask one."""
+        listed: list[Offer] = []
+        failure: ImageError | None = None
+        for suite in self.archive.suites:
+            try:
+                listed += self.archive.offers(kind, suite, refresh=True)
+            except ImageError as error:
+                failure = failure or error
+        return tuple(listed), failure
+
     def _fetch(self, kind: PackageKind, query: str, scratch: Path) -> Entry:
         """From the first suite that has it; an old index may name what is gone, so look twice."""
         seen: list[Offer] = []
@@ -132,7 +168,7 @@ class Packages:
             try:
                 offers = self.archive.offers(kind, suite, refresh=refresh)
                 for offer in offers:
-                    if query == _entry_name(offer) or matches(offer.version, query):
+                    if _fits(offer, query) and not offer.missing:
                         return self._download(offer, scratch)
             except ImageError as error:
                 failure = failure or error
@@ -144,39 +180,61 @@ class Packages:
         scratch = Path(tempfile.mkdtemp(dir=scratch))
         unpacked = scratch / "unpacked"
         self.archive.unpack(offer, unpacked, scratch / "packages")
-        name = _entry_name(offer)
         if offer.kind == "kernel":
-            unpacked_kernel(name, unpacked, offer.suite)
-            label = Label("kernel", name, offer.version, offer.suite)
+            unpacked_kernel(offer.name, unpacked, offer.suite)
+            label = Label("kernel", offer.name, offer.version, offer.suite)
             return self._store.publish(label, unpacked)
         tree = scratch / "tree"
         version = ".".join(map(str, gather(unpacked, tree)))
-        return self._store.publish(Label("qemu", name, version, offer.suite), tree)
+        return self._store.publish(Label("qemu", offer.name, version, offer.suite), tree)
 
 
-def _entry_name(offer: Offer) -> str:
-    """The package version without its epoch: colons separate a loader's library path."""
-    return offer.package_version.rpartition(":")[2]
+def _fits(offer: Offer, query: str) -> bool:
+    return query == offer.name or matches(offer.version, query)
+
+
+def _newer(name: str, than: str) -> bool:
+    """Whether it is another version or revision, not only built for another release."""
+    return package_key(name)[:2] > package_key(than)[:2]
 
 
 def _unavailable(
     kind: PackageKind,
     query: str,
     entries: Iterable[Entry],
-    offers: Iterable[Offer],
+    listed: Iterable[Offer],
     failure: ImageError | None,
 ) -> ImageError:
     noun = "kernel" if kind == "kernel" else "QEMU"
-    cached = ", ".join(entry.label.version for entry in entries) or "none"
-    why = [f"in the cache: {cached}"]
+    cached = [entry.label.version for entry in entries]
+    why = [f"in the cache: {', '.join(cached) or 'none'}"]
     # Of each series only the newest: the archive keeps dozens of kernels.
     newest: dict[tuple[str, tuple[int, ...]], Offer] = {}
-    for offer in offers:
-        newest.setdefault((offer.suite, version_key(offer.version)[:2]), offer)
+    gone: dict[str, Offer] = {}
+    for offer in listed:
+        if not offer.missing:
+            newest.setdefault((offer.suite, version_key(offer.version)[:2]), offer)
+        elif _fits(offer, query):
+            gone.setdefault(offer.suite, offer)
+    for offer in gone.values():
+        parts = ", ".join(part.partition("=")[0] for part in offer.missing)
+        why.append(f"{offer.suite} lists {offer.version} but has no {parts} for it any more")
     why += [f"{offer.suite} offers {offer.version}" for offer in newest.values()]
     if failure is not None:
         why.append(f"{failure.what} ({failure.why})" if failure.why else failure.what)
     fix = "name one of these versions, or give a path"
     if failure is not None and not newest:
         fix = "see that the archive can be reached, or give a path"
+    elif nearest := _nearest(query, [*cached, *(offer.version for offer in newest.values())]):
+        fix = f"name one of these versions (the nearest is {nearest}), or give a path"
     return ImageError(f"there is no {noun} {query!r} to be had", "; ".join(why), fix)
+
+
+def _nearest(query: str, versions: Iterable[str]) -> str | None:
+    """The next newer version, or else the newest older one; None if ``query`` is no version."""
+    if not re.fullmatch(r"\d+(\.\d+)*", query):
+        return None
+    wanted = version_key(query)
+    ordered = sorted(set(versions), key=version_key)
+    newer = next((version for version in ordered if version_key(version) > wanted), None)
+    return newer or next(reversed(ordered), None)

@@ -100,6 +100,15 @@ def test_available_has_kernels_and_qemus_of_more_than_one_series(cache: ImageCac
     assert len({offer.suite for offer in offers}) > 1
 
 
+def test_kernel_in_several_packages_is_whole(cache: ImageCache) -> None:
+    """Linux 7 has virtio_pci built in; that is known from a package of its own."""
+    kernel = kernel_or_skip(cache, "7")
+    assert kernel.modules_dir is not None
+
+    assert "virtio_pci.ko" in (kernel.modules_dir / "modules.builtin").read_text()
+    assert cache.linux_initrd(kernel).is_file()
+
+
 def test_foreign_qemu_runs_with_its_own_libraries_and_firmware(foreign_qemu: QemuImage) -> None:
     said = subprocess.run(
         [*foreign_qemu.launcher, "-L", "help"], capture_output=True, text=True, check=True

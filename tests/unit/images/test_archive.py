@@ -9,11 +9,14 @@ from harness.images.archive import (
     Archive,
     Download,
     Mirror,
+    mark_missing,
+    package_key,
     parse_downloads,
     parse_meta_package,
     parse_mirror,
     parse_offers,
     parse_parts,
+    parse_versions,
     running_codename,
     suites,
     upstream_version,
@@ -41,11 +44,10 @@ Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)
 Section: kernel
 """
 
-SPLIT = """\
-Package: linux-image-7.3.4+deb13-cloud-amd64
-Version: 7.3.4-1~bpo13+1
-Depends: dracut | linux-initramfs-tool, linux-binary-7.3.4+deb13-cloud-amd64 (= 7.3.4-1~bpo13+1), linux-modules-7.3.4+deb13-cloud-amd64 (= 7.3.4-1~bpo13+1)
-"""  # noqa: E501
+GOLDEN = Path(__file__).parents[2] / "golden" / "images"
+SHOWN = (GOLDEN / "trixie-backports.show").read_text()
+LISTED = (GOLDEN / "trixie-backports.madison").read_text()
+"""What apt-cache of trixie-backports printed on 2026-11-29, of these packages and their parts."""
 
 
 def test_mirror_is_that_of_the_running_release() -> None:
@@ -97,15 +99,57 @@ def test_meta_package_without_a_kernel_is_an_error() -> None:
         parse_meta_package("Package: linux-image-cloud-amd64\n")
 
 
-def test_parts_of_a_split_kernel_are_its_binary_and_modules() -> None:
-    assert parse_parts(SPLIT) == (
+def test_parts_of_a_split_kernel_are_its_binary_modules_and_what_is_common() -> None:
+    assert parse_parts(SHOWN)["linux-image-7.3.4+deb13-cloud-amd64=7.3.4-1~bpo13+1"] == (
+        "linux-base-7.3.4+deb13-cloud-amd64=7.3.4-1~bpo13+1",
         "linux-binary-7.3.4+deb13-cloud-amd64=7.3.4-1~bpo13+1",
         "linux-modules-7.3.4+deb13-cloud-amd64=7.3.4-1~bpo13+1",
     )
 
 
 def test_parts_of_a_whole_kernel_are_none() -> None:
-    assert parse_parts("Depends: kmod, linux-base (>= 4.3~), initramfs-tools\n") == ()
+    assert parse_parts(SHOWN)["linux-image-6.12.117+deb13-cloud-amd64=6.12.117-1"] == ()
+
+
+def test_parts_of_a_whole_kernel_leave_out_the_common_ones_that_it_has_itself() -> None:
+    version = "6.18.15+deb13-cloud-amd64=6.18.15-1~bpo13+1"
+    assert parse_parts(SHOWN)[f"linux-image-{version}"] == ()
+
+
+def test_parts_of_a_qemu_are_what_it_needs_of_its_own_version() -> None:
+    assert parse_parts(SHOWN)["qemu-system-x86=1:11.1.3+ds-1~bpo13+1"] == (
+        "qemu-system-common=1:11.1.3+ds-1~bpo13+1",
+    )
+
+
+def test_offers_of_which_parts_have_gone_from_the_archive_are_marked() -> None:
+    offers = parse_offers(LISTED, "kernel", "trixie-backports")
+
+    marked = mark_missing(offers, parse_parts(SHOWN), parse_versions(LISTED))
+
+    kernels = {offer.version: offer.missing for offer in marked if "image" in offer.package}
+    assert kernels == {
+        "7.3.4": (),
+        "7.0.13": (
+            "linux-base-7.0.13+deb13-cloud-amd64=7.0.13-1~bpo13+1",
+            "linux-modules-7.0.13+deb13-cloud-amd64=7.0.13-1~bpo13+1",
+        ),
+        "6.18.15": (),
+    }
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("6.12.9-1", "6.12.10-1"),
+        ("6.1.192-1", "6.1.192-2"),
+        ("6.12.117-1~deb12u1", "6.12.117-1"),
+        ("7.3.4-1~bpo13+1", "7.3.4-1~bpo13+2"),
+        ("7.2+dfsg-7+deb12u15", "7.2+dfsg-7+deb12u18+b3"),
+    ],
+)
+def test_package_key_orders_as_the_archive_does(older: str, newer: str) -> None:
+    assert package_key(older) < package_key(newer)
 
 
 @pytest.mark.parametrize(

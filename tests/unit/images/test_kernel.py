@@ -37,6 +37,7 @@ def test_kernel_beside_its_modules_finds_them(tmp_path: Path) -> None:
     folder = tmp_path / "usr" / "lib" / "modules" / RELEASE
     (folder / "kernel").mkdir(parents=True)
     (folder / "vmlinuz").write_bytes(bzimage())
+    (folder / "modules.builtin").write_text("")
 
     assert unpacked_kernel("x", tmp_path, "here").modules_dir == folder
 
@@ -80,4 +81,12 @@ def test_kernel_that_is_missing_is_an_error_that_names_it(tmp_path: Path) -> Non
 
 def test_package_without_a_kernel_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds 0 kernels, not one"):
+        unpacked_kernel("x", tmp_path, "here")
+
+
+def test_package_without_a_list_of_what_is_built_in_is_an_error(tmp_path: Path) -> None:
+    write_kernel(tmp_path, {})
+    (tmp_path / "lib" / "modules" / RELEASE / "modules.builtin").unlink()
+
+    with pytest.raises(ImageError, match=r"is not whole: it has no modules\.builtin"):
         unpacked_kernel("x", tmp_path, "here")

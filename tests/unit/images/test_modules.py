@@ -42,6 +42,25 @@ def test_load_order_leaves_out_what_is_built_in(modules_dir: Path) -> None:
     assert load_order(modules_dir, ["hw_random"]) == ()
 
 
+def test_load_order_reads_what_is_built_in_from_modinfo_where_there_is_no_list(
+    modules_dir: Path,
+) -> None:
+    (modules_dir / "modules.builtin").unlink()
+    info = (
+        b"hw-random.license=GPL\0hw-random.file=drivers/char/hw-random\0virtio_mmio.license=GPL\0"
+    )
+    (modules_dir / "modules.builtin.modinfo").write_bytes(info)
+
+    assert load_order(modules_dir, ["hw_random", "virtio_mmio"]) == ()
+
+
+def test_load_order_without_any_list_of_what_is_built_in_says_so(modules_dir: Path) -> None:
+    (modules_dir / "modules.builtin").unlink()
+
+    with pytest.raises(ImageError, match=r"nor below .*, which has no modules\.builtin"):
+        load_order(modules_dir, ["hw_random"])
+
+
 def test_load_order_leaves_out_an_optional_module_that_is_missing(modules_dir: Path) -> None:
     order = load_order(modules_dir, ["virtio"], optional=["kvm_intel", "ccp"])
 
