@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 
 from rich.console import Console
 
@@ -23,11 +24,11 @@ def test_offers_as_json_have_the_name_to_ask_for_and_whether_it_is_cached() -> N
 
 
 def test_offers_as_a_table_mark_what_is_cached() -> None:
-    console = Console(width=120, record=True, quiet=True)
+    out = StringIO()
 
-    offers_table(console, OFFERS, {"11.1.3+ds-1~bpo13+1"})
+    offers_table(Console(file=out, width=120), OFFERS, {"11.1.3+ds-1~bpo13+1"})
 
-    kernel, qemu = console.export_text().splitlines()[1:]
+    kernel, qemu = out.getvalue().splitlines()[1:]
     assert "7.3.4-1~bpo13+1" in kernel
     assert "yes" not in kernel
     assert qemu.split() == ["qemu", "11.1.3", "11.1.3+ds-1~bpo13+1", "trixie-backports", "yes"]
