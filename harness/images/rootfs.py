@@ -14,6 +14,7 @@ from harness.images.elf import interpreter
 from harness.images.helper import build_helper, compiler
 from harness.images.model import KernelImage, QemuImage
 from harness.images.modules import Module, load_order
+from harness.images.tcgfixes import fixed_for_tcg
 
 GUEST_MODULES: Final = ("virtio_pci", "virtio_blk")
 GUEST_OPTIONAL_MODULES: Final = ("virtio_mmio",)
@@ -27,6 +28,8 @@ ACPI_FOLDER: Final = "/kernel/firmware/acpi"
 (``Documentation/admin-guide/acpi/initrd_table_override.rst``)."""
 MODULE_FOLDER: Final = "/lib/modules"
 MODULE_ORDER: Final = "/etc/modules.order"
+TCG_MODULE_FOLDER: Final = "/lib/modules/tcg"
+"""Modules for a lab that TCG runs, each with a file beside it that names what was changed."""
 
 _EMPTY_FOLDERS: Final = ("/dev", "/mnt", "/proc", "/root", "/run", "/sys", "/tmp")
 
@@ -51,10 +54,12 @@ def lab_tree(
     sources: Path, kernel: KernelImage, qemu: QemuImage, busybox: Path = BUSYBOX
 ) -> dict[str, Node]:
     """The lab's initial RAM disk: ``sources`` is ``images/lab``; errors as :func:`linux_tree`."""
+    modules = _modules(kernel, LAB_MODULES, LAB_OPTIONAL_MODULES)
     return {
         **_base(busybox),
         "/init": File(sources / "init", 0o755),
-        **_module_nodes(_modules(kernel, LAB_MODULES, LAB_OPTIONAL_MODULES)),
+        **_module_nodes(modules),
+        **_tcg_nodes(modules),
         **{path: _copy(source) for source, path in qemu.files},
     }
 
@@ -111,6 +116,14 @@ def _module_nodes(modules: Sequence[Module]) -> dict[str, Node]:
         MODULE_ORDER: File(order.encode()),
         **{f"{MODULE_FOLDER}/{module.name}.ko": File(module.content) for module in modules},
     }
+
+
+def _tcg_nodes(modules: Sequence[Module]) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
+    for module, names in filter(None, map(fixed_for_tcg, modules)):
+        path = f"{TCG_MODULE_FOLDER}/{module.name}.ko"
+        nodes |= {path: File(module.content), f"{path}.fixes": File(",".join(names).encode())}
+    return nodes
 
 
 def _copy(source: Path) -> File:

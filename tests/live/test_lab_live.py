@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.errors import ImageError
 from harness.compare.known import KnownDifferences
 from harness.compare.recordings import diff_recorded
+from harness.images import ImageCache
 from harness.ledger import ledger
 from harness.model.verdict import Verdict
 from harness.replay.replay import Outcome, replay_case
@@ -26,6 +28,7 @@ pytestmark = [pytest.mark.live, pytest.mark.lab, pytest.mark.slow, pytest.mark.t
 
 LAB = {"host": "lab", "irqchip": ["on", "split", "off"]}
 PATIENT = {"timeout_s": 200}
+SCENARIOS = Path(__file__).parents[2] / "configs" / "scenarios"
 RETRIES = 1
 """Of hundreds of nested Linux boots one hangs, in code that is not ours: docs/configuration.md."""
 
@@ -43,6 +46,33 @@ def linux_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path
         retries=RETRIES,
     )
     return execute(folder, path)
+
+
+def test_nmi_and_exceptions_in_a_lab_of_a_new_kernel_reach_the_guest(tmp_path):
+    """KVM 6.14 and later stopped the guest there: docs/lab-faults.md."""
+    kernel = next((name for name in ("6.18", "7") if is_cached(name)), None)
+    if kernel is None:
+        pytest.skip("no kernel of 6.18 or later in the cache")
+    scenarios = SCENARIOS / "nmi-smi.yaml"
+    path = write_config(
+        tmp_path,
+        [{"kind": "probe", "scenarios": [str(scenarios)], "only": ["nmi-past-everything"]}],
+        matrix=LAB | {"irqchip": ["on", "split"]},
+        lab={"kernel": [kernel]},
+        defaults=PATIENT,
+    )
+
+    result, _ = execute(tmp_path, path)
+
+    assert [case.verdict for case in result.cases] == [Verdict.PASS, Verdict.PASS]
+
+
+def is_cached(kernel: str) -> bool:
+    try:
+        ImageCache(offline=True).kernel(kernel)
+    except ImageError:
+        return False
+    return True
 
 
 def test_linux_passes_in_every_mode_with_nothing_unexplained(linux_run):

@@ -25,10 +25,7 @@ def module(name: str, depends: str = "") -> bytes:
     modinfo = f"license=GPL\0depends={depends}\0name={name}\0".encode()
     names = b"\0.modinfo\0.shstrtab\0"
     body = modinfo + names
-    header = struct.pack(
-        *("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + bytes(9), 1, 62, 1, 0, 0),
-        *(64 + len(body), 0, 64, 0, 0, 64, 3, 2),
-    )
+    header = _elf_header(64 + len(body), 3)
 
     def section(name_at: int, kind: int, offset: int, size: int) -> bytes:
         return struct.pack("<IIQQQQIIQQ", name_at, kind, 0, 0, offset, size, 0, 0, 1, 0)
@@ -36,6 +33,34 @@ def module(name: str, depends: str = "") -> bytes:
     table = bytes(64) + section(1, 1, 64, len(modinfo))
     table += section(10, 3, 64 + len(modinfo), len(names))
     return header + body + table
+
+
+def module_with_code(name: str, functions: Mapping[str, bytes]) -> bytes:
+    """An ELF file with these functions in ``.text``, their symbols, and ``.modinfo``."""
+    text, strings, symbols = b"", b"\0", bytes(24)
+    for function, code in functions.items():
+        entry = struct.pack("<IBBHQQ", len(strings), 0x12, 0, 1, len(text), len(code))
+        symbols, strings, text = symbols + entry, strings + function.encode() + b"\0", text + code
+    modinfo = f"name={name}\0".encode()
+    names = b"\0.text\0.symtab\0.strtab\0.modinfo\0.shstrtab\0"
+    parts = [(b".text", 1, text, 0), (b".symtab", 2, symbols, 3), (b".strtab", 3, strings, 0)]
+    parts += [(b".modinfo", 1, modinfo, 0), (b".shstrtab", 3, names, 0)]
+    body, table = b"", bytes(64)
+    for section, kind, content, link in parts:
+        table += struct.pack(
+            "<IIQQQQIIQQ",
+            *(names.index(section + b"\0"), kind, 0, 0, 64 + len(body), len(content), link),
+            *(1, 1, 24 if kind == 2 else 0),
+        )
+        body += content
+    return _elf_header(64 + len(body), len(parts) + 1) + body + table
+
+
+def _elf_header(sections_at: int, sections: int) -> bytes:
+    return struct.pack(
+        *("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + bytes(9), 1, 62, 1, 0, 0),
+        *(sections_at, 0, 64, 0, 0, 64, sections, sections - 1),
+    )
 
 
 def write_kernel(root: Path, modules: Mapping[str, str], builtin: str = "") -> Path:

@@ -11,7 +11,7 @@ from harness.images.cpio import File, Symlink
 from harness.images.kernel import unpacked_kernel
 from harness.images.model import KernelImage, QemuImage
 from harness.images.rootfs import BUSYBOX, lab_tree, linux_tree
-from support.kernel_files import write_kernel
+from support.kernel_files import module_with_code, write_kernel
 
 needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="busybox-static is not installed")
 
@@ -99,6 +99,24 @@ def test_lab_tree_has_qemu_at_its_place_and_kvm(kernel: KernelImage, qemu: QemuI
     order = tree["/etc/modules.order"]
     assert isinstance(order, File)
     assert order.content.split()[-2:] == [b"/lib/modules/kvm_amd.ko", b"/lib/modules/virtio_blk.ko"]
+
+
+@needs_busybox
+def test_lab_tree_has_a_fixed_module_for_tcg_beside_the_kernels_own(
+    kernel: KernelImage, qemu: QemuImage
+) -> None:
+    assert kernel.modules_dir is not None
+    code = bytes.fromhex("f68289000000 07 c3")
+    faulty = module_with_code("kvm-amd", {"svm_check_emulate_instruction": code})
+    (kernel.modules_dir / "kernel" / "kvm-amd.ko").write_bytes(faulty)
+
+    tree = lab_tree(resources.images() / "lab", kernel, qemu)
+
+    fixed = tree["/lib/modules/tcg/kvm_amd.ko"]
+    assert tree["/lib/modules/kvm_amd.ko"] == File(faulty)
+    assert isinstance(fixed, File)
+    assert fixed.content == faulty.replace(code, bytes.fromhex("f6828b000000 80 c3"))
+    assert tree["/lib/modules/tcg/kvm_amd.ko.fixes"] == File(b"svm-stale-exitintinfo")
 
 
 @needs_busybox
