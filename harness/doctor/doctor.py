@@ -21,6 +21,7 @@ from harness.base.process import owned_process
 from harness.config.feasibility import LINUX_BOOT_INSTRUCTIONS, LocalFacts
 from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
+from harness.images.qemu import qemu_build
 from harness.images.rootfs import BUSYBOX, check_busybox
 from harness.record.collectors.qmp import monitor
 from userspace_chip.kvm.errors import KvmError
@@ -150,8 +151,9 @@ def _qemu_names(cache: ImageCache) -> list[str]:
 
 async def _qemu(qemu: QemuImage) -> list[Finding]:
     area = f"qemu {qemu.name}"
-    version = ".".join(map(str, qemu.version))
-    findings = [Finding(area, "version", True, f"{version} ({qemu.binary})")]
+    version, build = ".".join(map(str, qemu.version)), qemu_build(qemu)
+    detail = f"{version} ({qemu.binary}; package {build.package}, build ID {build.build_id})"
+    findings = [Finding(area, "version", True, detail)]
     async with _asked(qemu, "none") as commands:
         for command, since in (
             ("query-stats", "7.1"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import NoteSection
 from elftools.elf.segments import InterpSegment
 
 from harness.base.errors import ImageError
@@ -51,6 +52,19 @@ def libraries(loader: Sequence[str], program: Path) -> dict[str, Path]:
         for soname, path in re.findall(r"^\s*(\S+) => (/\S+) \(", listed.stdout, re.MULTILINE)
         if Path(soname).name == soname
     }
+
+
+def build_id(content: bytes) -> str | None:
+    """The GNU build ID in an ELF file's notes, in hexadecimal; None if it has none."""
+    try:
+        for section in ELFFile(io.BytesIO(content)).iter_sections():
+            if isinstance(section, NoteSection):
+                for note in section.iter_notes():
+                    if note["n_type"] == "NT_GNU_BUILD_ID":
+                        return str(note["n_desc"])
+    except ELFError:
+        pass
+    return None
 
 
 def modinfo(module: bytes) -> dict[str, str]:

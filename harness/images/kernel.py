@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from harness.base.errors import ImageError
-from harness.images.model import KernelImage
-from harness.images.modules import BUILTIN_LIST
+from harness.images.elf import build_id
+from harness.images.model import Build, KernelImage
+from harness.images.modules import BUILTIN_LIST, read_module
 
 _HEADER_BYTES: Final = 0x10000
 _MAGIC_OFFSET: Final = 0x202
@@ -32,6 +33,16 @@ def inspect_kernel(name: str, vmlinuz: Path, modules_dir: Path | None, source: s
             f"give the folder lib/modules/{release} of that kernel",
         )
     return KernelImage(name, _version(banner), vmlinuz, modules_dir, source)
+
+
+def kernel_build(image: KernelImage) -> Build:
+    """Debian's banner names the package's version; another's, who built it and when."""
+    banner = _banner(image.vmlinuz)
+    package = re.search(r"Debian (\d\S+)", banner)
+    module = image.modules_dir and next(iter(image.modules_dir.rglob("kvm.ko*")), None)
+    return Build(
+        package[1] if package else banner, build_id(read_module(module)) if module else None
+    )
 
 
 def unpacked_kernel(name: str, tree: Path, source: str) -> KernelImage:

@@ -50,6 +50,16 @@ class QemuImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """Which build of a kernel or a QEMU it is, apart from every other of the same version."""
+
+    package: str
+    """The package's full version, or what a build of one's own says of itself."""
+    build_id: str | None
+    """The linker's, in hexadecimal: of QEMU's binary, and of the kernel's module ``kvm``."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageInfo:
     """One entry of the cache, as ``irqmatrix images list`` shows it."""
 

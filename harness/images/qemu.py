@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.base.errors import ImageError
-from harness.images.elf import interpreter, libraries
-from harness.images.model import LAB_DATA_DIRS, LAB_QEMU, QemuImage
+from harness.images.elf import build_id, interpreter, libraries
+from harness.images.model import LAB_DATA_DIRS, LAB_QEMU, Build, QemuImage
 
 BINARY_NAME: Final = "qemu-system-x86_64"
 
@@ -111,6 +111,14 @@ def qemu_version(launcher: Sequence[str]) -> tuple[int, ...]:
     if match is None:
         raise ImageError(f"{launcher[-1]} is no QEMU", f"--version says {said[:80]!r}")
     return tuple(int(part) for part in match[1].split("."))
+
+
+def qemu_build(image: QemuImage) -> Build:
+    """``--version`` names the package's version, or the commit, in parentheses."""
+    said = _ask(image.launcher, "--version").splitlines()[0]
+    match = re.search(r"\((?:Debian )?(.+)\)$", said)
+    package = match[1] if match else said.removeprefix("QEMU emulator version ")
+    return Build(package, build_id(image.binary.read_bytes()))
 
 
 def _data_dirs(launcher: Sequence[str]) -> tuple[Path, ...]:

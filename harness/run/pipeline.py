@@ -27,6 +27,8 @@ from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
 from harness.doctor.doctor import local_facts
 from harness.images.cache import ImageCache
+from harness.images.kernel import kernel_build
+from harness.images.qemu import qemu_build
 from harness.model.case import Accel, Host
 from harness.model.verdict import CaseResult
 from harness.record.recording import Recording
@@ -219,6 +221,17 @@ def _hosts(
         "qemu": {name: _dotted(version) for name, version in versions.qemu.items()},
         "lab_kernel": {name: _dotted(version) for name, version in versions.kernel.items()},
         "lab_qemu": _dotted(cache.qemu(config.lab.qemu).version) if has_lab else None,
+        "builds": _builds(versions, cache),
+    }
+
+
+def _builds(versions: Versions, cache: ImageCache) -> dict[str, dict[str, object]]:
+    """The package and the build ID of each QEMU and kernel that was under test."""
+    return {
+        "qemu": {name: dataclasses.asdict(qemu_build(cache.qemu(name))) for name in versions.qemu},
+        "lab_kernel": {
+            name: dataclasses.asdict(kernel_build(cache.kernel(name))) for name in versions.kernel
+        },
     }
 
 

@@ -41,19 +41,34 @@ def module_with_code(name: str, functions: Mapping[str, bytes]) -> bytes:
     for function, code in functions.items():
         entry = struct.pack("<IBBHQQ", len(strings), 0x12, 0, 1, len(text), len(code))
         symbols, strings, text = symbols + entry, strings + function.encode() + b"\0", text + code
-    modinfo = f"name={name}\0".encode()
-    names = b"\0.text\0.symtab\0.strtab\0.modinfo\0.shstrtab\0"
-    parts = [(b".text", 1, text, 0), (b".symtab", 2, symbols, 3), (b".strtab", 3, strings, 0)]
-    parts += [(b".modinfo", 1, modinfo, 0), (b".shstrtab", 3, names, 0)]
+    return _elf(
+        {
+            ".text": (1, text, 0),
+            ".symtab": (2, symbols, 3),
+            ".strtab": (3, strings, 0),
+            ".modinfo": (1, f"name={name}\0".encode(), 0),
+        }
+    )
+
+
+def elf_with_build_id(build_id: bytes) -> bytes:
+    """An ELF file with nothing but the note that a linker writes."""
+    note = struct.pack("<III4s", 4, len(build_id), 3, b"GNU\0") + build_id
+    return _elf({".note.gnu.build-id": (7, note, 0)})
+
+
+def _elf(sections: Mapping[str, tuple[int, bytes, int]]) -> bytes:
+    """An ELF file of sections: type, content, and the section that a symbol table links to."""
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in (*sections, ".shstrtab"))
     body, table = b"", bytes(64)
-    for section, kind, content, link in parts:
+    for name, (kind, content, link) in {**sections, ".shstrtab": (3, names, 0)}.items():
         table += struct.pack(
             "<IIQQQQIIQQ",
-            *(names.index(section + b"\0"), kind, 0, 0, 64 + len(body), len(content), link),
+            *(names.index(name.encode() + b"\0"), kind, 0, 0, 64 + len(body), len(content), link),
             *(1, 1, 24 if kind == 2 else 0),
         )
         body += content
-    return _elf_header(64 + len(body), len(parts) + 1) + body + table
+    return _elf_header(64 + len(body), len(sections) + 2) + body + table
 
 
 def _elf_header(sections_at: int, sections: int) -> bytes:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import ImageError
-from harness.images.elf import interpreter, libraries, modinfo
-from support.kernel_files import module
+from harness.images.elf import build_id, interpreter, libraries, modinfo
+from support.kernel_files import elf_with_build_id, module
 
 PYTHON = Path(sys.executable).resolve()
 
@@ -49,3 +49,12 @@ def test_modinfo_has_the_dependencies() -> None:
 def test_modinfo_of_what_is_no_module_is_an_error() -> None:
     with pytest.raises(ImageError, match="cannot read a kernel module"):
         modinfo(b"nothing of the kind")
+
+
+def test_build_id_is_that_of_the_linkers_note() -> None:
+    assert build_id(elf_with_build_id(bytes.fromhex("78fb9d15"))) == "78fb9d15"
+
+
+@pytest.mark.parametrize("content", [module("kvm"), b"#!/bin/sh\n"], ids=["no note", "no ELF"])
+def test_build_id_of_what_has_none_is_none(content: bytes) -> None:
+    assert build_id(content) is None

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import ImageError
-from harness.images.kernel import inspect_kernel, unpacked_kernel
-from support.kernel_files import RELEASE, bzimage, write_kernel
+from harness.images.kernel import inspect_kernel, kernel_build, unpacked_kernel
+from harness.images.model import Build
+from support.kernel_files import RELEASE, bzimage, elf_with_build_id, write_kernel
 
 
 def test_kernel_of_debian_has_the_version_it_was_built_from(tmp_path: Path) -> None:
@@ -90,3 +91,22 @@ def test_package_without_a_list_of_what_is_built_in_is_an_error(tmp_path: Path) 
 
     with pytest.raises(ImageError, match=r"is not whole: it has no modules\.builtin"):
         unpacked_kernel("x", tmp_path, "here")
+
+
+def test_build_of_a_package_is_its_full_version_and_the_build_id_of_kvm(tmp_path: Path) -> None:
+    vmlinuz = write_kernel(tmp_path, {"kvm-amd.ko": "kvm"})
+    modules = tmp_path / "lib" / "modules" / RELEASE / "kernel"
+    (modules / "kvm.ko").write_bytes(elf_with_build_id(b"\x12\x34"))
+
+    build = kernel_build(inspect_kernel("x", vmlinuz, None, "here"))
+
+    assert build == Build("6.1.192-2", "1234")
+
+
+def test_build_of_ones_own_is_its_banner(tmp_path: Path) -> None:
+    vmlinuz = tmp_path / "bzImage"
+    vmlinuz.write_bytes(bzimage("6.18.0-rc3+ (me@here) #7 SMP"))
+
+    build = kernel_build(inspect_kernel("x", vmlinuz, None, "here"))
+
+    assert build == Build("6.18.0-rc3+ (me@here) #7 SMP", None)

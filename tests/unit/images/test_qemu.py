@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import ImageError
-from harness.images.qemu import inspect_qemu, qemu_version
+from harness.images.model import Build, QemuImage
+from harness.images.qemu import inspect_qemu, qemu_build, qemu_version
 
 
 def script(path: Path, text: str) -> Path:
@@ -37,3 +38,18 @@ def test_qemu_that_fails_is_an_error_with_its_words(tmp_path: Path) -> None:
 def test_qemu_that_is_missing_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone does not run: .*No such file"):
         inspect_qemu("gone", tmp_path / "gone", "here")
+
+
+@pytest.mark.parametrize(
+    ("version", "package"),
+    [
+        ("10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)", "1:10.0.2+ds-2+deb13u1~bpo12+1"),
+        ("10.2.50 (v10.1.0-1234-gabcdef)", "v10.1.0-1234-gabcdef"),
+        ("10.1.0", "10.1.0"),
+    ],
+)
+def test_build_is_the_package_or_the_commit(tmp_path: Path, version: str, package: str) -> None:
+    binary = script(tmp_path / "qemu", f"echo 'QEMU emulator version {version}'; echo Copyright")
+    image = QemuImage("q", (10, 0), binary, (str(binary),), (), (), "here")
+
+    assert qemu_build(image) == Build(package, None)

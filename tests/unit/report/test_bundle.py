@@ -45,6 +45,7 @@ ENVIRONMENT = {
     "kernel": "6.18.0",
     "qemu": {"10.0": "10.0.2"},
     "lab_kernel": {"6.12": "6.12.117"},
+    "builds": {"qemu": {"10.0": {"package": "1:10.0.2+ds-2", "build_id": "0fbbd5ca"}}},
 }
 
 
@@ -91,6 +92,7 @@ def test_bundle_entry_can_be_run_where_it_is_unpacked(root):
 
 def test_bundle_readme_names_the_versions_and_the_commands(root):
     readme = (root / "README.md").read_text()
+    assert "- QEMU 10.0: 10.0.2 (package 1:10.0.2+ds-2, build ID 0fbbd5ca)\n" in readme
     assert "6.12.117" in readme
     assert "irqmatrix images build --kernel 6.12 --qemu 10.0\n" in readme
     assert "irqmatrix repro ./small.yaml --kernel 6.12 --qemu 10.0\n" in readme
