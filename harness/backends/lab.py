@@ -35,6 +35,16 @@ BOOT_TIMEOUT_S: Final = 60.0
 COMMAND_TIMEOUT_S: Final = 60.0
 TRACEFS: Final = "/sys/kernel/tracing"
 
+LAB_APPEND: Final = (
+    "console=ttyS0 quiet panic=-1 mitigations=off"
+    # The check of the timer fails where this machine is busy, and then the lab does not boot.
+    " no_timer_check"
+    # A thread that loses the CPU between a tracepoint and what it reports makes the trace's order
+    # another than that of the events. Debian's default is another from 6.16 on; 7.x has no choice.
+    " preempt=voluntary"
+)
+"""L1's kernel command line."""
+
 _PORTS: Final = ("control", "console", "monitor", "files")
 """The ports in the order of their numbers, from 1, as ``images/lab/init`` knows them."""
 _CONSOLE: Final = f"/dev/vport0p{_PORTS.index('console') + 1}"
@@ -99,8 +109,7 @@ def lab_argv(
         *("-m", f"{plan.memory_mib}M"),
         *("-kernel", str(plan.kernel.vmlinuz)),
         *("-initrd", str(plan.initrd)),
-        # The check of the timer fails where this machine is busy, and then the lab does not boot.
-        *("-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check"),
+        *("-append", LAB_APPEND),
         *("-serial", serial),
         *("-drive", f"file={disk},format=raw,if=virtio,readonly=on"),
         *("-device", "virtio-serial-pci,max_ports=8"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.backends.lab import LAB_APPEND
 from harness.base.errors import ImageError
 from harness.images import ImageCache, KernelImage, QemuImage
 from harness.images.cpio import File, write_cpio
@@ -166,7 +167,7 @@ def test_lab_boots_has_kvm_and_its_qemu_runs_under_it(
             *("-M", "q35,accel=tcg", "-cpu", "EPYC,+svm,+npt", "-m", "2048", "-no-reboot"),
             *("-nodefaults", "-display", "none", "-serial", "stdio"),
             *("-kernel", str(kernel.vmlinuz), "-initrd", str(initrd)),
-            *("-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check"),
+            *("-append", LAB_APPEND),
             *("-fw_cfg", f"name=opt/irqmatrix/run,file={script}"),
         ],
         capture_output=True,
