@@ -350,7 +350,12 @@ def images_list(
 ) -> None:
     """What is in the image cache, checked by hash, or what can be downloaded."""
     from harness.images.cache import ImageCache
-    from harness.report.text.images_report import images_json, images_table, offers_json, offers_table
+    from harness.report.text.images_report import (
+        images_json,
+        images_table,
+        offers_json,
+        offers_table,
+    )
 
     cache = ImageCache()
     if available:
