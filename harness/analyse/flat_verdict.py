@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.analyse.ruling import Ruling
-from harness.guests import flat, protocol_files, protocols
+from harness.guests import flat, last_words, protocol_files, protocols
 from harness.guests.protocols import Check, Result, Said
 from harness.model.case import WHOLE_CASE, FlatGuest
 from harness.model.protocol import LineKind
@@ -112,7 +112,8 @@ def failure(
     if not guest.has_checks:
         return _by_status_alone(status, value)
     if status == flat.STATUS_ABORT:
-        return Ruling(Verdict.FAIL, f"the image aborted (exit value {value}) after {results.plan}")
+        what = f"the image aborted (exit value {value}) after {results.plan}"
+        return Ruling(Verdict.FAIL, _in_its_words(what, recording))
     if status == flat.STATUS_SKIP and not results.checks:
         return None
     if (missing := _incomplete(results)) is not None or results.failed:
@@ -157,8 +158,14 @@ def _went_away(recording: Recording, guest: FlatGuest, results: Said) -> Ruling 
     if results.rivals:
         return _incomplete(results)
     if not results.checks and results.plan.planned is None:
-        return Ruling(Verdict.CRASH, f"{how} before its first check")
-    return Ruling(Verdict.CRASH, f"{how} after {results.plan}")
+        return Ruling(Verdict.CRASH, _in_its_words(f"{how} before its first check", recording))
+    return Ruling(Verdict.CRASH, _in_its_words(f"{how} after {results.plan}", recording))
+
+
+def _in_its_words(what: str, recording: Recording) -> str:
+    """``what``, and why, where the image says so: an exception, an assertion."""
+    said = last_words.phrases(recording.console)
+    return f"{what}; the guest said: {' | '.join(said)}" if said else what
 
 
 def _may_end_so(recording: Recording, results: Said) -> bool:

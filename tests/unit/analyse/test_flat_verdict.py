@@ -104,6 +104,13 @@ def test_image_that_resets_without_a_plan_is_crash(tmp_path, console, detail):
     assert (result.verdict, result.detail) == (Verdict.CRASH, detail)
 
 
+@pytest.mark.parametrize("end", [{"status": 0, "ended_by": RESET}, {"status": 255}])
+def test_image_that_says_why_it_died_is_quoted(tmp_path, end):
+    words = "Unhandled exception 13 #GP at ip 0000000000401234"
+    result = run(tmp_path, f"PASS: one\n{words}\nerror_code=0000\n", **end)
+    assert result.detail.endswith(f"after 1 check; the guest said: {words}")
+
+
 def test_qemu_that_was_killed_says_how_far_the_image_got(tmp_path):
     result = run(tmp_path, "1..3\nok 1\n", None, failure=GuestCrash("its QEMU went away"))
     assert result.verdict is Verdict.CRASH
