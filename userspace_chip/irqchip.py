@@ -480,6 +480,8 @@ class Machine:
         if reason is Exit.IOAPIC_EOI and state.ioapic_eoi is not None:
             vector, state.ioapic_eoi = state.ioapic_eoi, None
             self.eoi_broadcast(vector)
+        elif reason is Exit.TPR_ACCESS:
+            self.vcpus[cpu].synchronized()
 
     def exit(self, cpu: int, *, reinject: bool = False, pv_eoi: bool = False) -> None:
         """VM exit of one CPU; see :meth:`Vcpu.exit`.  :meth:`enter` does it where needed."""
@@ -497,6 +499,16 @@ class Machine:
     def nmi(self, cpu: int) -> None:
         """KVM_NMI."""
         self.vcpus[cpu].queue_nmi()
+
+    def run_vapic_rom(self) -> None:
+        """The firmware runs the option ROM of QEMU's kvmvapic, as it does at every start.
+
+        From then on each access of TPR is an exit, where KVM has the local APICs: QEMU looks
+        whether it can patch the instruction (``hw/i386/kvmvapic.c:vapic_report_tpr_access``).  It
+        cannot below 0x80000000; patching is not modelled.
+        """
+        for vcpu in self.vcpus:
+            vcpu.state.tpr_access_reporting = self.profile.lapic.tpr_access_exits
 
     def inject_nmi(self, cpu: int) -> None:
         """The monitor's ``nmi``: LVT1 (``do_inject_external_nmi``, ``apic_external_nmi``)."""

@@ -674,6 +674,8 @@ class Lapic:
             return None
         if register == PPR and self.update_ppr() and self.pending() is not None:
             self.port.request()
+        elif register == TPR:
+            self.port.tpr_accessed()
         value = self.value(register, now_ns)
         if self.emit is not None:
             self.emit("kvm_apic", "read", NAMES.get(offset) or hex(offset), value)
@@ -724,6 +726,7 @@ class Lapic:
         state = self.state
         x2apic = self.x2apic_mode
         if register == TPR:
+            self.port.tpr_accessed()
             self.set_tpr(value & 0xFF)
         elif register == TMICT:
             self.timer.tmict_written(value, now_ns)

@@ -99,6 +99,9 @@ class LapicPort(Protocol):
     def sipi(self, vector: int) -> None:
         """Pend a start-up IPI."""
 
+    def tpr_accessed(self) -> None:
+        """KVM: the guest read or wrote TPR, other than by CR8 (``report_tpr_access``)."""
+
     def extint(self) -> None:
         """QEMU: LINT0 in ExtINT mode raised this CPU's INTR (CPU_INTERRUPT_HARD)."""
 

@@ -154,6 +154,8 @@ class LapicProfile:
     keeps_id_when_leaving_x2apic: bool
     lint0_reset_extint: bool
     smi_accepted: bool
+    tpr_access_exits: bool
+    """Once the firmware has run QEMU's kvmvapic ROM: an access of TPR leaves for user space."""
     apicv: bool
     register_trace: str
 
@@ -391,6 +393,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob("lapic.lint0_reset_extint", "KVM_X86_QUIRK_LINT0_REENABLED; apic_reset_common",
          True, True, False),
     Knob("lapic.smi_accepted", "__apic_accept_irq APIC_DM_SMI (needs CONFIG_KVM_SMM)", True),
+    Knob("lapic.tpr_access_exits", "hw/i386/kvmvapic.c vapic_prepare: KVM_TPR_ACCESS_REPORTING; "
+         "lapic.c report_tpr_access", True, True, False),
     Knob("lapic.apicv", "enable_apicv: VMX posted interrupts", False),
     Knob("lapic.register_trace", "trace_kvm_apic; hw/intc/trace-events", "kvm_apic", None,
          ByQemu({"7.2": "apic_mem", "10.0": "apic_register"})),

@@ -7,7 +7,7 @@ volume 3A, "Priority Among Concurrent Events" (edition 081, 2023).  Behaviour: L
 ``target/i386/kvm/kvm.c:kvm_arch_pre_run`` and ``hw/intc/apic.c:apic_get_interrupt``.
 
 Not modelled: nested guests, SMM's inside, exceptions other than those that a caller queues,
-virtual NMIs, the TPR threshold, and everything that is no interrupt.
+virtual NMIs, the TPR threshold, the patching of TPR instructions, and everything that is no interrupt.
 
 A driver steps a CPU: :meth:`Vcpu.enter` is one VM entry (under TCG one look at the interrupt
 lines), :meth:`Vcpu.exit` the exit after it, :meth:`Vcpu.halt` a HLT.  The guest's state (IF,
@@ -41,6 +41,7 @@ class Exit(IntEnum):
     """KVM_EXIT_*: why an entry went to user space instead of to the guest."""
 
     IRQ_WINDOW_OPEN = 7
+    TPR_ACCESS = 12
     IOAPIC_EOI = 26
 
 
@@ -98,6 +99,7 @@ IOAPIC_EOI: Final = 4
 NMI: Final = 8
 SMI: Final = 16
 POLL: Final = 32
+TPR_ACCESS: Final = 64
 """Requests: KVM_REQ_*; POLL is QEMU's CPU_INTERRUPT_POLL."""
 
 
@@ -130,6 +132,8 @@ class VcpuState:
     """split: the EOI that goes to user space at the next entry."""
     hard: bool = False
     """QEMU: CPU_INTERRUPT_HARD."""
+    tpr_access_reporting: bool = False
+    """KVM_TPR_ACCESS_REPORTING; an INIT leaves it on."""
     window_requested: bool = False
     """split, off: ``request_interrupt_window``, while INTR waits for the CPU to be ready."""
     irq_window: bool = False
@@ -357,6 +361,10 @@ class Vcpu:
     def _rare_requests(self, requests: int, nmi_allowed: bool) -> Exit | None:
         """The requests before EVENT, in ``vcpu_enter_guest``'s order."""
         state = self.state
+        if requests & TPR_ACCESS:
+            state.requests = requests & ~TPR_ACCESS
+            self._trace_exit(Exit.TPR_ACCESS)
+            return Exit.TPR_ACCESS
         if requests & NMI:
             limit = 2 if nmi_allowed and not state.nmi_injected else 1
             state.nmi_pending = min(state.nmi_pending + state.nmi_queued, limit)
@@ -375,6 +383,15 @@ class Vcpu:
             self.scan_ioapic()
         state.requests = requests
         return None
+
+    def synchronized(self) -> None:
+        """QEMU has looked at the registers (``cpu_synchronize_state``) and puts them back.
+
+        ``kvm_put_sregs`` has TPR as CR8, without its bits 3:0; and every KVM_SET_* ends with a
+        look at what may be injected, the PIC's output included.
+        """
+        self.lapic.set_cr8(self.lapic.cr8())
+        self.request()
 
     def scan_ioapic(self) -> None:
         """``vcpu_scan_ioapic``."""
@@ -543,6 +560,7 @@ class Vcpu:
                 mp_state=MpState.RUNNABLE if bsp else MpState.INIT_RECEIVED,
                 sipi_pending=sipi,
                 requests=state.requests | (EVENT if sipi else 0),
+                tpr_access_reporting=state.tpr_access_reporting,
                 injections=state.injections,
                 nmi_injections=state.nmi_injections,
             )
@@ -648,4 +666,5 @@ _REQUEST_NAMES: Final = {
     NMI: "KVM_REQ_NMI",
     SMI: "KVM_REQ_SMI",
     POLL: "CPU_INTERRUPT_POLL",
+    TPR_ACCESS: "KVM_REQ_REPORT_TPR_ACCESS",
 }

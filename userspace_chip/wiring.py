@@ -18,7 +18,7 @@ from userspace_chip.messages import DeliveryMode, LapicMessage, MsiMessage
 from userspace_chip.ports import DestMap, Irqchip
 from userspace_chip.profile import PicWiring
 from userspace_chip.routing import MsiRoute
-from userspace_chip.vcpu import EVENT, IOAPIC_EOI, POLL, SCAN_IOAPIC
+from userspace_chip.vcpu import EVENT, IOAPIC_EOI, POLL, SCAN_IOAPIC, TPR_ACCESS
 
 if TYPE_CHECKING:
     from userspace_chip.irqchip import Machine
@@ -124,6 +124,11 @@ class LapicWiring:
     def sipi(self, vector: int) -> None:
         """Queue it."""
         self.vcpu.queue_sipi()
+
+    def tpr_accessed(self) -> None:
+        """KVM_REQ_REPORT_TPR_ACCESS, where user space asked for it."""
+        if self.vcpu.state.tpr_access_reporting:
+            self.vcpu.state.requests |= TPR_ACCESS
 
     def extint(self) -> None:
         """KVM polls the PIC; nothing to do."""

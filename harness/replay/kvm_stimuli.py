@@ -40,7 +40,7 @@ from userspace_chip.messages import (
 )
 from userspace_chip.msi import encode
 from userspace_chip.routing import RoutingTable
-from userspace_chip.vcpu import IOAPIC_EOI, SCAN_IOAPIC, Exit, MpState
+from userspace_chip.vcpu import IOAPIC_EOI, SCAN_IOAPIC, TPR_ACCESS, Exit, MpState
 
 What: TypeAlias = tuple[str, tuple[Arg, ...]]
 """An event without its time: name and fields."""
@@ -352,6 +352,9 @@ class Stimuli:
             self.machine.exit(cpu, reinject=True)
         elif self.machine.split and self._lapic(event).pending() != vector:
             self.machine.interrupt(cpu, int(vector))  # from QEMU's PIC
+        if vcpu.state.requests & TPR_ACCESS:  # an exit to user space before this entry
+            vcpu.state.requests &= ~TPR_ACCESS
+            vcpu.synchronized()
         # In split a rescan is seen, so one that another thread asks for comes when it is seen.
         scan = vcpu.state.requests & SCAN_IOAPIC if self.machine.split else 0
         vcpu.state.requests &= ~scan

@@ -17,6 +17,10 @@ _NO_REINJECTION: Final = r"\bkvm-pit\.lost_tick_policy=discard\b"
 """QEMU hw/i386/kvm/i8254.c: kvm_pit_realizefn.  Nobody waits for an EOI of the PIT's pin then."""
 
 
+_NO_VAPIC: Final = r"\b(apic|apic-common|kvm-apic)\.vapic=(off|false|no)\b"
+"""QEMU hw/intc/apic_common.c: apic_common_realize.  Nobody asks KVM for exits at TPR then."""
+
+
 def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     """The profile for ``case``, and what is not quite right about it.
 
@@ -34,6 +38,8 @@ def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     subject = profile(case.irqchip.value, qemu=qemu, linux=linux)
     if any(re.search(_NO_REINJECTION, argument) for argument in case.arguments):
         subject = replace(subject, pit=replace(subject.pit, reinject=False))
+    if any(re.search(_NO_VAPIC, argument) for argument in case.arguments):
+        subject = replace(subject, lapic=replace(subject.lapic, tpr_access_exits=False))
     return subject, (*warnings, *other_linux)
 
 

@@ -137,7 +137,9 @@ def _sides(subject: Profile, cpus: int, microvm: bool) -> tuple[_Side, ...]:
     """Who is to be replayed; QEMU's trace does not tell microvm's two IOAPICs apart."""
 
     def machine() -> Machine:
-        return Machine(subject, cpus, board="microvm" if microvm else "pc")
+        made = Machine(subject, cpus, board="microvm" if microvm else "pc")
+        made.run_vapic_rom()
+        return made
 
     sides = []
     if subject.kvm_lapic:

@@ -18,6 +18,9 @@ from userspace_chip.profile import Profile
 OPERATION_NS: Final = 100_000
 """What an operation may take on a slow backend (a guest in a guest in an emulator)."""
 
+UNEVEN_ORDERS: Final = 6
+"""How many random orders between the CPUs are tried."""
+
 _SURPRISES: Final = {
     "timeout": "a WAIT's time passes",
     "asleep": "nothing wakes the CPU",
@@ -69,6 +72,13 @@ def authoring_problems(
     found |= {Problem(step, "program", text) for step, text in first.problems}
     _, lazy = run(order=Order.LAZY)
     found |= _differs(program, prediction, lazy, "race", "another order between the CPUs")
+    if program.cpus > 1:
+        for seed in range(UNEVEN_ORDERS):
+            _, uneven = run(order=Order.UNEVEN, seed=seed)
+            races = _differs(program, prediction, uneven, "race", "CPUs that run unevenly")
+            found |= races
+            if races:
+                break
     _, slow = run(operation_ns=OPERATION_NS)
     how = f"operations that take {OPERATION_NS // 1000} us"
     found |= _differs(program, prediction, slow, "time", how)

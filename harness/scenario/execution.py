@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from enum import Enum
 from functools import lru_cache
+from random import Random
 from typing import Final, Literal, TypeAlias
 
 from harness.base.errors import PredictionError
@@ -27,7 +28,7 @@ from harness.scenario.program import ANY_VECTOR, Detail, Handler, Op, Opcode, Op
 from userspace_chip.errors import ChipError
 from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
 from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine, MachineState
-from userspace_chip.lapic_registers import ICR, ICR2, SPIV
+from userspace_chip.lapic_registers import ICR, ICR2, LDR, SPIV
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import IntrType, MpState
 from userspace_chip.wiring import APIC_WINDOW, APIC_WINDOW_BYTES
@@ -39,6 +40,7 @@ Activity: TypeAlias = Generator[bool, None, None]
 PROLOGUE: Final = 0
 MAIN: Final = 1
 LOOK_AHEAD_NS: Final = 100_000_000
+UNEVEN_SLICES: Final = 12
 WATCHDOG_NS: Final = 1_000_000_000
 """After this time of sleep CPU 0 is woken: the probe's watchdog."""
 
@@ -59,6 +61,9 @@ class Order(Enum):
 
     EAGER = "before the next operation, all CPUs in step"
     LAZY = "where the step settles or somebody waits, one CPU after the other, the last one first"
+    UNEVEN = (
+        "at any time: each CPU does some operations, and some more, by a seeded random sequence"
+    )
 
 
 class _Cpu:
@@ -90,7 +95,7 @@ class _Cpu:
 class Execution:
     """One program on one machine; :meth:`run` once.
 
-    ``operation_ns``: the guest time that an operation takes.  ``look_ahead``: at the end of each
+    ``seed`` of :attr:`Order.UNEVEN`.  ``operation_ns``: the guest time that an operation takes.  ``look_ahead``: at the end of each
     step see whether a timer is still running that would interrupt (in ``problems``).
     """
 
@@ -102,6 +107,7 @@ class Execution:
         board: Board = "pc",
         cpus: int,
         order: Order = Order.EAGER,
+        seed: int = 0,
         operation_ns: int = 0,
         look_ahead: bool = False,
     ) -> None:
@@ -114,7 +120,8 @@ class Execution:
         self._handlers = {handler.vector: handler for handler in program.handlers}
         self._default = self._handlers.get(ANY_VECTOR, _DEFAULT_HANDLER)
         self._order = order
-        self._everyone = self._cpus if order is Order.EAGER else self._cpus[::-1]
+        self._everyone = self._cpus[::-1] if order is Order.LAZY else self._cpus
+        self._random = Random(seed)
         self._operation_ns = operation_ns
         self._look_ahead = look_ahead
         self._step = 0
@@ -147,9 +154,12 @@ class Execution:
         """What the probe's start-up and its reset leave behind."""
         machine = self.machine
         machine.reset()
+        machine.run_vapic_rom()
         for vcpu in machine.vcpus:
             vcpu.state.mp_state = MpState.RUNNABLE
             vcpu.lapic.write_mmio(SPIV, 4, _SVR, 0)
+            # Also of CPUs that take no part in the program: they are on the APIC bus.
+            vcpu.lapic.write_mmio(LDR, 4, 1 << vcpu.vcpu_id << 24, 0)
         for port, value in _QUIET_PIT:
             machine.pio_write(0, port, value)
         machine.advance(_PIT_RUNS_OUT_NS)
@@ -190,7 +200,7 @@ class Execution:
         if away:
             cpu.pinned = op.step
         self._pump(members, away)
-        if self._order is Order.EAGER:
+        if self._order is not Order.LAZY:
             self._quieten()
 
     def _pump(self, members: Sequence[_Cpu], away: bool) -> None:
@@ -238,14 +248,20 @@ class Execution:
         machine = self.machine
         happened = False
         for cpu in cpus:
-            while self._slice(cpu):
+            left = self._slices()
+            while left and self._slice(cpu):
                 happened = True
-                if self._order is Order.EAGER:
-                    break
+                left -= 1
         if machine.deadlines and min(machine.deadlines.values()) <= machine.now_ns:
             machine.advance(machine.now_ns)
             happened = True
         return happened
+
+    def _slices(self) -> int:
+        """How many a CPU has at most before it is another one's turn."""
+        if self._order is Order.EAGER:
+            return 1
+        return self._random.randrange(1, UNEVEN_SLICES) if self._order is Order.UNEVEN else -1
 
     def _pass_time(self) -> bool:
         """To the next deadline; False where there is none."""
@@ -354,6 +370,10 @@ class Execution:
             simple = _SIMPLE.get(op.opcode)
             if simple is not None:
                 simple(self, cpu, op)
+            elif op.opcode in _READS:
+                value = _READS[op.opcode](self, cpu, op)
+                yield True  # what the access itself brings is taken before its value is logged
+                self._log_value(cpu, value)
             else:
                 yield from _WAITING[op.opcode](self, cpu, op)
             if self._operation_ns:
@@ -364,28 +384,28 @@ class Execution:
         value = (op.b | op.c << 32) & (1 << 8 * op.size) - 1
         self.machine.mmio_write(cpu.number, op.a, op.size, value)
 
-    def _mmio_read(self, cpu: _Cpu, op: Op) -> None:
-        self._log(cpu, "read", self.machine.mmio_read(cpu.number, op.a, op.size))
+    def _mmio_read(self, cpu: _Cpu, op: Op) -> int | None:
+        return self.machine.mmio_read(cpu.number, op.a, op.size)
 
     def _pio_write(self, cpu: _Cpu, op: Op) -> None:
         value = op.b & (1 << 8 * op.size) - 1
         self.machine.pio_write(cpu.number, op.a, value, op.size)
 
-    def _pio_read(self, cpu: _Cpu, op: Op) -> None:
-        self._log(cpu, "read", self.machine.pio_read(cpu.number, op.a, op.size))
+    def _pio_read(self, cpu: _Cpu, op: Op) -> int | None:
+        return self.machine.pio_read(cpu.number, op.a, op.size)
 
     def _msr_write(self, cpu: _Cpu, op: Op) -> None:
         self._wrmsr(cpu, op.a, op.b | op.c << 32)
 
-    def _msr_read(self, cpu: _Cpu, op: Op) -> None:
-        self._rdmsr(cpu, op.a)
+    def _msr_read(self, cpu: _Cpu, op: Op) -> int | None:
+        return self.machine.msr_read(cpu.number, op.a)
 
     def _wrmsr(self, cpu: _Cpu, msr: int, value: int) -> None:
         if not self.machine.msr_write(cpu.number, msr, value):
             self._log(cpu, "gp")
 
-    def _rdmsr(self, cpu: _Cpu, msr: int) -> None:
-        value = self.machine.msr_read(cpu.number, msr)
+    def _log_value(self, cpu: _Cpu, value: int | None) -> None:
+        """What was read; None is #GP."""
         if value is None:
             self._log(cpu, "gp")
         else:
@@ -401,21 +421,19 @@ class Execution:
             machine.mmio_write(cpu.number, lapic.base_address + ICR2, 4, op.c)
         machine.mmio_write(cpu.number, lapic.base_address + op.a, 4, op.b)
 
-    def _lapic_read(self, cpu: _Cpu, op: Op) -> None:
+    def _lapic_read(self, cpu: _Cpu, op: Op) -> int | None:
         lapic = self.machine.lapics[cpu.number]
         if lapic.x2apic_mode:
-            self._rdmsr(cpu, MSR_X2APIC + (op.a >> 4))
-        else:
-            value = self.machine.mmio_read(cpu.number, lapic.base_address + op.a, 4)
-            self._log(cpu, "read", value)
+            return self.machine.msr_read(cpu.number, MSR_X2APIC + (op.a >> 4))
+        return self.machine.mmio_read(cpu.number, lapic.base_address + op.a, 4)
 
     def _ioapic_write(self, cpu: _Cpu, op: Op) -> None:
         base = IOAPIC_BASES[op.c]
         self.machine.mmio_write(cpu.number, base + IOREGSEL, 4, op.a)
         self.machine.mmio_write(cpu.number, base + IOWIN, 4, op.b)
 
-    def _ioapic_read(self, cpu: _Cpu, op: Op) -> None:
-        self._log(cpu, "read", self._ioapic_register(cpu, op.a, op.c))
+    def _ioapic_read(self, cpu: _Cpu, op: Op) -> int | None:
+        return self._ioapic_register(cpu, op.a, op.c)
 
     def _ioapic_register(self, cpu: _Cpu, register: int, ioapic: int = 0) -> int:
         base = IOAPIC_BASES[ioapic]
@@ -552,21 +570,23 @@ def _vectors(bitmap: int) -> str:
 
 _SIMPLE: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], None]]] = {
     Opcode.MMIO_WRITE: Execution._mmio_write,
-    Opcode.MMIO_READ: Execution._mmio_read,
     Opcode.PIO_WRITE: Execution._pio_write,
-    Opcode.PIO_READ: Execution._pio_read,
     Opcode.MSR_WRITE: Execution._msr_write,
-    Opcode.MSR_READ: Execution._msr_read,
     Opcode.LAPIC_WRITE: Execution._lapic_write,
-    Opcode.LAPIC_READ: Execution._lapic_read,
     Opcode.IOAPIC_WRITE: Execution._ioapic_write,
-    Opcode.IOAPIC_READ: Execution._ioapic_read,
     Opcode.LINE: Execution._line,
     Opcode.MSI: Execution._msi,
     Opcode.STI: Execution._sti,
     Opcode.CLI: Execution._cli,
     Opcode.EOI: Execution._eoi,
     Opcode.OFFLINE: Execution._offline,
+}
+_READS: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], int | None]]] = {
+    Opcode.MMIO_READ: Execution._mmio_read,
+    Opcode.PIO_READ: Execution._pio_read,
+    Opcode.MSR_READ: Execution._msr_read,
+    Opcode.LAPIC_READ: Execution._lapic_read,
+    Opcode.IOAPIC_READ: Execution._ioapic_read,
 }
 _WAITING: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], Activity]]] = {
     Opcode.WAIT: Execution._wait,

@@ -26,6 +26,7 @@ void devices_note_other(void)
 {
 	touched.pic = true;
 	touched.lines = ALL_LINES;
+	touched.rtc = true;
 }
 
 void devices_distrust(void)

@@ -5,6 +5,7 @@
 #include "cpu.h"
 
 /* pc-testdev: any of the 16 ISA lines to any level. */
+#define RTC_GSI 8
 bool lines_find(void);
 void lines_drive(u32 gsi, bool level);
 void lines_reset(void);

@@ -24,6 +24,7 @@ void lines_drive(u32 gsi, bool level)
 		return;
 	touched.lines |= 1u << gsi;
 	touched.pic_requests |= 1u << gsi;
+	touched.rtc |= gsi == RTC_GSI;
 	out8(LINES_PORT + gsi, level);
 }
 

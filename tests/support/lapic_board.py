@@ -66,6 +66,9 @@ class RecordingPort:
     def extint(self) -> None:
         self.calls.append("extint")
 
+    def tpr_accessed(self) -> None:
+        """KVM only."""
+
     def unhalt(self) -> None:
         self.calls.append("unhalt")
 

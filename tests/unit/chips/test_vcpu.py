@@ -2,11 +2,12 @@ import pytest
 
 from support.machines import MODES, init_pics, kernel_texts, program, ready, texts
 from userspace_chip.errors import VectorRangeError
-from userspace_chip.lapic_registers import LVT0
+from userspace_chip.lapic_registers import LVT0, TPR
 from userspace_chip.profile import profile, tune
 from userspace_chip.vcpu import Exit, IntrType, MpState, intr_info
 
 EDGE = 0xFEE00000
+LAPIC = 0xFEE00000
 VALID = 1 << 31
 KVM = ["on", "split"]
 
@@ -237,6 +238,92 @@ def test_pic_interrupt_stays_out_while_lint0_is_masked(mode):
     machine.mmio_write(0, 0xFEE00000 + LVT0, 4, 0x10700)
     machine.set_gsi(4, 1)
     assert machine.enter(0).vector is None
+
+
+# --- exits at TPR
+
+
+def with_late_lint0(mode, **options):
+    """A request of the PIC that waited for LINT0, in a machine that is up."""
+    machine = ready(mode, **options)
+    machine.run_vapic_rom()
+    init_pics(machine)
+    machine.mmio_write(0, LAPIC + LVT0, 4, 0x10700)
+    machine.set_gsi(4, 1)
+    machine.enter(0)
+    machine.mmio_write(0, LAPIC + LVT0, 4, 0x700)
+    return machine
+
+
+@pytest.mark.parametrize(("mode", "vector"), [("on", None), ("split", 0x24), ("tcg", 0x24)])
+def test_lint0_opened_late_in_on_does_not_look_at_the_pic_again(mode, vector):
+    machine = with_late_lint0(mode)
+
+    assert machine.enter(0).vector == vector
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        lambda machine: machine.mmio_read(0, LAPIC + TPR, 4),
+        lambda machine: machine.mmio_write(0, LAPIC + TPR, 4, 0xF0),
+    ],
+    ids=["read", "write"],
+)
+def test_access_of_tpr_is_an_exit_after_which_the_pic_is_looked_at(access):
+    machine = with_late_lint0("on")
+    machine.enter(0)
+    access(machine)
+    machine.log.take()
+
+    assert machine.enter(0).vector == 0x24
+    assert kernel_texts(machine) == [
+        "kvm_userspace_exit: reason KVM_EXIT_TPR_ACCESS (12)",
+        "kvm_inj_virq: IRQ 0x24",
+    ]
+
+
+def test_access_of_tpr_without_the_vapic_is_no_exit():
+    machine = with_late_lint0(tune(profile("on"), lapic__tpr_access_exits=False))
+    machine.mmio_write(0, LAPIC + TPR, 4, 0xF0)
+
+    assert machine.enter(0).vector is None
+
+
+@pytest.mark.parametrize("mode", KVM)
+def test_cr8_is_no_access_of_tpr(mode):
+    machine = ready(mode)
+    machine.run_vapic_rom()
+    machine.set_cr8(0, 4)
+
+    assert machine.step(0).exit is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "tpr"), [("on", 0x20), ("split", 0x20), ("off", 0x20), ("tcg", 0x25)]
+)
+def test_way_back_from_a_tpr_exit_leaves_bits_7_to_4(mode, tpr):
+    machine = ready(mode)
+    machine.run_vapic_rom()
+    machine.mmio_write(0, LAPIC + TPR, 4, 0x25)
+    machine.enter(0)
+
+    assert machine.lapics[0].state.tpr == tpr
+
+
+@pytest.mark.parametrize("mode", KVM)
+def test_exits_at_tpr_outlive_an_init(mode):
+    machine = ready(mode, cpus=2)
+    machine.run_vapic_rom()
+    machine.vcpus[1].queue_init()
+    machine.vcpus[1].queue_sipi()
+    machine.enter(1)
+    machine.mmio_read(1, LAPIC + TPR, 4)
+
+    assert machine.step(1).exit is Exit.TPR_ACCESS
+
+
+# --- the PIC in split
 
 
 def test_split_waits_for_the_window_and_then_exits_to_user_space():

@@ -59,6 +59,17 @@ def test_profile_of_a_pit_that_discards_ticks_awaits_no_eoi(options, reinject):
     assert (subject.pit.reinject, warnings) == (reinject, ())
 
 
+@pytest.mark.parametrize(
+    ("options", "exits"),
+    [((), True), (("-global apic-common.vapic=off",), False)],
+)
+def test_profile_without_the_vapic_has_no_exits_at_tpr(options, exits):
+    case = cases.case(cases.LINUX, cases.ON, options=options)
+    subject, _ = profile_of(casefile.describe(case, qemu="10.0.2", linux="6.12.117"))
+
+    assert subject.lapic.tpr_access_exits is exits
+
+
 def test_replay_of_such_a_case_is_refused_whatever_it_recorded(tmp_path):
     manifest.write(tmp_path, replace(described(), arguments=("intel-iommu,intremap=on",)))
 

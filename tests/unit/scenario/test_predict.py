@@ -18,6 +18,7 @@ from support.scenario_programs import (
     ICR,
     INIT,
     ISR2,
+    LDR,
     LEVEL,
     LINT0,
     LVTT,
@@ -382,6 +383,31 @@ def test_access_where_no_chip_is_names_the_step():
         predict(program(STI, outb(0x3F8, 1)), ON)
 
 
+@pytest.mark.parametrize(
+    ("subject", "log"),
+    [(ON, ["4 0 irq 24 - - -", "4 0 read 0"]), (TCG, ["3 0 irq 24 - - -", "4 0 read 0"])],
+    ids=["on", "tcg"],
+)
+def test_interrupt_that_an_access_brings_is_logged_before_its_value(subject, log):
+    """In on nothing looks at the PIC when LINT0 opens; the exit at TPR does."""
+    prog = program(
+        outb(0x21, 0xEF),
+        [line(4, 1), line(4, 0)],
+        STI,
+        lapic(LINT0, 0x700),
+        read(TPR),
+    )
+    assert lines(prog, subject) == log
+
+
+@pytest.mark.parametrize(("vector", "logged"), [(0x80, 1), (0x81, 0)])
+def test_cpu_that_takes_no_part_is_on_the_apic_bus_with_its_logical_id(vector, logged):
+    """Lowest priority among both: vector hashing of KVM, without a logical map."""
+    prog = program(lapic(LDR, 0x11000000), msi(vector | 0x100, dest=3, base=APIC | 4))
+
+    assert len(lines(prog, cpus=2)) == logged
+
+
 # --- what the author should look at
 
 
@@ -432,6 +458,18 @@ def test_race_between_cpus_is_found():
         blocks=[(EOI,)],
     )
     assert problems(prog) == [(0, "race")]
+
+
+def test_level_interrupt_of_two_cpus_that_comes_again_is_a_race():
+    """An EOI sends it anew to both: does the other one have it before it looks at its IRR?"""
+    prog = program(
+        rte(5, 0x41 | LEVEL, dest=0xFF),
+        line(5, 1),
+        cpus=2,
+        handlers=(handler(0x41, limit=4),),
+        blocks=[(EOI_IN_SERVICE,)],
+    )
+    assert problems(prog) == [(1, "race")]
 
 
 def test_order_between_cpus_does_not_show_in_a_good_program():
