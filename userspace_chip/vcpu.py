@@ -7,7 +7,8 @@ volume 3A, "Priority Among Concurrent Events" (edition 081, 2023).  Behaviour: L
 ``target/i386/kvm/kvm.c:kvm_arch_pre_run`` and ``hw/intc/apic.c:apic_get_interrupt``.
 
 Not modelled: nested guests, SMM's inside, exceptions other than those that a caller queues,
-virtual NMIs, the TPR threshold, the patching of TPR instructions, and everything that is no interrupt.
+virtual NMIs, the TPR threshold, the patching of TPR instructions, and everything that is no
+interrupt.
 
 A driver steps a CPU: :meth:`Vcpu.enter` is one VM entry (under TCG one look at the interrupt
 lines), :meth:`Vcpu.exit` the exit after it, :meth:`Vcpu.halt` a HLT.  The guest's state (IF,

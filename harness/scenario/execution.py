@@ -95,8 +95,9 @@ class _Cpu:
 class Execution:
     """One program on one machine; :meth:`run` once.
 
-    ``seed`` of :attr:`Order.UNEVEN`.  ``operation_ns``: the guest time that an operation takes.  ``look_ahead``: at the end of each
-    step see whether a timer is still running that would interrupt (in ``problems``).
+    ``seed``: of :attr:`Order.UNEVEN`.  ``operation_ns``: the guest time that an operation takes.
+    ``look_ahead``: at the end of each step see whether a timer is still running that would
+    interrupt (in ``problems``).
     """
 
     def __init__(
