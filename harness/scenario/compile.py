@@ -21,6 +21,7 @@ from harness.scenario.language import Action, Do, HandlerText, Parallel, Read, S
 from harness.scenario.program import (
     ANY_VECTOR,
     DEFAULT_LIMIT,
+    NMI_ENTRY,
     Detail,
     Feature,
     Handler,
@@ -363,6 +364,8 @@ class _Compiler:
     # --- handlers
 
     def _handler(self, text: HandlerText) -> Handler:
+        if text.vector == NMI_ENTRY:
+            return self._nmi_handler(text)
         model, place = text.model, _Place(None)
         for pin in model.pins:
             if not 0 <= pin < IOAPIC_PINS:
@@ -379,13 +382,31 @@ class _Compiler:
         if model.first is not None:
             first = self._block(self._body(text.first, model.first.eoi or model.eoi, place))
         return Handler(
-            ANY_VECTOR if text.vector is None else text.vector,
+            text.vector,
             self._block(body),
             Detail[model.log.upper()],
             sum(1 << pin for pin in set(model.pins)),
             DEFAULT_LIMIT if model.limit is None else model.limit,
             0 if model.first is None else model.first.times,
             first,
+        )
+
+    def _nmi_handler(self, text: HandlerText) -> Handler:
+        """It ends with IRET alone; it may come between two accesses of an IOAPIC's register."""
+        model = text.model
+        for key in model.model_fields_set - {"do", "first", "limit"}:
+            raise self.text.error((*text.at, key), f"{key} is of interrupts", "an NMI has none")
+        first = None if model.first is None else self._body(text.first, "never", _Place(None))
+        body = self._body(text.body, "never", _Place(None))
+        if any(op.opcode in _OF_IOAPIC for op in (*body, *(first or ()))):
+            why = "an NMI may come between the two accesses of another one"
+            raise self.text.error(text.at, "no IOAPIC's register in a handler of NMIs", why)
+        return Handler(
+            NMI_ENTRY,
+            self._block(body),
+            limit=DEFAULT_LIMIT if model.limit is None else model.limit,
+            first_times=0 if model.first is None else model.first.times,
+            first_block=None if first is None else self._block(first),
         )
 
     def _body(self, actions: Iterable[Action], eoi: Eoi, place: _Place) -> list[Op]:
@@ -403,6 +424,9 @@ class _Compiler:
             case "if_in_service":
                 return [*body, Op(Opcode.EOI, flags=OpFlag.IN_SERVICE)]
         assert_never(eoi)
+
+
+_OF_IOAPIC: Final = frozenset({Opcode.IOAPIC_READ, Opcode.IOAPIC_WRITE})
 
 
 def _is_eoi(op: Op) -> bool:

@@ -24,7 +24,16 @@ from typing import Final, Literal, TypeAlias
 
 from harness.base.errors import PredictionError
 from harness.scenario.log import Log, LogEvent
-from harness.scenario.program import ANY_VECTOR, Detail, Handler, Op, Opcode, OpFlag, Program
+from harness.scenario.program import (
+    ANY_VECTOR,
+    NMI_ENTRY,
+    Detail,
+    Handler,
+    Op,
+    Opcode,
+    OpFlag,
+    Program,
+)
 from userspace_chip.errors import ChipError
 from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
 from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine, MachineState
@@ -71,13 +80,15 @@ class _Cpu:
 
     __slots__ = (
         *("asleep", "awaits_sipi", "entries", "events", "faulted", "handled"),
-        *("interruptible", "number", "offline", "pinned", "stack"),
+        *("interruptible", "nmi_blocked", "number", "offline", "pinned", "stack"),
     )
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.interruptible = False
         """IF."""
+        self.nmi_blocked = False
+        """From an NMI to the next IRET."""
         self.asleep = False
         """In HLT."""
         self.offline = False
@@ -119,6 +130,7 @@ class Execution:
         """(step, what its author should look at)."""
         self._cpus = [_Cpu(number) for number in range(cpus)]
         self._handlers = {handler.vector: handler for handler in program.handlers}
+        self._of_nmis = self._handlers.get(NMI_ENTRY)
         self._default = self._handlers.get(ANY_VECTOR, _DEFAULT_HANDLER)
         self._order = order
         self._everyone = self._cpus[::-1] if order is Order.LAZY else self._cpus
@@ -291,7 +303,7 @@ class Execution:
         """The CPU enters its guest; whether that brought something."""
         vcpu = self.machine.vcpus[cpu.number]
         init = vcpu.state.init_pending
-        entry = self.machine.enter(cpu.number, cpu.interruptible)
+        entry = self.machine.enter(cpu.number, cpu.interruptible, not cpu.nmi_blocked)
         if init and not vcpu.state.init_pending:
             self._initialised(cpu)
         if cpu.awaits_sipi:
@@ -303,7 +315,7 @@ class Execution:
             return woke
         kind = 0 if entry.info is None else entry.info & _TYPE_MASK
         if kind == _NMI_TYPE:
-            self._log(cpu, "nmi")
+            self._nmi(cpu)
         elif kind == _EXCEPTION_TYPE:
             self._fault(cpu, entry.vector, entry.error_code or 0)
         else:
@@ -324,7 +336,7 @@ class Execution:
             self.problems.append((self._step, f"CPU {cpu.number} got an INIT: OFFLINE it before"))
         cpu.stack.clear()
         cpu.handled.clear()
-        cpu.interruptible = cpu.asleep = False
+        cpu.interruptible = cpu.asleep = cpu.nmi_blocked = False
         if cpu.number == 0:
             cpu.faulted = True
         else:
@@ -356,6 +368,24 @@ class Execution:
         yield from self._operations(cpu, self._block(handler, count))
         cpu.handled.pop()
         cpu.interruptible = True
+        cpu.nmi_blocked = False
+
+    def _nmi(self, cpu: _Cpu) -> None:
+        """An NMI, with its handler if the program has one."""
+        self._log(cpu, "nmi")
+        if self._of_nmis is not None:
+            cpu.stack.append(self._handle_nmi(cpu, self._of_nmis, cpu.interruptible))
+            cpu.interruptible = False
+            cpu.nmi_blocked = True
+
+    def _handle_nmi(self, cpu: _Cpu, handler: Handler, interruptible: bool) -> Activity:
+        """To its IRET.  An interrupt's IRET in between already lets NMIs in again."""
+        count = cpu.entries[NMI_ENTRY] = cpu.entries.get(NMI_ENTRY, 0) + 1
+        yield True
+        if count <= handler.limit:
+            yield from self._operations(cpu, self._block(handler, count))
+        cpu.interruptible = interruptible
+        cpu.nmi_blocked = False
 
     def _block(self, handler: Handler, count: int) -> Sequence[Op]:
         if handler is _DEFAULT_HANDLER:
@@ -484,7 +514,9 @@ class Execution:
         entries = self._cpus[op.target].entries
 
         def count() -> int:
-            return sum(entries.values()) if op.a == ANY_VECTOR else entries.get(op.a, 0)
+            if op.a != ANY_VECTOR:
+                return entries.get(op.a, 0)
+            return sum(entries.values()) - entries.get(NMI_ENTRY, 0)
 
         if not (yield from self._until(lambda: count() >= op.b, op.c)):
             self._log(cpu, "timeout", count())

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from harness.base import suggest, yamlfile
 from harness.base.errors import ConfigError
 from harness.base.yamlfile import Location, YamlFile
+from harness.scenario.program import ANY_VECTOR, NMI_ENTRY
 from harness.scenario.registers import REGISTERS, Target, find
 from harness.scenario.vocabulary import (
     GROUPS,
@@ -93,9 +94,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class HandlerText:
-    """A handler as it was written; ``vector`` None is the default one."""
+    """A handler as it was written; ``vector`` may be ``ANY_VECTOR`` or ``NMI_ENTRY``."""
 
-    vector: int | None
+    vector: int
     model: HandlerModel
     body: tuple[Action, ...]
     first: tuple[Action, ...]
@@ -192,11 +193,13 @@ class _Reader:
     def _handler(self, at: Location, key: int | str, data: object) -> HandlerText:
         at = (*at, self._written(at, key))
         if key == "default":
-            vector = None
+            vector = ANY_VECTOR
+        elif key == "nmi":
+            vector = NMI_ENTRY
         elif isinstance(key, int) and 0 <= key <= 0xFF:
             vector = key
         else:
-            raise self.error(at, f"{key!r} is no vector", None, "write 0 to 0xff, or default")
+            raise self.error(at, f"{key!r} is no vector", None, "write 0 to 0xff, default, or nmi")
         given = {} if data is None else data
         model = self.file.validate_part(at, HandlerModel, given, what=_place(self.name, at))
         body = self._actions((*at, "do"), model.do)

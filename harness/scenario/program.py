@@ -102,6 +102,8 @@ class OpFlag(IntFlag):
 
 
 ANY_VECTOR: Final = 0x100
+NMI_ENTRY: Final = 0x101
+"""Where a handler's vector is asked for: what is done at an NMI, after it was logged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def schema() -> Schema:
         "steps": {"type": "array", "minItems": 1, "items": _ACTION},
         "handlers": {
             "type": "object",
-            "patternProperties": {f"^({_NUMBER}|default)$": {"$ref": "#/$defs/handler"}},
+            "patternProperties": {f"^({_NUMBER}|default|nmi)$": {"$ref": "#/$defs/handler"}},
             "additionalProperties": False,
         },
         "expect": {"type": "array", "items": _model(ExpectModel)},

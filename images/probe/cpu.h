@@ -46,7 +46,7 @@ struct cpu {
 	u32 handling;
 	u32 depth;
 	/* Entries since the scenario began; the last one is the sum. */
-	volatile u32 entries[ANY_VECTOR + 1];
+	volatile u32 entries[NMI_ENTRY + 1];
 	struct mark before_fault;
 
 	enum apic_mode apic_mode;

@@ -42,6 +42,8 @@ enum op_flag {
 };
 
 #define ANY_VECTOR 0x100u
+/* A handler of NMIs: no vector of an interrupt. */
+#define NMI_ENTRY 0x101u
 
 struct op {
 	u8 opcode, cpu, target, flags;

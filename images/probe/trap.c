@@ -39,7 +39,7 @@ static u64 gates[VECTORS];
 /* What a vector without a handler of its own gets; the block is none of the program's. */
 static const struct handler spare = { .vector = ANY_VECTOR, .block = NO_BLOCK, .limit = DEFAULT_LIMIT };
 static const struct op spare_ops[] = { { .opcode = OP_EOI, .flags = OP_IN_SERVICE } };
-static const struct handler *handlers[VECTORS];
+static const struct handler *handlers[VECTORS], *of_nmis;
 static const struct program *running;
 
 void make_vectors(void)
@@ -67,9 +67,13 @@ void set_handlers(const struct program *program)
 	const struct handler *any = &spare, *own = handlers_of(program);
 
 	running = program;
-	for (u32 i = 0; i < program->handlers; i++)
+	of_nmis = NULL;
+	for (u32 i = 0; i < program->handlers; i++) {
 		if (own[i].vector == ANY_VECTOR)
 			any = &own[i];
+		if (own[i].vector == NMI_ENTRY)
+			of_nmis = &own[i];
+	}
 	for (u32 vector = 0; vector < VECTORS; vector++)
 		handlers[vector] = any;
 	for (u32 i = 0; i < program->handlers; i++)
@@ -146,6 +150,17 @@ static bool overslept(const struct cpu *cpu)
 	return cpu->asleep && !cpu->pinned && is_past(cpu->wakes_at);
 }
 
+/* Until the IRET at its end, or one before, the CPU takes no other NMI. */
+static void handle_nmi(struct cpu *cpu)
+{
+	u32 entries = ++cpu->entries[NMI_ENTRY];
+
+	if (entries > of_nmis->limit)
+		return;
+	run_handler(cpu, of_nmis, entries);
+	disable_interrupts();
+}
+
 /* The one that wakes a CPU which slept too long, or an NMI like any other. */
 static void nmi(struct cpu *cpu)
 {
@@ -153,8 +168,11 @@ static void nmi(struct cpu *cpu)
 		cpu->overslept = true;
 	else if (overslept(&cpus[0]))
 		cpu->disturbed = true;
-	else
+	else {
 		log_plain(cpu, EVENT_NMI);
+		if (of_nmis)
+			handle_nmi(cpu);
+	}
 }
 
 static void exception(struct cpu *cpu, u32 vector, u32 error, const u32 *frame)

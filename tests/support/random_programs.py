@@ -12,7 +12,16 @@ from harness.scenario.authoring import authoring_problems
 from harness.scenario.baseline import prologue
 from harness.scenario.log import Log
 from harness.scenario.predict import predict
-from harness.scenario.program import ANY_VECTOR, Feature, Handler, Op, Opcode, OpFlag, Program
+from harness.scenario.program import (
+    ANY_VECTOR,
+    NMI_ENTRY,
+    Feature,
+    Handler,
+    Op,
+    Opcode,
+    OpFlag,
+    Program,
+)
 from harness.scenario.registers import ApicMode
 from support.scenario_programs import (
     APIC,
@@ -78,6 +87,8 @@ class _Author:
         handlers = [self._handler(v, blocks) for v in VECTORS if self.random.random() < 0.5]
         handlers.append(Handler(ANY_VECTOR, len(blocks), limit=4))
         blocks.append((EOI_IN_SERVICE, outb(0x20, 0x20)))
+        if self.random.random() < 0.25:
+            handlers.append(self._nmi_handler(blocks))
         return Program(name, self.cpus, tuple(blocks), tuple(handlers), needs)
 
     def _handler(self, vector: int, blocks: list[tuple[Op, ...]]) -> Handler:
@@ -90,6 +101,11 @@ class _Author:
         blocks.append(tuple(changed(op, cpu=0) for op in ops))
         pins = sum(1 << pin for pin in self.random.sample(PINS, self.random.randrange(3)))
         return Handler(vector, len(blocks) - 1, pins=pins, limit=self.random.choice((3, 4, 6)))
+
+    def _nmi_handler(self, blocks: list[tuple[Op, ...]]) -> Handler:
+        ops = [op for _ in range(self.random.choice((1, 2, 3))) for op in self._action()]
+        blocks.append(tuple(changed(op, cpu=0) for op in ops if op.opcode not in _OF_IOAPIC))
+        return Handler(NMI_ENTRY, len(blocks) - 1, limit=self.random.choice((2, 3)))
 
     def _action(self) -> list[Op]:
         return self.random.choice(_ACTIONS)(self)
@@ -148,7 +164,7 @@ class _Author:
         return [Op(Opcode.IOAPIC_READ, 0x10 + 2 * self._pin)]
 
     def _priority(self) -> list[Op]:
-        return [lapic(TPR, self.random.choice((0, 0, 0x20, 0x40, 0x50, 0xF0)), cpu=self._cpu)]
+        return [lapic(TPR, self.random.choice((0, 0, 0x20, 0x45, 0x5F, 0xF0)), cpu=self._cpu)]
 
     def _interrupt_flag(self) -> list[Op]:
         opcode = self.random.choice((Opcode.STI, Opcode.STI, Opcode.CLI))
@@ -188,6 +204,7 @@ class _Author:
         return [inb(self.random.choice((0x20, 0x21, 0xA0, 0x4D0)))]
 
 
+_OF_IOAPIC = (Opcode.IOAPIC_READ, Opcode.IOAPIC_WRITE)
 _ACTIONS: tuple[Callable[[_Author], list[Op]], ...] = (
     *[_Author._line] * 4,
     *[_Author._redirection] * 3,

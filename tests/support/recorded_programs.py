@@ -41,7 +41,9 @@ def load(path: Path) -> RecordedProgram:
     needs = Feature.X2APIC if mode is ApicMode.X2APIC else Feature.NONE
     first = prologue(data["cpus"], mode, interrupts=True, needs=needs)
     blocks = (first, *(tuple(_op(words) for words in block) for block in data["blocks"]))
-    handlers = tuple(Handler(v, block, pins=pins, limit=n) for v, block, pins, n in data["handlers"])
+    handlers = tuple(
+        Handler(v, block, pins=pins, limit=n) for v, block, pins, n in data["handlers"]
+    )
     program = Program(path.stem, data["cpus"], blocks, handlers, needs)
     subject = profile(backend["irqchip"], qemu=backend["qemu"], linux=backend["linux"])
     return RecordedProgram(program, subject, data["machine_cpus"], tuple(data["log"]))
@@ -81,5 +83,3 @@ def _op(words: list[int]) -> Op:
     opcode, a, b, c, cpu, target, flags, size, step = words
     flag = OpFlag(flags)
     return Op(Opcode(opcode), a, b, c, cpu=cpu, target=target, flags=flag, size=size, step=step)
-
-

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from harness.base import yamlfile
+from harness.base.errors import ConfigError
 from harness.scenario import compile, language
 from harness.scenario.program import (
     ANY_VECTOR,
+    NMI_ENTRY,
     Detail,
     Feature,
     Handler,
@@ -276,6 +278,27 @@ def test_default_handler_of_the_file_replaces_the_usual_one():
     (default,), blocks = handlers("default: {eoi: after}")
     assert default.vector == ANY_VECTOR
     assert blocks[default.block] == (Op(Opcode.EOI),)
+
+
+def test_handler_of_nmis_has_no_eoi_and_needs_no_limit():
+    (handler, default), blocks = handlers("nmi: {do: [cli], first: {do: [sti]}}")
+    assert (handler.vector, default.vector) == (NMI_ENTRY, ANY_VECTOR)
+    assert blocks[handler.block] == (Op(Opcode.CLI),)
+    assert blocks[handler.first_block] == (Op(Opcode.STI),)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("nmi: {eoi: after}", "eoi is of interrupts: an NMI has none"),
+        ("nmi: {pins: [3]}", "pins is of interrupts: an NMI has none"),
+        ("nmi: {do: [{read: ioapic.redir.3.low}]}", "no IOAPIC's register in a handler of NMIs"),
+        ("nmi: {do: [hlt]}", "hlt is not possible in a handler"),
+    ],
+)
+def test_handler_of_nmis_refuses_what_an_nmi_cannot_have(text, why):
+    with pytest.raises(ConfigError, match=why):
+        handlers(text)
 
 
 # --- what it needs

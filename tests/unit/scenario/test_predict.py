@@ -6,7 +6,7 @@ from harness.base.errors import PredictionError
 from harness.scenario.authoring import authoring_problems
 from harness.scenario.execution import Order
 from harness.scenario.predict import features, predict
-from harness.scenario.program import ANY_VECTOR, Detail, Feature, Op, Opcode
+from harness.scenario.program import ANY_VECTOR, NMI_ENTRY, Detail, Feature, Op, Opcode
 from support.scenario_programs import (
     ALL,
     APIC,
@@ -406,6 +406,49 @@ def test_cpu_that_takes_no_part_is_on_the_apic_bus_with_its_logical_id(vector, l
     prog = program(lapic(LDR, 0x11000000), msi(vector | 0x100, dest=3, base=APIC | 4))
 
     assert len(lines(prog, cpus=2)) == logged
+
+
+# --- handlers of NMIs
+
+
+def nmis(*ops, limit=32, **more):
+    """A step that brings an NMI, whose handler does ``ops`` the first time and a read later."""
+    handle = handler(NMI_ENTRY, 3, first_block=2, first_times=1, limit=limit)
+    return program(
+        ipi(NMI, dest=0),
+        handlers=(handle, *more.pop("handlers", ())),
+        blocks=[ops, (read(TPR),), *more.pop("blocks", ())],
+        **more,
+    )
+
+
+@everywhere
+def test_nmis_in_the_handler_of_one_are_held_until_its_iret_and_become_one(subject):
+    prog = nmis(ipi(NMI | SELF), ipi(NMI | SELF), read(PPR))
+    assert lines(prog, subject) == ["0 0 nmi", "0 0 read 0", "0 0 nmi", "0 0 read 0"]
+
+
+@everywhere
+def test_interrupt_in_the_handler_of_an_nmi_waits_for_its_iret(subject):
+    prog = nmis(ipi(0x40 | SELF), read(PPR))
+    assert lines(prog, subject) == ["0 0 nmi", "0 0 read 0", "0 0 irq 40 - 40 -"]
+
+
+@everywhere
+def test_iret_of_an_interrupt_in_the_handler_of_an_nmi_lets_nmis_in(subject):
+    prog = nmis(
+        *(STI, ipi(0x40 | SELF), read(PPR)),
+        handlers=(handler(0x40, 4),),
+        blocks=[(ipi(NMI | SELF), EOI)],
+    )
+    assert lines(prog, subject) == [
+        *("0 0 nmi", "0 0 irq 40 - 40 -", "0 0 nmi", "0 0 read 0", "0 0 read 0"),
+    ]
+
+
+def test_nmis_beyond_their_handlers_limit_are_logged_alone():
+    prog = nmis(ipi(NMI | SELF), limit=1)
+    assert lines(prog) == ["0 0 nmi", "0 0 nmi"]
 
 
 # --- what the author should look at
