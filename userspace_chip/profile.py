@@ -177,6 +177,14 @@ class DeliveryProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class CpuProfile:
+    """What KVM makes of the CPU's own part."""
+
+    nmi_iret_exits: bool
+    """SVM without vNMI: the IRET after an NMI is intercepted, and KVM looks for interrupts."""
+
+
+@dataclass(frozen=True, slots=True)
 class PicProfile:
     """8259 pair knobs."""
 
@@ -244,6 +252,7 @@ class Profile:
     route: RouteProfile
     lapic: LapicProfile
     delivery: DeliveryProfile
+    cpu: CpuProfile
     pic: PicProfile
     pit: PitProfile
     eoi: EoiProfile
@@ -416,6 +425,9 @@ KNOBS: Final[tuple[Knob, ...]] = (
          False, ByQemu({"7.2": False, "10.0": True})),
     Knob("delivery.self_by_initial_id", "apic_deliver", False, False,
          ByQemu({"7.2": False, "10.0": True})),
+    # --- CPU: KVM svm/svm.c, vmx/vmx.c
+    Knob("cpu.nmi_iret_exits", "svm.c iret_interception; VMX has NMI windows: tune it there",
+         True, True, False),
     # --- PIC: KVM i8259.c; QEMU hw/intc/i8259.c
     Knob("pic.model", "kvm-i8259 / isa-i8259", _KVM, _QEMU),
     Knob("pic.to_cpu", "kvm_cpu_has_extint; pic_irq_request", PicWiring.LINT0_EXTINT,
@@ -460,6 +472,7 @@ _GROUPS: Final[Mapping[str, type[Any]]] = {
     "route": RouteProfile,
     "lapic": LapicProfile,
     "delivery": DeliveryProfile,
+    "cpu": CpuProfile,
     "pic": PicProfile,
     "pit": PitProfile,
     "eoi": EoiProfile,

@@ -230,6 +230,11 @@ class Vcpu:
         else:
             self.state.nmi_pending = 1
 
+    def nmi_unblocked(self) -> None:
+        """The guest's first IRET after an NMI: from here on ``nmi_allowed`` is true again."""
+        if self.profile.cpu.nmi_iret_exits:
+            self.request()
+
     def queue_smi(self) -> bool:
         """An SMI; whether there is an SMM to take it."""
         if not self.profile.lapic.smi_accepted:

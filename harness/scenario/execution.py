@@ -367,8 +367,13 @@ class Execution:
         yield True
         yield from self._operations(cpu, self._block(handler, count))
         cpu.handled.pop()
-        cpu.interruptible = True
-        cpu.nmi_blocked = False
+        self._iret(cpu, interruptible=True)
+
+    def _iret(self, cpu: _Cpu, *, interruptible: bool) -> None:
+        cpu.interruptible = interruptible
+        if cpu.nmi_blocked:
+            cpu.nmi_blocked = False
+            self.machine.vcpus[cpu.number].nmi_unblocked()
 
     def _nmi(self, cpu: _Cpu) -> None:
         """An NMI, with its handler if the program has one."""
@@ -384,8 +389,7 @@ class Execution:
         yield True
         if count <= handler.limit:
             yield from self._operations(cpu, self._block(handler, count))
-        cpu.interruptible = interruptible
-        cpu.nmi_blocked = False
+        self._iret(cpu, interruptible=interruptible)
 
     def _block(self, handler: Handler, count: int) -> Sequence[Op]:
         if handler is _DEFAULT_HANDLER:

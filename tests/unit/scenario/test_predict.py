@@ -47,7 +47,7 @@ from support.scenario_programs import (
     rte,
     wait,
 )
-from userspace_chip.profile import profile
+from userspace_chip.profile import profile, tune
 
 everywhere = pytest.mark.parametrize("subject", PROFILES.values(), ids=PROFILES)
 ON = profile("on")
@@ -444,6 +444,19 @@ def test_iret_of_an_interrupt_in_the_handler_of_an_nmi_lets_nmis_in(subject):
     assert lines(prog, subject) == [
         *("0 0 nmi", "0 0 irq 40 - 40 -", "0 0 nmi", "0 0 read 0", "0 0 read 0"),
     ]
+
+
+@pytest.mark.parametrize(("exits", "entries"), [(True, 1), (False, 0)], ids=["svm", "vmx"])
+def test_iret_of_an_nmi_looks_at_the_pic_where_it_is_an_exit(exits, entries):
+    prog = program(
+        outb(0x21, 0xEF),
+        [line(4, 1), line(4, 0)],
+        ipi(NMI, dest=0),
+        handlers=(handler(NMI_ENTRY, 2),),
+        blocks=[(lapic(LINT0, 0x700),)],
+    )
+    found = lines(prog, tune(ON, cpu__nmi_iret_exits=exits))
+    assert len([text for text in found if " irq 24 " in text]) == entries
 
 
 def test_nmis_beyond_their_handlers_limit_are_logged_alone():
