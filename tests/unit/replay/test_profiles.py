@@ -65,7 +65,7 @@ def test_profile_of_a_pit_that_discards_ticks_awaits_no_eoi(options, reinject):
 )
 def test_profile_without_the_vapic_has_no_exits_at_tpr(options, exits):
     case = cases.case(cases.LINUX, cases.ON, options=options)
-    subject, _ = profile_of(casefile.describe(case, qemu="10.0.2", linux="6.12.117"))
+    subject, _ = profile_of(manifest.describe(case, qemu="10.0.2", linux="6.12.117"))
 
     assert subject.lapic.tpr_access_exits is exits
 
