@@ -33,11 +33,11 @@ pytestmark = pytest.mark.live
 
 EVERYWHERE = "IRQMATRIX_RANDOM_PROGRAMS" in os.environ
 ON_TCG = int(os.environ.get("IRQMATRIX_RANDOM_PROGRAMS", "400"))
-IN_LAB = int(os.environ.get("IRQMATRIX_RANDOM_PROGRAMS", "150"))
+IN_LAB = int(os.environ.get("IRQMATRIX_RANDOM_PROGRAMS", "120"))
 SEED = int(os.environ.get("IRQMATRIX_RANDOM_SEED", "1000000"))
-LABS = [("default", "system"), *([("6.12", "10.0")] if EVERYWHERE else [])]
+LABS = [("6.1", "system"), ("6.12", "10.0")] if EVERYWHERE else [("default", "system")]
 """Kernel and QEMU."""
-OF_ONE_BOOT = 100
+OF_ONE_BOOT = 120
 
 Predicted = Sequence[tuple[Program, Log]]
 
