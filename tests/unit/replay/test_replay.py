@@ -22,7 +22,9 @@ from harness.replay.qemu_stimuli import COMPARED
 from harness.replay.replay import Outcome, Replay, replay_case
 from support.recorded_boot import FIRST_LINE, log, recorded
 from userspace_chip.events import KVM_EVENTS, Event, event_type
-from userspace_chip.profile import profile
+from userspace_chip.irqchip import Machine
+from userspace_chip.lapic_registers import LVT0, SPIV, TPR
+from userspace_chip.profile import profile, tune
 
 ON = CaseFile(
     schema=manifest.SCHEMA,
@@ -494,3 +496,26 @@ def test_folder_without_events_is_refused(folder):
     (folder / "events.jsonl").unlink()
     with pytest.raises(StoreError, match=r"events\.jsonl"):
         replay_case(folder)
+
+
+# --- exits at TPR
+
+
+@pytest.mark.parametrize("vapic", [True, False])
+def test_replay_expects_the_pic_s_interrupt_after_an_access_of_tpr(vapic):
+    """LINT0 opens late, and KVM looks at the PIC on the way back from KVM_EXIT_TPR_ACCESS."""
+    subject = profile("on", qemu="7.2", linux="6.1")
+    machine = Machine(subject, 2)
+    machine.run_vapic_rom()
+    machine.mmio_write(0, 0xFEE00000 + SPIV, 4, 0x1FF)
+    machine.irq_line(4, 1)
+    machine.mmio_write(0, 0xFEE00000 + LVT0, 4, 0x700)
+    machine.mmio_read(0, 0xFEE00000 + TPR, 4)
+    machine.enter(0)
+    traced = [event._replace(source="kvm") for event in machine.log.take()]
+    events = [event for event in traced if event.name in KVM_EVENTS.keys() - {"kvm_userspace_exit"}]
+
+    replayed = Replay(tune(subject, lapic__tpr_access_exits=vapic), 2).run(log(events))
+
+    assert events[-1].text == "IRQ 0x4"
+    assert replayed.outcome is (Outcome.AGREED if vapic else Outcome.DIVERGED)
