@@ -185,6 +185,10 @@ def falling_line_keeps_the_request(self, pin, entry):
 # --- CPU, PIC
 
 
+def tpr_is_put_back_alone(self):
+    self.lapic.set_cr8(self.lapic.cr8())
+
+
 def nmi_is_lost(self):
     """Nothing happens."""
 
@@ -272,6 +276,9 @@ MUTANTS = (
     Mutant("routes are stale", SPLIT, knobs={"route__update_before_service": False}),
     Mutant("pending EOIs are not scanned", SPLIT, knobs={"eoi__scan_includes_pending": False}),
     Mutant("NMI is lost", ON, ((Vcpu, "queue_nmi", nmi_is_lost),), files="nmi"),
+    Mutant("TPR is no exit", ON, knobs={"lapic__tpr_access_exits": False}, files="lapic-priority"),
+    Mutant("nobody looks behind TPR", ON, ((Vcpu, "synchronized", tpr_is_put_back_alone),)),
+    Mutant("an NMI's IRET is no exit", ON, knobs={"cpu__nmi_iret_exits": False}, files="virtual"),
     Mutant("PIC: IRQ 7 first", ON, ((Pic, "_wanted", highest_number_first),), files="pic"),
     Mutant("PIC: no auto-EOI", ON, ((Pic, "_acknowledge", auto_eoi_is_ignored),), files="pic"),
     Mutant("PIC: no ELCR", TCG, ((Pic, "_is_level", staticmethod(elcr_is_ignored)),), files="pic"),
