@@ -1,8 +1,13 @@
 """The launcher, the collectors, the diff and the report of irqmatrix."""
 
-from importlib import metadata
 
-try:
-    __version__ = metadata.version("irqmatrix")
-except metadata.PackageNotFoundError:  # imported from a checkout that was never installed
-    __version__ = "0+unknown"
+def __getattr__(name: str) -> str:
+    """``__version__``, when it is asked for: finding it takes long at the start of a command."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import metadata
+
+    try:
+        return metadata.version("irqmatrix")
+    except metadata.PackageNotFoundError:  # imported from a checkout that was never installed
+        return "0+unknown"

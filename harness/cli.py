@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Coroutine
+import traceback
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
-from rich.console import Console
 
 from harness import __version__
 from harness.base import ownership, stopping
+from harness.base.crash import kept, root_of
 from harness.base.errors import CannotRun, Interrupted, ReplayRefused
+from harness.base.terminal import Outlet, Printer, open_missing, print_json, printer
+from harness.base.text import shortened
 from harness.model.case import Machine
 from userspace_chip.errors import IrqmatrixError
 
 EXIT_BAD_USAGE: Final = 2
 EXIT_NOTHING_RUN: Final = 3
+EXIT_BUG: Final = 70
+"""A bug of irqmatrix (``EX_SOFTWARE`` of sysexits.h)."""
 EXIT_INTERRUPTED: Final = 130
+DETAIL_CHARACTERS: Final = 300
 
 T = TypeVar("T")
 
@@ -41,35 +48,65 @@ Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
 
 
 def main() -> None:
-    """The entry point: every known error is one message and an exit status, without a traceback."""
-    try:
-        app()
-    except Interrupted as error:
-        _say(str(error))
-        sys.exit(EXIT_INTERRUPTED)
-    except (ReplayRefused, CannotRun) as error:
-        _say(str(error))
-        sys.exit(EXIT_NOTHING_RUN)
-    except IrqmatrixError as error:
-        _say(str(error))
+    """The entry point: every error is one message and an exit status, without a traceback."""
+    if open_missing():
+        _say("standard output is closed: nothing could be shown (redirect it, say to /dev/null)")
         sys.exit(EXIT_BAD_USAGE)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    out, err = Outlet(sys.stdout), Outlet(sys.stderr)
+    with contextlib.redirect_stdout(out.stream), contextlib.redirect_stderr(err.stream):
+        status = _status_of(app)
+        out.flush()
+        if out.failure is not None and not out.reader_left:
+            _say(f"cannot write to standard output: {out.failure.strerror}")
+            status = status or EXIT_BAD_USAGE
+        err.flush()
+    sys.exit(status)
 
 
-WIDE: Final = 180
-"""Columns of a table in a file or a pipe, where nobody wraps."""
+def _status_of(command: Callable[[], object]) -> int:
+    """Run ``command``; its exit status, after a message where it failed."""
+    try:
+        command()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        return _failed(root_of(error))
+    return 0
 
 
-def _console(*, stderr: bool = False) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    in_file = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(stderr=stderr, width=WIDE if in_file else None)
+def _failed(error: BaseException) -> int:
+    """Say what ``error`` is; the exit status for it."""
+    if isinstance(error, IrqmatrixError):
+        _say(str(error))
+        if isinstance(error, Interrupted):
+            return EXIT_INTERRUPTED
+        nothing_run = isinstance(error, ReplayRefused | CannotRun)
+        return EXIT_NOTHING_RUN if nothing_run else EXIT_BAD_USAGE
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f"{error.filename}: "
+        _say(f"{place}{error.strerror or error}")
+        return EXIT_BAD_USAGE
+    if isinstance(error, MemoryError):
+        _say("out of memory: what was to be read is too large for this machine")
+        return EXIT_BAD_USAGE
+    _say_bug(error)
+    return EXIT_BUG
+
+
+def _say_bug(error: BaseException) -> None:
+    """A bug of ours, once; its details go to a file, or are shown where none can be written."""
+    what = shortened(f"{type(error).__name__}: {error}", DETAIL_CHARACTERS)
+    path = kept(error)
+    if path is None:
+        _say("".join(traceback.format_exception(error)))
+    where = "above" if path is None else f"in {path}"
+    _say(f"a bug of irqmatrix, not of your input: {what} (details are {where}; please report them)")
 
 
 def _say(text: str) -> None:
-    Console(stderr=True).print(f"irqmatrix: {text}", markup=False, highlight=False, soft_wrap=True)
+    Printer(stderr=True).print(f"irqmatrix: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -126,9 +163,9 @@ def doctor(json: Json = False) -> None:
 
     findings = _run_async(doctor_module.examine(ImageCache()))
     if json:
-        typer.echo(doctor_json(findings))
+        print_json(doctor_json(findings))
     else:
-        doctor_tables(_console(), findings)
+        doctor_tables(printer(), findings)
 
 
 @app.command()
@@ -157,11 +194,11 @@ def run(
     loaded = config_module.load(config_module.find(config), repeat=repeat)
     if deterministic:
         loaded = config_module.deterministic(loaded)
-    console = _console(stderr=json)
+    console = printer(stderr=json)
     job = run_module.Job(loaded, out, only, jobs or default_jobs(), tuple(known or ()))
     result, directory = _run_async(regressions.run(job, console, quiet=json))
     if json:
-        typer.echo(dump(result), nl=False)
+        print_json(dump(result))
     else:
         run_report(console, result, directory)
     sys.exit(result.summary.exit_status)
@@ -191,9 +228,9 @@ def report(
     result = result_module.read(run_dir / "result.json")
     export.write(result, junit=junit, tap=tap)
     if json:
-        typer.echo(result_module.dump(result), nl=False)
+        print_json(result_module.dump(result))
     else:
-        run_report(_console(), result, run_dir, ledgers=True)
+        run_report(printer(), result, run_dir, ledgers=True)
 
 
 @app.command()
@@ -217,9 +254,9 @@ def diff(
     rules = KnownDifferences.in_folders(known) if known else KnownDifferences.shipped()
     found = diff_recorded(a, b, rules)
     if json:
-        typer.echo(diff_json(found))
+        print_json(diff_json(found))
     else:
-        diff_report(_console(), found)
+        diff_report(printer(), found)
     sys.exit(found.exit_status)
 
 
@@ -237,9 +274,9 @@ def replay(
 
     replayed = replay_case(case_dir)
     if json:
-        typer.echo(replay_json(replayed))
+        print_json(replay_json(replayed))
     else:
-        replay_report(_console(), replayed)
+        replay_report(printer(), replayed)
     status = {Outcome.AGREED: 0, Outcome.DIVERGED: 1, Outcome.INCOMPLETE: EXIT_BAD_USAGE}
     sys.exit(status[replayed.outcome])
 
@@ -270,9 +307,9 @@ def repro(
     """
     from harness.commands import repro
 
-    console = _console(stderr=json)
+    console = printer(stderr=json)
     if list_:
-        repro.show_catalogue(_console(), json=json)
+        repro.show_catalogue(printer(), json=json)
         return
     asked = repro.Asked(name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json)
     sys.exit(repro.run(asked, console, _run_async))
@@ -298,7 +335,7 @@ def bisect(
     from harness.repro import catalogue
 
     plan = bisect_module.Plan(catalogue.find(name), kernels, qemus, out, jobs or default_jobs())
-    sys.exit(_run_async(repro.bisect(plan, _console(stderr=json), json=json)))
+    sys.exit(_run_async(repro.bisect(plan, printer(stderr=json), json=json)))
 
 
 @app.command()
@@ -329,14 +366,14 @@ def minimise(
     from harness.report.text.minimise_report import minimised_json, minimised_report
     from harness.repro import minimise as minimise_module
 
-    console = _console(stderr=json)
+    console = printer(stderr=json)
     request = minimise_module.Request(
         scenario, backend, against, file, finding, machine, cpu, out, jobs or default_jobs()
     )
     tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     found = _run_async(minimise_module.minimise(request, (lambda _: None) if json else tell))
     if json:
-        typer.echo(minimised_json(found))
+        print_json(minimised_json(found))
     else:
         minimised_report(console, found)
 
@@ -361,13 +398,13 @@ def images_list(
     if available:
         offers, cached = cache.available(), cache.names()
         if json:
-            typer.echo(offers_json(offers, cached))
+            print_json(offers_json(offers, cached))
         else:
-            offers_table(_console(), offers, cached)
+            offers_table(printer(), offers, cached)
     elif json:
-        typer.echo(images_json(cache.list()))
+        print_json(images_json(cache.list()))
     else:
-        images_table(_console(), cache.list())
+        images_table(printer(), cache.list())
 
 
 @images_app.command("build")

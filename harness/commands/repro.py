@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 from harness.base.errors import ConfigError, HarnessError, Interrupted
+from harness.base.terminal import print_json
+from harness.base.text import plain
 from harness.images.cache import ImageCache
 from harness.report import bundle
 from harness.report.text import bisect_report, repro_report
@@ -45,7 +47,7 @@ def show_catalogue(console: Console, *, json: bool) -> None:
     """Print every entry that is shipped."""
     entries = [catalogue.load(path) for path in catalogue.shipped().values()]
     if json:
-        typer.echo(repro_report.catalogue_json(entries))
+        print_json(repro_report.catalogue_json(entries))
     else:
         repro_report.catalogue_table(console, entries)
 
@@ -63,10 +65,10 @@ def run(asked: Asked, console: Console, run_async: RunAsync) -> int:
     except Interrupted:
         raise
     except ConfigError as error:
-        typer.echo(f"irqmatrix: {error}", err=True)
+        typer.echo(plain(f"irqmatrix: {error}"), err=True)
         return ABORT
     except HarnessError as error:
-        typer.echo(f"irqmatrix: untestable: {error}", err=True)
+        typer.echo(plain(f"irqmatrix: untestable: {error}"), err=True)
         return UNTESTABLE
     except Exception:
         traceback.print_exc()
@@ -77,7 +79,7 @@ async def bisect(plan: Plan, console: Console, *, json: bool) -> int:
     """Find the versions between which the answer changes; the exit status."""
     found = await Bisector(plan, ImageCache(), console, quiet=json).run()
     if json:
-        typer.echo(bisect_report.bisection_json(found))
+        print_json(bisect_report.bisection_json(found))
     else:
         bisect_report.bisection_report(console, found)
     return found.exit_status
@@ -97,7 +99,7 @@ async def _perform(asked: Asked, console: Console) -> Reproduction:
         repro_report.announce(console, entry)
     found = await reproduce(request, console, quiet=asked.json)
     if asked.json:
-        typer.echo(repro_report.reproduction_json(found))
+        print_json(repro_report.reproduction_json(found))
     else:
         repro_report.reproduction_report(console, found)
     if asked.bundle is not None:

@@ -35,9 +35,20 @@ _INITRD_KEPT_S: Final = 24 * 3600.0
 
 
 def default_root() -> Path:
-    """``$XDG_CACHE_HOME/irqmatrix``, by default ``~/.cache/irqmatrix``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "irqmatrix"
+    """``$XDG_CACHE_HOME/irqmatrix``, by default ``~/.cache/irqmatrix``.
+
+    :class:`ImageError` for a user without a home.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "irqmatrix"
+    try:
+        return Path.home() / ".cache" / "irqmatrix"
+    except RuntimeError:
+        raise ImageError(
+            "no place for the image cache",
+            f"HOME is not set, and user {os.getuid()} has no entry in the password database",
+            "set XDG_CACHE_HOME to a folder that can be written",
+        ) from None
 
 
 class ImageCache:

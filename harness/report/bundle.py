@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import zstandard
-from rich.console import Console
 
 from harness import __version__
 from harness.backends.qemu_argv import Channels, GuestFiles, command_text, qemu_argv
 from harness.base import resources
 from harness.base.errors import StoreError
+from harness.base.terminal import Printer
 from harness.images.cache import ImageCache
 from harness.model.case import FlatGuest, Host, LinuxGuest, ProbeGuest
 from harness.report.text import repro_report
@@ -100,7 +100,7 @@ def _texts(found: Reproduction, prepared: Sequence[Prepared]) -> dict[str, str]:
 
 def _report(found: Reproduction) -> str:
     text = io.StringIO()
-    console = Console(file=text, width=_REPORT_COLUMNS, no_color=True)
+    console = Printer(file=text, width=_REPORT_COLUMNS, no_color=True)
     repro_report.announce(console, found.entry)
     repro_report.reproduction_report(console, found)
     return text.getvalue()
