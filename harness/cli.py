@@ -429,7 +429,7 @@ def images_build(
 
     cache = ImageCache()
     if refresh:
-        images_table(_console(), cache.refresh(kernel or [], qemu or []))
+        images_table(printer(), cache.refresh(kernel or [], qemu or []))
         if not kernel and not qemu:
             return
     cache.build(kernel or ["default"], qemu or ["system"])

@@ -126,9 +126,10 @@ class EventType:
 
     def parse(self, text: str) -> tuple[Arg, ...]:
         """The fields of ``text``, or :class:`EventError` where it does not fit the template."""
-        match = self._pattern.fullmatch(text)
+        match = self._pattern.fullmatch(text) if len(text) <= MAX_TEXT else None
         if match is None:
-            raise EventError(f"{self.name}: {text!r}", f"expected {self.template!r}")
+            shown = text[:MAX_TEXT]
+            raise EventError(f"{self.name}: {shown!r}", f"expected {self.template!r}")
         return tuple(
             [
                 group is not None if convert is None else convert(group)
@@ -160,6 +161,9 @@ class EventType:
             )
         return tuple(fields[name] for name in self.fields)
 
+
+MAX_TEXT: Final = 2000
+"""Characters of an event's text: far above any tracer's, and few enough for any number in it."""
 
 _LAPIC_MESSAGE: Final = "apicid {apicid:x} vec {vector:d} ({delivery_mode:w}|{trigger:w})"
 _RTE: Final = "dst {dst:x} vec {vector:d} ({delivery_mode:w}|{dest_mode:w}|{trigger:w}"

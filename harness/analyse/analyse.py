@@ -6,7 +6,6 @@ each workload, between the marks that the harness set.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -16,8 +15,9 @@ from typing import Final
 
 from harness.analyse.storm import OnsetTracker
 from harness.backends.qemu_argv import QEMU_TRACE_EVENTS
+from harness.base import limits
 from harness.base.errors import CollectError
-from harness.base.files import write_json, write_text
+from harness.base.files import read_json, read_text, write_json, write_text
 from harness.ledger import ledger
 from harness.ledger.bookkeeper import Bookkeeper
 from harness.ledger.ledger import Ledger
@@ -118,23 +118,28 @@ def gather(recording: Recording) -> Evidence:
 def read_counters(path: Path) -> dict[str, CounterSet]:
     """The counters of a case by workload; :class:`CollectError` for a file of another kind."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise CollectError(f"cannot read {path}", str(error)) from None
-    return {
-        name: CounterSet.from_json(data) for name, data in document.items() if name != "missing"
-    }
+    if not isinstance(document, dict):
+        raise CollectError(f"{path} has no counters", "it is no JSON object", "run the case again")
+    try:
+        return {
+            name: CounterSet.from_json(data) for name, data in document.items() if name != "missing"
+        }
+    except CollectError as error:
+        raise CollectError(f"{path}: {error}", None, "run the case again") from None
 
 
 def read_ledger(path: Path) -> Ledger | None:
     """The ledger of a case; None where there is none, :class:`CollectError` for another kind."""
     try:
-        return ledger.load(path.read_text(encoding="utf-8"))
+        return ledger.load(read_text(path, limits.current().json_mib * limits.MIB, "json_mib"))
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CollectError(f"cannot read {path}", str(error)) from None
     except CollectError as error:
         raise CollectError(f"{path}: {error}") from None

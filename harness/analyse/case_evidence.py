@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from harness.analyse.analyse import read_counters
 from harness.base.errors import StoreError
+from harness.base.files import first_problem, read_json
 from harness.model import manifest
 from harness.model.case import GuestKind, Machine
 from harness.model.counters import CounterSet
@@ -84,40 +86,57 @@ def read_case(directory: Path) -> RecordedCase:
         raise StoreError(f"{directory} has no {EVENTS}", "the case never ran", "run it again")
     verdict = _read_verdict(directory / "verdict.json")
     counters = read_counters(directory / "counters.json")
-    parts = {part["id"]: part for part in verdict["parts"]}
     metrics = {
-        name: part["metrics"]
-        for name, part in parts.items()
-        if name in counters and part.get("metrics")
+        part.id: part.metrics for part in verdict.parts if part.id in counters and part.metrics
     }
-    outcomes = {name: Verdict(part["verdict"]) for name, part in parts.items()}
-    checks = {"verdict": str(verdict["verdict"])}
+    outcomes = {part.id: part.verdict for part in verdict.parts}
+    checks = {"verdict": str(verdict.verdict)}
     if described.kind is not GuestKind.LINUX:
         checks |= {name: outcome.value for name, outcome in outcomes.items()}
     return RecordedCase(
         directory,
         described,
-        Verdict(verdict["verdict"]),
-        verdict["detail"],
+        verdict.verdict,
+        verdict.detail,
         outcomes,
         counters,
         metrics,
         checks,
-        verdict.get("observations"),
+        verdict.observations,
     )
 
 
-def _read_verdict(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _StoredPart:
+    """A part as ``verdict.json`` has it."""
+
+    id: str
+    verdict: Verdict
+    metrics: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _StoredVerdict:
+    """What is used of a ``verdict.json``."""
+
+    verdict: Verdict
+    parts: tuple[_StoredPart, ...]
+    detail: str = ""
+    observations: Mapping[str, str] | None = None
+
+
+_ADAPTER: Final = TypeAdapter(_StoredVerdict)
+
+
+def _read_verdict(path: Path) -> _StoredVerdict:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        Verdict(data["verdict"])
-        assert all(Verdict(part["verdict"]) and part["id"] for part in data["parts"])
-        return {"detail": "", **data}
+        return _ADAPTER.validate_python(read_json(path))
     except OSError as error:
         why = error.strerror or str(error)
         raise StoreError(f"cannot read {path}", why, "run the case again") from None
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise StoreError(f"{path} is not a verdict", repr(error), "run the case again") from None
+    except ValueError as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise StoreError(f"{path} is not a verdict", why, "run the case again") from None
 
 
 def events_around(case: RecordedCase, place: int, width: int) -> tuple[Event, ...]:

@@ -6,13 +6,15 @@ every other's, and read without the probe.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter
+
 from harness.base import files
 from harness.base.errors import CollectError, GuestHang
+from harness.base.files import read_json
 from harness.guests import probe
 from harness.model import manifest
 from harness.model.case import Machine, ProbeGuest
@@ -33,6 +35,9 @@ INCONCLUSIVE: Final = (
 )
 
 
+_LOGS: Final = TypeAdapter(dict[str, str | None])
+
+
 def read_logs(directory: Path, *, conclusive: bool = False) -> Mapping[str, str | None]:
     """The logs of a case by scenario, one event a line; none where the case kept none.
 
@@ -41,14 +46,15 @@ def read_logs(directory: Path, *, conclusive: bool = False) -> Mapping[str, str 
     """
     path = directory / NAME
     try:
-        logs = json.loads(path.read_text(encoding="utf-8"))
-        return {
+        logs = read_json(path)
+        found = {
             name: None if conclusive and "inconclusive" in entry else entry["log"]
             for name, entry in logs.items()
         }
+        return _LOGS.validate_python(found)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CollectError(f"cannot read {path}", str(error)) from None
 
 

@@ -7,16 +7,22 @@ were written, as in YAML 1.2; only ``true`` and ``false`` are booleans.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.base import suggest
+from harness.base import files, limits, suggest
 from harness.base.errors import ConfigError
+from harness.base.text import shortened
+
+MAX_SHOWN: Final = 200
+"""Characters of a wrong value in a message."""
+MAX_INT_BITS: Final = 128
+"""Of a number in a file: twice the widest register."""
 
 Location: TypeAlias = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -29,7 +35,22 @@ else:
 
 
 class _Loader(_BaseLoader):
-    """A safe loader with YAML 1.2's booleans."""
+    """A safe loader with YAML 1.2's booleans, whose every refusal names a line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of ``node``; what Python cannot make of a tagged value is a mistake of it."""
+        try:
+            value = super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except Exception as error:  # "!!int x", "!!bool x", 2001-99-99: ValueError, KeyError ...
+            kind = node.tag.rpartition(":")[2]
+            why = f"no {kind} can be read here: {error}"
+            raise yaml.constructor.ConstructorError(None, None, why, node.start_mark) from None
+        if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
+            why = f"a number of more than {MAX_INT_BITS} bits"
+            raise yaml.constructor.ConstructorError(None, None, why, node.start_mark)
+        return value
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -122,20 +143,28 @@ class YamlFile:
         found = first.get("input")
         why = str(first["msg"]).removeprefix("Value error, ")
         if first["type"] != "missing":
-            why += f"; found {found!r}"
+            why += f"; found {shortened(repr(found), MAX_SHOWN)}"
         return self.error(location, f"{prefix}bad value for {where}", why)
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     """The keys that ``model`` has at ``location``, following nested models as far as types tell."""
-    current: type[BaseModel] = model
+    candidates: list[type[BaseModel]] = [model]
     for part in location:
-        if not isinstance(part, str) or part not in current.model_fields:
+        if not isinstance(part, str):
             continue
-        for candidate in _models_in(current.model_fields[part].annotation):
-            current = candidate
-            break
-    return sorted(field.alias or name for name, field in current.model_fields.items())
+        tagged = [each for each in candidates if _is_tagged(each, part)]
+        if tagged and len(candidates) > 1:  # a union's member by its tag
+            candidates = tagged
+        elif part in candidates[0].model_fields:
+            annotation = candidates[0].model_fields[part].annotation
+            candidates = _models_in(annotation) or candidates
+    return sorted(field.alias or name for name, field in candidates[0].model_fields.items())
+
+
+def _is_tagged(model: type[BaseModel], tag: str) -> bool:
+    """Whether a field of ``model`` can only be ``tag``, as a union's discriminator is."""
+    return any(get_args(field.annotation) == (tag,) for field in model.model_fields.values())
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -146,37 +175,87 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def load(path: Path) -> YamlFile:
     """Read and parse ``path``; :class:`ConfigError` where it is not there or is not YAML."""
+    most = limits.current().yaml_mib * limits.MIB
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read_text(path, most, "yaml_mib")
     except OSError as error:
         raise ConfigError("cannot be read", error.strerror, path=path) from None
     except UnicodeDecodeError:
         raise ConfigError("is not a text file", "expected YAML in UTF-8", path=path) from None
+    except ValueError as error:
+        raise ConfigError("is too large", str(error), path=path) from None
     return parse(text, path)
 
 
 def parse(text: str, path: Path) -> YamlFile:
-    """Parse ``text`` as the content of ``path``."""
-    loader = _Loader(text)
+    """Parse ``text`` as the content of ``path``; :class:`ConfigError` for what is not usable."""
     try:
-        node = loader.get_single_node()
-        lines: dict[Location, int] = {}
-        if node is not None:
-            _collect_lines(node, (), lines, path)
-        data = None if node is None else loader.construct_document(node)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            lines: dict[Location, int] = {}
+            if node is not None:
+                _Expansion(path).size(node)
+                _collect_lines(node, (), lines, path)
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise ConfigError(
-            "is not YAML",
-            error.problem,
-            path=path,
-            line=None if mark is None else mark.line + 1,
-        ) from None
-    except yaml.YAMLError as error:
+        line = None if error.problem_mark is None else error.problem_mark.line + 1
+        raise ConfigError("is not YAML", error.problem, path=path, line=line) from None
+    except (yaml.YAMLError, UnicodeError) as error:
         raise ConfigError("is not YAML", str(error), path=path) from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise ConfigError("is not YAML", "it is nested too deeply", path=path) from None
     return YamlFile(path, data, lines)
+
+
+class _Expansion:
+    """What a parsed file stands for: how many values, with aliases as often as they are used."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._limits = limits.current()
+        self._sizes: dict[int, int | None] = {}
+        """By node; None for one that is being counted."""
+
+    def size(self, node: yaml.Node, depth: int = 1) -> int:
+        """The values in ``node``; :class:`ConfigError` where they are too many, or have no end."""
+        known = self._sizes.get(id(node), 0)
+        if known is None:
+            raise self._error(node, "an alias stands for something that contains it")
+        if known:
+            return known
+        if depth > self._limits.yaml_depth:
+            most = f"more than {self._limits.yaml_depth} levels"
+            raise self._error(node, "is nested too deeply", most, limits.hint("yaml_depth"))
+        self._sizes[id(node)] = None
+        size = 1 + sum(self.size(child, depth + 1) for child in self._children(node))
+        if size > self._limits.yaml_nodes:
+            most = f"more than {self._limits.yaml_nodes} values, with what its aliases stand for"
+            raise self._error(node, "is too large", most, limits.hint("yaml_nodes"))
+        self._sizes[id(node)] = size
+        return size
+
+    def _children(self, node: yaml.Node) -> Iterator[yaml.Node]:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise self._error(key, "a key has to be a single word, number or text")
+                yield from (key, value)
+        elif isinstance(node, yaml.SequenceNode):
+            yield from node.value
+        elif _UNUSABLE.search(node.value) is not None:
+            raise self._error(node, "a NUL or half a surrogate pair cannot be in a text")
+
+    def _error(
+        self, node: yaml.Node, what: str, why: str | None = None, fix: str | None = None
+    ) -> ConfigError:
+        return ConfigError(what, why, fix, path=self._path, line=node.start_mark.line + 1)
+
+
+_UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
+"""What no path, argument or file can hold."""
 
 
 def _collect_lines(
@@ -187,7 +266,7 @@ def _collect_lines(
         for index, child in enumerate(node.value):
             _collect_lines(child, (*location, index), lines, path)
     elif isinstance(node, yaml.MappingNode):
-        seen: set[Hashable] = set()
+        seen: set[str] = set()
         for key_node, child in node.value:
             key = key_node.value
             if key in seen:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -16,8 +17,8 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from harness.backends.owned_options import not_refused
-from harness.base import resources, suggest, yamlfile
-from harness.base.errors import ConfigError
+from harness.base import limits, paths, resources, suggest, yamlfile
+from harness.base.errors import ConfigError, HarnessError
 from harness.base.yamlfile import Location, Strict, YamlFile
 from harness.guests import protocol_files
 from harness.guests.linux import WORKLOADS
@@ -231,7 +232,7 @@ class RunConfig:
 def find(name: str) -> Path:
     """The file that ``name`` means: a path, or else a configuration that travels with us."""
     path = Path(name)
-    if path.is_file():
+    if paths.first_file([path]) is not None:
         return path
     parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
     if not path.is_absolute() and (shipped := resources.configs().joinpath(*parts)).is_file():
@@ -278,6 +279,7 @@ def _cases(file: YamlFile, model: ConfigModel, repeat: int) -> tuple[Case, ...]:
     with cases of one name would be one to every report, and one of them not run: an error.
     """
     cells = _cells(file, model)
+    _check_size(file, len(model.guests) * len(cells) * repeat)
     cases: dict[str, Case] = {}
     origins: dict[str, int] = {}
     for index, guest_model in enumerate(model.guests):
@@ -303,6 +305,13 @@ def _same_name(file: YamlFile, case: Case, first: int, second: int) -> ConfigErr
     )
 
 
+def _check_size(file: YamlFile, cases: int) -> None:
+    """:class:`ConfigError` for more cases than any run could have."""
+    most = limits.current().cases
+    if cases > most:
+        raise file.error(("repeat",), f"{cases} cases", f"at most {most}", limits.hint("cases"))
+
+
 def _repro(model: ReproModel | None) -> Repro | None:
     if model is None:
         return None
@@ -320,9 +329,11 @@ def _cells(file: YamlFile, model: ConfigModel) -> list[_Cell]:
         "qemu": model.qemu,
         "kernel": model.lab.kernel,
     }
+    _check_size(file, math.prod(map(len, axes.values())))
     cells = [cell for cell in _product(axes) if _is_backend(cell)]
     for index, entry in enumerate(model.include):
         named = _named(entry)
+        _check_size(file, math.prod(len(axes[name]) for name in axes if name not in named))
         added = list(_product(axes | {name: [value] for name, value in named.items()}))
         if not any(_is_backend(cell) for cell in added):
             raise file.error(
@@ -402,14 +413,17 @@ def _probe_guests(file: YamlFile, location: Location, model: ProbeModel) -> Iter
     if model.smp is not None or model.append:
         name = "smp" if model.append == "" else "append"
         raise file.error((*location, name), f"a probe has no {name}", "its scenarios say it")
-    paths: list[Path] = []
+    sources: list[Path] = []
     for index, pattern in enumerate(model.scenarios):
-        found = choice.find(pattern, file.path.parent)
+        at = (*location, "scenarios", index)
+        try:
+            found = choice.find(pattern, file.path.parent)
+        except HarnessError as error:
+            raise file.error(at, error.what, error.why) from None
         if not found:
-            at = (*location, "scenarios", index)
             raise file.error(at, f"no file of scenarios matches {pattern!r}")
-        paths += found
-    scenarios = choice.selected(choice.load(paths), model.only)
+        sources += found
+    scenarios = choice.selected(choice.load(sources), model.only)
     if not scenarios:
         raise file.error((*location, "only"), "no scenario is left", f"none matches {model.only}")
     names = {scenario.name for scenario in scenarios} | {WHOLE_CASE}
@@ -476,10 +490,13 @@ def _protocol(file: YamlFile, location: Location, said: str | dict[str, Any]) ->
         return None
     if said in shipped:
         return shipped[said]
-    here = Path(said).expanduser()
-    for path in (file.path.parent / here, here):
-        if path.is_file():
-            return protocol_files.load(path)
+    here = paths.expanded(said)
+    try:
+        path = paths.first_file([file.path.parent / here, here])
+    except HarnessError as error:
+        raise file.error(location, error.what, error.why) from None
+    if path is not None:
+        return protocol_files.load(path)
     known = ["auto", *shipped]
     fix = suggest.nearest(said, known)
     raise file.error(location, f"no protocol {said!r}", "there is no such file either", fix)
@@ -487,28 +504,23 @@ def _protocol(file: YamlFile, location: Location, said: str | dict[str, Any]) ->
 
 def _flat_path(file: YamlFile, location: Location, text: str) -> Path:
     """The image that ``text`` names, beside the file or below the working directory, checked."""
-    here = Path(text).expanduser()
+    here, at = paths.expanded(text), (*location, "path")
     candidates = [here] if here.is_absolute() else [file.path.parent / here, here]
-    for path in candidates:
-        if path.is_file():
-            break
-    else:
-        raise file.error(
-            (*location, "path"),
-            f"no flat image {text!r}",
-            f"looked for {' and '.join(str(path.absolute()) for path in candidates)}",
-        )
-    where = (*location, "path")
     try:
-        if path.stat().st_size > multiboot.MAX_IMAGE_BYTES:
-            limit_mib = multiboot.MAX_IMAGE_BYTES >> 20
-            raise file.error(where, f"{path} is too large", f"it has more than {limit_mib} MiB")
-        image = path.read_bytes()
+        path = paths.first_file(candidates)
+        if path is None:
+            looked = " and ".join(str(path.absolute()) for path in candidates)
+            raise file.error(at, f"no flat image {text!r}", f"looked for {looked}")
+        why = multiboot.file_defect(path)
+    except ConfigError:
+        raise
+    except HarnessError as error:
+        raise file.error(at, error.what, error.why) from None
     except OSError as error:
-        raise file.error(where, f"{path} cannot be read", error.strerror) from None
-    if (why := multiboot.defect(image)) is not None:
+        raise file.error(at, f"{path} cannot be read", error.strerror) from None
+    if why is not None:
         raise file.error(
-            where,
+            at,
             f"{path} is not a bootable multiboot image",
             why,
             "build it as kvm-unit-tests does: an ELF file with a multiboot header",

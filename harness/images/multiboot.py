@@ -7,12 +7,17 @@ file whose header has addresses of its own; "Cannot load x86-64 image" is all it
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeAlias
 
-MAX_IMAGE_BYTES: Final = 1 << 30
-"""More than any machine of a matrix has memory for."""
+from harness.base import limits
+
+Image: TypeAlias = bytes | mmap.mmap
+"""A file's content; of a mapped one only what is looked at is read."""
+
 _MAGIC: Final = 0x1BADB002
 _SEARCH_BYTES: Final = 8192
 _HAS_ADDRESSES: Final = 1 << 16
@@ -39,7 +44,20 @@ class _Segment:
         return self.kind == _PT_LOAD and self.memory_bytes > 0
 
 
-def defect(image: bytes) -> str | None:
+def file_defect(path: Path) -> str | None:
+    """Why the file ``path`` cannot be booted, or None; :class:`OSError` where it is unreadable."""
+    most = limits.current().image_mib
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        if size > most * limits.MIB:
+            return f"it has {size} bytes, more than {most} MiB ({limits.hint('image_mib')})"
+        if size == 0:
+            return defect(b"")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+            return defect(image)
+
+
+def defect(image: Image) -> str | None:
     """Why ``image`` cannot be booted as a multiboot image, or None.
 
     An ELF file is whole when its program headers and every loaded segment are inside it.
@@ -85,7 +103,7 @@ def loadable(image: bytes) -> bytes:
     return head + body[len(head) :] + table
 
 
-def _header(image: bytes) -> tuple[int, int] | None:
+def _header(image: Image) -> tuple[int, int] | None:
     """Where the multiboot header is, and its flags."""
     head = image[:_SEARCH_BYTES]
     for offset in range(0, len(head) - 11, 4):
@@ -95,7 +113,7 @@ def _header(image: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _addresses_defect(image: bytes, offset: int) -> str | None:
+def _addresses_defect(image: Image, offset: int) -> str | None:
     """A header with addresses says by itself what has to be in the file."""
     if len(image) < offset + 32:
         return "it ends inside its multiboot header"
@@ -106,7 +124,7 @@ def _addresses_defect(image: bytes, offset: int) -> str | None:
     return None
 
 
-def _elf_defect(image: bytes) -> str | None:
+def _elf_defect(image: Image) -> str | None:
     if len(image) < (64 if image[4:5] == b"\x02" else 52):
         return "it ends inside its ELF header"
     if image[4] not in (1, 2) or image[5] != 1:
@@ -128,11 +146,11 @@ def _elf_defect(image: bytes) -> str | None:
     return None
 
 
-def _entry_bytes(image: bytes) -> int:
+def _entry_bytes(image: Image) -> int:
     return 32 if image[4] == 1 else 56
 
 
-def _table(image: bytes) -> tuple[int, int, int]:
+def _table(image: Image) -> tuple[int, int, int]:
     """Where the program headers are, the size of each, and how many there are."""
     if image[4] == 1:
         (at,) = struct.unpack_from("<I", image, 28)
@@ -143,7 +161,7 @@ def _table(image: bytes) -> tuple[int, int, int]:
     return at, size, number
 
 
-def _segments(image: bytes) -> list[_Segment]:
+def _segments(image: Image) -> list[_Segment]:
     at, size, number = _table(image)
     found = []
     for start in range(at, at + size * number, size):
@@ -159,7 +177,7 @@ def _segments(image: bytes) -> list[_Segment]:
     return found
 
 
-def _entry(image: bytes, segments: list[_Segment]) -> int:
+def _entry(image: Image, segments: list[_Segment]) -> int:
     """The physical address of the entry, which an ELF header gives as a virtual one."""
     entry: int = struct.unpack_from("<I" if image[4] == 1 else "<Q", image, 24)[0]
     for segment in segments:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.base.errors import ImageError
+from harness.base.files import read_json
 from harness.images.archive import file_sha256
 from harness.images.model import ImageKind
 
@@ -91,12 +92,12 @@ class Store:
     def entry(self, path: Path) -> Entry | None:
         """The entry in a folder, or None if it has no manifest of this schema."""
         try:
-            manifest: dict[str, Any] = json.loads((path / _MANIFEST).read_text())
+            manifest: dict[str, Any] = read_json(path / _MANIFEST)
             if manifest["schema"] != _SCHEMA:
                 return None
             label = Label(*(manifest[key] for key in ("kind", "name", "version", "source")))
             return Entry(label, path, tuple(FileRecord(**record) for record in manifest["files"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):  # of whatever form it is
             return None
 
     def verify(self, entry: Entry) -> bool:

@@ -16,10 +16,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Final, Literal, TypeAlias
 
+from pydantic import TypeAdapter, ValidationError
+
+from harness.base import files
 from harness.base.errors import CollectError
+from harness.base.files import first_problem
 from harness.model import policy
 from harness.model.case import Irqchip
 from harness.model.counters import CounterKey, CounterSet
@@ -375,6 +379,10 @@ def _guest_finding(
 # --- On disk, and as a table --------------------------------------------------------------------
 
 
+_ADAPTER: Final = TypeAdapter(Ledger)
+_FIELDS: Final = tuple(each.name for each in fields(Ledger))
+
+
 def to_json(ledger: Ledger) -> dict[str, object]:
     """``ledger`` as JSON data."""
     return {"schema": SCHEMA, "version": SCHEMA_VERSION, **asdict(ledger)}
@@ -388,7 +396,7 @@ def dump(ledger: Ledger) -> str:
 def load(text: str) -> Ledger:
     """The ledger of a ``ledger.json``; :class:`CollectError` for another kind or version."""
     try:
-        data = json.loads(text)
+        data = files.parse_json(text)
     except ValueError as error:
         raise CollectError("not a ledger", str(error)) from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
@@ -399,24 +407,10 @@ def load(text: str) -> Ledger:
             f"this program reads version {SCHEMA_VERSION}",
         )
     try:
-        return _from_json(data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CollectError("a ledger cannot be read", repr(error)) from None
-
-
-def _from_json(data: Mapping[str, Any]) -> Ledger:
-    findings = tuple(Finding(**item) for item in data["findings"])
-    if unknown := {finding.kind for finding in findings} - set(get_args(Kind)):
-        raise ValueError(f"kinds of findings {sorted(unknown)}")
-    return Ledger(
-        Irqchip(data["irqchip"]),
-        data["events"],
-        tuple(Row(**item) for item in data["rows"]),
-        tuple(LawResult(**item) for item in data["laws"]),
-        findings,
-        data["suppressed"],
-        tuple(data["warnings"]),
-    )
+        return _ADAPTER.validate_python({name: data.get(name) for name in _FIELDS})
+    except ValidationError as error:
+        why = first_problem(error)
+        raise CollectError("a ledger cannot be read", why, "run the case again") from None
 
 
 def table(ledger: Ledger) -> str:

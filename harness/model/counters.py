@@ -16,6 +16,9 @@ from fnmatch import fnmatchcase
 from glob import escape
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from pydantic import StrictInt, TypeAdapter, ValidationError
+
+from harness.base import files
 from harness.base.errors import CollectError
 from harness.model.case import Irqchip
 from userspace_chip.events import KVM_EVENTS, QEMU_EVENTS, Arg, Event, event_type
@@ -389,20 +392,17 @@ class CounterSet:
                 f"this program reads version {SCHEMA_VERSION}",
             )
         try:
-            return cls.of(
-                [_from_json(row) for row in document["counters"]],
-                document["sources"],
-                [BlindSpot(**row) for row in document["not_observable"]],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CollectError("damaged file of counters", str(error)) from None
+            stored = _ADAPTER.validate_python(document)
+        except ValidationError as error:
+            raise CollectError("damaged file of counters", files.first_problem(error)) from None
+        return cls.of(map(_counter, stored.counters), stored.sources, stored.not_observable)
 
     @classmethod
     def loads(cls, text: str) -> CounterSet:
         """The inverse of :meth:`dumps`."""
         try:
-            return cls.from_json(json.loads(text))
-        except json.JSONDecodeError as error:
+            return cls.from_json(files.parse_json(text))
+        except ValueError as error:
             raise CollectError("damaged file of counters", str(error)) from None
 
 
@@ -429,13 +429,34 @@ def _to_json(counter: Counter) -> dict[str, Any]:
     return row
 
 
-def _from_json(row: dict[str, Any]) -> Counter:
-    fields = dict(row)
-    value = fields.pop("value")
-    key = CounterKey(**fields)
-    if key.stage not in _STAGES or key.source not in _SOURCES or not isinstance(value, int):
-        raise ValueError(f"bad counter {row}")
-    return Counter(key, value)
+@dataclass(frozen=True)
+class _Row:
+    """A counter as it is stored."""
+
+    stage: Stage
+    controller: str
+    source: CounterSource
+    value: StrictInt
+    number: int | None = None
+    name: str | None = None
+    cpu: int | None = None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What is used of a ``counters.json``."""
+
+    counters: list[_Row]
+    sources: list[CounterSource]
+    not_observable: list[BlindSpot]
+
+
+_ADAPTER: Final = TypeAdapter(_Stored)
+
+
+def _counter(row: _Row) -> Counter:
+    key = CounterKey(row.stage, row.controller, row.source, row.number, row.name, row.cpu)
+    return Counter(key, row.value)
 
 
 # --- Counting events ----------------------------------------------------------------------------

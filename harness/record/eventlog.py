@@ -10,12 +10,14 @@ so that the file can be searched with the words of the kernel's and QEMU's docum
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, TypeAlias, get_args
 
 from harness.base.errors import CollectError
+from harness.base.files import parse_json
 from userspace_chip.errors import EventError
 from userspace_chip.events import EVENT_TYPES, Arg, Event, EventType, Source, event_type
 
@@ -183,7 +185,7 @@ class EventLogReader:
     def _event(self, number: int, line: str) -> Event | None:
         head, _, tail = line.partition(", ")
         known = self._rows.get(tail)
-        if known is not None and head[:7] == '{"ns": ' and head[7:].isdecimal():
+        if known is not None and _KNOWN_HEAD.fullmatch(head) is not None:
             return Event(int(head[7:]), *known)
         event = self._parsed_event(number, line)
         if event is not None and head == f'{{"ns": {event.time_ns}':
@@ -197,17 +199,20 @@ class EventLogReader:
             self._tally.damage(number, line)
             return None
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             name = row["name"]
             if name not in EVENT_TYPES:
                 self._tally.unknown_event(str(name))
                 return None
             args = event_type(name).parse(row["text"])
             return _event(row["ns"], row["source"], name, row["vcpu"], args)
-        except (ValueError, TypeError, KeyError, EventError):
+        except (ValueError, TypeError, KeyError, IndexError, EventError):
             self._tally.damage(number, line)
             return None
 
+
+_KNOWN_HEAD: Final = re.compile(r'\{"ns": [0-9]{1,20}')
+"""The begin of a line of ours, up to its time."""
 
 _SOURCES: Final = frozenset(get_args(Source))
 
@@ -222,8 +227,8 @@ def _event(ns: object, source: Source, name: str, vcpu: object, args: tuple[Arg,
 
 def _check_header(line: str) -> None:
     try:
-        header = json.loads(line)
-    except json.JSONDecodeError:
+        header = parse_json(line)
+    except ValueError:
         header = None
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         raise CollectError(

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from harness.base.errors import StoreError
-from harness.base.files import write_text
+from harness.base.files import first_problem, read_json, write_text
 from userspace_chip.bits import bits
 from userspace_chip.errors import StateError
 from userspace_chip.events import Event
@@ -55,13 +55,13 @@ def read(directory: Path) -> tuple[Look, ...]:
     """The looks of a case: none where it was recorded without; :class:`StoreError` for rubbish."""
     path = directory / NAME
     try:
-        return _ADAPTER.validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return _ADAPTER.validate_python(read_json(path))
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror) from None
-    except (ValueError, ValidationError) as error:
-        why = str(error).splitlines()[0]
+    except ValueError as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise StoreError(f"{path} is not ours", why, "run the case again, or remove it") from None
 
 

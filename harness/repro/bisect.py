@@ -6,13 +6,13 @@ that an interrupted bisection, started again, goes on where it was.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from harness.base import files
@@ -151,6 +151,9 @@ class Step:
     duration_s: float
 
 
+_STEPS: Final = TypeAdapter(dict[str, Step])
+
+
 class Memory:
     """The steps so far, in a file of the bisection's folder.
 
@@ -164,18 +167,21 @@ class Memory:
         self._steps: dict[str, Step] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            document = json.loads(self._path.read_text(encoding="utf-8"))
+            document = files.read_json(self._path)
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
             raise StoreError(
                 f"cannot use {self._path}", str(error), "remove it, or choose another --out"
             ) from None
-        if document.get("schema") == SCHEMA and document.get("digest") == digest:
-            self._steps = {
-                key: Step(**row | {"outcome": Outcome(row["outcome"])})
-                for key, row in document["steps"].items()
-            }
+        if isinstance(document, dict) and document.get("digest") == digest:
+            try:
+                stored = _STEPS.validate_python(document.get("steps"))
+            except ValidationError as error:
+                why = files.first_problem(error)
+                raise StoreError(f"{self._path} has no steps", why, "remove it") from None
+            if document.get("schema") == SCHEMA:
+                self._steps = stored
 
     def __len__(self) -> int:
         return len(self._steps)

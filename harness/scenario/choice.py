@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.base import resources
+from harness.base import paths, resources
 from harness.base.errors import ConfigError
 from harness.scenario import compile as scenario_compile
 from harness.scenario.program import Scenario
@@ -17,19 +17,18 @@ def find(pattern: str, beside: Path) -> tuple[Path, ...]:
 
     A relative one is looked for below the folder ``beside``, then below the working directory,
     then, with or without ``configs/`` before it, among those that travel with us.
+    :class:`HarnessError` where that cannot be done.
     """
-    path = Path(pattern).expanduser()
-    if path.is_absolute():
-        return tuple(sorted(Path("/").glob(str(path.relative_to("/")))))
-    shipped = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
-    places = ((beside, path), (Path(), path), (resources.configs(), Path(*shipped)))
-    return next((found for at, what in places if (found := tuple(sorted(at.glob(str(what)))))), ())
+    if found := paths.matching(pattern, (beside, Path())):
+        return found
+    shipped = pattern.removeprefix("configs/")
+    return paths.matching(shipped, (resources.configs(),)) if shipped else ()
 
 
-def load(paths: Iterable[Path]) -> tuple[Scenario, ...]:
-    """The scenarios of ``paths``, each file once; :class:`ConfigError` for a name given twice."""
+def load(files: Iterable[Path]) -> tuple[Scenario, ...]:
+    """The scenarios of ``files``, each file once; :class:`ConfigError` for a name given twice."""
     found: dict[str, Scenario] = {}
-    for path in dict.fromkeys(path.resolve() for path in paths):
+    for path in dict.fromkeys(path.resolve() for path in files):
         for scenario in scenario_compile.load(path):
             if (other := found.get(scenario.name)) is not None:
                 raise ConfigError(

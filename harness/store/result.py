@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from harness.base.errors import StoreError
 from harness.base.files import read_typed, write_text
 from harness.compare.diff import DiffResult
 from harness.compare.expectations import RuleResult
@@ -76,5 +77,16 @@ def write(result: RunResult, path: Path) -> None:
 
 
 def read(path: Path) -> RunResult:
-    """The result in ``path``; :class:`StoreError` for a file of another kind or schema."""
-    return read_typed(path, _ADAPTER, SCHEMA, "is not a result")
+    """The result in ``path``; :class:`StoreError` for a file of another kind or schema.
+
+    A case's folder is in the run's: a result that names another one is refused.
+    """
+    result = read_typed(path, _ADAPTER, SCHEMA, "is not a result")
+    for case in result.cases:
+        if case.dir in ("", ".", "..") or "/" in case.dir or "\0" in case.dir:
+            raise StoreError(
+                f"{path} is not a result",
+                f"case {case.id!r} would be in {case.dir!r}, which is no folder of the run",
+                "run it again",
+            )
+    return result

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.analyse.analyse import read_ledger
 from harness.base.errors import HarnessError
 from harness.ledger import ledger
 from harness.model.verdict import CaseResult, Verdict
@@ -201,12 +202,10 @@ def _ledger_lines(directory: Path) -> list[str]:
     """The account of a case, without the laws that hold; nothing where there is none."""
     path = directory / "ledger.json"
     try:
-        account = ledger.load(path.read_text(encoding="utf-8"))
-    except OSError:
-        return []
+        account = read_ledger(path)
     except HarnessError as error:
         return [f"its ledger cannot be read: {error}"]
-    if not account.rows:
+    if account is None or not account.rows:
         return []
     balanced = sum(law.status == "balanced" for law in account.laws)
     lines = [

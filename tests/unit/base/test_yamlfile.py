@@ -77,3 +77,47 @@ def test_yaml_binary_file_is_an_error(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not a text file"):
         yamlfile.load(path)
+
+
+LAUGH = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "why"),
+    [
+        (LAUGH, 6, "too large: more than 1000000 values"),
+        ("x: 1\ny: &a [*a]", 2, "contains it"),
+        ("x: &a {b: *a}", 1, "contains it"),
+        ("x:\n? [a, b]\n: 1", 2, "a key has to be"),
+        ("x: 1\ny: !!int abc", 2, "no int"),
+        ("!!float abc", 1, "no float"),
+        ("!!bool maybe", 1, "no bool"),
+        ("!!timestamp x", 1, "no timestamp"),
+        ("[1,\n2001-99-99]", 2, "no timestamp"),
+        ("9" * 6000, 1, "no int"),
+        ("0x" + "f" * 60, 1, "more than 128 bits"),
+        ('append: "a\\0b"', 1, "NUL"),
+        ("[" * 200 + "]" * 200, 1, "nested too deeply"),
+        ("- " * 3000 + "x", None, "nested too deeply|exceeded"),
+    ],
+)
+def test_yaml_that_no_file_means_is_refused_by_line(text, line, why):
+    with pytest.raises(ConfigError, match=why) as refused:
+        parse(text)
+    assert line in (None, refused.value.line)
+
+
+def test_yaml_file_larger_than_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("IRQMATRIX_LIMITS", "yaml_mib=1")
+    path = tmp_path / "big.yaml"
+    path.write_text("#" * (1 << 20) + "\n")
+    with pytest.raises(ConfigError, match="IRQMATRIX_LIMITS=yaml_mib=N"):
+        yamlfile.load(path)
+
+
+def test_yaml_endless_device_is_read_no_further_than_the_limit():
+    with pytest.raises(ConfigError, match="too large"):
+        yamlfile.load(Path("/dev/zero"))

@@ -355,3 +355,41 @@ def test_config_deterministic_cases_say_so_in_their_ids(write):
 
     (case,) = config.deterministic(loaded).cases
     assert case.id == "linux/q35/qemu64/smp1/deterministic/local-tcg"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("~nosuchuser/x", "no flat image '~nosuchuser/x'"),
+        ("x" * 5000, "File name too long"),
+    ],
+)
+def test_config_flat_image_at_an_impossible_path_names_its_line(write, path, why):
+    with pytest.raises(ConfigError, match=rf"matrix.yaml:2: .*{why}"):
+        config.load(write(f"guests: [{{kind: flat, path: {path}}}]\n"))
+
+
+@pytest.mark.parametrize("pattern", ["/", "a**b", "~nosuchuser/*", "x" * 5000])
+def test_config_scenarios_of_an_impossible_pattern_name_their_line(write, pattern):
+    with pytest.raises(ConfigError, match=r"matrix.yaml:2: "):
+        config.load(write(f'guests: [{{kind: probe, scenarios: ["{pattern}"]}}]\n'))
+
+
+def test_config_unknown_key_of_a_guest_lists_the_keys_of_its_kind(write):
+    with pytest.raises(ConfigError, match=r"known: .*path") as refused:
+        config.load(write("guests: [{kind: flat, path: x, pfxd: x}]\n"))
+    assert "workloads" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"repeat: 300000000\n{LINUX}",
+        f"matrix: {{cpu: [{', '.join(['a'] * 1000)}], smp: [{', '.join('1' * 1000)}]}}\n{LINUX}",
+        f"include: [{{smp: 1}}]\nqemu: [{', '.join(['a'] * 40000)}]\n{LINUX}",
+    ],
+    ids=["repeat", "axes", "include"],
+)
+def test_config_of_too_many_cases_is_refused_at_once(write, text):
+    with pytest.raises(ConfigError, match="IRQMATRIX_LIMITS=cases=N"):
+        config.load(write(text))

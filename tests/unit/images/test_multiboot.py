@@ -75,3 +75,18 @@ def test_damaged_file_has_a_defect_or_can_be_loaded(image, changes, length):
     cut = bytes(damaged[:length])
     if multiboot.defect(cut) is None:
         assert multiboot.defect(multiboot.loadable(cut)) is None
+
+
+def test_file_defect_of_a_huge_file_is_its_size(tmp_path):
+    path = tmp_path / "sparse.flat"
+    with path.open("wb") as file:
+        file.truncate(60 << 30)
+    assert "more than 1024 MiB (IRQMATRIX_LIMITS=image_mib=N" in multiboot.file_defect(path)
+
+
+@pytest.mark.parametrize(("image", "defect"), [(b"", "no multiboot"), (files.elf(), None)])
+def test_file_defect_of_a_file_is_its_contents(tmp_path, image, defect):
+    path = tmp_path / "some.flat"
+    path.write_bytes(image)
+    found = multiboot.file_defect(path)
+    assert found == defect or defect in found
