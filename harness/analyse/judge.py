@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.analyse import audit, conformance, flat_verdict
+from harness.analyse import audit, conformance, flat_verdict, lab_checks
 from harness.analyse.analyse import Evidence, gather
+from harness.analyse.blame import Facts, assigned
 from harness.analyse.ruling import Ruling
 from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
-from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, StoreError
+from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, LabDied, StoreError
 from harness.guests import last_words, linux, probe
 from harness.guests.protocols import Said
-from harness.model import manifest
+from harness.model import lab_faults, manifest
 from harness.model.case import WHOLE_CASE, Accel, FlatGuest, Host, Irqchip, LinuxGuest, ProbeGuest
 from harness.model.verdict import (
     NOT_REACHED,
@@ -48,6 +49,7 @@ def judge(recording: Recording) -> CaseResult:
     else:
         failure = _failure(recording)
         parts = _linux_parts(recording, case.guest, evidence, failure)
+    parts = lab_checks.explained(parts, _recorded(recording), lab_faults.shipped())
     verdict, detail, blame = _verdict(parts, failure, evidence)
     if (account := _audited(recording, evidence)) is not None:
         detail = f"{detail}; {account.text}".lstrip("; ")
@@ -58,7 +60,7 @@ def judge(recording: Recording) -> CaseResult:
         if said.diverged and verdict is Verdict.PASS:
             verdict = Verdict.DIVERGED
     expected = _expected(case.guest.expect, WHOLE_CASE)
-    return of_case(
+    result = of_case(
         case,
         verdict,
         detail,
@@ -70,6 +72,40 @@ def judge(recording: Recording) -> CaseResult:
         expected=expected,
         blame=blame,
     )
+    return assigned(result, _facts(recording))
+
+
+_ASSERTION: Final = re.compile(r"assert", re.IGNORECASE)
+_COMPLAINT: Final = re.compile(
+    r"irq \d+: nobody cared|8254 timer not connected to IO-APIC|IO-APIC \+ timer doesn't work"
+)
+
+
+def _facts(recording: Recording) -> Facts:
+    """What is known of how the case ended, for the blame."""
+    case, failure = recording.case, recording.failure
+    killed_by = _signal(recording)
+    ended = failure is None and killed_by is None and recording.status is not None
+    words = _stderr(recording)
+    refused = ended and recording.status != 0 and bool(words)
+    return Facts(
+        in_lab=case.backend.host is Host.LAB,
+        probe=isinstance(case.guest, ProbeGuest),
+        lab_died=isinstance(failure, LabDied),
+        killed_by=killed_by,
+        refused=refused,
+        asserted=_ASSERTION.search(words) is not None,
+        kvm_error="KVM internal error" in words,
+        complains=_COMPLAINT.search(recording.console) is not None,
+        by_guest=ended and not refused and bool(recording.console.strip()),
+    )
+
+
+def _recorded(recording: Recording) -> manifest.CaseFile | None:
+    try:
+        return manifest.read(recording.directory)
+    except StoreError:
+        return None
 
 
 def _audited(recording: Recording, evidence: Evidence) -> audit.Audit | None:
@@ -78,11 +114,7 @@ def _audited(recording: Recording, evidence: Evidence) -> audit.Audit | None:
         return None
     if not isinstance(recording.case.guest, LinuxGuest) and not evidence.ledger.findings:
         return None
-    try:
-        recorded = manifest.read(recording.directory)
-    except StoreError:
-        recorded = None
-    return audit.audit(evidence.ledger, recording.case, recorded)
+    return audit.audit(evidence.ledger, recording.case, _recorded(recording))
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ class Session(Protocol):
     def tracefs(self) -> str | None:
         """Where tracefs is mounted there, or None."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether the host is gone, and nothing can run there any more."""
+
     def state_file(self, directory: Path) -> str:
         """Where on that host a guest's state is kept; ``directory`` is its case's, here."""
 

@@ -15,13 +15,21 @@ import itertools
 import shlex
 import socket
 import stat
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from harness.backends.base import GuestPlan
-from harness.backends.qemu_argv import Channels, GuestFiles, chardev, command_text, qemu_argv
+from harness.backends.lab_end import LabEnd, diagnose
+from harness.backends.qemu_argv import (
+    Channels,
+    GuestFiles,
+    chardev,
+    command_text,
+    escaped,
+    qemu_argv,
+)
 from harness.base.errors import CollectError, HostError, LabLost
 from harness.base.ownership import owned_directory
 from harness.base.process import OwnedProcess, owned_process
@@ -29,10 +37,17 @@ from harness.base.sockets import connect, listener
 from harness.guests.console import CONSOLE_END
 from harness.images import cpio
 from harness.images.model import KernelImage, QemuImage
+from harness.model import lab_faults
 from harness.model.case import Accel, ProbeGuest
+from harness.model.lab_faults import LabFault
 
 BOOT_TIMEOUT_S: Final = 60.0
 COMMAND_TIMEOUT_S: Final = 60.0
+"""A lab that does not answer for this long stands still; a busy one is slow."""
+MAX_CODE: Final = 80
+"""How much of a command is quoted."""
+LAST_WORDS_S: Final = 5.0
+"""Between the end of a QEMU's connections and its own."""
 TRACEFS: Final = "/sys/kernel/tracing"
 
 LAB_APPEND: Final = (
@@ -82,6 +97,13 @@ class LabPlan:
         """Where ``file`` of the payload is in the lab."""
         return f"{_PAYLOAD_DIR}/{self.payload.index(file)}-{file.name}"
 
+    @property
+    def faults(self) -> tuple[LabFault, ...]:
+        """The known ones of its hardware; a KVM's is that of this machine."""
+        if self.accel is not Accel.TCG:
+            return ()
+        return tuple(f for f in lab_faults.shipped() if f.is_of(self.host_qemu.version))
+
 
 def lab_argv(
     plan: LabPlan, *, serial: str, ports: Mapping[str, str], disk: Path, extra: Sequence[str] = ()
@@ -111,7 +133,7 @@ def lab_argv(
         *("-initrd", str(plan.initrd)),
         *("-append", LAB_APPEND),
         *("-serial", serial),
-        *("-drive", f"file={disk},format=raw,if=virtio,readonly=on"),
+        *("-drive", f"file={escaped(disk)},format=raw,if=virtio,readonly=on"),
         *("-device", "virtio-serial-pci,max_ports=8"),
         *port_options,
         *extra,
@@ -129,11 +151,20 @@ def write_payload(plan: LabPlan, destination: Path) -> None:
 
 
 class LabShell:
-    """The command port: runs shell code in the lab, and hears of what ends there."""
+    """The command port: runs shell code in the lab, and hears of what ends there.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    ``inquest`` finds out how the lab ended, and where that can be read.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        inquest: Callable[[], Awaitable[tuple[LabEnd, str]]],
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._inquest = inquest
         self._ids = itertools.count(1)
         self._replies: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
         self._exits: dict[str, asyncio.Future[int]] = {}
@@ -153,9 +184,10 @@ class LabShell:
                 await self._writer.drain()
                 status, output = await future
         except TimeoutError:
-            raise self.fail(f"it did not answer for {timeout_s:g} s to {code!r}") from None
-        except ConnectionError as error:
-            raise self.fail(str(error)) from None
+            why = f"no answer for {timeout_s:g} s to {code[:MAX_CODE]!r}"
+            raise await self.fail(why) from None
+        except ConnectionError:
+            raise await self.fail() from None
         finally:
             self._replies.pop(number, None)
         return status, output.decode(errors="replace")
@@ -172,15 +204,17 @@ class LabShell:
         self._check()
         return self._exits.setdefault(name, asyncio.get_running_loop().create_future())
 
-    def fail(self, why: str) -> LabLost:
-        """Say everybody that the lab is lost; the error to raise."""
-        error = LabLost("the lab died", why, "its console is in the run directory, lab-*.log")
-        if not self.lost.done():
-            self.lost.set_result(error)
+    async def fail(self, symptom: str = "") -> LabLost:
+        """Find out how the lab ended, and report it to all that wait; the error to raise."""
+        end, where = await self._inquest()
+        error = LabLost("the lab died", "; ".join(filter(None, (str(end), symptom))), where)
+        if self.lost.done():
+            return self.lost.result()
+        self.lost.set_result(error)
         for future in self._futures():
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # an unread one is no warning: it was told elsewhere
+                future.exception()  # an unread one is no warning: it is reported elsewhere
         return error
 
     async def close(self) -> None:
@@ -206,9 +240,9 @@ class LabShell:
         try:
             while line := await self._reader.readline():
                 self._dispatch(line.decode(errors="replace").split())
-            self.fail("its QEMU went away")
+            await self.fail()
         except (OSError, ValueError, IndexError) as error:
-            self.fail(f"its command port is broken: {error!r}")
+            await self.fail(f"its command port is broken: {error!r}")
 
     def _dispatch(self, words: list[str]) -> None:
         kind, rest = words[0], words[1:]
@@ -396,16 +430,14 @@ def by_hand(lab: LabPlan, plan: GuestPlan) -> str:
     payload = (plan.kernel,) if plan.initrd is None else (plan.kernel, plan.initrd)
     only = dataclasses.replace(lab, payload=payload)
     guest = command_text(qemu_argv(plan.case, _guest_files(only, plan), Channels(console="stdio")))
-    # A name that no path contains, so that the shell's variable can stand for it unquoted.
-    directory = "IRQMATRIX_DIR"
     argv = lab_argv(
         only,
         serial="stdio",
         ports={},
-        disk=Path(directory, "disk"),
-        extra=("-fw_cfg", f"name=opt/irqmatrix/run,file={directory}/guest"),
+        disk=Path("disk"),
+        extra=("-fw_cfg", "name=opt/irqmatrix/run,file=guest"),
     )
-    boot = command_text(argv).replace(directory, '"$dir"')
+    boot = command_text(argv)
     copies = "\n".join(
         f'cp {shlex.quote(str(path))} "$dir"{shlex.quote(only.path_inside(path))}'
         for path in payload
@@ -418,16 +450,39 @@ def by_hand(lab: LabPlan, plan: GuestPlan) -> str:
         "cat >\"$dir/guest\" <<'END_OF_GUEST'\n"
         f'{guest}echo "irqmatrix: QEMU ended with status $?"\n'
         "END_OF_GUEST\n"
-        f"{boot}"
+        # From inside, so that the folder's name, whatever it contains, is in no option.
+        f'(cd "$dir" &&\n{boot})\n'
         'rm -r "$dir"\n'
     )
+
+
+@dataclass(frozen=True)
+class _Remains:
+    """What a lab leaves behind: its QEMU, and the two files that are written meanwhile."""
+
+    process: OwnedProcess
+    console: Path
+    stderr: Path
+    faults: tuple[LabFault, ...]
+
+    async def inquest(self) -> tuple[LabEnd, str]:
+        """How the lab ended, or that it stands still; and where that can be read."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self.process.wait()
+        said = self.stderr.read_text(errors="replace")
+        console = self.console.read_text(errors="replace")
+        stopped = self.process.is_stopped
+        end = diagnose(self.process.status, said, console, self.faults, stopped=stopped)
+        return end, f"in the run directory: {self.console.name}, {self.stderr.name}"
 
 
 @contextlib.asynccontextmanager
 async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
     """A lab, up for as long as the block lasts; its console goes to the file ``log``.
 
-    Raises :class:`HostError` where it does not come up, or comes up without KVM.
+    What its QEMU says goes to a file of the same name with the suffix ``.stderr``.  Raises
+    :class:`HostError` where the lab does not come up, or comes up without KVM.
     """
     async with contextlib.AsyncExitStack() as stack:
         directory = stack.enter_context(owned_directory())
@@ -439,37 +494,42 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
             for name, server in listeners.items()
         }
         argv = lab_argv(plan, serial="stdio", ports=ports, disk=disk)
+        stderr = log.with_suffix(".stderr")
         output = stack.enter_context(log.open("wb"))
+        errors = stack.enter_context(stderr.open("wb"))
         process = await stack.enter_async_context(
             owned_process(
                 argv,
                 stdout=output,
-                stderr=output,
+                stderr=errors,
                 pass_fds=[server.fileno() for server in listeners.values()],
                 grace_s=0,
                 owner=directory,
             )
         )
         reader, writer = await asyncio.open_unix_connection(directory / "control")
-        shell = LabShell(reader, writer)
+        remains = _Remains(process, log, stderr, plan.faults)
+        shell = LabShell(reader, writer, remains.inquest)
         stack.push_async_callback(shell.close)
-        ready = await _ready(shell, process, log)
+        ready = await _ready(shell, remains)
         yield LabSession(plan, shell, directory, ready)
 
 
-async def _ready(shell: LabShell, process: OwnedProcess, log: Path) -> str:
-    """What L1 says of itself once it is up."""
+async def _ready(shell: LabShell, remains: _Remains) -> str:
+    """What L1 says of itself once it is up; a QEMU that ends instead is not waited for."""
+    ended = asyncio.ensure_future(remains.process.wait())
+    either: set[asyncio.Future[Any]] = {shell.ready, ended}
     try:
-        async with asyncio.timeout(BOOT_TIMEOUT_S):
-            ready = await shell.ready
-    except (TimeoutError, LabLost):
-        tail = log.read_text(errors="replace").splitlines()[-5:]
-        state = "said nothing" if process.status is None else f"ended with {process.status}"
-        raise HostError(
-            "the lab did not boot",
-            f"L1's QEMU {state} within {BOOT_TIMEOUT_S:g} s; its last lines: {tail}",
-            f"the whole console is in {log}",
-        ) from None
+        first, _ = await asyncio.wait(
+            either, timeout=BOOT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        ended.cancel()
+    if not shell.ready.done() or shell.ready.exception() is not None:
+        end, where = await remains.inquest()
+        late = "" if first else f"it is not up after {BOOT_TIMEOUT_S:g} s; "
+        raise HostError("the lab did not boot", f"{late}{end}", where)
+    ready = shell.ready.result()
     if "kvm=yes" not in ready:
         raise HostError(
             "the lab has no KVM",

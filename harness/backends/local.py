@@ -120,6 +120,7 @@ class LocalSession:
         self._cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         mounted = Path(TRACEFS, "trace").exists() and os.access(TRACEFS, os.W_OK)
         self.tracefs: str | None = TRACEFS if mounted else None
+        self.lost = False
 
     def state_file(self, directory: Path) -> str:
         """In the case's folder, until it is loaded."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from harness.guests import flat, linux, probe
@@ -159,6 +160,11 @@ def _monitor(backend: str | None) -> tuple[str, ...]:
     if backend is None:
         return ()
     return ("-chardev", chardev(backend, "monitor"), "-mon", "chardev=monitor,mode=control")
+
+
+def escaped(path: Path) -> str:
+    """``path`` as a value among an option's others, which commas separate."""
+    return str(path).replace(",", ",,")
 
 
 def chardev(backend: str, name: str) -> str:

@@ -12,6 +12,7 @@
         ├── GuestError          a guest that stopped being one, with its last console lines
         │   ├── GuestHang       it said nothing more within its time
         │   └── GuestCrash      its QEMU went away
+        │       └── LabDied     the lab that it ran in died under it
         ├── PredictionError     a scenario that the Python chips cannot execute
         ├── CollectError        a collector that could not read its source
         ├── ReplayRefused       a recorded case that a replay can say nothing about
@@ -90,6 +91,10 @@ class GuestHang(GuestError):
 
 class GuestCrash(GuestError):
     """The guest's QEMU went away, or the guest's kernel panicked."""
+
+
+class LabDied(GuestCrash):
+    """The lab died under the guest; ``why`` says how."""
 
 
 class PredictionError(HarnessError):

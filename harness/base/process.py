@@ -44,6 +44,16 @@ class OwnedProcess:
         """Its exit status (negative: the signal that killed it), or None while it runs."""
         return self._process.returncode
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is there and does not run, by SIGSTOP or a debugger (proc(5), ``stat``)."""
+        if self.status is not None:
+            return False
+        with contextlib.suppress(OSError, IndexError):
+            stat = Path("/proc", str(self.pid), "stat").read_text(errors="replace")
+            return stat.rpartition(")")[2].split()[0] in ("T", "t")
+        return False
+
     async def wait(self) -> int:
         """Its exit status, once it has ended and what it left has, too."""
         return await asyncio.shield(self._ended)

@@ -37,6 +37,7 @@ from harness.base import resources, yamlfile
 from harness.base.errors import ConfigError
 from harness.base.versions import Version, VersionRange
 from harness.base.yamlfile import Strict
+from harness.model import lab_faults
 from harness.model.case import Irqchip, Machine
 from harness.model.counters import CounterSource
 
@@ -245,7 +246,7 @@ class KnownDifferences:
         """The rules of all YAML files of ``folders``; one without any is a :class:`ConfigError`."""
         paths: list[Path] = []
         for folder in folders:
-            found = sorted(folder.glob("*.yaml"))
+            found = sorted(path for path in folder.glob("*.yaml") if path.name != lab_faults.NAME)
             if not found:
                 why = "it has no *.yaml" if folder.is_dir() else "there is no such folder"
                 raise ConfigError(

@@ -38,6 +38,11 @@ class LocalFacts:
         return Accel.KVM if nests else Accel.TCG
 
 
+def lab_accel(local: LocalFacts | None) -> Accel:
+    """Who runs a lab here; TCG where the local KVM was not asked."""
+    return Accel.TCG if local is None else local.lab_accel
+
+
 def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None) -> str | None:
     """Why ``case`` cannot be run with a QEMU of that version; None where it can.
 

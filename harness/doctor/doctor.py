@@ -23,6 +23,8 @@ from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
 from harness.images.qemu import qemu_build
 from harness.images.rootfs import BUSYBOX, check_busybox
+from harness.model import lab_faults
+from harness.model.case import Accel
 from harness.record.collectors.qmp import monitor
 from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.probe import measure_guest_speed, probe_kvm
@@ -62,6 +64,9 @@ async def examine(cache: ImageCache) -> tuple[Finding, ...]:
     findings += _programs()
     findings += _images(cache)
     findings.append(await _lab(cache, local))
+    for name in _qemu_names(cache):
+        with contextlib.suppress(HarnessError):  # reported above
+            findings.append(lab_faults_of(cache.qemu(name), local.lab_accel))
     return tuple(findings)
 
 
@@ -257,6 +262,24 @@ def _images(cache: ImageCache) -> Iterable[Finding]:
                 "a file is not what was stored",
                 "it is fetched again by the next run, or by irqmatrix images build",
             )
+
+
+def lab_faults_of(qemu: QemuImage, accel: Accel) -> Finding:
+    """How many of the known faults a lab has that this QEMU runs, by its version."""
+    name = f"faults, run by QEMU {qemu.name}"
+    if accel is not Accel.TCG:
+        return Finding("lab", name, True, "none known: a KVM that nests runs labs here")
+    known = lab_faults.shipped()
+    there = [fault for fault in known if fault.is_of(qemu.version)]
+    ids = ", ".join(
+        fault.id if fault.linux is None else f"{fault.id} (Linux {fault.linux})" for fault in there
+    )
+    return Finding(
+        "lab",
+        name,
+        None,
+        f"{len(there)} of {len(known)} known (configs/known/lab.yaml): {ids}",
+    )
 
 
 async def _lab(cache: ImageCache, local: LocalFacts) -> Finding:

@@ -49,13 +49,21 @@ class CaseFile:
     """What the case adds to QEMU's command line: its devices and options."""
     lab_cpus: int = 1
     """How many CPUs the lab has, if it ran in one: those of several trace side by side."""
+    lab_qemu: str | None = None
+    """The version of the QEMU whose TCG is the lab's hardware; None without such a lab."""
 
 
 _ADAPTER: Final = TypeAdapter(CaseFile)
 
 
 def describe(
-    case: Case, *, qemu: str, linux: str, kvm: str | None = None, lab_cpus: int = 1
+    case: Case,
+    *,
+    qemu: str,
+    linux: str,
+    kvm: str | None = None,
+    lab_cpus: int = 1,
+    lab_qemu: str | None = None,
 ) -> CaseFile:
     """``case`` on these versions; ``linux`` is that of the host on which QEMU runs."""
     return CaseFile(
@@ -75,6 +83,7 @@ def describe(
         kvm=kvm,
         arguments=(*case.devices, *case.options),
         lab_cpus=lab_cpus,
+        lab_qemu=lab_qemu,
     )
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from harness.backends.base import GuestPlan, RunningGuest, Session
+from harness.backends.lab import COMMAND_TIMEOUT_S
 from harness.base.errors import (
     GuestCrash,
     GuestError,
     GuestHang,
     HarnessError,
+    LabDied,
     LabLost,
     advice,
 )
@@ -29,8 +31,9 @@ from harness.record.recording import Recording
 
 MAX_BOOTS: Final = 8
 """Of one case: after a scenario that hangs the probe is booted again for those behind it."""
-END_TIMEOUT_S: Final = 60.0
-"""For the end of a QEMU and of its console; the lab answers slowly while a guest drowns."""
+END_TIMEOUT_S: Final = COMMAND_TIMEOUT_S + 15
+"""For the end of a QEMU and of its console; the lab answers slowly while a guest drowns.  A lab
+that stands still is found out before."""
 
 
 async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step) -> Recording:
@@ -61,8 +64,13 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         seen.failure = seen.failure or HarnessError(
             "the case could not be recorded", str(error), advice(error)
         )
+    except LabLost as error:
+        seen.failure = error  # whatever was seen before was of a lab that was dying
     except HarnessError as error:
-        seen.failure = seen.failure or _as_crash(error)
+        seen.failure = seen.failure or error
+    if isinstance(seen.failure, LabLost):
+        lost = seen.failure
+        seen.failure = LabDied("the lab died under it", lost.why, lost.fix)
     return Recording(
         case=plan.case,
         directory=directory,
@@ -119,13 +127,6 @@ def _behind(plan: GuestPlan, seen: Progress) -> GuestPlan | None:
         return None
     seen.failure = None
     return replace(plan, case=replace(plan.case, guest=replace(guest, first=first)))
-
-
-def _as_crash(error: HarnessError) -> HarnessError:
-    """A lab that goes away under a case is a crash of that case."""
-    if not isinstance(error, LabLost):
-        return error
-    return GuestCrash(f"the lab died under it: {error.why}", None, error.fix)
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from rich.console import Console
 
 from harness import __version__
-from harness.analyse import judge
+from harness.analyse import blame, judge
 from harness.base import child, ownership
 from harness.base.errors import ConfigError
 from harness.base.versions import Version, parse_version
@@ -113,7 +113,8 @@ async def _run_in(
         environment |= _hosts(preparation.prepared, config, versions, cache, local)
         runner = scheduler.Scheduler(config, out, cache, local, shown, _judge, settled)
         await runner.run(preparation, jobs)
-        cases = tuple(results[case.id] for case in config.cases)
+        ended = tuple(results[case.id] for case in config.cases)
+        cases = blame.over_run(ended, emulated_lab=feasibility.lab_accel(local) is Accel.TCG)
         compared = await child.in_child(_compare, preparation.prepared, cases, versions, known, out)
     environment["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return _result(config.name, environment, cases, compared)

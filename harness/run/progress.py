@@ -128,8 +128,10 @@ class LiveProgress:
 def verdict_line(result: CaseResult) -> str:
     """One finished case on one line."""
     unexpected = "" if result.as_expected else "  <- not as expected"
+    blame = "" if result.blame is None else f"  (looks like {result.blame})"
     detail = f"  {result.detail}" if result.detail else ""
-    return f"{result.verdict.value:<9} {result.duration_s:6.1f} s  {result.id}{detail}{unexpected}"
+    what = f"{result.verdict.value:<9} {result.duration_s:6.1f} s  {result.id}"
+    return f"{what}{blame}{detail}{unexpected}"
 
 
 def for_console(console: Console, total: int) -> Progress:

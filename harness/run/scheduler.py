@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from harness.backends.base import GuestPlan, Session
-from harness.backends.lab import LabPlan, LabSession, booted_lab
+from harness.backends.lab import LabPlan, booted_lab
 from harness.backends.local import LocalSession
 from harness.base import files
-from harness.base.errors import HarnessError, HostError, StoreError, advice
+from harness.base.errors import HarnessError, HostError, LabLost, StoreError, advice
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
@@ -42,6 +42,10 @@ from harness.store.run_directory import FIRST_TIME
 MAX_LAB_FAILURES: Final = 2
 """After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
 
+MAX_LABS_ENDED: Final = 2
+"""A case under which so many labs died is not run again, nor its repetitions."""
+
+_CellKey: TypeAlias = tuple[str, str]
 Judge: TypeAlias = Callable[[Recording], Coroutine[None, None, CaseResult]]
 _Outcome = TypeVar("_Outcome")
 
@@ -208,6 +212,7 @@ class Scheduler:
         self._lab_failures: Counter[HostKey] = Counter()
         self._lab_numbers = itertools.count(1)
         self._first_times: dict[str, str] = {}
+        self._labs_ended: Counter[_CellKey] = Counter()
         self.results: dict[str, CaseResult] = {}
 
     async def run(self, preparation: Preparation, jobs: int) -> None:
@@ -221,7 +226,11 @@ class Scheduler:
                 self._settle(of_case(item.case, Verdict.SKIP, item.skip, 0.0))
         await self._run_all([item for item in items if item.skip is None], jobs)
         for _ in range(self._config.retries):
-            again = [item for item in items if not self.results[item.case.id].as_expected]
+            again = [
+                item
+                for item in items
+                if not self.results[item.case.id].as_expected and not self._ends_labs(item.case)
+            ]
             if not again:
                 break
             self._progress.note(f"{len(again)} not as expected: run again")
@@ -269,10 +278,27 @@ class Scheduler:
         while self._waiting.get(key):
             item = self._waiting[key].pop(0)
             await self._run_one(session, item)
-            if isinstance(session, LabSession) and session.lost:
+            if session.lost:
+                self._note_end_of_lab(key, item.case)
                 if self._waiting.get(key):
                     self._progress.note("the lab died; the remaining cases run in a new one")
                 return
+
+    def _note_end_of_lab(self, key: HostKey, case: Case) -> None:
+        """A lab died under ``case``; where several did, no repetition of it ends more of them."""
+        self._labs_ended[_cell(case)] += 1
+        if not self._ends_labs(case):
+            return
+        error = LabLost("not run", f"{MAX_LABS_ENDED} labs died under a repetition of it")
+        waiting = self._waiting.get(key, [])
+        self._waiting[key] = [item for item in waiting if _cell(item.case) != _cell(case)]
+        for item in waiting:
+            if _cell(item.case) == _cell(case):
+                self._settle(_without_run(item.case, error))
+
+    def _ends_labs(self, case: Case) -> bool:
+        """Whether enough labs died under it to know."""
+        return self._labs_ended[_cell(case)] >= MAX_LABS_ENDED
 
     def _next_host(self) -> HostKey | None:
         """The host that most cases are waiting for."""
@@ -305,7 +331,7 @@ class Scheduler:
             initrd=self._cache.lab_initrd(kernel, qemu),
             host_qemu=self._cache.qemu(self._config.lab.qemu),
             payload=tuple(files),
-            accel=Accel.TCG if self._local is None else self._local.lab_accel,
+            accel=feasibility.lab_accel(self._local),
             memory_mib=self._config.lab.memory_mib,
             smp=self._config.lab.smp,
         )
@@ -372,7 +398,14 @@ class Scheduler:
             else platform.release(),
             kvm=self._local.kvm.module if is_local_kvm and self._local is not None else None,
             lab_cpus=self._config.lab.smp if is_lab else 1,
+            lab_qemu=self._emulator() if is_lab else None,
         )
+
+    def _emulator(self) -> str | None:
+        """The version of the QEMU whose TCG is the labs' hardware; None where a KVM runs them."""
+        if feasibility.lab_accel(self._local) is not Accel.TCG:
+            return None
+        return ".".join(map(str, self._cache.qemu(self._config.lab.qemu).version))
 
     def _settle(self, outcome: CaseResult) -> None:
         outcome = replace(outcome, first_time=self._first_times.get(outcome.id))
@@ -384,6 +417,7 @@ class Scheduler:
             files.write_json(
                 directory / "verdict.json",
                 {"id": outcome.id, "verdict": outcome.verdict, "detail": outcome.detail}
+                | {"blame": outcome.blame}
                 | {"observations": dict(outcome.observations)}
                 | {"parts": [_part_json(part) for part in outcome.parts]},
             )
@@ -392,11 +426,17 @@ class Scheduler:
         self._progress.done(outcome)
 
 
+def _cell(case: Case) -> _CellKey:
+    """What all repetitions of a case have in common."""
+    return case.subject, case.backend.name
+
+
 def _part_json(part: PartResult) -> dict[str, object]:
     return {
         "id": part.id,
         "verdict": part.verdict,
         "detail": part.detail,
+        "blame": part.blame,
         "metrics": dict(part.metrics),
     }
 

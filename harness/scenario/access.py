@@ -97,6 +97,8 @@ class Accesses:
                 ops = [Op(Opcode.PIO_WRITE, a, b, size=1) for a, b in register.select]
                 ports = range(address, address + bytes_)
                 return ops + [Op(Opcode.PIO_READ, port, size=1) for port in ports]
+            case Space.CR8:
+                raise self.text.error(at, "CR8 is written only")
         assert_never(register.space)
 
     def pack(
@@ -230,6 +232,8 @@ def _write_ops(target: Target, value: int, size: int) -> list[Op]:
             ]
         case Space.MSR:
             return [Op(Opcode.MSR_WRITE, address, low, high)]
+        case Space.CR8:
+            return [Op(Opcode.CR8_WRITE, 0, low)]
         case Space.MEMORY:
             return [Op(Opcode.MMIO_WRITE, address, low, high, size=size)]
         case Space.PORT if register.raw:

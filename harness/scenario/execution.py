@@ -456,6 +456,9 @@ class Execution:
             machine.mmio_write(cpu.number, lapic.base_address + ICR2, 4, op.c)
         machine.mmio_write(cpu.number, lapic.base_address + op.a, 4, op.b)
 
+    def _cr8_write(self, cpu: _Cpu, op: Op) -> None:
+        self.machine.lapics[cpu.number].set_cr8(op.b)
+
     def _lapic_read(self, cpu: _Cpu, op: Op) -> int | None:
         lapic = self.machine.lapics[cpu.number]
         if lapic.x2apic_mode:
@@ -613,6 +616,7 @@ _SIMPLE: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], None]]] = {
     Opcode.IOAPIC_WRITE: Execution._ioapic_write,
     Opcode.LINE: Execution._line,
     Opcode.MSI: Execution._msi,
+    Opcode.CR8_WRITE: Execution._cr8_write,
     Opcode.STI: Execution._sti,
     Opcode.CLI: Execution._cli,
     Opcode.EOI: Execution._eoi,

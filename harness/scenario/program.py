@@ -86,6 +86,8 @@ class Opcode(IntEnum):
     PARALLEL = 21
     """The CPUs of mask a start at the same time: the lowest one executes block b, the next one
     block b + 1 and so on; ends when all have ended."""
+    CR8_WRITE = 22
+    """MOV CR8, b: bits 7:4 of the local APIC's TPR (AMD64 APM volume 2, "CR8 (TPR)")."""
 
 
 class OpFlag(IntFlag):
@@ -168,6 +170,8 @@ class Feature(IntFlag):
     """A second IOAPIC."""
     PIC = 32
     PIT = 64
+    CR8 = 128
+    """CR8 outside 64-bit mode: AMD's LOCK MOV CR0."""
 
 
 @dataclass(frozen=True, slots=True)

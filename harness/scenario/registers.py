@@ -30,6 +30,7 @@ class Space(Enum):
     PORT = "IN and OUT of bytes"
     MSR = "RDMSR and WRMSR"
     MEMORY = "physical memory"
+    CR8 = "MOV to CR8, the priority in bits 7:4 of the local APIC's TPR"
 
 
 class Access(Enum):
@@ -351,6 +352,7 @@ REGISTERS: Final[Mapping[str, Register]] = {
         *_pic("slave", 0xA0),
         Register("pic.elcr", _PORT, 0x4D0, "edge/level control", 16, needs=Feature.PIC),
         *_PIT,
+        Register("cr8", Space.CR8, 0, "priority class", 4, access=_WO, needs=Feature.CR8),
         Register("msr", Space.MSR, 0, "any MSR", 64, count=0),
         Register("io", _PORT, 0, "any port", 8, count=0),
         Register("mem", Space.MEMORY, 0, "any physical address", count=0),

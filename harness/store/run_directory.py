@@ -23,7 +23,7 @@ FIRST_TIME: Final = "first-time"
 """For cases that were run again, as they were before."""
 
 _OF_A_RUN: Final = (
-    *(f"{RESULT}*", "error.txt", "*.program", "lab-*.log"),
+    *(f"{RESULT}*", "error.txt", "*.program", "lab-*.log", "lab-*.stderr"),
     *(FIRST_TIME, "again", "again-*"),
 )
 _OF_A_CASE: Final = (manifest.NAME, "command.txt", "verdict.json")

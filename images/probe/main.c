@@ -86,6 +86,7 @@ static const char *const feature_names[FEATURES] = {
 	[FEATURE_IOAPIC2] = "ioapic2",
 	[FEATURE_PIC] = "pic",
 	[FEATURE_PIT] = "pit",
+	[FEATURE_CR8] = "cr8",
 };
 
 static u32 find_features(void)
@@ -99,6 +100,7 @@ static u32 find_features(void)
 		[FEATURE_IOAPIC2] = ioapic_count() > 1,
 		[FEATURE_PIC] = pic_find(),
 		[FEATURE_PIT] = pit_find(),
+		[FEATURE_CR8] = has_cr8(),
 	};
 
 	for (u32 feature = 0; feature < FEATURES; feature++)

@@ -126,6 +126,13 @@ static void msr_read(struct cpu *cpu, const struct op *op)
 		log_plain(cpu, EVENT_GP);
 }
 
+/* The priority in the local APIC's TPR, by another way. */
+static void cr8_write(struct cpu *cpu, const struct op *op)
+{
+	lapic_distrust(cpu);
+	write_cr8(op->b);
+}
+
 static void local_apic_write(struct cpu *cpu, const struct op *op)
 {
 	lapic_note_write(cpu, op->a);
@@ -294,6 +301,7 @@ static void (*const perform[OPCODES])(struct cpu *cpu, const struct op *op) = {
 	[OP_DELAY] = delay,
 	[OP_AWAIT] = await,
 	[OP_OFFLINE] = offline,
+	[OP_CR8_WRITE] = cr8_write,
 };
 
 void execute(struct cpu *cpu, const struct op *ops, u32 count)

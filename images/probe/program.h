@@ -32,6 +32,7 @@ enum opcode {
 	OP_AWAIT,
 	OP_OFFLINE,
 	OP_PARALLEL,
+	OP_CR8_WRITE,
 	OPCODES,
 };
 
@@ -84,6 +85,7 @@ enum feature {
 	FEATURE_IOAPIC2,
 	FEATURE_PIC,
 	FEATURE_PIT,
+	FEATURE_CR8,
 	FEATURES,
 };
 

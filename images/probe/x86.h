@@ -123,6 +123,17 @@ static inline struct cpuid cpuid(u32 leaf)
 	return is;
 }
 
+/* CR8 in 32-bit code: LOCK MOV CR0 (AMD64 APM volume 3, "MOV CRn"; CPUID 0x80000001, ECX bit 4). */
+static inline bool has_cr8(void)
+{
+	return cpuid(0x80000000u).a > 0x80000000u && cpuid(0x80000001u).c & 1 << 4;
+}
+
+static inline void write_cr8(u32 value)
+{
+	asm volatile(".byte 0xf0, 0x0f, 0x22, 0xc0" : : "a"(value) : "memory");
+}
+
 static inline u64 tsc(void)
 {
 	u64 value;

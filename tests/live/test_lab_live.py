@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from harness.compare.known import KnownDifferences
 from harness.compare.recordings import diff_recorded
 from harness.images import ImageCache
 from harness.ledger import ledger
-from harness.model.verdict import Verdict
+from harness.model.verdict import Blame, Verdict
 from harness.replay.replay import Outcome, replay_case
 from harness.run import scheduler
 from harness.store.result import RunResult
@@ -278,8 +279,37 @@ def test_lab_that_dies_is_crash_and_the_others_run_in_a_new_one(tmp_path, flats,
     result, out = execute(tmp_path, path, jobs=1)
 
     assert [case.verdict for case in result.cases] == [Verdict.CRASH, Verdict.PASS]
-    assert "the lab died" in result.cases[0].detail
+    assert [case.blame for case in result.cases] == [Blame.LAB, None]
+    assert "the lab died under it: the QEMU that runs the lab was killed from outside: SIGKILL" in (
+        result.cases[0].detail
+    )
     assert len(list(out.glob("lab-*.log"))) == 2
+
+
+def test_lab_whose_own_qemu_aborts_says_the_assertion_and_blames_the_lab(
+    tmp_path, flats, monkeypatch
+):
+    """Its temporary folder has a comma in its name, which separates a QEMU option's values."""
+    image = flat_image.assemble(tmp_path, "cr8", "cr8.S")
+    guests = [flat(image, cpu="qemu64,+cr8legacy"), flat(flats["passing"])]
+    path = write_config(
+        tmp_path,
+        guests,
+        matrix=LAB | {"irqchip": "on"},
+        include=[{"host": "local", "accel": "tcg"}],
+    )
+    with tempfile.TemporaryDirectory(prefix="a,b-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        result, out = execute(tmp_path, path, jobs=1)
+
+    found = {(case.subject.split("/")[0], case.backend): case for case in result.cases}
+    died = found.pop(("flat-cr8", "lab-kvm-on"))
+    assert (died.verdict, died.blame) == (Verdict.CRASH, Blame.LAB)
+    assert "SIGABRT: ERROR:" in died.detail
+    assert "tcg_handle_interrupt: assertion failed" in died.detail
+    assert "known fault of labs svm-cr8-window" in died.detail
+    assert "tcg_handle_interrupt" in (out / "lab-1.stderr").read_text()
+    assert {case.verdict for case in found.values()} == {Verdict.PASS}
 
 
 def test_stuck_line_is_storm_with_its_rate_and_the_quiet_device_is_not(tmp_path):

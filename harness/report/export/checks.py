@@ -14,7 +14,7 @@ from typing import Final
 
 from harness.compare.diff import Difference, DiffResult
 from harness.compare.expectations import RuleResult
-from harness.model.verdict import NOT_REACHED, CaseResult, PartResult, Verdict
+from harness.model.verdict import NOT_REACHED, Blame, CaseResult, PartResult, Verdict
 from harness.store.result import RunResult
 
 WHOLE: Final = "the whole case"
@@ -48,7 +48,7 @@ class Check:
     """One line of a report.
 
     ``kind`` is one word for what is wrong (a verdict, ``unexplained``, ``xpass``, ...), ``message``
-    one line, ``lines`` what else there is to say.
+    one line, ``lines`` what else there is to say, ``blame`` whose fault it looks like.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Check:
     kind: str = ""
     message: str = ""
     lines: tuple[str, ...] = ()
+    blame: Blame | None = None
 
 
 @dataclass(frozen=True)
@@ -102,35 +103,39 @@ def _whole(case: CaseResult) -> Check:
         return Check(WHOLE, Outcome.SKIP, case.verdict, case.detail)
     if case.as_expected:
         is_told = case.expected not in (None, Verdict.PASS)
-        return _as_told(WHOLE, case.verdict, case.detail) if is_told else Check(WHOLE, Outcome.PASS)
+        if not is_told:
+            return Check(WHOLE, Outcome.PASS)
+        return _as_told(WHOLE, case.verdict, case.detail, case.blame)
     if case.expected not in (None, case.verdict):
-        return _unlike(WHOLE, case.verdict, case.expected, case.detail)
+        return _unlike(WHOLE, case.verdict, case.expected, case.detail, case.blame)
     if any(_is_to_blame(part) for part in case.parts):
         return Check(WHOLE, Outcome.PASS)
-    return _unlike(WHOLE, case.verdict, None, case.detail)
+    return _unlike(WHOLE, case.verdict, None, case.detail, case.blame)
 
 
 def _part(part: PartResult, case: CaseResult) -> Check:
     if part.detail == NOT_REACHED:
         return Check(part.id, Outcome.SKIP, Verdict.SKIP, part.detail)
     if _is_to_blame(part) and not case.as_expected:
-        return _unlike(part.id, part.verdict, part.expected, part.detail)
+        return _unlike(part.id, part.verdict, part.expected, part.detail, part.blame)
     if part.verdict is Verdict.PASS:
         return Check(part.id, Outcome.PASS)
     if part.verdict is Verdict.SKIP:
         return Check(part.id, Outcome.SKIP, part.verdict, part.detail)
-    return _as_told(part.id, part.verdict, part.detail)
+    return _as_told(part.id, part.verdict, part.detail, part.blame)
 
 
 def _is_to_blame(part: PartResult) -> bool:
     return not part.as_expected and part.detail != NOT_REACHED
 
 
-def _as_told(name: str, verdict: Verdict, detail: str) -> Check:
-    return Check(name, Outcome.XFAIL, verdict, f"{verdict}, as expected", _lines(detail))
+def _as_told(name: str, verdict: Verdict, detail: str, blame: Blame | None) -> Check:
+    return Check(name, Outcome.XFAIL, verdict, f"{verdict}, as expected", _lines(detail), blame)
 
 
-def _unlike(name: str, verdict: Verdict, expected: Verdict | None, detail: str) -> Check:
+def _unlike(
+    name: str, verdict: Verdict, expected: Verdict | None, detail: str, blame: Blame | None
+) -> Check:
     """Not as it has to be; a pass where the configuration demands a failure is an XPASS."""
     first, *rest = _lines(detail) or (str(verdict),)
     if expected is not None and verdict is Verdict.PASS:
@@ -139,7 +144,7 @@ def _unlike(name: str, verdict: Verdict, expected: Verdict | None, detail: str) 
     if expected is not None:
         first = f"should be {expected}, is {verdict}: {first}"
     outcome = Outcome.ERROR if verdict is Verdict.ERROR else Outcome.FAIL
-    return Check(name, outcome, verdict, first, tuple(rest))
+    return Check(name, outcome, verdict, first, tuple(rest), blame)
 
 
 def _lines(text: str) -> tuple[str, ...]:

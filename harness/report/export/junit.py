@@ -63,7 +63,8 @@ def _case(check: Check, classname: str) -> TestCase:
     element = _ELEMENTS.get(check.outcome)
     if element is not None:
         kind = "xfail" if check.outcome is Outcome.XFAIL else check.kind
-        found = element(_legal(check.message), kind)
+        blame = f" (looks like {check.blame})" if check.blame is not None else ""
+        found = element(_legal(check.message + blame), kind)
         found.text = _legal("\n".join(check.lines))
         case.result = found
     return case

@@ -56,6 +56,8 @@ def _diagnostic(check: Check) -> Iterator[str]:
     yield "  ---"
     if check.kind:
         yield f"  severity: {check.kind}"
+    if check.blame is not None:
+        yield f"  blame: {check.blame}"
     yield "  message: |"
     yield f"    {_flat(check.message) or '-'}"
     yield from (f"    - {_flat(line)}" for line in check.lines)

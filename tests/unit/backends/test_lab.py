@@ -2,14 +2,16 @@
 
 import asyncio
 import base64
+import dataclasses
 import socket
 from pathlib import Path
 
 import pytest
 
 from harness.backends.base import GuestPlan
-from harness.backends.lab import LabPlan, LabShell, by_hand, lab_argv, write_payload
-from harness.base.errors import CollectError, LabLost
+from harness.backends.lab import LabPlan, LabShell, booted_lab, by_hand, lab_argv, write_payload
+from harness.backends.lab_end import LabEnd, LabEndKind
+from harness.base.errors import CollectError, HostError, LabLost
 from harness.images.model import KernelImage, QemuImage
 from harness.model.case import Accel
 from support import cases
@@ -20,6 +22,11 @@ QEMU = QemuImage("system", (7, 2), Path("/usr/bin/qemu"), ("/usr/bin/qemu",), ()
 
 def plan(*payload: Path, accel: Accel = Accel.TCG) -> LabPlan:
     return LabPlan(KERNEL, QEMU, Path("/cache/initrd"), QEMU, payload, accel)
+
+
+async def inquest() -> tuple[LabEnd, str]:
+    """What is found of a lab of these tests."""
+    return LabEnd(LabEndKind.L0_ABORTED, "SIGABRT"), "there"
 
 
 def answering(script, use):
@@ -40,7 +47,7 @@ def answering(script, use):
                 l1_writer.write(answer.encode())
 
         task = asyncio.create_task(l1())
-        shell = LabShell(reader, writer)
+        shell = LabShell(reader, writer, inquest)
         try:
             return await use(shell)
         finally:
@@ -90,7 +97,7 @@ def test_shell_exit_of_a_process_is_told_to_who_waits_for_it():
 def test_shell_lab_that_goes_away_is_lost_for_everybody():
     async def use(shell):
         exited = shell.exit_of("guest1")
-        with pytest.raises(LabLost):
+        with pytest.raises(LabLost, match=r"crashed: SIGABRT \(there\)"):
             await shell.run("anything")
         with pytest.raises(LabLost):
             await exited
@@ -102,7 +109,7 @@ def test_shell_lab_that_goes_away_is_lost_for_everybody():
 
 
 def test_shell_lab_that_does_not_answer_in_time_is_lost():
-    with pytest.raises(LabLost, match="did not answer"):
+    with pytest.raises(LabLost, match=r"SIGABRT; no answer for 0\.1 s to 'sleep'"):
         answering(lambda n, code: "", lambda s: s.run("sleep", timeout_s=0.1))
 
 
@@ -138,3 +145,49 @@ def test_command_by_hand_names_only_the_cases_own_files():
     assert "/images/mine.flat" in text
     assert "other.flat" not in text
     assert "kernel-irqchip=split" in text
+
+
+def test_lab_argv_of_a_folder_with_a_comma_names_one_file():
+    argv = lab_argv(plan(), serial="stdio", ports={}, disk=Path("/tmp/a,b/disk"))
+    assert "file=/tmp/a,,b/disk,format=raw,if=virtio,readonly=on" in argv
+
+
+def test_faults_are_of_labs_that_tcg_runs():
+    assert "svm-cr8-window" in {fault.id for fault in plan().faults}
+    assert plan(accel=Accel.KVM).faults == ()
+
+
+def boot(folder: Path, program: str) -> None:
+    """A lab whose QEMU is a shell script."""
+    script = folder / "qemu"
+    script.write_text(f"#!/bin/sh\n{program}\n")
+    script.chmod(0o755)
+    image = dataclasses.replace(QEMU, launcher=(str(script),))
+    lab = dataclasses.replace(plan(), host_qemu=image)
+
+    async def run() -> None:
+        async with booted_lab(lab, folder / "lab-1.log"):
+            pass
+
+    asyncio.run(run())
+
+
+@pytest.mark.timeout(30)
+def test_lab_whose_qemu_refuses_at_once_is_not_waited_for(tmp_path):
+    with pytest.raises(HostError, match=r"did not boot: .*gave up: status 1: no such drive"):
+        boot(tmp_path, "echo no such drive >&2; exit 1")
+    assert (tmp_path / "lab-1.stderr").read_text() == "no such drive\n"
+
+
+@pytest.mark.timeout(30)
+def test_lab_whose_qemu_aborts_while_it_boots_names_the_assertion(tmp_path):
+    words = "ERROR:x.c:1:f: assertion failed: (x)"
+    with pytest.raises(HostError, match=r"SIGABRT: ERROR:x\.c:1:f: assertion failed"):
+        boot(tmp_path, f"echo '{words}' >&2; kill -ABRT $$")
+
+
+@pytest.mark.timeout(30)
+def test_lab_whose_kernel_panics_while_it_boots_says_so(tmp_path):
+    with pytest.raises(HostError, match="the lab's kernel panicked: Kernel panic - not syncing"):
+        boot(tmp_path, "echo 'Kernel panic - not syncing: no init'; exit 0")
+    assert "Kernel panic" in (tmp_path / "lab-1.log").read_text()

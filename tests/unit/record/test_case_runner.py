@@ -4,16 +4,18 @@ And who traces a probe.
 """
 
 import asyncio
+import contextlib
 import dataclasses
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from harness.backends.base import GuestPlan
-from harness.base.errors import GuestCrash
+from harness.base.errors import GuestCrash, LabDied, LabLost
 from harness.model.case import LinuxGuest
-from harness.record.case_runner import _behind, _moved, _traced
+from harness.record.case_runner import _behind, _moved, _traced, conduct
 from harness.record.driver import Progress
 from harness.scenario.program import Program
 from support import cases
@@ -93,3 +95,43 @@ def test_guest_that_was_saved_is_booted_again_to_be_loaded():
     assert again == dataclasses.replace(plan, incoming=True)
     assert _moved(again, progress) is None
     assert _moved(plan, Progress(failure=GuestCrash("its QEMU went away"))) is None
+
+
+class DyingLab:
+    """A lab that is gone when its guest is to be booted, or to be ended."""
+
+    tracefs = None
+    lost = LabLost("the lab died", "SIGABRT: assertion failed", "lab-1.stderr")
+
+    def __init__(self, when):
+        self.when = when
+
+    def state_file(self, directory):
+        return ""
+
+    def command(self, plan):
+        return ""
+
+    @contextlib.asynccontextmanager
+    async def boot(self, plan):
+        if self.when == "boot":
+            raise self.lost
+        exited = asyncio.get_running_loop().create_future()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            yield SimpleNamespace(console=ours, monitor=theirs, exited=exited, kill=self.kill)
+
+    async def kill(self):
+        raise self.lost
+
+
+@pytest.mark.parametrize("when", ["boot", "kill"])
+def test_guest_under_which_the_lab_dies_crashes_with_how_it_died(tmp_path, when):
+    """Also one that seemed to hang before: whatever its lab was by then."""
+    case = cases.case(backend=cases.ON, timeout_s=0.1)
+    plan = GuestPlan(case, NOWHERE, None, trace_log=False, paused=False)
+    recording = asyncio.run(conduct(DyingLab(when), plan, tmp_path, lambda text: None))
+    assert isinstance(recording.failure, LabDied)
+    assert str(recording.failure) == (
+        "the lab died under it: SIGABRT: assertion failed (lab-1.stderr)"
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -69,7 +70,7 @@ class BrokenHosts(scheduler.Scheduler):
     async def _session(self, key):
         error = ERRORS.get(key.qemu)
         if error is None:
-            yield SimpleNamespace()
+            yield SimpleNamespace(lost=False)
             return
         if error is asyncio.CancelledError:
             future = asyncio.get_running_loop().create_future()
@@ -182,3 +183,75 @@ def test_case_whose_image_cannot_be_had_is_an_error_and_the_others_are_prepared(
     assert list(found.failed) == [bad.id]
     with pytest.raises(ImageError):
         found.all()
+
+
+class Cache:
+    """An image cache in which everything is there."""
+
+    def qemu(self, name):
+        return SimpleNamespace(version=(7, 2))
+
+    def kernel(self, name):
+        return SimpleNamespace(version="6.1.192")
+
+    def lab_initrd(self, kernel, qemu):
+        return Path("initrd")
+
+
+def run_in_labs(monkeypatch, out, *, repeat=1, retries=0):
+    """Results by id, and how many labs it took; a lab dies under the guest ``flat-bad``."""
+    booted = []
+
+    @contextlib.asynccontextmanager
+    async def booted_lab(plan, log):
+        booted.append(SimpleNamespace(description="6.1", lost=False))
+        yield booted[-1]
+
+    async def conduct(session, plan, directory, step):
+        session.lost = plan.case.guest.name == "flat-bad"
+        return cases.recording(directory, plan.case)
+
+    async def judge(recording):
+        if recording.case.guest.name == "flat-bad":
+            return of_case(recording.case, Verdict.CRASH, "", 1.0, as_expected=False)
+        return await passes(recording)
+
+    monkeypatch.setattr(scheduler, "booted_lab", booted_lab)
+    monkeypatch.setattr(scheduler, "conduct", conduct)
+    items = [
+        Prepared(case, GuestPlan(case, Path("x"), None, False, False), None)
+        for name in ("a", "bad", "z")
+        for number in range(repeat)
+        for case in [cases.case(FlatGuest(Path(name)), cases.ON, repeat=number)]
+    ]
+    config = RunConfig("labs", out, tuple(item.case for item in items), Lab(), retries=retries)
+
+    async def run():
+        runner = scheduler.Scheduler(config, out, Cache(), None, Silent(), judge, lambda _: None)
+        await runner.run(Preparation(tuple(items), {}), jobs=1)
+        return runner.results
+
+    results = asyncio.run(run())
+    return [results[item.case.id] for item in items], len(booted)
+
+
+def test_case_that_ends_a_lab_leaves_the_others_to_a_new_one(tmp_path, monkeypatch):
+    results, labs = run_in_labs(monkeypatch, tmp_path)
+    assert [result.verdict for result in results] == ["pass", "crash", "pass"]
+    assert labs == 2
+
+
+def test_case_that_ends_labs_is_not_run_again_and_again(tmp_path, monkeypatch):
+    results, labs = run_in_labs(monkeypatch, tmp_path, retries=9)
+    assert [result.verdict for result in results] == ["pass", "crash", "pass"]
+    assert labs == 3
+
+
+def test_repetitions_of_a_case_that_ends_labs_are_not_run(tmp_path, monkeypatch):
+    results, labs = run_in_labs(monkeypatch, tmp_path, repeat=5)
+    bad = results[5:10]
+    assert [result.verdict for result in bad] == ["crash", "crash", "error", "error", "error"]
+    assert bad[4].detail == "not run: 2 labs died under a repetition of it"
+    assert bad[4].blame is Blame.LAB
+    assert [result.verdict for result in results[:5] + results[10:]] == [Verdict.PASS] * 10
+    assert labs == 3

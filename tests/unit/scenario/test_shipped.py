@@ -6,13 +6,18 @@ import pytest
 
 from harness.base import resources
 from harness.base.errors import ConfigError
+from harness.model import lab_faults
 from harness.scenario import choice, expect
 from harness.scenario.authoring import authoring_problems
 from harness.scenario.predict import predict
+from harness.scenario.program import Feature
 from support.scenario_programs import PROFILES
 
-FILES = sorted((resources.configs() / "scenarios").glob("*.yaml"))
+FOLDER = resources.configs() / "scenarios"
+FILES = sorted(FOLDER.glob("*.yaml"))
 SCENARIOS = choice.load(FILES)
+OF_LABS = choice.load(sorted((FOLDER / "lab").glob("*.yaml")))
+"""Which run where somebody asks for them only."""
 
 
 def test_shipped_scenarios_are_many():
@@ -32,6 +37,16 @@ def test_shipped_files_say_what_editors_check_them_by():
     assert [f.name for f in FILES if not f.read_text(encoding="utf-8").startswith(first)] == []
 
 
+def test_scenario_that_ends_a_lab_runs_nowhere_by_default():
+    assert [s.name for s in SCENARIOS if Feature.CR8 in s.program.needs] == []
+
+
+def test_fault_of_labs_names_a_scenario_that_there_is():
+    names = {fault.scenario for fault in lab_faults.shipped()} - {None}
+    assert names
+    assert names <= {scenario.name for scenario in OF_LABS}
+
+
 def test_scenarios_of_one_name_are_refused(tmp_path):
     for name in ("one.yaml", "other.yaml"):
         (tmp_path / name).write_text(
@@ -43,7 +58,7 @@ def test_scenarios_of_one_name_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "scenario",
-    [scenario for scenario in SCENARIOS if scenario.no_model is None],
+    [scenario for scenario in (*SCENARIOS, *OF_LABS) if scenario.no_model is None],
     ids=lambda scenario: scenario.name,
 )
 def test_shipped_scenario_is_predicted_without_a_problem(scenario):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from junitparser import JUnitXml
 
-from harness.model.verdict import Verdict
+from harness.model.verdict import Blame, Verdict
 from harness.report.export.checks import groups_of
 from harness.report.export.junit import render
 from support import golden, runs
@@ -125,3 +125,11 @@ def test_junit_says_with_which_versions_the_run_was():
         "irqmatrix": "1.2.3",
         "qemu": "10.0=10.0.2, system=7.2.22",
     }
+
+
+def test_junit_says_whose_fault_a_failure_looks_like():
+    blamed = replace(runs.LOSES.parts[0], blame=Blame.IRQCHIP)
+    case = replace(runs.LOSES, parts=(blamed,))
+    (suite,) = JUnitXml.fromstring(rendered(runs.run_of(case)).encode())
+    messages = [found.message for each in suite for found in each.result]
+    assert messages == ["IRQ 4: 3 interrupts for 5 (looks like irqchip)"]

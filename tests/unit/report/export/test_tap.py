@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.model.verdict import PartResult, Verdict
+from harness.model.verdict import Blame, PartResult, Verdict
 from harness.report.export.checks import Check, Group, Outcome, groups_of
 from harness.report.export.tap import render
 from support import golden, runs, tap_reader
@@ -105,3 +105,9 @@ def test_tap_of_a_check_whose_message_is_blank_can_be_read():
     check = Check("silent", Outcome.FAIL, "fail", " ")
     (subtest,) = tap_reader.read(render([Group("case", (check,))]))
     assert [point.ok for point in subtest.points] == [False]
+
+
+def test_tap_says_whose_fault_a_failure_looks_like():
+    case = replace(runs.HANGS, blame=Blame.LAB)
+    (subtest,) = tap_reader.read(render(groups_of(runs.run_of(case))))
+    assert subtest.points[0].yaml_block["blame"] == "lab"
