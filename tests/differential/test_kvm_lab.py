@@ -62,14 +62,20 @@ def said_in_lab(plan, archive, folder):
     return [line.partition(MARK)[2] for line in lines if MARK in line] or lines
 
 
-@pytest.mark.parametrize("linux", ["6.1", "6.12"])
-def test_chips_driven_at_random_stay_equal_to_those_of_another_kernel(linux, archive, tmp_path):
+@pytest.mark.parametrize(
+    ("linux", "profile"),
+    [("6.1", "6.1"), ("6.12", "6.12"), ("6.18", "6.18"), ("7", "6.18")],
+    ids=["6.1", "6.12", "6.18", "7"],
+)
+def test_chips_driven_at_random_stay_equal_to_those_of_another_kernel(
+    linux, profile, archive, tmp_path
+):
     plan = lab_plan(linux, archive)
 
     said = said_in_lab(plan, archive, tmp_path)
 
     assert said == [
-        f"kvm_amd, profile {linux}",
+        f"kvm_amd, profile {profile}",
         *(f"{chip}: {SEEDS} seeds, 0 disagree" for chip in CHIPS),
         "done",
     ]
