@@ -2,6 +2,7 @@
 # make test   the whole test suite
 # make check  lint, format and types
 # make fresh  make run, pip install and doctor on a Debian with nothing installed (SUITE=trixie)
+# make soak   runs under fault injection (SOAK_ARGS='--minutes 60 --cases 2000')
 # make bench  the benchmarks
 
 VENV ?= .venv
@@ -9,10 +10,11 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+SOAK_ARGS ?= --minutes 10 --cases 2000
 SUITE ?= bookworm
 FRESH := PYTHONPATH=.ci $(PYTHON) -m fresh
 
-.PHONY: run test check fresh bench clean system
+.PHONY: run test check fresh soak bench clean system
 
 run: $(STAMP)
 	$(BIN)/irqmatrix images build
@@ -31,6 +33,9 @@ check: $(STAMP)
 
 fresh: system
 	$(FRESH) --suite $(SUITE)
+
+soak: $(STAMP)
+	cd tests && $(abspath $(BIN))/python -m soak $(SOAK_ARGS)
 
 bench: $(STAMP)
 	$(BIN)/pytest tests/bench --benchmark-only

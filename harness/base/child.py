@@ -29,7 +29,7 @@ class ChildDied(HarnessError):
 
 def prepare(modules: Iterable[str]) -> None:
     """Have ``modules`` imported once, in the server, and not in each child."""
-    _CONTEXT.set_forkserver_preload(["__main__", *modules])
+    _CONTEXT.set_forkserver_preload(["__main__", "harness.base.fork_server", *modules])
 
 
 async def in_child(function: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs) -> _T:

@@ -1,0 +1,244 @@
+"""Rounds of runs under faults, what has to hold after each, and the growth over many cases."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import linear_regression
+from typing import Final
+
+from soak import scene
+from soak.faults import FAULTS, TOKEN, Fault, Run, clock_shim, processes_of, small_disk
+from soak.scene import Matrix
+
+IRQMATRIX: Final = (sys.executable, "-m", "harness")
+STATUSES: Final = {0, 1, 2, 3, 130, -9}
+MAX_GROWTH_KIB: Final = 32.0
+"""Of the harness's memory, for each case: its result is kept until the report."""
+MAX_GROWTH_DESCRIPTORS: Final = 0.01
+WARM_UP: Final = 0.25
+"""Of the cases: so many go by before growth is looked at."""
+CLONE_NEWNS: Final = 0x20000
+
+
+@dataclass
+class Tally:
+    """What a soak counted."""
+
+    rounds: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    slopes: dict[str, float] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """For a person to read."""
+        yield f"{self.rounds.total()} runs, {self.verdicts.total()} cases"
+        for name, count in self.rounds.items():
+            yield f"  {count:5}  {name}"
+        yield "verdicts: " + ", ".join(f"{n} {name}" for name, n in self.verdicts.most_common())
+        for name, slope in self.slopes.items():
+            yield f"{name}: {slope:+.4f} a case"
+        yield from self.broken or ["everything held"]
+
+
+def apart() -> bool:
+    """Take this process into a mount namespace of its own; False where that is not allowed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) != 0:
+        return False
+    return subprocess.run(["mount", "--make-rprivate", "/"], check=False).returncode == 0
+
+
+def soak(
+    folder: Path,
+    seconds: float,
+    *,
+    cases: int,
+    with_labs: bool,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Tally:
+    """Rounds for ``seconds``, every fault at least once, then ``cases`` cases in one run."""
+    tally, rng = Tally(), random.Random(seed)
+    can_mount = apart()
+    faults = [fault for fault in FAULTS if can_mount or not fault.small_disk]
+    matrices = scene.matrices(folder, with_labs=with_labs)
+    end_s = time.monotonic() + seconds
+    for number, (matrix, fault) in enumerate(_rounds(matrices, faults)):
+        if time.monotonic() > end_s and number >= len(faults):
+            break
+        name = f"{matrix.name}, {fault.name}"
+        tell(name)
+        tally.rounds[name] += 1
+        for complaint in _round(folder / f"round-{number}", matrix, fault, rng, tally):
+            tally.broken.append(f"round {number}, {name}: {complaint}")
+            tell(tally.broken[-1])
+    if cases:
+        tell(f"{cases} cases in one run")
+        tally.broken += _growth(folder / "many", cases, tally)
+    return tally
+
+
+def _rounds(matrices: list[Matrix], faults: list[Fault]) -> Iterator[tuple[Matrix, Fault]]:
+    """Each matrix with each fault in turn; the quickest matrix first, with all of them."""
+    for matrix in itertools.cycle(matrices):
+        for fault in faults:
+            yield matrix, fault
+
+
+def _round(
+    folder: Path, matrix: Matrix, fault: Fault, rng: random.Random, tally: Tally
+) -> Iterator[str]:
+    """One run, what is wrong with it and with what it left, and a quiet run after it."""
+    temporary, out = folder / "tmp", folder / "results" / "out"
+    temporary.mkdir(parents=True)
+    out.parent.mkdir()
+    with ExitStack() as stack:
+        if fault.small_disk:
+            stack.enter_context(small_disk(out.parent))
+        run = _start(folder, matrix, out, fault, rng)
+        yield from _watched(run, matrix, fault)
+        words = (folder / "stderr").read_text(errors="replace")
+        if "Traceback" in words or "a bug of irqmatrix" in words:
+            yield f"said: {words[-600:]}"
+        yield from _results(out, matrix, fault, run.process.returncode, words, tally)
+        yield from _report(folder, out)
+    yield from _left(run, temporary, killed=fault.name == "SIGKILL")
+    if fault.name == "SIGKILL":
+        again = _start(folder, matrix, out, FAULTS[0], rng)
+        yield from _watched(again, matrix, FAULTS[0])
+        yield from _results(out, matrix, FAULTS[0], again.process.returncode, "", tally)
+        yield from _left(again, temporary, killed=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path, matrix: Matrix, out: Path, fault: Fault, rng: random.Random) -> Run:
+    token = uuid.uuid4().hex
+    environment = os.environ | {TOKEN: token, "TMPDIR": str(folder / "tmp")}
+    if fault.clock:
+        environment["LD_PRELOAD"] = str(clock_shim(folder.parent))
+    with (folder / "stdout").open("wb") as said, (folder / "stderr").open("wb") as complained:
+        process = subprocess.Popen(
+            [*IRQMATRIX, "run", str(matrix.path), "--out", str(out)],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=complained,
+            env=environment,
+            preexec_fn=fault.limits,  # one thread
+            start_new_session=True,
+        )
+    return Run(process, token, rng)
+
+
+def _watched(run: Run, matrix: Matrix, fault: Fault) -> Iterator[str]:
+    """Strike, and wait for the end."""
+    try:
+        if fault.strike is not None:
+            fault.strike(run)
+        status = run.process.wait(matrix.limit_s)
+    except subprocess.TimeoutExpired:
+        run.process.kill()
+        run.process.wait()
+        yield f"still ran after {matrix.limit_s:g} s"
+        return
+    if status not in STATUSES:
+        yield f"ended with status {status}"
+
+
+def _results(
+    out: Path, matrix: Matrix, fault: Fault, status: int, words: str, tally: Tally
+) -> Iterator[str]:
+    """One verdict a case, and no other than the fault explains."""
+    path = out / "result.json"
+    if not path.exists():
+        if fault.aims_at not in ("run", "start"):
+            yield f"no result.json (status {status}): {words[-300:]}"
+        elif status == 0 or (status > 0 and not words.strip()):
+            yield f"no result.json and no word about it (status {status})"
+        return
+    try:
+        found = [(case["id"], case["verdict"]) for case in json.loads(path.read_text())["cases"]]
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"result.json cannot be read: {error!r}"
+        return
+    tally.verdicts.update(verdict for _, verdict in found)
+    ids = [case for case, _ in found]
+    if sorted(ids) != sorted(matrix.verdicts):
+        missing = matrix.verdicts.keys() - set(ids)
+        yield f"{len(ids)} results for {len(matrix.verdicts)} cases; missing: {sorted(missing)}"
+    other = [f"{case}: {verdict}" for case, verdict in found if matrix.verdicts[case] != verdict]
+    if other and not fault.aims_at:
+        yield f"not as without a fault: {other}"
+    if fault.aims_at == "case" and matrix.name != "lab" and len(other) > 1:
+        yield f"more than one case was struck: {other}"
+
+
+def _report(folder: Path, out: Path) -> Iterator[str]:
+    done = subprocess.run(
+        [*IRQMATRIX, "report", str(out)], capture_output=True, text=True, check=False, cwd=folder
+    )
+    if "Traceback" in done.stderr or done.returncode not in (0, 1, 2):
+        yield f"report: status {done.returncode}: {done.stderr[-400:]}"
+
+
+def _left(run: Run, temporary: Path, *, killed: bool) -> Iterator[str]:
+    """Processes and folders; those of a run that was killed go with the next one."""
+    end_s = time.monotonic() + 10
+    while (left := processes_of(run.token)) and time.monotonic() < end_s:
+        subprocess.run(["sleep", "0.1"], check=False)
+    if left:
+        yield f"processes left: {left}"
+    folders = sorted(path.name for path in temporary.iterdir())
+    if folders and not killed:
+        yield f"left in the temporary folder: {folders}"
+    instances = Path("/sys/kernel/tracing/instances")
+    if instances.is_dir() and not killed:
+        traces = [path.name for path in instances.glob("irqmatrix-*")]
+        if traces:
+            yield f"tracefs instances left: {traces}"
+
+
+def _growth(folder: Path, cases: int, tally: Tally) -> list[str]:
+    """Memory and descriptors of the harness over many cases, as slopes."""
+    (folder / "tmp").mkdir(parents=True)
+    matrix = scene.flat_matrix(folder, "many", cases // 2)
+    out = folder / "out"
+    run = _start(folder, matrix, out, FAULTS[0], random.Random(0))
+    proc = Path("/proc") / str(run.process.pid)
+    samples: list[tuple[int, float, int]] = []
+    while run.process.poll() is None:
+        try:
+            resident_kib = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+            descriptors = len(list((proc / "fd").iterdir()))
+            done = sum(1 for _ in out.glob("*/verdict.json"))
+        except (OSError, IndexError):
+            break
+        samples.append((done, resident_kib / 1024, descriptors))
+        subprocess.run(["sleep", "0.5"], check=False)
+    run.process.wait()
+    complaints = list(_results(out, matrix, FAULTS[0], run.process.returncode, "", tally))
+    steady = [sample for sample in samples if WARM_UP * cases < sample[0] < cases]
+    if len({done for done, _, _ in steady}) < 3:
+        return [*complaints, "too few samples of the harness's growth"]
+    done = [float(sample[0]) for sample in steady]
+    memory = linear_regression(done, [sample[1] for sample in steady]).slope
+    descriptors_slope = linear_regression(done, [float(sample[2]) for sample in steady]).slope
+    tally.slopes |= {"memory (KiB)": memory, "descriptors": descriptors_slope}
+    if memory > MAX_GROWTH_KIB:
+        complaints.append(f"memory grows by {memory:.1f} KiB a case")
+    if descriptors_slope > MAX_GROWTH_DESCRIPTORS:
+        complaints.append(f"descriptors grow by {descriptors_slope:.3f} a case")
+    return complaints
