@@ -40,6 +40,7 @@ from harness.base.yamlfile import Strict
 from harness.model import lab_faults
 from harness.model.case import Irqchip, Machine
 from harness.model.counters import CounterSource
+from harness.model.lab_faults import LabFault
 
 
 class Kind(StrEnum):
@@ -60,6 +61,8 @@ class BackendFacts:
     machine: Machine
     qemu: Version | None = None
     linux: Version | None = None
+    lab: Version | None = None
+    """The version of the QEMU whose TCG is the lab's hardware; None without such a lab."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class AxisMatch:
     machine: frozenset[Machine] | None = None
     qemu: VersionRange | None = None
     linux: VersionRange | None = None
+    lab: VersionRange | None = None
+    """Only labs that TCG runs, of a QEMU of these versions; rules of a file say nothing of it."""
 
     def means(self, facts: BackendFacts) -> bool:
         """Whether ``facts`` is such a backend."""
@@ -93,6 +98,7 @@ class AxisMatch:
             and (self.machine is None or facts.machine in self.machine)
             and _in_range(self.qemu, facts.qemu)
             and _in_range(self.linux, facts.linux)
+            and _in_range(self.lab, facts.lab)
         )
 
 
@@ -246,7 +252,7 @@ class KnownDifferences:
         """The rules of all YAML files of ``folders``; one without any is a :class:`ConfigError`."""
         paths: list[Path] = []
         for folder in folders:
-            found = sorted(path for path in folder.glob("*.yaml") if path.name != lab_faults.NAME)
+            found = sorted(folder.glob("*.yaml"))
             if not found:
                 why = "it has no *.yaml" if folder.is_dir() else "there is no such folder"
                 raise ConfigError(
@@ -395,8 +401,34 @@ def _bounds(model: BoundsModel | None) -> Bounds | None:
     return None if model is None else Bounds(model.min, model.max)
 
 
+def _of_lab(fault: LabFault, path: Path) -> Rule:
+    """That what a fault of labs fails there passes under plain TCG."""
+    return Rule(
+        id=fault.id,
+        kind=Kind.KNOWN_BUG,
+        reason=f"{fault.what}. {fault.cause}",
+        link=fault.link,
+        a=AxisMatch(_OF_KVM, linux=fault.linux, lab=fault.qemu or VersionRange(())),
+        b=AxisMatch(frozenset({Irqchip.TCG})),
+        guest=fault.guest,
+        workload="*",
+        what=CheckMatch(fault.checks),
+        always=False,
+        path=path,
+        line=None,
+    )
+
+
+_OF_KVM: Final = frozenset({Irqchip.ON, Irqchip.SPLIT, Irqchip.OFF})
+
+
 def load(path: Path) -> tuple[Rule, ...]:
-    """The rules of one file; :class:`ConfigError` with file and line for what is wrong."""
+    """The rules of one file; :class:`ConfigError` with file and line for what is wrong.
+
+    The file of the lab's known faults gives a rule for each that checks are known to fail by.
+    """
+    if path.name == lab_faults.NAME:
+        return tuple(_of_lab(fault, path) for fault in lab_faults.load(path) if fault.checks)
     file = yamlfile.load(path)
     model = file.validate(FileModel)
     return tuple(

@@ -183,7 +183,9 @@ def measurement(case: RecordedCase, checks: Mapping[str, str]) -> Measurement:
 def facts_of(described: CaseFile) -> BackendFacts:
     """What rules may ask of the backend of a case."""
     linux = None if described.linux is None else _version(described.linux)
-    return BackendFacts(described.irqchip, described.machine, _version(described.qemu), linux)
+    lab = None if described.lab_qemu is None else _version(described.lab_qemu)
+    qemu = _version(described.qemu)
+    return BackendFacts(described.irqchip, described.machine, qemu, linux, lab)
 
 
 def _version(text: str) -> Version | None:

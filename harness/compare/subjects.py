@@ -14,7 +14,7 @@ from harness.compare.diff import DiffResult, Measurement, Sample, diff
 from harness.compare.expectations import Compared, RuleResult, rules_due
 from harness.compare.known import BackendFacts, KnownDifferences
 from harness.model.case import Accel, Backend, Case, Host
-from harness.model.verdict import CaseResult, Verdict
+from harness.model.verdict import Blame, CaseResult, Verdict
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Versions:
     qemu: Mapping[str, Version]
     kernel: Mapping[str, Version]
     local_kernel: Version | None
+    lab_qemu: Version | None = None
+    """Of the QEMU whose TCG is the labs' hardware; None where a KVM runs them."""
 
     def facts(self, backend: Backend, case: Case) -> BackendFacts:
         """What rules may ask of ``backend``."""
@@ -33,7 +35,9 @@ class Versions:
             linux = self.local_kernel
         else:
             linux = self.kernel.get(backend.kernel or "default")
-        return BackendFacts(backend.irqchip, case.machine, self.qemu.get(backend.qemu), linux)
+        lab = self.lab_qemu if backend.host is Host.LAB else None
+        qemu = self.qemu.get(backend.qemu)
+        return BackendFacts(backend.irqchip, case.machine, qemu, linux, lab)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def compare(
     by_id = {case.id: case for case in cases}
     subjects: dict[str, dict[str, list[CaseResult]]] = {}
     for result in results:
-        if result.verdict not in (Verdict.SKIP, Verdict.ERROR):
+        died_with_lab = result.verdict is Verdict.CRASH and result.blame is Blame.LAB
+        if result.verdict not in (Verdict.SKIP, Verdict.ERROR) and not died_with_lab:
             subjects.setdefault(result.subject, {}).setdefault(result.backend, []).append(result)
     compared: list[Compared] = []
     for subject, backends in subjects.items():

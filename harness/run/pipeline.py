@@ -109,7 +109,7 @@ async def _run_in(
         preparation = await asyncio.to_thread(scheduler.prepare, config, cache, local, out)
         if not preparation.prepared:
             preparation.all()
-        versions = _versions(preparation.prepared, cache)
+        versions = _versions(preparation.prepared, config, cache, local)
         environment |= _hosts(preparation.prepared, config, versions, cache, local)
         runner = scheduler.Scheduler(config, out, cache, local, shown, _judge, settled)
         await runner.run(preparation, jobs)
@@ -178,7 +178,11 @@ def _result(
     )
 
 
-def _versions(prepared: tuple[Prepared, ...], cache: ImageCache) -> Versions:
+def _versions(
+    prepared: tuple[Prepared, ...], config: RunConfig, cache: ImageCache, local: LocalFacts | None
+) -> Versions:
+    emulated = feasibility.lab_accel(local) is Accel.TCG
+    in_lab = any(item.case.backend.host is Host.LAB for item in prepared)
     qemus = dict.fromkeys(item.case.backend.qemu for item in prepared)
     kernels = dict.fromkeys(
         kernel for item in prepared if (kernel := item.case.backend.kernel) is not None
@@ -187,6 +191,7 @@ def _versions(prepared: tuple[Prepared, ...], cache: ImageCache) -> Versions:
         qemu={name: cache.qemu(name).version for name in qemus},
         kernel={name: parse_version(cache.kernel(name).version) for name in kernels},
         local_kernel=parse_version(platform.release().split("-")[0]),
+        lab_qemu=cache.qemu(config.lab.qemu).version if in_lab and emulated else None,
     )
 
 

@@ -7,7 +7,7 @@ from harness.analyse.judge import judge
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions, compare
 from harness.model.case import GuestKind, ProbeGuest
-from harness.model.verdict import CaseResult, Verdict
+from harness.model.verdict import Blame, CaseResult, PartResult, Verdict, of_case
 from support import cases
 
 VERSIONS = Versions({"system": (7, 2, 22)}, {"default": (6, 1, 192)}, (6, 18))
@@ -99,3 +99,13 @@ def test_compare_scenario_that_one_backend_has_not_the_means_for_is_left_out(tmp
         )
     (diff,) = compare(recorded, judged, VERSIONS, NOTHING_KNOWN, tmp_path).diffs
     assert [found.what for found in diff.unexplained] == ["both"]
+
+
+def test_compare_leaves_out_a_case_that_died_with_its_lab(tmp_path):
+    """What it reported before says nothing of the irqchip, nor what it did not."""
+    both = [cases.case(backend=backend) for backend in (cases.ON, cases.TCG)]
+    checks = (PartResult("one", Verdict.PASS),)
+    died = of_case(both[0], Verdict.CRASH, "the lab died", 1.0, blame=Blame.LAB)
+    passed = of_case(both[1], Verdict.PASS, "", 1.0, parts=checks)
+    found = compare(both, [died, passed], VERSIONS, NOTHING_KNOWN, tmp_path)
+    assert found.diffs == ()

@@ -1,11 +1,14 @@
 """Known faults of labs: the file that ships with us, versions, patterns, globs."""
 
+import dataclasses
+
 import pytest
 
 from harness.base import resources
 from harness.base.errors import ConfigError
-from harness.compare.known import KnownDifferences
+from harness.compare.known import BackendFacts, KnownDifferences, Scope
 from harness.model import lab_faults
+from harness.model.case import Irqchip, Machine
 
 FAULT = """
   - id: one
@@ -28,8 +31,19 @@ def test_shipped_faults_are_readable_and_say_what_avoids_them():
     assert all(fault.avoid and fault.cause and fault.link for fault in faults.values())
 
 
-def test_shipped_faults_are_no_known_differences():
-    KnownDifferences.in_folders([resources.configs() / "known"])
+LAB_ON = BackendFacts(Irqchip.ON, Machine.Q35, (7, 2, 22), (6, 1, 192), lab=(10, 0, 2))
+TCG = BackendFacts(Irqchip.TCG, Machine.Q35, (7, 2, 22))
+
+
+@pytest.mark.parametrize(
+    ("backend", "rule"),
+    [(LAB_ON, "svm-int-n-again"), (dataclasses.replace(LAB_ON, lab=None), None)],
+)
+def test_check_that_a_fault_fails_is_a_known_difference_from_tcg_in_such_labs_only(backend, rule):
+    known = KnownDifferences.in_folders([resources.configs() / "known"])
+    scope = Scope(TCG, backend, "flat-eventinj", "")
+    found = known.for_check(scope, "NP exception", ("pass", "fail"))
+    assert (None if found is None else found.id) == rule
 
 
 @pytest.mark.parametrize(
