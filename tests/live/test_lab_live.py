@@ -312,6 +312,34 @@ def test_lab_whose_own_qemu_aborts_says_the_assertion_and_blames_the_lab(
     assert {case.verdict for case in found.values()} == {Verdict.PASS}
 
 
+def test_check_that_fails_in_all_modes_of_a_lab_and_not_under_tcg_is_blamed_on_the_lab(tmp_path):
+    """Where the fault is known it is as expected, too: the one image has the name of those."""
+    for name in ("eventinj", "mine"):
+        flat_image.assemble(tmp_path, name, "int-n.S")
+    path = write_config(
+        tmp_path,
+        [flat(tmp_path / "eventinj.flat"), flat(tmp_path / "mine.flat")],
+        matrix=LAB | {"irqchip": ["on", "split"]},
+        include=[{"host": "local", "accel": "tcg"}],
+    )
+    result, _ = execute(tmp_path, path, jobs=1)
+
+    found = {
+        (case.subject.split("/")[0], case.backend): (case.verdict, case.blame, case.as_expected)
+        for case in result.cases
+    }
+    assert found == {
+        ("flat-eventinj", "lab-kvm-on"): (Verdict.FAIL, Blame.LAB, True),
+        ("flat-eventinj", "lab-kvm-split"): (Verdict.FAIL, Blame.LAB, True),
+        ("flat-eventinj", "local-tcg"): (Verdict.PASS, None, True),
+        ("flat-mine", "lab-kvm-on"): (Verdict.FAIL, Blame.LAB, False),
+        ("flat-mine", "lab-kvm-split"): (Verdict.FAIL, Blame.LAB, False),
+        ("flat-mine", "local-tcg"): (Verdict.PASS, None, True),
+    }
+    known = next(case for case in result.cases if case.subject.startswith("flat-eventinj"))
+    assert "known fault of labs svm-int-n-again" in known.detail
+
+
 def test_stuck_line_is_storm_with_its_rate_and_the_quiet_device_is_not(tmp_path):
     path = write_config(
         tmp_path,
