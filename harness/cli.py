@@ -44,6 +44,9 @@ app = typer.Typer(
 images_app = typer.Typer(help="Kernels and QEMUs in the image cache.", no_args_is_help=True)
 app.add_typer(images_app, name="images")
 
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also show the tables of what is as expected.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
 
 
@@ -182,6 +185,7 @@ def run(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Under TCG the same every time; skip the rest.")
     ] = False,
+    verbose: Verbose = False,
     json: Json = False,
 ) -> None:
     """Run a matrix and print what differs."""
@@ -200,7 +204,7 @@ def run(
     if json:
         print_json(dump(result))
     else:
-        run_report(console, result, directory)
+        run_report(console, result, directory, verbose=verbose)
     sys.exit(result.summary.exit_status)
 
 
@@ -218,6 +222,7 @@ def report(
     tap: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it as TAP 14, too.")
     ] = None,
+    verbose: Verbose = False,
     json: Json = False,
 ) -> None:
     """Print a recorded run again, and write it in the forms that CI systems read."""
@@ -230,7 +235,7 @@ def report(
     if json:
         print_json(result_module.dump(result))
     else:
-        run_report(printer(), result, run_dir, ledgers=True)
+        run_report(printer(), result, run_dir, verbose=verbose, ledgers=True)
 
 
 @app.command()

@@ -67,6 +67,7 @@ def judge(recording: Recording) -> CaseResult:
         recording.duration_s,
         parts=parts,
         observations=evidence.observations,
+        status=recording.status,
         # What belongs to a reproducer is told by that, when all of its cases have ended.
         as_expected=bool(case.group) or _as_expected(parts, verdict, expected, failure),
         expected=expected,

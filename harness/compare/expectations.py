@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.compare.diff import DiffResult
-from harness.compare.known import BackendFacts, CheckMatch, Kind, KnownDifferences, Rule, Scope
+from harness.compare.diff import Pair
+from harness.compare.known import CheckMatch, Kind, KnownDifferences, Rule, Scope
 
 
 @dataclass(frozen=True)
@@ -38,43 +38,35 @@ class RuleResult:
         return self.always and not self.met and self.kind is Kind.BY_DESIGN
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One comparison with what rules may ask of it: the facts of its two backends, its guest."""
-
-    diff: DiffResult
-    a: BackendFacts
-    b: BackendFacts
-    guest: str
-
-    def due(self, rule: Rule) -> str | None:
-        """The backend in which ``rule`` has to show here, or None where it need not."""
-        for workload in self._matched(rule):
-            scope = Scope(self.a, self.b, self.guest, workload)
-            as_told, swapped = rule.means(scope), rule.means(scope.swapped)
-            if as_told is not swapped:  # where both are meant, both may be alike
-                return self.diff.a if as_told else self.diff.b
-        return None
-
-    def _matched(self, rule: Rule) -> Sequence[str]:
-        """The workloads that ``rule`` may speak of; a check has none."""
-        if not isinstance(rule.what, CheckMatch):
-            return self.diff.workloads
-        return ("",) if any(map(rule.what.means, self.diff.checks)) else ()
-
-
-def rules_due(known: KnownDifferences, compared: Sequence[Compared]) -> tuple[RuleResult, ...]:
+def rules_due(known: KnownDifferences, pairs: Sequence[Pair]) -> tuple[RuleResult, ...]:
     """What became of every rule that was due somewhere, for each backend it was due in."""
-    return tuple(result for rule in known.rules for result in _of_rule(rule, compared))
+    return tuple(result for rule in known.rules for result in _of_rule(rule, pairs))
 
 
-def _of_rule(rule: Rule, compared: Sequence[Compared]) -> Iterable[RuleResult]:
+def _of_rule(rule: Rule, pairs: Sequence[Pair]) -> Iterable[RuleResult]:
     met: dict[str, list[bool]] = {}
-    for comparison in compared:
-        backend = comparison.due(rule)
+    for pair in pairs:
+        backend = _due(rule, pair)
         if backend is not None:
-            met.setdefault(backend, []).append(rule.id in comparison.diff.rules)
+            met.setdefault(backend, []).append(rule.id in pair.rules)
     for backend, shown in met.items():
         yield RuleResult(
             rule.id, rule.kind, rule.always, rule.link, backend, len(shown), sum(shown)
         )
+
+
+def _due(rule: Rule, pair: Pair) -> str | None:
+    """The backend in which ``rule`` has to show here, or None where it need not."""
+    for workload in _matched(rule, pair):
+        scope = Scope(*pair.facts, pair.guest, workload)
+        as_told, swapped = rule.means(scope), rule.means(scope.swapped)
+        if as_told is not swapped:  # where both are meant, both may be alike
+            return pair.a if as_told else pair.b
+    return None
+
+
+def _matched(rule: Rule, pair: Pair) -> Iterable[str]:
+    """The workloads that ``rule`` may speak of; a check has none."""
+    if not isinstance(rule.what, CheckMatch):
+        return pair.workloads
+    return ("",) if any(map(rule.what.means, pair.checks)) else ()

@@ -24,9 +24,20 @@ from harness.analyse.case_evidence import (
 from harness.base.errors import CollectError, StoreError
 from harness.base.versions import Version, parse_version
 from harness.compare.align import Alignment, Parting, align, check_id
-from harness.compare.diff import Difference, DiffResult, Measurement, Sample, diff
+from harness.compare.diff import (
+    Compared,
+    Comparison,
+    Measurement,
+    Sample,
+    Status,
+    Subject,
+    diff,
+)
+from harness.compare.finding import Finding, findings
 from harness.compare.guest_view import GuestView, View
 from harness.compare.known import BackendFacts, KnownDifferences
+from harness.compare.partition import Axes
+from harness.compare.subjects import NO_KVM, short
 from harness.ledger.ledger import Ledger
 from harness.model.case import GuestKind
 from harness.model.manifest import CaseFile
@@ -34,6 +45,9 @@ from harness.model.verdict import Verdict
 from harness.record.eventlog import EventLogReader, LogReport
 from userspace_chip.events import Event
 
+A: Final = "A"
+B: Final = "B"
+"""The two recordings, as backends of one subject."""
 CONTEXT: Final = 10
 """So many events are shown on either side of the first parting, of each recording."""
 
@@ -65,7 +79,7 @@ class FirstParting:
     """The first parting that nothing explains; where all are explained, the first of them."""
 
     parting: Parting
-    difference: Difference
+    finding: Finding
     a: Place | None
     b: Place | None
 
@@ -76,22 +90,36 @@ class CaseDiff:
 
     a: Side
     b: Side
-    diff: DiffResult
+    compared: Compared
+    findings: tuple[Finding, ...]
     alignment: Alignment
     first: FirstParting | None
     warnings: tuple[str, ...]
 
     @property
+    def comparison(self) -> Comparison:
+        """What was compared."""
+        return self.compared.comparison
+
+    def of(self, status: Status) -> tuple[Finding, ...]:
+        """The findings of that status."""
+        return tuple(finding for finding in self.findings if finding.status is status)
+
+    @property
     def exit_status(self) -> int:
         """0 where they are the same or each difference is explained, else 1."""
-        return int(bool(self.diff.unexplained))
+        return int(bool(self.of(Status.UNEXPLAINED)))
 
 
 @dataclass(frozen=True)
 class RunDiff:
-    """The pairs of two runs, and the folders of the cases that have no partner or never ran."""
+    """The pairs of two runs, and the folders of the cases that have no partner or never ran.
+
+    ``findings`` are those of all pairs, each once.
+    """
 
     pairs: tuple[CaseDiff, ...]
+    findings: tuple[Finding, ...]
     alone: tuple[str, ...]
 
     @property
@@ -113,7 +141,7 @@ def diff_recorded(a: Path, b: Path, known: KnownDifferences) -> RunDiff:
         run, case = (b, a) if alone_a else (a, b)
         raise StoreError(f"{case} is a case and {run} is a run", None, "name two cases or two runs")
     if alone_a:
-        return RunDiff((diff_cases(read_case(a), read_case(b), known),), ())
+        return _run_diff([(read_case(a), read_case(b))], known)
     cases_a, cases_b = _ran(folders_a), _ran(folders_b)
     pairs = pair_up(cases_a, cases_b)
     if not pairs:
@@ -124,7 +152,16 @@ def diff_recorded(a: Path, b: Path, known: KnownDifferences) -> RunDiff:
         )
     paired = {case.directory for pair in pairs for case in pair}
     alone = tuple(str(folder) for folder in (*folders_a, *folders_b) if folder not in paired)
-    return RunDiff(tuple(diff_cases(one, other, known) for one, other in pairs), alone)
+    return _run_diff(pairs, known, alone)
+
+
+def _run_diff(
+    pairs: Iterable[tuple[RecordedCase, RecordedCase]],
+    known: KnownDifferences,
+    alone: tuple[str, ...] = (),
+) -> RunDiff:
+    found = tuple(diff_cases(one, other, known) for one, other in pairs)
+    return RunDiff(found, findings(pair.compared for pair in found), alone)
 
 
 def _ran(folders: Sequence[Path]) -> list[RecordedCase]:
@@ -165,19 +202,53 @@ def diff_cases(a: RecordedCase, b: RecordedCase, known: KnownDifferences) -> Cas
     checks[1].update(_verdict_checks(b, a))
     if a.observed is None or b.observed is None:
         a, b = a.unmeasured(), b.unmeasured()
-    measured = (measurement(a, checks[0]), measurement(b, checks[1]))
-    found = diff(a.subject, a.guest, *measured, known)
+    measured = measurement(a, A, checks[0]), measurement(b, B, checks[1])
+    compared = diff(_subject(a, b), measured, known)
+    found = findings([compared])
     first = _first(a, b, alignment, found)
-    return CaseDiff(side_a, side_b, found, alignment, first, warnings)
+    return CaseDiff(side_a, side_b, compared, found, alignment, first, warnings)
 
 
-def measurement(case: RecordedCase, checks: Mapping[str, str]) -> Measurement:
+def _subject(a: RecordedCase, b: RecordedCase) -> Subject:
+    """Both cases as one subject: what its axes are is what they have in common."""
+    axes_a, axes_b = axes_of(a.described), axes_of(b.described)
+    shared = {axis: value for axis, value in axes_a.items() if axes_b.get(axis) == value}
+    name = a.id if a.id == b.id else f"{a.id} and {b.backend}"
+    family = " ".join((a.guest, *a.described.arguments))
+    return Subject(name, family, a.guest, shared)
+
+
+def axes_of(described: CaseFile) -> Axes:
+    """The values of a case on the axes of a finding."""
+    versions = {"QEMU": described.qemu, "Linux": described.linux}
+    known = {axis: _version(text) for axis, text in versions.items() if text is not None}
+    return {
+        "irqchip": described.irqchip.value,
+        "QEMU": described.qemu,
+        "Linux": NO_KVM,
+        **{axis: short(version) for axis, version in known.items() if version is not None},
+        "host": str(described.axes.get("host", "-")),
+        "machine": described.machine.value,
+        "smp": str(described.smp),
+        "CPU": str(described.axes.get("cpu", "-")),
+    }
+
+
+def measurement(case: RecordedCase, name: str, checks: Mapping[str, str]) -> Measurement:
     """What :func:`harness.compare.diff.diff` compares of ``case``, with more ``checks``."""
     samples = {
-        name: (Sample(case.counters[name], metrics),) for name, metrics in case.metrics.items()
+        part: (Sample(case.counters[part], metrics),) for part, metrics in case.metrics.items()
     }
     all_checks = {**case.checks, **(case.observed or {}), **checks}
-    return Measurement(case.backend, facts_of(case.described), samples, all_checks)
+    return Measurement(
+        name,
+        facts_of(case.described),
+        samples,
+        all_checks,
+        {**axes_of(case.described), "run": name},
+        tuple(case.parts) if case.described.kind is GuestKind.FLAT else (),
+        case.verdict.value,
+    )
 
 
 def facts_of(described: CaseFile) -> BackendFacts:
@@ -262,17 +333,16 @@ def _warnings(a: RecordedCase, b: RecordedCase, *sides: Side) -> tuple[str, ...]
 
 
 def _first(
-    a: RecordedCase, b: RecordedCase, alignment: Alignment, found: DiffResult
+    a: RecordedCase, b: RecordedCase, alignment: Alignment, found: Iterable[Finding]
 ) -> FirstParting | None:
     """The first parting that nothing explains, or the first of all, with its surroundings."""
-    unexplained = {difference.what: difference for difference in found.unexplained}
-    explained = {d.what: d for d in (*found.known_bugs, *found.by_design)}
-    for group in (unexplained, explained):
+    by_check = {finding.part: finding for finding in found if finding.counter is None}
+    for wanted in (True, False):
         for parting in alignment.partings:
-            difference = group.get(check_id(parting.subject))
-            if difference is not None:
+            finding = by_check.get(check_id(parting.subject))
+            if finding is not None and (finding.status is Status.UNEXPLAINED) is wanted:
                 places = _place(a, parting.a_place), _place(b, parting.b_place)
-                return FirstParting(parting, difference, *places)
+                return FirstParting(parting, finding, *places)
     return None
 
 

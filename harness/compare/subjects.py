@@ -1,8 +1,7 @@
-"""Every backend against every other, for each subject of a run: measurements in, diffs out."""
+"""The backends of every subject of a run: results and files in, findings out."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,16 @@ from pathlib import Path
 from harness.analyse.analyse import read_counters
 from harness.analyse.conformance import read_logs
 from harness.base.versions import Version
-from harness.compare.diff import DiffResult, Measurement, Sample, diff
-from harness.compare.expectations import Compared, RuleResult, rules_due
+from harness.compare.diff import Comparison, Measurement, Sample, Subject, diff
+from harness.compare.expectations import RuleResult, rules_due
+from harness.compare.finding import Finding, findings
 from harness.compare.known import BackendFacts, KnownDifferences
-from harness.model.case import Accel, Backend, Case, Host
+from harness.compare.partition import Axes
+from harness.model.case import Accel, Backend, Case, GuestKind, Host
 from harness.model.verdict import Blame, CaseResult, Verdict
+
+NO_KVM = "TCG"
+"""What stands on the axis of Linux, whose KVM it is, where there is no KVM."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,44 @@ class Versions:
         qemu = self.qemu.get(backend.qemu)
         return BackendFacts(backend.irqchip, case.machine, qemu, linux, lab)
 
+    def axes(self, backend: Backend) -> Axes:
+        """The values of ``backend`` on the axes of a finding."""
+        if backend.accel is Accel.TCG:
+            linux = NO_KVM
+        elif backend.host is Host.LOCAL:
+            linux = "-" if self.local_kernel is None else short(self.local_kernel)
+        else:
+            linux = _called(backend.kernel or "default", self.kernel)
+        return {
+            "irqchip": backend.irqchip.value,
+            "QEMU": _called(backend.qemu, self.qemu),
+            "Linux": linux,
+            "host": backend.host.value,
+        }
+
+
+def short(version: Version) -> str:
+    """A version as people speak of it: ``7.2``."""
+    return ".".join(map(str, version[:2]))
+
+
+def _called(name: str, versions: Mapping[str, Version]) -> str:
+    """The version behind ``name``, as long as it has to be; the name where that is not enough."""
+    version = versions.get(name)
+    if version is None:
+        return name
+    others = [found for other, found in versions.items() if other != name]
+    if version[:2] not in [found[:2] for found in others]:
+        return short(version)
+    return name if version in others else ".".join(map(str, version))
+
 
 @dataclass(frozen=True)
-class Comparison:
-    """All differences of a run, and the known ones that were due in it."""
+class RunComparison:
+    """What a run's comparison gave: what was compared, what differs, the rules that were due."""
 
-    diffs: tuple[DiffResult, ...]
+    comparisons: tuple[Comparison, ...]
+    findings: tuple[Finding, ...]
     rules: tuple[RuleResult, ...]
 
 
@@ -54,34 +90,39 @@ def compare(
     versions: Versions,
     known: KnownDifferences,
     out: Path,
-) -> Comparison:
-    """Compare all pairs of backends that ran the same subject; repeats are samples of one."""
+) -> RunComparison:
+    """Compare all backends that ran the same subject; repeats are samples of one."""
     by_id = {case.id: case for case in cases}
     subjects: dict[str, dict[str, list[CaseResult]]] = {}
     for result in results:
         died_with_lab = result.verdict is Verdict.CRASH and result.blame is Blame.LAB
         if result.verdict not in (Verdict.SKIP, Verdict.ERROR) and not died_with_lab:
             subjects.setdefault(result.subject, {}).setdefault(result.backend, []).append(result)
-    compared: list[Compared] = []
-    for subject, backends in subjects.items():
-        measured = [
-            _measurement(name, repeats, by_id, versions, out) for name, repeats in backends.items()
-        ]
-        guest = subject.split("/", 1)[0]
-        for one, other in itertools.combinations(measured, 2):
-            found = diff(subject, guest, one, other, known)
-            compared.append(Compared(found, one.facts, other.facts, guest))
-    return Comparison(tuple(each.diff for each in compared), rules_due(known, compared))
+    compared = []
+    for backends in subjects.values():
+        if len(backends) > 1:
+            first = by_id[next(iter(backends.values()))[0].id]
+            measured = [
+                _measurement(repeats, by_id, versions, out) for repeats in backends.values()
+            ]
+            compared.append(diff(subject_of(first), measured, known))
+    pairs = [pair for each in compared for pair in each.pairs]
+    return RunComparison(
+        tuple(each.comparison for each in compared), findings(compared), rules_due(known, pairs)
+    )
+
+
+def subject_of(case: Case) -> Subject:
+    """What of ``case`` has to be equal for two cases to be compared, with its axes."""
+    own = {"machine": case.machine.value, "smp": str(case.smp), "CPU": case.cpu}
+    return Subject(case.subject, case.family, case.guest.name, own)
 
 
 def _measurement(
-    backend: str,
-    repeats: Sequence[CaseResult],
-    by_id: Mapping[str, Case],
-    versions: Versions,
-    out: Path,
+    repeats: Sequence[CaseResult], by_id: Mapping[str, Case], versions: Versions, out: Path
 ) -> Measurement:
-    case = by_id[repeats[0].id]
+    first = repeats[0]
+    case = by_id[first.id]
     samples: dict[str, list[Sample]] = {}
     for result in repeats:
         counters = read_counters(out / result.dir / "counters.json")
@@ -89,13 +130,27 @@ def _measurement(
             if part.id in counters and part.metrics:
                 sample = Sample(counters[part.id], part.metrics)
                 samples.setdefault(part.id, []).append(sample)
-    checks = _checks(repeats[0], out)
-    return Measurement(backend, versions.facts(case.backend, case), samples, checks)
+    reported = _reported(first, out)
+    return Measurement(
+        first.backend,
+        versions.facts(case.backend, case),
+        samples,
+        {**reported, **first.observations},
+        versions.axes(case.backend),
+        tuple(reported),
+        ended_text(first.verdict, first.status),
+    )
 
 
-def _checks(result: CaseResult, out: Path) -> Mapping[str, str | None]:
-    """The results of a flat image's checks or the logs of scenarios, and what the monitor told."""
-    if result.guest == "probe":
+def ended_text(verdict: Verdict, status: int | None) -> str:
+    """How a guest ended, in a word or two."""
+    return verdict.value if status is None else f"status {status}"
+
+
+def _reported(result: CaseResult, out: Path) -> Mapping[str, str | None]:
+    """The results of a flat image's checks, or the logs of scenarios, in the guest's order."""
+    if result.guest is GuestKind.PROBE:
         return read_logs(out / result.dir, conclusive=True)
-    flat = {part.id: part.verdict.value for part in result.parts if result.guest == "flat"}
-    return flat | dict(result.observations)
+    if result.guest is GuestKind.FLAT:
+        return {part.id: part.verdict.value for part in result.parts}
+    return {}

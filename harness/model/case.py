@@ -207,6 +207,12 @@ class Case:
         return "/".join(parts)
 
     @property
+    def family(self) -> str:
+        """The case without its backend, machine, CPU and smp: what findings may have in common."""
+        rest = [*self.devices, *self.options, *(["deterministic"] if self.deterministic else [])]
+        return " ".join((*([self.group] if self.group else []), self.guest.name, *rest))
+
+    @property
     def id(self) -> str:
         """Stable and readable; the name of the case in every report."""
         repeat = f"#{self.repeat + 1}" if self.repeat else ""

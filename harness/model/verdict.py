@@ -91,6 +91,12 @@ class CaseResult:
     expected: Verdict | None = None
     """What the configuration says the case as a whole has to be, where it says so."""
     blame: Blame | None = None
+    status: int | None = None
+    """QEMU's exit status, where it ended by itself."""
+    family: str = ""
+    """The subject without machine, CPU and smp."""
+    group: str = ""
+    """What the case is judged by where that is not the matrix: a reproducer; else empty."""
     first_time: str | None = None
     """What it was the first time, where it was run again because that was not as expected."""
 
@@ -111,6 +117,7 @@ def of_case(
     as_expected: bool = True,
     expected: Verdict | None = None,
     blame: Blame | None = None,
+    status: int | None = None,
 ) -> CaseResult:
     """The result of ``case``, which is in the folder of its name."""
     return CaseResult(
@@ -128,6 +135,9 @@ def of_case(
         as_expected=as_expected,
         expected=expected,
         blame=blame,
+        status=status,
+        family=case.family,
+        group=case.group,
     )
 
 

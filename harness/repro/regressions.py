@@ -106,8 +106,7 @@ async def _again(
         told = _with(dataclasses.replace(case, parts=tuple(parts)), entry, assessment)
         first = f"{answer.verdict}: {answer.detail}"
         by_id[case.id] = dataclasses.replace(told, first_time=first)
-    cases = tuple(by_id[case.id] for case in found.cases)
-    return dataclasses.replace(found, cases=cases, summary=result.summarised(cases, found.diffs))
+    return found.with_cases(by_id[case.id] for case in found.cases)
 
 
 def judged(found: RunResult, regressions: Iterable[Regression], out: Path) -> RunResult:
@@ -119,8 +118,7 @@ def judged(found: RunResult, regressions: Iterable[Regression], out: Path) -> Ru
             continue  # not selected
         assessment = assess(regression.entry, dataclasses.replace(found, cases=own), out)
         by_id |= {case.id: _with(case, regression.entry, assessment) for case in own}
-    cases = tuple(by_id[case.id] for case in found.cases)
-    return dataclasses.replace(found, cases=cases, summary=result.summarised(cases, found.diffs))
+    return found.with_cases(by_id[case.id] for case in found.cases)
 
 
 def _with(case: CaseResult, entry: Entry, assessment: Assessment) -> CaseResult:

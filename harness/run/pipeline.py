@@ -21,7 +21,7 @@ from harness.base.errors import ConfigError
 from harness.base.versions import Version, parse_version
 from harness.compare import subjects
 from harness.compare.known import KnownDifferences
-from harness.compare.subjects import Comparison, Versions
+from harness.compare.subjects import RunComparison, Versions
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
@@ -34,10 +34,11 @@ from harness.model.verdict import CaseResult
 from harness.record.recording import Recording
 from harness.run import progress, scheduler
 from harness.run.checkpoint import checkpoint
+from harness.run.nowhere import ran_nowhere
 from harness.run.progress import Progress
 from harness.run.scheduler import Prepared
 from harness.store import result
-from harness.store.result import RunResult
+from harness.store.result import Nowhere, RunResult
 from harness.store.run_directory import RESULT, run_directory
 
 
@@ -117,7 +118,10 @@ async def _run_in(
         cases = blame.over_run(ended, emulated_lab=feasibility.lab_accel(local) is Accel.TCG)
         compared = await child.in_child(_compare, preparation.prepared, cases, versions, known, out)
     environment["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    return _result(config.name, environment, cases, compared)
+    matrix = [case for case in config.cases if not case.group]
+    of_matrix = [results[case.id] for case in matrix]
+    nowhere = Nowhere(ran_nowhere(matrix, of_matrix), config.ran_nowhere_is_error)
+    return _result(config.name, environment, cases, compared, nowhere)
 
 
 def _selected(config: RunConfig, only: str | None) -> RunConfig:
@@ -129,7 +133,8 @@ def _selected(config: RunConfig, only: str | None) -> RunConfig:
         raise ConfigError(
             f"no case matches --only {only!r}", f"the cases are:\n  {ids}", path=config.path
         )
-    return dataclasses.replace(config, cases=cases)
+    # A part of a matrix may leave out what the rest of it runs.
+    return dataclasses.replace(config, cases=cases, ran_nowhere_is_error=False)
 
 
 def _local_facts(config: RunConfig) -> LocalFacts | None:
@@ -150,7 +155,7 @@ def _compare(
     versions: Versions,
     known: KnownDifferences,
     out: Path,
-) -> Comparison:
+) -> RunComparison:
     """What differs between the backends of the matrix."""
     # What belongs to a reproducer is judged by that, and meant to differ.
     matrix = {item.case.id: item.case for item in prepared if not item.case.group}
@@ -158,23 +163,27 @@ def _compare(
     return subjects.compare(matrix.values(), of_matrix, versions, known, out)
 
 
-_NOT_COMPARED: Final = Comparison((), ())
+_NOT_COMPARED: Final = RunComparison((), (), ())
+_NOT_ASKED: Final = Nowhere()
 
 
 def _result(
     name: str,
     environment: Mapping[str, object],
     cases: tuple[CaseResult, ...],
-    compared: Comparison = _NOT_COMPARED,
+    compared: RunComparison = _NOT_COMPARED,
+    nowhere: Nowhere = _NOT_ASKED,
 ) -> RunResult:
     return RunResult(
         schema=result.SCHEMA,
         name=name,
         environment=dict(environment),
         cases=cases,
-        diffs=compared.diffs,
+        comparisons=compared.comparisons,
+        findings=compared.findings,
         rules=compared.rules,
-        summary=result.summarised(cases, compared.diffs),
+        nowhere=nowhere,
+        summary=result.summarised(cases, compared.findings, nowhere),
     )
 
 

@@ -6,7 +6,7 @@ The schema is versioned; see DESIGN's "Exit status" and "Config" for the words.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +14,21 @@ from pydantic import TypeAdapter
 
 from harness.base.errors import StoreError
 from harness.base.files import read_typed, write_text
-from harness.compare.diff import DiffResult
+from harness.compare.diff import Comparison, Status
 from harness.compare.expectations import RuleResult
+from harness.compare.finding import Finding
 from harness.model.verdict import CaseResult, Verdict
+from harness.store.schema2 import from_schema_2
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
+
+
+@dataclass(frozen=True)
+class Nowhere:
+    """Scenarios, checks and workloads that ran on no backend; whether that is an error."""
+
+    parts: tuple[str, ...] = ()
+    is_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,38 +38,52 @@ class Summary:
     cases: int
     by_verdict: Mapping[Verdict, int]
     not_as_expected: tuple[str, ...]
-    unexplained_differences: int
+    unexplained_findings: int
     exit_status: int
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A whole run."""
+    """A whole run.
+
+    ``comparisons`` say what was compared in each subject, ``findings`` what differs, each once;
+    ``rules`` are the known differences that were due in this run.
+    """
 
     schema: int
     name: str
     environment: Mapping[str, Any]
     cases: tuple[CaseResult, ...]
-    diffs: tuple[DiffResult, ...]
+    comparisons: tuple[Comparison, ...]
+    findings: tuple[Finding, ...]
     rules: tuple[RuleResult, ...]
-    """The known differences that were due in this run."""
+    nowhere: Nowhere
     summary: Summary
 
+    def of(self, status: Status) -> tuple[Finding, ...]:
+        """The findings of that status."""
+        return tuple(finding for finding in self.findings if finding.status is status)
 
-def summarised(cases: Iterable[CaseResult], diffs: Iterable[DiffResult]) -> Summary:
+    def with_cases(self, cases: Iterable[CaseResult]) -> RunResult:
+        """The same run after its ``cases`` were judged anew."""
+        cases = tuple(cases)
+        return replace(self, cases=cases, summary=summarised(cases, self.findings, self.nowhere))
+
+
+def summarised(
+    cases: Iterable[CaseResult], findings: Iterable[Finding], nowhere: Nowhere
+) -> Summary:
     """The summary of a run, with its exit status (DESIGN, "Command line")."""
     cases = tuple(cases)
     counts: dict[Verdict, int] = {}
     for case in cases:
         counts[case.verdict] = counts.get(case.verdict, 0) + 1
     failed = tuple(case.id for case in cases if not case.as_expected)
-    unexplained = sum(len(diff.unexplained) for diff in diffs)
-    if failed or unexplained:
-        status = 1
-    elif all(case.verdict is Verdict.SKIP for case in cases):
+    unexplained = sum(finding.status is Status.UNEXPLAINED for finding in findings)
+    if all(case.verdict is Verdict.SKIP for case in cases) and not failed:
         status = 3
     else:
-        status = 0
+        status = int(bool(failed or unexplained or (nowhere.parts and nowhere.is_error)))
     return Summary(len(cases), counts, failed, unexplained, status)
 
 
@@ -81,7 +105,7 @@ def read(path: Path) -> RunResult:
 
     A case's folder is in the run's: a result that names another one is refused.
     """
-    result = read_typed(path, _ADAPTER, SCHEMA, "is not a result")
+    result = read_typed(path, _ADAPTER, SCHEMA, "is not a result", {2: from_schema_2})
     for case in result.cases:
         if case.dir in ("", ".", "..") or "/" in case.dir or "\0" in case.dir:
             raise StoreError(

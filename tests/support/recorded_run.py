@@ -34,4 +34,4 @@ def recorded(mode: str, **changes: Any) -> Measurement:
         samples[workload] = (Sample(counted, part["metrics"]),)
     linux = None if mode == "tcg" else (6, 1, 192)
     facts = BackendFacts(Irqchip(mode), Machine.Q35, (7, 2, 22), linux)
-    return Measurement(mode, facts, samples, run["observations"])
+    return Measurement(mode, facts, samples, run["observations"], {"irqchip": mode})

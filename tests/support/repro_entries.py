@@ -14,7 +14,7 @@ from harness.model.counters import Counter, CounterKey, CounterSet
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.repro.catalogue import Entry
 from harness.store import result
-from harness.store.result import RunResult
+from harness.store.result import Nowhere, RunResult
 
 ENTRY = """
 version: 1
@@ -87,9 +87,11 @@ def run_result(*cases: CaseResult, environment: Mapping[str, Any] = {}) -> RunRe
         name="small",
         environment=dict(environment),
         cases=cases,
-        diffs=(),
+        comparisons=(),
+        findings=(),
         rules=(),
-        summary=result.summarised(cases, ()),
+        nowhere=Nowhere(),
+        summary=result.summarised(cases, (), Nowhere()),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.compare.diff import Difference, DiffResult, DiffVerdict
+from harness.compare.diff import Comparison, Status
 from harness.compare.expectations import RuleResult
+from harness.compare.finding import Finding, Group, Member
 from harness.compare.known import Kind
 from harness.model.case import GuestKind
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.store import result
-from harness.store.result import RunResult
+from harness.store.result import Nowhere, RunResult
 
 SUBJECT = "linux/q35/qemu64/smp1"
 LINK = "https://example.org/bug"
@@ -58,25 +59,37 @@ SKIPPED = replace(
 BROKEN = replace(SKIPPED, id="flat-b", verdict=Verdict.ERROR, detail="no QEMU", as_expected=False)
 
 
-def difference(what: str, verdict: DiffVerdict, rule: str | None = None) -> Difference:
-    """Something of ``idle`` that differs, or a check."""
-    workload = "idle" if "/" in what else ""
-    link = None if rule is None else LINK
-    return Difference(
-        workload, what, "guest", (200,), (150,), 20.0, verdict, "it should not", rule, link
+def finding(part: str, status: Status, rule: str | None = None, counter=None) -> Finding:
+    """Something of a part that differs, or a check."""
+    members = (Member(SUBJECT, "lab-kvm-on"), Member(SUBJECT, "lab-kvm-split-qemu10.0"))
+    return Finding(
+        SUBJECT,
+        "linux",
+        part,
+        counter,
+        None if counter is None else "guest",
+        (Group("on", "200", members[:1]), Group("split", "150", members[1:])),
+        "irqchip: on | split",
+        status,
+        "it should not",
+        rule,
+        () if rule is None else (rule,),
+        None if rule is None else LINK,
     )
 
 
-DIFF = DiffResult(
+COMPARISON = Comparison(
     SUBJECT,
-    "lab-kvm-on",
-    "lab-kvm-split-qemu10.0",
-    compared=9,
-    by_design=(difference("monitor.version", DiffVerdict.BY_DESIGN, "versions"),),
-    known_bugs=(difference("monitor.pins", DiffVerdict.KNOWN_BUG, "lost-pin"),),
-    unexplained=(difference("handled/ioapic/4:ttyS0", DiffVerdict.UNEXPLAINED),),
+    "linux",
+    ("lab-kvm-on", "lab-kvm-split-qemu10.0"),
+    things=9,
     workloads=("idle", "stuck-line"),
     checks=("monitor.version", "monitor.pins"),
+)
+FINDINGS = (
+    finding("idle", Status.UNEXPLAINED, counter="handled/ioapic/4:ttyS0"),
+    finding("monitor.pins", Status.KNOWN_BUG, "lost-pin"),
+    finding("monitor.version", Status.BY_DESIGN, "versions"),
 )
 RULES = (
     RuleResult("versions", Kind.BY_DESIGN, True, LINK, "lab-kvm-on", due=1, met=1),
@@ -87,11 +100,35 @@ RULES = (
 )
 
 
-def run_of(*cases: CaseResult, diffs: tuple[DiffResult, ...] = (), rules=()) -> RunResult:
+NOTHING = Nowhere()
+
+
+def run_of(*cases: CaseResult, comparisons=(), findings=(), rules=(), nowhere=NOTHING) -> RunResult:
     """A run of ``cases``."""
     environment = {"irqmatrix": "1.2.3", "qemu": {"10.0": "10.0.2", "system": "7.2.22"}}
-    summary = result.summarised(cases, diffs)
-    return RunResult(result.SCHEMA, "nightly", environment, cases, diffs, tuple(rules), summary)
+    summary = result.summarised(cases, findings, nowhere)
+    return RunResult(
+        result.SCHEMA,
+        "nightly",
+        environment,
+        cases,
+        comparisons,
+        findings,
+        tuple(rules),
+        nowhere,
+        summary,
+    )
 
 
-EVERYTHING = run_of(GOOD, LOSES, HANGS, HANGS_AS_TOLD, SKIPPED, BROKEN, diffs=(DIFF,), rules=RULES)
+EVERYTHING = run_of(
+    GOOD,
+    LOSES,
+    HANGS,
+    HANGS_AS_TOLD,
+    SKIPPED,
+    BROKEN,
+    comparisons=(COMPARISON,),
+    findings=FINDINGS,
+    rules=RULES,
+    nowhere=Nowhere(("linux: ipi",), is_error=True),
+)

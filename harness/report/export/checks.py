@@ -1,8 +1,8 @@
 """What a run says, as a list of named checks: the one content of JUnit XML and TAP.
 
-A group is a case, the comparison of two backends in one subject, or the known differences.  Names
-hang on the configuration alone, so that they are the same every night.  A check that FAILs or is
-an ERROR is there if, and only if, the run's exit status is 1.
+A group is a case, the comparison of all backends of a guest, the known differences, or what ran at
+all.  Names depend on the configuration alone, so that they are the same every night.  A check that
+FAILs or is an ERROR is there if, and only if, the run's exit status is 1.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.compare.diff import Difference, DiffResult
+from harness.compare.diff import Comparison, Status
 from harness.compare.expectations import RuleResult
+from harness.compare.finding import Finding
 from harness.model.verdict import NOT_REACHED, Blame, CaseResult, PartResult, Verdict
-from harness.store.result import RunResult
+from harness.report.views import finding_view
+from harness.store.result import Nowhere, RunResult
 
 WHOLE: Final = "the whole case"
 """The check of a case for what is not said of any of its parts."""
 KNOWN: Final = "known differences"
+COVERAGE: Final = "what ran"
+EVERYWHERE: Final = "everything ran somewhere"
 
 
 class Outcome(StrEnum):
@@ -77,11 +81,12 @@ def groups_of(run: RunResult) -> tuple[Group, ...]:
     """The checks of ``run``: cases, comparisons, the known differences that have to show."""
     groups = [
         *(Group(case.id, tuple(_case_checks(case)), case.duration_s) for case in run.cases),
-        *(_comparison(diff) for diff in run.diffs),
+        *_comparisons(run),
     ]
     rules = [rule for rule in run.rules if rule.always]  # the others may be silent
     if rules:
         groups.append(Group(KNOWN, tuple(map(_rule_check, rules))))
+    groups.append(Group(COVERAGE, (_coverage(run.nowhere),)))
     return tuple(groups)
 
 
@@ -154,33 +159,48 @@ def _lines(text: str) -> tuple[str, ...]:
 # --- Comparisons --------------------------------------------------------------------------------
 
 
-def _comparison(diff: DiffResult) -> Group:
-    """One check a workload whose counters were compared, one a check that both backends ran."""
-    names = (*diff.workloads, *diff.checks)
-    return Group(f"{diff.subject}: {diff.a} / {diff.b}", tuple(_compared(n, diff) for n in names))
+def _comparisons(run: RunResult) -> Iterable[Group]:
+    """A group a guest; a check for each workload and check that several backends have."""
+    families: dict[str, list[Comparison]] = {}
+    for comparison in run.comparisons:
+        families.setdefault(comparison.family, []).append(comparison)
+    for family, of_family in families.items():
+        own = [finding for finding in run.findings if finding.family == family]
+        names = dict.fromkeys(
+            name for each in of_family for name in (*each.workloads, *each.checks)
+        )
+        checks = tuple(_compared(name, [f for f in own if f.part == name]) for name in names)
+        yield Group(f"{family}: backends compared", checks)
 
 
-def _compared(name: str, diff: DiffResult) -> Check:
-    unexplained = _about(name, diff.unexplained)
-    bugs = _about(name, diff.known_bugs)
+def _compared(name: str, findings: Sequence[Finding]) -> Check:
+    unexplained = [each for each in findings if each.status is Status.UNEXPLAINED]
+    bugs = [each for each in findings if each.status is Status.KNOWN_BUG]
     if unexplained:
-        things = ", ".join(dict.fromkeys(each.what for each in unexplained))
-        lines = tuple(f"{_values(each)} ({each.reason})" for each in unexplained)
-        return Check(name, Outcome.FAIL, "unexplained", f"unexplained: {things}", lines)
+        message = "; ".join(finding_view(each).headline for each in unexplained)
+        return Check(name, Outcome.FAIL, "unexplained", message, _group_lines(unexplained))
     if bugs:
-        rules = ", ".join(dict.fromkeys(each.rule or "" for each in bugs))
-        lines = tuple(f"{_values(each)} ({each.rule}: {each.link})" for each in bugs)
+        rules = ", ".join(dict.fromkeys(rule for each in bugs for rule in each.rules))
+        links = tuple(dict.fromkeys(each.link for each in bugs if each.link))
+        lines = (*_group_lines(bugs), *links)
         return Check(name, Outcome.XFAIL, "known-bug", f"known bug: {rules}", lines)
     return Check(name, Outcome.PASS)
 
 
-def _about(name: str, differences: Sequence[Difference]) -> list[Difference]:
-    return [each for each in differences if (each.workload or each.what) == name]
+def _group_lines(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What each group saw; where there are several findings, of which of them."""
+    lines: list[str] = []
+    for finding in findings:
+        view = finding_view(finding)
+        lines += [view.headline] * (len(findings) > 1) + list(view.groups)
+    return tuple(lines)
 
 
-def _values(difference: Difference) -> str:
-    a, b = (", ".join(map(str, values)) for values in (difference.a, difference.b))
-    return f"{difference.what}: {a} against {b}"
+def _coverage(nowhere: Nowhere) -> Check:
+    if not nowhere.parts:
+        return Check(EVERYWHERE, Outcome.PASS)
+    outcome = Outcome.FAIL if nowhere.is_error else Outcome.SKIP
+    return Check(EVERYWHERE, outcome, "ran-nowhere", f"ran nowhere: {', '.join(nowhere.parts)}")
 
 
 # --- Known differences --------------------------------------------------------------------------

@@ -13,23 +13,19 @@ from rich.text import Text
 
 from harness.analyse import audit
 from harness.compare.align import Parting
-from harness.compare.diff import Difference, DiffResult
+from harness.compare.diff import Comparison, Status
+from harness.compare.finding import Finding, Member
 from harness.compare.guest_view import Step
-from harness.compare.recordings import CaseDiff, FirstParting, Place, RunDiff, Side
+from harness.compare.recordings import A, B, CaseDiff, FirstParting, Place, RunDiff, Side
 from harness.ledger.ledger import STAGES, Ledger, to_json
+from harness.report.views import WORDS, finding_view
 from userspace_chip.events import Event
 
 _STYLES: Final = {
-    "unexplained": "bold red",
-    "known_bug": "yellow",
-    "by_design": "cyan",
-    "informational": "dim",
-}
-_WORDS: Final = {
-    "unexplained": "UNEXPLAINED",
-    "known_bug": "known bug",
-    "by_design": "by design",
-    "informational": "by time",
+    Status.UNEXPLAINED: "bold red",
+    Status.KNOWN_BUG: "yellow",
+    Status.BY_DESIGN: "cyan",
+    Status.INFORMATIONAL: "dim",
 }
 
 
@@ -37,6 +33,7 @@ def diff_json(found: RunDiff) -> str:
     """The whole of it as JSON."""
     document = {
         "pairs": [_pair_json(pair) for pair in found.pairs],
+        "findings": [asdict(finding) for finding in found.findings],
         "alone": found.alone,
         "exit_status": found.exit_status,
     }
@@ -58,7 +55,8 @@ def _pair_json(pair: CaseDiff) -> dict[str, Any]:
     return {
         "a": _side_json(pair.a),
         "b": _side_json(pair.b),
-        "diff": asdict(pair.diff),
+        "compared": asdict(pair.comparison),
+        "findings": [asdict(finding) for finding in pair.findings],
         "same": pair.alignment.same,
         "partings": [_parting_json(parting) for parting in pair.alignment.partings],
         "first": None if pair.first is None else _first_json(pair.first),
@@ -88,8 +86,8 @@ def _parting_json(parting: Parting) -> dict[str, Any]:
 def _first_json(first: FirstParting) -> dict[str, Any]:
     return {
         "subject": first.parting.subject,
-        "verdict": first.difference.verdict,
-        "rule": first.difference.rule,
+        "status": first.finding.status,
+        "rule": first.finding.rule,
         "a": None if first.a is None else _place_json(first.a),
         "b": None if first.b is None else _place_json(first.b),
     }
@@ -113,9 +111,9 @@ def _say(console: Console, text: str, style: str = "") -> None:
 def _pairs(console: Console, found: RunDiff) -> None:
     table = Table("A", "B", "guests", "explained", "unexplained", box=None, pad_edge=False)
     for pair in found.pairs:
-        explained = len(pair.diff.by_design) + len(pair.diff.known_bugs)
-        unexplained = len(pair.diff.unexplained)
-        style = _STYLES["unexplained"] if unexplained else "green"
+        explained = len(pair.of(Status.BY_DESIGN)) + len(pair.of(Status.KNOWN_BUG))
+        unexplained = len(pair.of(Status.UNEXPLAINED))
+        style = _STYLES[Status.UNEXPLAINED] if unexplained else "green"
         guests = f"{len(pair.alignment.same)} same, {len(pair.alignment.partings)} differ"
         cells = (Text(pair.a.id), Text(pair.b.id), guests, str(explained))
         table.add_row(*cells, Text(str(unexplained), style=style))
@@ -125,10 +123,15 @@ def _pairs(console: Console, found: RunDiff) -> None:
         if pair.exit_status:
             _say(console, f"\n{pair.a.id} / {pair.b.id}", "bold")
             _first(console, pair)
-            _differences(console, pair.diff.unexplained)
+    for finding in found.findings:
+        if finding.status is Status.UNEXPLAINED:
+            view = finding_view(finding)
+            _say(console, f"\n{WORDS[finding.status]}  {view.headline}", _STYLES[finding.status])
+            for line in view.groups:
+                _say(console, f"    {line}")
     for case in found.alone:
         _say(console, f"no partner: {case}", "yellow")
-    _conclusion(console, [pair.diff for pair in found.pairs])
+    _conclusion(console, [pair.comparison for pair in found.pairs], found.findings)
 
 
 def _pair(console: Console, pair: CaseDiff) -> None:
@@ -142,12 +145,9 @@ def _pair(console: Console, pair: CaseDiff) -> None:
     if aligned.same or aligned.partings:
         same, differ = len(aligned.same), len(aligned.partings)
         _say(console, f"\nthe guests: {same} subjects the same, {differ} not", "bold")
-    diff = pair.diff
-    _differences(
-        console, (*diff.unexplained, *diff.known_bugs, *diff.by_design, *diff.informational)
-    )
+    _differences(console, pair.findings)
     _ledgers(console, pair.a.ledger, pair.b.ledger)
-    _conclusion(console, [diff])
+    _conclusion(console, [pair.comparison], pair.findings)
 
 
 def _warnings(console: Console, pair: CaseDiff) -> None:
@@ -159,10 +159,10 @@ def _first(console: Console, pair: CaseDiff) -> None:
     first = pair.first
     if first is None:
         return
-    difference, parting = first.difference, first.parting
-    label = _WORDS[difference.verdict]
-    why = f": {difference.rule}" if difference.rule else ""
-    style = _STYLES[difference.verdict]
+    finding, parting = first.finding, first.parting
+    label = WORDS[finding.status]
+    why = f": {finding.rule}" if finding.rule else ""
+    style = _STYLES[finding.status]
     _say(console, f"\nfirst divergent event: {parting.subject} ({label}{why})", style)
     if parting.before:
         _say(console, f"   both: ... {_steps(parting.before)}")
@@ -193,28 +193,26 @@ def _event_text(number: int, event: Event) -> str:
     return f"{number:>7} {event.source:4} {thread:>2} {event.name}: {event.text}"
 
 
-def _differences(console: Console, found: Sequence[Difference]) -> None:
-    """Each with both values; a rule's reason once."""
+def _differences(console: Console, found: Sequence[Finding]) -> None:
+    """Each with what either side saw; a rule's reason once."""
     if not found:
         return
-    table = Table("", "", "A", "B", "why", box=None, pad_edge=False)
-    reasons: dict[str, Difference] = {}
-    for difference in found:
-        source = f" [{difference.source}]" if difference.source else ""
-        what = f"{difference.workload} {difference.what}{source}".strip()
-        label = Text(_WORDS[difference.verdict], style=_STYLES[difference.verdict])
-        why = difference.rule or difference.reason
-        sides = (_values(difference.a), _values(difference.b))
-        table.add_row(label, Text(what), *map(Text, sides), Text(why))
-        if difference.rule is not None:
-            reasons.setdefault(difference.rule, difference)
+    table = Table("", "", A, B, "why", box=None, pad_edge=False)
+    reasons: dict[str, Finding] = {}
+    for finding in found:
+        label = Text(WORDS[finding.status], style=_STYLES[finding.status])
+        sides = (_saw(finding, side) for side in (A, B))
+        table.add_row(label, Text(finding.what), *sides, Text(finding.rule or finding.reason))
+        if finding.rule is not None:
+            reasons.setdefault(finding.rule, finding)
     console.print(table)
-    for rule, difference in reasons.items():
-        _say(console, f"{rule}: {difference.reason}\n    {difference.link}", "dim")
+    for rule, finding in reasons.items():
+        _say(console, f"{rule}: {finding.reason}\n    {finding.link}", "dim")
 
 
-def _values(values: Sequence[int | str]) -> str:
-    return ", ".join(map(str, values))
+def _saw(finding: Finding, side: str) -> Text:
+    group = finding.saw(Member(finding.subject, side))
+    return Text("" if group is None else group.saw)
 
 
 def _ledgers(console: Console, a: Ledger, b: Ledger) -> None:
@@ -247,14 +245,15 @@ def _both(a: int, b: int) -> Text:
     return Text(f"{a or '-'} | {b or '-'}")
 
 
-def _conclusion(console: Console, diffs: Sequence[DiffResult]) -> None:
-    design = sum(len(diff.by_design) for diff in diffs)
-    bugs = sum(len(diff.known_bugs) for diff in diffs)
-    unexplained = sum(len(diff.unexplained) for diff in diffs)
-    compared = sum(diff.compared for diff in diffs)
+def _conclusion(
+    console: Console, compared: Sequence[Comparison], findings: Sequence[Finding]
+) -> None:
+    counts = {status: sum(f.status is status for f in findings) for status in Status}
+    things = sum(comparison.things for comparison in compared)
+    unexplained = counts[Status.UNEXPLAINED]
     _say(
         console,
-        f"\n{compared} compared: {design} differ by design, {bugs} by known bugs, "
-        f"{unexplained} unexplained",
+        f"\n{things} compared: {counts[Status.BY_DESIGN]} differ by design, "
+        f"{counts[Status.KNOWN_BUG]} by known bugs, {unexplained} unexplained",
         "bold red" if unexplained else "green",
     )

@@ -1,9 +1,9 @@
-"""What a person reads at the end of a run: the subjects, the differences, the summary."""
+"""What a person reads at the end of a run: the subjects, the findings, the summary."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -12,69 +12,95 @@ from rich.console import Console
 
 from harness.analyse import audit
 from harness.analyse.analyse import read_ledger
-from harness.compare.diff import Difference
+from harness.compare.diff import Status
 from harness.ledger import ledger
-from harness.model.verdict import CaseResult, Verdict
+from harness.model.verdict import CaseResult
+from harness.report import views
 from harness.report.text.subject_table import NOT_OBSERVABLE, subject_table
 from harness.store.result import RunResult
 
-SHOWN_PAIRS: Final = 3
-"""So many of the pairs that a rule explains are named."""
+FEW: Final = 8
+"""Of so many cases everything is shown; of more, what is as expected in short."""
+SHOWN_AXES: Final = 3
+"""So many of the axes on which a rule explains something are named."""
+
+_Say = Callable[..., None]
 
 
-def run_report(console: Console, run: RunResult, directory: Path, *, ledgers: bool = False) -> None:
-    """The table of a run, the differences, and where everything is; with ``ledgers`` those, too."""
+def run_report(
+    console: Console,
+    run: RunResult,
+    directory: Path,
+    *,
+    verbose: bool = False,
+    ledgers: bool = False,
+) -> None:
+    """The subjects of a run, its findings, what is not as expected, and where everything is.
+
+    ``verbose`` shows every table and every rule of a run of many cases, too; ``ledgers`` the
+    account of each case.
+    """
+    is_whole = verbose or len(run.cases) <= FEW
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    shown = False
     for subject, cases in groupby(
         sorted(run.cases, key=lambda case: case.subject), key=lambda case: case.subject
     ):
-        diffs = [diff for diff in run.diffs if diff.subject == subject]
         found = list(cases)
-        subject_table(console, subject, found, diffs, directory)
-        if ledgers:
-            _ledger_tables(console, found, directory)
-    console.print()
-    _differences(console, run)
-    _summary(console, run, directory)
+        if is_whole or not all(case.as_expected for case in found):
+            subject_table(console, subject, found, run.findings, directory)
+            shown = True
+        else:
+            say(f"{subject}: {views.counted(found)}", style="dim")
+        if ledgers and is_whole:
+            _ledger_tables(say, found, directory)
+    say("")
+    _findings(say, run)
+    (_rules if is_whole else _rules_in_short)(say, run)
+    _not_met(say, run)
+    _end(say, run, directory, has_tables=shown)
 
 
-def _ledger_tables(console: Console, cases: Sequence[CaseResult], directory: Path) -> None:
+def _ledger_tables(say: _Say, cases: Sequence[CaseResult], directory: Path) -> None:
     """The account of every case, as docs/ledger.md explains it."""
     for case in cases:
         account = read_ledger(directory / case.dir / "ledger.json")
         if account is not None and account.rows:
             text = f"\nledger of {case.id}: {audit.state(account)}\n{ledger.table(account)}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
+            say(text, end="")
 
 
-def _differences(console: Console, run: RunResult) -> None:
-    """Every difference that has to be explained, and its explanation; each rule once."""
-    explained: dict[str, tuple[str, Difference, list[str]]] = {}
-    for diff in run.diffs:
-        pair = f"{diff.a} / {diff.b}"
-        for difference in diff.unexplained:
-            text = (
-                f"UNEXPLAINED  {diff.subject}  {pair}  {difference.workload} {difference.what}: "
-                f"{_values(difference.a)} against {_values(difference.b)} ({difference.reason})"
-            )
-            text += "; here they part" if difference.first else ""
-            console.print(text, markup=False, highlight=False, style="bold red", soft_wrap=True)
-        for kind, found in (("by design", diff.by_design), ("known bug", diff.known_bugs)):
-            for difference in found:
-                rule = difference.rule or ""
-                explained.setdefault(rule, (kind, difference, []))[2].append(pair)
-    for rule, (kind, difference, pairs) in explained.items():
-        unique = list(dict.fromkeys(pairs))
-        shown = ", ".join(unique[:SHOWN_PAIRS])
-        if len(unique) > SHOWN_PAIRS:
-            shown += f" and {len(unique) - SHOWN_PAIRS} pairs more"
-        text = f"{kind}: {rule}  ({shown})\n    {difference.reason}\n    {difference.link}"
-        console.print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
-    _not_met(console, run)
+def _findings(say: _Say, run: RunResult) -> None:
+    """What nothing explains, each thing once."""
+    for finding in run.of(Status.UNEXPLAINED):
+        view = views.finding_view(finding)
+        say(f"{views.WORDS[finding.status]}  {view.headline}", style="bold red")
+        for line in view.groups:
+            say(f"    {line}")
 
 
-def _not_met(console: Console, run: RunResult) -> None:
+def _rules(say: _Say, run: RunResult) -> None:
+    """Every rule that explains something, with its reason."""
+    for rule in views.rule_views(run.findings):
+        axes = "; ".join(rule.axes[:SHOWN_AXES])
+        if len(rule.axes) > SHOWN_AXES:
+            axes += f" and {len(rule.axes) - SHOWN_AXES} more"
+        word = views.WORDS[rule.status]
+        say(f"{word}: {rule.rule}  ({axes})\n    {rule.reason}\n    {rule.link}", style="dim")
+
+
+def _rules_in_short(say: _Say, run: RunResult) -> None:
+    """The names of the rules that explain something."""
+    rules = views.rule_views(run.findings)
+    for status in (Status.KNOWN_BUG, Status.BY_DESIGN):
+        names = [rule.rule for rule in rules if rule.status is status]
+        if names:
+            count = sum(rule.findings for rule in rules if rule.status is status)
+            say(f"{views.WORDS[status]}: {count} findings, by {', '.join(names)}", style="dim")
+
+
+def _not_met(say: _Say, run: RunResult) -> None:
     """The known differences that should have shown and did not; a bug's absence is the louder."""
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for rule in run.rules:
         count = f"{rule.due} comparison{'s' if rule.due > 1 else ''}"
         if rule.stale:
@@ -91,49 +117,24 @@ def _not_met(console: Console, run: RunResult) -> None:
             )
 
 
-def _values(values: Sequence[int | str]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _unexpected(case: CaseResult) -> str:
-    """What was expected of the case and its parts, where the configuration says so."""
-    told = [
-        f"{'XPASS: ' if found is Verdict.PASS else ''}{name} should be {expected}, is {found}"
-        for name, expected, found in (
-            ("the case", case.expected, case.verdict),
-            *((part.id, part.expected, part.verdict) for part in case.parts),
-        )
-        if expected is not None and found is not expected
-    ]
-    return f" ({'; '.join(told)})" if told else ""
-
-
-def _summary(console: Console, run: RunResult, directory: Path) -> None:
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in run.summary.by_verdict.items())
-    unexplained = run.summary.unexplained_differences
+def _end(say: _Say, run: RunResult, directory: Path, *, has_tables: bool) -> None:
+    """First what matters."""
     good = run.summary.exit_status == 0
-    console.print(
-        f"\n{run.summary.cases} cases: {counts}; {unexplained} unexplained differences",
-        style="green" if good else "bold red",
-        markup=False,
-        highlight=False,
-    )
+    say(f"\n{views.conclusion(run)}", style="green" if good else "bold red")
+    for cause in views.causes(run.cases):
+        say(f"  not as expected: {cause}")
+    if run.nowhere.parts:
+        style = "bold red" if run.nowhere.is_error else "yellow"
+        say(f"  ran nowhere: {', '.join(run.nowhere.parts)}", style=style)
     if xpassed := sum(rule.xpass for rule in run.rules):
         text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
-        console.print(text, style="bold magenta")
-    for diff in run.diffs:
-        if diff.unexplained:
-            things = ", ".join(dict.fromkeys(each.what for each in diff.unexplained))
-            text = f"  unexplained: {diff.subject}: {diff.a} / {diff.b} ({things})"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text, style="bold magenta")
     for case in run.cases:
         if case.unsteady:
             text = f"  unsteady: {case.id}: the first time {case.first_time}"
-            console.print(text, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
-        if not case.as_expected:
-            text = f"  not as expected: {case.id}{_unexpected(case)}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"{NOT_OBSERVABLE}: not observable there; why is in each counters.json", style="dim"
-    )
-    console.print(f"results: {directory}", markup=False, highlight=False, soft_wrap=True)
+            say(text, style="bold yellow")
+    if has_tables:
+        say(f"{NOT_OBSERVABLE}: not observable there; why is in each counters.json", style="dim")
+    else:
+        say("irqmatrix report --verbose shows every table and every rule", style="dim")
+    say(f"results: {directory}")

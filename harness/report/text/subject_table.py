@@ -15,10 +15,12 @@ from rich.text import Text
 
 from harness.analyse import audit
 from harness.analyse.analyse import read_counters, read_ledger
-from harness.compare.diff import Difference, DiffResult
+from harness.compare.diff import Status
+from harness.compare.finding import Finding, Member
 from harness.ledger.ledger import Ledger
 from harness.model.counters import Counter, CounterKey, CounterSet, CounterSource, Stage
 from harness.model.verdict import CaseResult, PartResult, Verdict
+from harness.report.views import WORDS
 from harness.run.progress import DEFAULT_STYLE, STYLES
 
 NOT_OBSERVABLE: Final = "n/o"
@@ -38,11 +40,14 @@ class _About:
     what: str
     prefix: bool = False
 
-    def means(self, difference: Difference) -> bool:
-        if difference.workload != self.workload:
+    def means(self, finding: Finding) -> bool:
+        if finding.counter is None:
+            return not self.workload and finding.part == self.what
+        if finding.part != self.workload:
             return False
-        what = difference.what
-        return what.startswith(self.what) if self.prefix else what == self.what
+        return (
+            finding.counter.startswith(self.what) if self.prefix else finding.counter == self.what
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,23 +63,30 @@ def subject_table(
     console: Console,
     subject: str,
     cases: Sequence[CaseResult],
-    diffs: Sequence[DiffResult],
+    findings: Sequence[Finding],
     directory: Path,
 ) -> None:
     """Verdicts, and what was counted; where the backends do not fit side by side, in blocks."""
     firsts = [case for case in cases if not case.axes.get("repeat")]
     rows = list(_rows(firsts, directory))
+    own = [finding for finding in findings if finding.status in _STYLES]
     console.print(f"\n{subject}", style="bold", markup=False, highlight=False, soft_wrap=True)
-    for number, block in enumerate(_blocks(firsts, rows, diffs, console.width)):
+    for number, block in enumerate(_blocks(firsts, rows, own, console.width)):
         if number:
             console.print()
-        names = {firsts[index].backend for index in block}
-        concerned = [diff for diff in diffs if diff.a in names or diff.b in names]
+        members = {Member(subject, firsts[index].backend) for index in block}
+        concerned = [finding for finding in own if _concerns(finding, members)]
         console.print(_table(firsts, rows, concerned, block))
     for case in firsts:
         if case.detail:
             text = f"  {case.backend}: {case.detail}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _concerns(finding: Finding, members: set[Member]) -> bool:
+    """Whether one of ``members`` is not in the group in which most are."""
+    most = max(finding.groups, key=lambda group: len(group.members))
+    return any(members & set(group.members) for group in finding.groups if group is not most)
 
 
 def _header(case: CaseResult) -> str:
@@ -83,11 +95,13 @@ def _header(case: CaseResult) -> str:
 
 
 def _blocks(
-    cases: Sequence[CaseResult], rows: Sequence[_Row], diffs: Sequence[DiffResult], width: int
+    cases: Sequence[CaseResult], rows: Sequence[_Row], findings: Sequence[Finding], width: int
 ) -> Iterator[range]:
     """The cases that stand side by side in ``width`` columns, at least one at a time."""
     left = width - max(cell_len(row.label.plain) for row in rows) - _GAP
-    left -= min(_DIFFERENCE_COLUMNS, max(cell_len(_difference(diffs, row).plain) for row in rows))
+    left -= min(
+        _DIFFERENCE_COLUMNS, max(cell_len(_difference(findings, row).plain) for row in rows)
+    )
     first, used = 0, 0
     for index, case in enumerate(cases):
         words = [*_header(case).splitlines(), *(row.cells[index].plain for row in rows)]
@@ -100,7 +114,7 @@ def _blocks(
 
 
 def _table(
-    cases: Sequence[CaseResult], rows: Sequence[_Row], diffs: Sequence[DiffResult], block: range
+    cases: Sequence[CaseResult], rows: Sequence[_Row], findings: Sequence[Finding], block: range
 ) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
@@ -109,14 +123,12 @@ def _table(
     table.add_column("difference")
     for row in rows:
         cells = (row.cells[index] for index in block)
-        table.add_row(row.label, *cells, _difference(diffs, row))
+        table.add_row(row.label, *cells, _difference(findings, row))
     return table
 
 
 def _rows(cases: Sequence[CaseResult], directory: Path) -> Iterator[_Row]:
-    yield _Row(
-        Text("verdict"), tuple(_verdict_text(case.verdict, case.as_expected) for case in cases)
-    )
+    yield _Row(Text("verdict"), tuple(_verdict_text(case) for case in cases))
     yield _Row(Text("seconds"), tuple(Text(f"{case.duration_s:.1f}") for case in cases))
     accounts = [read_ledger(directory / case.dir / "ledger.json") for case in cases]
     if any(account is not None and account.rows for account in accounts):
@@ -222,35 +234,35 @@ def _total_cell(found: CounterSet | None, row: _Total) -> str:
     return str(found.total(f"{row.stage}/{row.controller}/*", row.source))
 
 
-def _difference(diffs: Sequence[DiffResult], row: _Row) -> Text:
-    """What the comparisons say of a row; the gravest first."""
+_STYLES: Final = {
+    Status.UNEXPLAINED: "bold red",
+    Status.KNOWN_BUG: "yellow",
+    Status.BY_DESIGN: "cyan",
+}
+
+
+def _difference(findings: Sequence[Finding], row: _Row) -> Text:
+    """What the findings say of a row; the gravest first."""
     if row.about is None:
         return Text()
-    for name, label, style in (
-        ("unexplained", "UNEXPLAINED", "bold red"),
-        ("known_bugs", "known bug", "yellow"),
-        ("by_design", "by design", "cyan"),
-    ):
-        found = [
-            difference
-            for diff in diffs
-            for difference in getattr(diff, name)
-            if row.about.means(difference)
-        ]
+    for status, style in _STYLES.items():
+        found = [f for f in findings if f.status is status and row.about.means(f)]
         if found:
-            rules = dict.fromkeys(difference.rule for difference in found if difference.rule)
-            words = ", ".join(rules) if rules else found[0].reason
-            return Text(f"{label}: {words}", style=style)
+            rules = dict.fromkeys(rule for finding in found for rule in finding.rules)
+            is_explained = rules and status is not Status.UNEXPLAINED
+            words = ", ".join(rules) if is_explained else found[0].axis
+            return Text(f"{WORDS[status]}: {words}", style=style)
     return Text()
 
 
 def _part_text(part: PartResult | None) -> Text:
     if part is None:
         return Text("-", style="dim")
-    return _verdict_text(part.verdict, part.as_expected)
+    return _verdict_text(part)
 
 
-def _verdict_text(verdict: Verdict, as_expected: bool) -> Text:
-    if not as_expected:
-        return Text(f"{verdict.value} !", style="bold red")
-    return Text(verdict.value, style=STYLES.get(verdict, DEFAULT_STYLE))
+def _verdict_text(judged: CaseResult | PartResult) -> Text:
+    blame = f" ({judged.blame})" if judged.blame is not None else ""
+    if not judged.as_expected:
+        return Text(f"{judged.verdict.value} !{blame}", style="bold red")
+    return Text(f"{judged.verdict.value}{blame}", style=STYLES.get(judged.verdict, DEFAULT_STYLE))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.compare.diff import Difference, DiffResult, DiffVerdict
-from harness.compare.expectations import Compared, rules_due
+from harness.compare.diff import Pair
+from harness.compare.expectations import rules_due
 from harness.compare.known import BackendFacts, Kind, KnownDifferences
 from harness.model.case import Irqchip, Machine
 
@@ -41,18 +41,8 @@ def rules(tmp_path, text=BUG):
 def compared(
     a, b, *, met=False, checks=("one eoi",), workloads=(), guest="flat-x", names=("a", "b")
 ):
-    found = Difference(
-        "", "one eoi", None, ("pass",), ("fail",), None, DiffVerdict.KNOWN_BUG, "", "lost-eoi", ""
-    )
-    diff = DiffResult(
-        "subject",
-        *names,
-        compared=1,
-        known_bugs=(found,) if met else (),
-        workloads=workloads,
-        checks=checks,
-    )
-    return Compared(diff, a, b, guest)
+    shown = frozenset({"lost-eoi"} if met else ())
+    return Pair(*names, (a, b), guest, frozenset(workloads), frozenset(checks), shown)
 
 
 def test_bug_that_was_due_and_did_not_show_is_an_xpass_of_its_backend(tmp_path):

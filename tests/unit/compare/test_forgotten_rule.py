@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import itertools
 
 import pytest
 from junitparser import JUnitXml
 from rich.console import Console
 
 from harness.base import resources
-from harness.compare.diff import diff
-from harness.compare.expectations import Compared, rules_due
+from harness.compare.diff import Subject, diff
+from harness.compare.expectations import rules_due
+from harness.compare.finding import findings
 from harness.compare.known import KnownDifferences
 from harness.report import export
 from harness.report.text.run_report import run_report
@@ -56,19 +56,20 @@ def recorded_run(known):
     """The recorded run of all modes, whose disk interrupts twice with split."""
     measured = [recorded(mode) for mode in MODES if mode != "split"]
     measured.insert(1, recorded("split", **{DISK: 400}))
-    compared = [
-        Compared(diff(runs.SUBJECT, "linux", a, b, known), a.facts, b.facts, "linux")
-        for a, b in itertools.combinations(measured, 2)
-    ]
-    diffs = tuple(each.diff for each in compared)
-    return runs.run_of(runs.GOOD, diffs=diffs, rules=rules_due(known, compared))
+    compared = diff(Subject(runs.SUBJECT, "linux", "linux"), measured, known)
+    return runs.run_of(
+        runs.GOOD,
+        comparisons=(compared.comparison,),
+        findings=findings([compared]),
+        rules=rules_due(known, compared.pairs),
+    )
 
 
 def named(run, tmp_path):
     """What terminal, JUnit and TAP call failed."""
     text = io.StringIO()
     run_report(Console(file=text, width=500), run, tmp_path)
-    lines = [line for line in text.getvalue().splitlines() if "unexplained: " in line]
+    lines = [line for line in text.getvalue().splitlines() if "UNEXPLAINED  " in line]
     export.write(run, junit=tmp_path / "x.xml", tap=tmp_path / "x.tap")
     junit = {
         (suite.name, case.name)
@@ -87,33 +88,27 @@ def test_run_with_all_its_rules_fails_nothing(known, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rule", "what", "check", "others"),
+    ("rule", "what", "check", "axis"),
     [
-        ("ioapic-version", VERSION, VERSION, {"on": ("split", "off", "tcg")}),
-        ("disk-twice", DISK, "block-intx", {"split": ("on", "off", "tcg")}),
+        ("ioapic-version", VERSION, VERSION, "irqchip: on | split, off, tcg"),
+        ("disk-twice", f"block-intx {DISK} [guest]", "block-intx", "irqchip: on, off, tcg | split"),
     ],
 )
-def test_run_without_a_rule_fails_and_names_exactly_the_cases_concerned(
-    known, tmp_path, rule, what, check, others
+def test_run_without_a_rule_fails_and_names_exactly_the_finding_concerned(
+    known, tmp_path, rule, what, check, axis
 ):
     run = recorded_run(known(without=rule))
-    ((mode, partners),) = others.items()
-    pairs = [
-        f"{a} / {b}"
-        for a, b in itertools.combinations(MODES, 2)
-        if mode in (a, b) and {a, b} & {*partners}
-    ]
 
     lines, junit, tap = named(run, tmp_path)
 
     assert run.summary.exit_status == 1
-    assert lines == [f"  unexplained: {runs.SUBJECT}: {pair} ({what})" for pair in pairs]
-    assert junit == tap == {(f"{runs.SUBJECT}: {pair}", check) for pair in pairs}
+    (line,) = lines
+    assert line.startswith(f"UNEXPLAINED  {runs.SUBJECT}  {what}  [{axis}]")
+    assert junit == tap == {("linux: backends compared", check)}
 
 
-def test_recorded_run_has_a_check_a_workload_in_each_comparison(known):
+def test_recorded_run_has_a_check_a_workload_in_its_comparison(known):
     groups = export.groups_of(recorded_run(known(without=None)))
-    comparisons = [group for group in groups if " / " in group.name]
+    (comparison,) = [group for group in groups if group.name.endswith("compared")]
 
-    assert len(comparisons) == 6
-    assert all({*WORKLOADS} < {check.name for check in group.checks} for group in comparisons)
+    assert {*WORKLOADS} < {check.name for check in comparison.checks}

@@ -9,6 +9,7 @@ import pytest
 from harness.analyse.case_evidence import read_case
 from harness.base.errors import CollectError, StoreError
 from harness.cli import main
+from harness.compare.diff import Status
 from harness.compare.known import KnownDifferences
 from harness.compare.recordings import diff_recorded, pair_up
 from harness.model.verdict import Verdict
@@ -48,7 +49,7 @@ def test_case_and_itself_have_nothing_that_differs(folder, mode):
 
     assert pair.exit_status == 0
     assert pair.alignment.partings == ()
-    assert pair.diff.unexplained + pair.diff.known_bugs + pair.diff.by_design == ()
+    assert pair.findings == ()
     assert pair.first is None
     assert pair.warnings == ()
     assert len(pair.alignment.same) > 40
@@ -59,9 +60,9 @@ def test_case_and_itself_have_nothing_that_differs(folder, mode):
 def test_modes_differ_in_nothing_that_is_not_explained(folder, a, b):
     pair = only_pair(folder("a", a), folder("b", b))
 
-    assert pair.diff.unexplained == ()
+    assert pair.of(Status.UNEXPLAINED) == ()
     assert pair.exit_status == 0
-    assert pair.diff.workloads == ("block-intx", "block-msix")
+    assert pair.comparison.workloads == ("block-intx", "block-msix")
 
 
 def test_on_and_split_part_in_the_version_registers_only(folder):
@@ -69,7 +70,7 @@ def test_on_and_split_part_in_the_version_registers_only(folder):
 
     assert {parting.subject for parting in pair.alignment.partings} == {"ioapic/VER", "lapic/LVR"}
     assert pair.first.parting.subject == "lapic/LVR"
-    assert pair.first.difference.rule == "guest-reads-lapic-directed-eoi"
+    assert pair.first.finding.rule == "guest-reads-lapic-directed-eoi"
 
 
 def test_off_and_tcg_have_the_same_chips_and_the_same_guest(folder):
@@ -80,14 +81,14 @@ def test_difference_that_no_rule_knows_is_unexplained(folder):
     pair = only_pair(folder("a", "on"), folder("b", "split"), NOTHING)
 
     assert pair.exit_status == 1
-    assert "guest/ioapic/VER" in {difference.what for difference in pair.diff.unexplained}
+    assert "guest/ioapic/VER" in {finding.part for finding in pair.of(Status.UNEXPLAINED)}
 
 
 @pytest.mark.parametrize("mode", ["off", "tcg"])
 def test_lvt_that_qemu_does_not_mask_is_the_known_bug(folder, mode):
     pair = only_pair(folder("a", "on"), folder("b", mode))
 
-    assert pair.diff.known_bugs[0].rule == "guest-reads-lvt-unmasked-after-software-disable"
+    assert pair.of(Status.KNOWN_BUG)[0].rule == "guest-reads-lvt-unmasked-after-software-disable"
 
 
 @pytest.mark.parametrize("slow", ["on", "split", "off"])
@@ -97,10 +98,10 @@ def test_ticks_through_pics_of_a_slow_boot_only_are_by_design(folder, slow):
 
     pair = only_pair(folder("a", slow), folder("b", "tcg", alter=without_ticks))
 
-    by_design = {difference.what: difference.rule for difference in pair.diff.by_design}
+    by_design = {finding.part: finding.rule for finding in pair.of(Status.BY_DESIGN)}
     rule = "guest-takes-pit-ticks-through-pics-only-while-booting"
     assert by_design["guest/cpu0/pic irq0"] == rule
-    assert "guest/cpu0/pic irq0" not in {difference.what for difference in pair.diff.unexplained}
+    assert "guest/cpu0/pic irq0" not in {finding.part for finding in pair.of(Status.UNEXPLAINED)}
 
 
 # --- Altered by one event -----------------------------------------------------------------------
@@ -134,15 +135,15 @@ def test_eoi_that_is_missing_is_found_by_that_ledger(folder):
     pair = only_pair(folder("a", "on"), folder("b", "on", alter=removed(place)))
 
     assert pair.exit_status == 1
-    found = {difference.what: difference for difference in pair.diff.unexplained}
-    assert any(what.startswith("ledger/stuck/") for what in found)
+    found = [finding.part for finding in pair.of(Status.UNEXPLAINED)]
+    assert any(part.startswith("ledger/stuck/") for part in found)
     assert not pair.b.ledger.balanced
 
 
 def test_verdict_that_differs_is_a_difference(folder):
     pair = only_pair(folder("a", "on"), folder("b", "on", verdict={"verdict": "lost"}))
 
-    assert [difference.what for difference in pair.diff.unexplained] == ["verdict"]
+    assert [finding.part for finding in pair.of(Status.UNEXPLAINED)] == ["verdict"]
     assert pair.b.verdict is Verdict.LOST
 
 
@@ -154,7 +155,7 @@ def parts(**verdicts):
 def test_verdict_of_a_workload_that_differs_is_a_difference(folder):
     pair = only_pair(folder("a", "on"), folder("b", "on", verdict={"parts": parts(msix="lost")}))
 
-    assert [difference.what for difference in pair.diff.unexplained] == ["verdict/block-msix"]
+    assert [finding.part for finding in pair.of(Status.UNEXPLAINED)] == ["verdict/block-msix"]
 
 
 def test_workload_that_one_side_skipped_is_a_warning(folder):
@@ -173,7 +174,7 @@ def test_counter_that_work_determines_is_compared(folder):
             row["value"] *= 3
     path.write_text(json.dumps(counters))
 
-    found = {(each.workload, each.what) for each in only_pair(a, b).diff.unexplained}
+    found = {(each.part, each.counter) for each in only_pair(a, b).of(Status.UNEXPLAINED)}
 
     assert ("block-intx", "handled/ioapic/20:virtio0") in found
 
@@ -209,7 +210,7 @@ def test_case_without_measurements_is_compared_without_counters(folder):
     pair = only_pair(a, b)
 
     assert pair.exit_status == 0
-    assert pair.diff.workloads == ()
+    assert pair.comparison.workloads == ()
     assert "older irqmatrix" in pair.warnings[0]
 
 
@@ -279,6 +280,17 @@ def test_runs_are_compared_by_case_id_and_then_by_subject(folder):
     assert (found.alone, found.exit_status) == ((), 0)
 
 
+def test_finding_of_several_pairs_of_two_runs_is_one_and_says_where(folder):
+    for mode in MODES:
+        verdict = {"verdict": "lost"} if mode in ("on", "split") else {}
+        a, b = folder("a", mode), folder("b", mode, verdict=verdict)
+    found = diff_recorded(a.parent, b.parent, SHIPPED)
+
+    (finding,) = found.findings
+    assert (finding.part, finding.axis) == ("verdict", "run: A | B, only in on, split")
+    assert found.exit_status == 1
+
+
 def test_case_without_a_partner_is_named(folder):
     folder("a", "on")
     other = folder("a", "split", described={"id": "linux/pc/qemu64/smp1/lab-kvm-split"})
@@ -328,7 +340,8 @@ def test_json_has_the_same_as_the_text(folder):
 
     (pair,) = document["pairs"]
     assert pair["first"]["subject"] == "lapic/LVR"
-    assert pair["diff"]["by_design"][0]["rule"]
+    assert {finding["status"] for finding in pair["findings"]} >= {"by_design"}
+    assert all(finding["rule"] for finding in pair["findings"] if finding["status"] == "by_design")
     assert document["exit_status"] == 0
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -33,34 +34,45 @@ def run(tmp_path):
 
 
 def test_compare_equal_counts_leave_nothing_unexplained(run):
-    (diff,) = run([(cases.ON, 200), (cases.SPLIT, 201)]).diffs
-    assert (diff.a, diff.b, diff.unexplained) == ("lab-kvm-on", "lab-kvm-split", ())
+    found = run([(cases.ON, 200), (cases.SPLIT, 201)])
+    (comparison,) = found.comparisons
+    assert comparison.backends == ("lab-kvm-on", "lab-kvm-split")
+    assert found.findings == ()
 
 
 def test_compare_counts_that_work_determines_and_that_differ_are_unexplained(run):
-    (diff,) = run([(cases.ON, 200), (cases.SPLIT, 390)]).diffs
-    (found,) = diff.unexplained
-    assert found.what == "handled/ioapic/20:virtio0"
-    assert (found.a, found.b) == ((200,), (390,))
+    (found,) = run([(cases.ON, 200), (cases.SPLIT, 390)]).findings
+    assert (found.part, found.counter) == ("block-intx", "handled/ioapic/20:virtio0")
+    assert [(group.label, group.saw) for group in found.groups] == [("on", "200"), ("split", "390")]
 
 
-def test_compare_all_pairs_of_backends_are_compared(run):
-    diffs = run([(cases.ON, 200), (cases.SPLIT, 200), (cases.TCG, 200)]).diffs
-    assert {(diff.a, diff.b) for diff in diffs} == {
-        ("lab-kvm-on", "lab-kvm-split"),
-        ("lab-kvm-on", "local-tcg"),
-        ("lab-kvm-split", "local-tcg"),
-    }
+def test_compare_all_backends_of_a_subject_are_one_comparison(run):
+    (comparison,) = run([(cases.ON, 200), (cases.SPLIT, 200), (cases.TCG, 200)]).comparisons
+    assert comparison.backends == ("lab-kvm-on", "lab-kvm-split", "local-tcg")
 
 
 def test_compare_repeats_are_samples_of_one_backend_and_widen_its_band(run):
     noisy = [(cases.ON, 200), (cases.ON, 330), (cases.SPLIT, 200), (cases.SPLIT, 280)]
-    (diff,) = run(noisy).diffs
-    assert diff.unexplained == ()
+    assert run(noisy).findings == ()
 
 
 def test_compare_one_backend_alone_has_nothing_to_be_compared_with(run):
-    assert run([(cases.ON, 200), (cases.ON, 200)]).diffs == ()
+    assert run([(cases.ON, 200), (cases.ON, 200)]).comparisons == ()
+
+
+@pytest.mark.parametrize(
+    ("qemus", "names"),
+    [
+        ({"7.2": (7, 2, 22), "10.0": (10, 0, 2)}, ["7.2", "10.0"]),
+        ({"7.2": (7, 2, 22), "10.0": (7, 2, 5)}, ["7.2.22", "7.2.5"]),
+        ({"7.2": (7, 2, 22), "10.0": (7, 2, 22)}, ["7.2", "10.0"]),
+    ],
+)
+def test_axis_of_a_version_is_as_long_as_it_has_to_be(qemus, names):
+    versions = Versions(qemus, {}, None)
+    backends = [replace(cases.TCG, qemu=name) for name in qemus]
+
+    assert [versions.axes(backend)["QEMU"] for backend in backends] == names
 
 
 def test_counters_json_of_a_case_names_what_it_cannot_see(tmp_path):
@@ -97,8 +109,8 @@ def test_compare_scenario_that_one_backend_has_not_the_means_for_is_left_out(tmp
                 dir=case.directory_name,
             )
         )
-    (diff,) = compare(recorded, judged, VERSIONS, NOTHING_KNOWN, tmp_path).diffs
-    assert [found.what for found in diff.unexplained] == ["both"]
+    found = compare(recorded, judged, VERSIONS, NOTHING_KNOWN, tmp_path).findings
+    assert [finding.part for finding in found] == ["both"]
 
 
 def test_compare_leaves_out_a_case_that_died_with_its_lab(tmp_path):
@@ -108,4 +120,4 @@ def test_compare_leaves_out_a_case_that_died_with_its_lab(tmp_path):
     died = of_case(both[0], Verdict.CRASH, "the lab died", 1.0, blame=Blame.LAB)
     passed = of_case(both[1], Verdict.PASS, "", 1.0, parts=checks)
     found = compare(both, [died, passed], VERSIONS, NOTHING_KNOWN, tmp_path)
-    assert found.diffs == ()
+    assert (found.comparisons, found.findings) == ((), ())

@@ -5,7 +5,9 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.config import config
-from harness.model.case import Accel, FlatGuest, Host, Irqchip, Machine, Output
+from harness.model.case import Accel, FlatGuest, Host, Irqchip, Machine, Output, ProbeGuest
+from harness.scenario import choice
+from harness.scenario.program import Feature
 from support import multiboot
 
 LINUX = "guests: [{kind: linux, workloads: [idle]}]\n"
@@ -329,6 +331,35 @@ def test_find_unknown_configuration_names_the_shipped_ones(tmp_path, monkeypatch
 @pytest.mark.parametrize("path", sorted((Path(config.resources.configs())).glob("*.yaml")))
 def test_shipped_configuration_is_valid(path):
     assert config.load(path).cases
+
+
+@pytest.mark.parametrize("name", ["conformance", "nightly"])
+@pytest.mark.parametrize("irqchip", ["on", "split"])
+def test_shipped_scenarios_that_need_the_tsc_deadline_have_a_cell_in_which_they_run(name, irqchip):
+    loaded = config.load(config.find(f"configs/{name}.yaml"))
+    there = {
+        scenario.name
+        for case in loaded.cases
+        if case.backend.host == "lab" and case.backend.irqchip == irqchip
+        if "+tsc-deadline" in case.cpu and isinstance(case.guest, ProbeGuest)
+        for scenario in case.guest.scenarios
+    }
+    files = sorted((config.resources.configs() / "scenarios").glob("*.yaml"))
+    needing = {
+        each.name for each in choice.load(files) if Feature.TSC_DEADLINE in each.program.needs
+    }
+    assert len(needing) >= 7
+    assert needing <= there
+
+
+@pytest.mark.parametrize("name", ["conformance", "nightly"])
+def test_shipped_configuration_fails_where_a_scenario_ran_nowhere(name):
+    assert config.load(config.find(f"configs/{name}.yaml")).ran_nowhere_is_error
+
+
+@pytest.mark.parametrize(("text", "is_error"), [("", False), ("ran_nowhere: error\n", True)])
+def test_config_says_whether_it_is_an_error_that_something_ran_nowhere(write, text, is_error):
+    assert config.load(write(f"{text}{LINUX}")).ran_nowhere_is_error is is_error
 
 
 def test_config_option_of_qemu_is_part_of_the_id(write):

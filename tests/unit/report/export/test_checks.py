@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from harness.model.verdict import NOT_REACHED, PartResult, Verdict
-from harness.report.export.checks import KNOWN, WHOLE, Outcome, groups_of
+from harness.model.verdict import NOT_REACHED, Blame, PartResult, Verdict
+from harness.report.export.checks import COVERAGE, EVERYWHERE, KNOWN, WHOLE, Outcome, groups_of
 from support import runs
 
-PAIR = "linux/q35/qemu64/smp1: lab-kvm-on / lab-kvm-split-qemu10.0"
+COMPARED = "linux: backends compared"
 
 
 def checks(run, name):
@@ -30,11 +30,11 @@ def of_case(case):
 def test_every_case_comparison_and_the_rules_are_a_group():
     names = [group.name for group in groups_of(runs.EVERYTHING)]
 
-    assert names == [case.id for case in runs.EVERYTHING.cases] + [PAIR, KNOWN]
+    assert names == [case.id for case in runs.EVERYTHING.cases] + [COMPARED, KNOWN, COVERAGE]
 
 
 def test_run_without_rules_that_were_due_has_no_group_of_them():
-    assert [group.name for group in groups_of(runs.run_of(runs.GOOD))] == [runs.GOOD.id]
+    assert [group.name for group in groups_of(runs.run_of(runs.GOOD))] == [runs.GOOD.id, COVERAGE]
 
 
 def test_part_that_fails_as_expected_is_an_xfail():
@@ -117,7 +117,7 @@ def test_part_that_was_not_reached_is_no_failure_of_its_own():
 
 
 def test_comparison_has_a_check_for_all_that_was_compared_and_fails_what_is_unexplained():
-    assert outcomes(runs.EVERYTHING, PAIR) == {
+    assert outcomes(runs.EVERYTHING, COMPARED) == {
         "idle": Outcome.FAIL,
         "stuck-line": Outcome.PASS,
         "monitor.version": Outcome.PASS,
@@ -126,11 +126,29 @@ def test_comparison_has_a_check_for_all_that_was_compared_and_fails_what_is_unex
 
 
 def test_comparison_says_what_differs_and_which_bug_is_known():
-    found = checks(runs.EVERYTHING, PAIR)
+    found = checks(runs.EVERYTHING, COMPARED)
 
-    assert found["idle"].message == "unexplained: handled/ioapic/4:ttyS0"
-    assert found["idle"].lines == ("handled/ioapic/4:ttyS0: 200 against 150 (it should not)",)
+    assert found["idle"].message == (
+        "linux/q35/qemu64/smp1  idle handled/ioapic/4:ttyS0 [guest]  [irqchip: on | split]"
+        "  (it should not)"
+    )
+    assert found["idle"].lines == ("on:    200", "split: 150")
     assert found["monitor.pins"].message == "known bug: lost-pin"
+    assert found["monitor.pins"].lines == ("on:    200", "split: 150", runs.LINK)
+
+
+def test_what_ran_nowhere_fails_only_where_that_is_an_error():
+    said = replace(runs.EVERYTHING.nowhere, is_error=False)
+
+    assert outcomes(runs.EVERYTHING, COVERAGE) == {EVERYWHERE: Outcome.FAIL}
+    assert outcomes(runs.run_of(runs.GOOD, nowhere=said), COVERAGE) == {EVERYWHERE: Outcome.SKIP}
+    assert outcomes(runs.run_of(runs.GOOD), COVERAGE) == {EVERYWHERE: Outcome.PASS}
+
+
+def test_check_that_fails_says_whose_fault_it_looks_like():
+    lost = replace(runs.LOSES, blame=Blame.IRQCHIP)
+
+    assert checks(runs.run_of(lost), lost.id)["idle"].message.endswith("(looks like irqchip)")
 
 
 def test_rules_that_have_to_show_have_a_check_for_each_backend_they_were_due_in():

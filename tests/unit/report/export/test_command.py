@@ -44,7 +44,7 @@ def test_report_writes_both_files_whole_and_prints_the_tables(irqmatrix, run_dir
     done = irqmatrix("report", run_dir, "--junit", tmp_path / "x.xml", "--tap", tmp_path / "x.tap")
 
     assert (done.status, done.stderr) == (0, "")
-    assert "UNEXPLAINED  linux/q35/qemu64/smp1  lab-kvm-on / lab-kvm-split-qemu10.0" in done.stdout
+    assert "UNEXPLAINED  linux/q35/qemu64/smp1  idle handled/ioapic/4:ttyS0" in done.stdout
     assert (tmp_path / "x.xml").read_text().startswith("<?xml")
     assert (tmp_path / "x.tap").read_text().startswith("TAP version 14\n")
     assert {path.name for path in tmp_path.iterdir()} == {"run", "x.xml", "x.tap"}
@@ -54,10 +54,10 @@ def test_report_writes_both_files_whole_and_prints_the_tables(irqmatrix, run_dir
     ("text", "says"),
     [
         (None, "cannot read"),
-        ('{"schema": 2, "name": "cut o', "is not a result"),
-        ('{"schema": 2}', "is not a result"),
-        ('{"schema": 1, "name": "x", "cases": []}', "has schema 1: this irqmatrix reads 2"),
-        ('{"schema": 2, "name": "\\ud800"}', "is not a result"),
+        ('{"schema": 3, "name": "cut o', "is not a result"),
+        ('{"schema": 3}', "is not a result"),
+        ('{"schema": 1, "name": "x", "cases": []}', "has schema 1: this irqmatrix reads 3"),
+        ('{"schema": 3, "name": "\\ud800"}', "is not a result"),
     ],
     ids=["missing", "cut off", "incomplete", "older", "no text"],
 )

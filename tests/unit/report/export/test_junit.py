@@ -75,20 +75,19 @@ def test_junit_counts_are_those_of_its_cases():
     document = ET.fromstring(rendered().encode())
 
     assert int(document.get("tests", "")) == sum(len(suite) for suite in suites)
-    assert int(document.get("failures", "")) + int(document.get("errors", "")) == 6
+    assert int(document.get("failures", "")) + int(document.get("errors", "")) == 7
     assert all(suite.tests == len(suite) for suite in suites)
 
 
 def test_junit_fails_what_makes_the_run_fail_and_the_bug_that_no_longer_shows():
-    pair = "linux/q35/qemu64/smp1: lab-kvm-on / lab-kvm-split-qemu10.0"
-
     assert failing(rendered()) == {
         (runs.LOSES.id, "idle"),
         (runs.LOSES.id, "stuck-line"),
         (runs.HANGS.id, "the whole case"),
         (runs.BROKEN.id, "the whole case"),
-        (pair, "idle"),
+        ("linux: backends compared", "idle"),
         ("known differences", "fixed-bug on lab-kvm-on"),
+        ("what ran", "everything ran somewhere"),
     }
 
 
@@ -105,10 +104,10 @@ def test_junit_names_do_not_hang_on_what_was_seen():
     other = replace(
         runs.GOOD, verdict=Verdict.FAIL, detail="9 of 12", as_expected=False, parts=other_parts
     )
-    quiet = replace(runs.DIFF, known_bugs=(), unexplained=(), by_design=())
+    compared = (runs.COMPARISON,)
 
-    assert names(runs.run_of(other, diffs=(quiet,))) == names(
-        runs.run_of(runs.GOOD, diffs=(runs.DIFF,))
+    assert names(runs.run_of(other, comparisons=compared)) == names(
+        runs.run_of(runs.GOOD, comparisons=compared, findings=runs.FINDINGS)
     )
 
 

@@ -4,16 +4,16 @@ from dataclasses import replace
 from rich.console import Console
 
 from harness.analyse.judge import judge
-from harness.compare.diff import Difference, DiffResult, DiffVerdict
+from harness.compare.diff import Status
 from harness.compare.expectations import RuleResult
-from harness.compare.known import Kind
-from harness.doctor.doctor import Finding
-from harness.model.verdict import Verdict
+from harness.compare.finding import Finding, Group, Member, findings
+from harness.compare.known import Kind, KnownDifferences
+from harness.doctor import doctor
+from harness.model.verdict import Blame, Verdict
 from harness.report.text.doctor_report import doctor_tables
 from harness.report.text.run_report import run_report
-from harness.store import result
-from harness.store.result import RunResult
-from support import cases
+from harness.store.result import Nowhere
+from support import cases, runs, seven
 
 
 def shown(print_it) -> str:
@@ -22,7 +22,7 @@ def shown(print_it) -> str:
     return text.getvalue()
 
 
-def run_of(tmp_path, *, unexplained=()):
+def run_of(tmp_path, *, found=()):
     """Two backends that read a disk, 200 interrupts on one and ``n`` on the other."""
     outcomes = []
     for backend, count in ((cases.ON, 200), (cases.TCG, 150)):
@@ -31,25 +31,34 @@ def run_of(tmp_path, *, unexplained=()):
         folder.mkdir()
         work = cases.workload("block-intx", {}, {"20:virtio0": count}, units=150)
         outcomes.append(judge(cases.recording(folder, case, workloads=(work,))))
-    diff = DiffResult(outcomes[0].subject, "lab-kvm-on", "local-tcg", 1, unexplained=unexplained)
-    summary = result.summarised(outcomes, (diff,))
     rules = (
         RuleResult("some-rule", Kind.BY_DESIGN, True, "docs/x", "lab-kvm-on", due=2, met=0),
         RuleResult("some-bug", Kind.KNOWN_BUG, True, "docs/x", "local-tcg", due=1, met=0),
         RuleResult("other-bug", Kind.KNOWN_BUG, True, "docs/x", "local-tcg", due=1, met=1),
     )
-    return RunResult(result.SCHEMA, "x", {}, tuple(outcomes), (diff,), rules, summary)
+    return runs.run_of(*outcomes, findings=found, rules=rules)
 
 
-DIFFERENCE = Difference(
-    "block-intx",
-    "handled/ioapic/20:virtio0",
-    "guest",
-    (200,),
-    (150,),
-    20.0,
-    DiffVerdict.UNEXPLAINED,
-    "the work determines it",
+def disk_finding(subject, *groups, status=Status.UNEXPLAINED):
+    """The disk's interrupts differ between groups of backends."""
+    return Finding(
+        subject,
+        "linux",
+        "block-intx",
+        "handled/ioapic/20:virtio0",
+        "guest",
+        tuple(
+            Group(name, saw, tuple(Member(subject, backend) for backend in backends))
+            for name, saw, backends in groups
+        ),
+        "irqchip: on | tcg",
+        status,
+        "the work determines it",
+    )
+
+
+DIFFERENCE = disk_finding(
+    "linux/q35/qemu64/smp1", ("on", "200", ["lab-kvm-on"]), ("tcg", "150", ["local-tcg"])
 )
 
 
@@ -57,7 +66,7 @@ def test_report_has_a_row_a_counter_and_a_column_a_backend(tmp_path):
     run = run_of(tmp_path)
     text = shown(lambda console: run_report(console, run, tmp_path))
 
-    (row,) = [line for line in text.splitlines() if "20:virtio0 [guest]" in line]
+    (row,) = [line for line in text.splitlines() if line.startswith("  ioapic 20:virtio0 [guest]")]
     assert row.split()[-2:] == ["200", "150"]
     assert "lab-kvm-on" in text
     assert "local-tcg" in text
@@ -71,8 +80,8 @@ def many_backends(tmp_path, count):
     outcomes = tuple(
         replace(model, id=f"{model.subject}/{name}", backend=name, axes={}) for name in names
     )
-    found = DiffResult(model.subject, *names[-2:], 1, unexplained=(DIFFERENCE,))
-    return names, replace(run, cases=outcomes, diffs=(found,))
+    found = disk_finding(model.subject, ("", "200", names[:-1]), ("", "150", names[-1:]))
+    return names, replace(run, cases=outcomes, findings=(found,))
 
 
 def test_report_shows_what_a_check_measured(tmp_path):
@@ -92,33 +101,43 @@ def test_report_shows_what_a_check_measured(tmp_path):
 
 def test_report_of_many_backends_is_in_blocks_that_fit_and_cut_nothing(tmp_path):
     names, run = many_backends(tmp_path, 16)
-    text = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown(lambda console: run_report(console, run, tmp_path, verbose=True))
 
     table = text[: text.index("UNEXPLAINED  ")]
     assert max(len(line.rstrip()) for line in table.splitlines()) <= 200
     assert "…" not in table
     shown_kernels = [word for word in table.split() if word.startswith("linux6.")]
     assert shown_kernels == [name.rpartition("-")[2] for name in names]
-    rows = [line.split() for line in table.splitlines() if "20:virtio0 [guest]" in line]
+    rows = [
+        line.split()
+        for line in table.splitlines()
+        if line.startswith("  ioapic 20:virtio0 [guest]")
+    ]
     assert len(rows) > 1
     assert sum(row.count("200") for row in rows) == len(names)
 
 
 def test_report_says_of_a_block_only_what_its_backends_differ_in(tmp_path):
     _, run = many_backends(tmp_path, 16)
-    text = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown(lambda console: run_report(console, run, tmp_path, verbose=True))
 
-    rows = [line for line in text.splitlines() if "20:virtio0 [guest]" in line]
+    rows = [line for line in text.splitlines() if line.startswith("  ioapic 20:virtio0 [guest]")]
     assert ["UNEXPLAINED" in row for row in rows] == [*[False] * (len(rows) - 1), True]
 
 
 def test_report_marks_what_is_unexplained_in_its_row_and_says_it_below(tmp_path):
-    run = run_of(tmp_path, unexplained=(DIFFERENCE,))
+    run = run_of(tmp_path, found=(DIFFERENCE,))
     text = shown(lambda console: run_report(console, run, tmp_path))
 
-    (row,) = [line for line in text.splitlines() if "20:virtio0 [guest]" in line]
+    (row,) = [line for line in text.splitlines() if line.startswith("  ioapic 20:virtio0 [guest]")]
     assert "UNEXPLAINED" in row
-    assert "200 against 150 (the work determines it)" in text
+    lines = text.splitlines()
+    (number,) = [n for n, line in enumerate(lines) if line.startswith("UNEXPLAINED")]
+    assert lines[number].endswith("[irqchip: on | tcg]  (the work determines it)")
+    assert [line.split() for line in lines[number + 1 : number + 3]] == [
+        ["on:", "200"],
+        ["tcg:", "150"],
+    ]
 
 
 def test_report_says_loudly_which_known_bug_no_longer_shows_and_where(tmp_path):
@@ -143,7 +162,9 @@ def test_report_says_what_was_expected_of_a_part_that_passed(tmp_path):
     bad = replace(run.cases[0], parts=(part,), as_expected=False)
     text = shown(lambda c: run_report(c, replace(run, cases=(bad, *run.cases[1:])), tmp_path))
 
-    assert f"not as expected: {bad.id} (XPASS: block-intx should be storm, is pass)" in text
+    (line,) = [line for line in text.splitlines() if "not as expected: " in line]
+    where = "on: XPASS: should be storm, is pass, 1 of 2 cases"
+    assert line == f"  not as expected: {bad.subject}  block-intx: {where}"
 
 
 def test_report_marks_a_case_that_is_not_as_expected(tmp_path):
@@ -164,7 +185,7 @@ def test_report_says_loudly_what_passed_only_when_it_was_run_again(tmp_path):
 
 
 def test_doctor_tables_show_reason_and_what_to_do():
-    finding = Finding("kvm", "/dev/kvm", False, "no", "it is not there", "load kvm_amd")
+    finding = doctor.Finding("kvm", "/dev/kvm", False, "no", "it is not there", "load kvm_amd")
     text = shown(lambda console: doctor_tables(console, [finding]))
     assert "it is not there" in text
     assert "-> load kvm_amd" in text
@@ -177,7 +198,7 @@ def traced_run(tmp_path, *lines):
     work = cases.workload("idle", {"4:ttyS0": 0}, {"4:ttyS0": 0})
     outcome = judge(cases.recording(tmp_path, case, workloads=(work,), kernel_trace=trace))
     outcome = replace(outcome, dir=".")
-    return RunResult(result.SCHEMA, "x", {}, (outcome,), (), (), result.summarised((outcome,), ()))
+    return runs.run_of(outcome)
 
 
 RAISED = (
@@ -212,3 +233,124 @@ def test_report_with_ledgers_has_the_table_of_each_case(tmp_path):
     (row,) = [line.split() for line in text.splitlines() if line.startswith("ioapic pin 4")]
     assert row == ["ioapic", "pin", "4", "1", "1", "1"]
     assert "balanced: every assertion of a pin is accounted for: 1 = 1" in text
+
+
+# --- Many cases, on one page ---------------------------------------------------------------------
+
+
+def seven_findings():
+    """28 cases, all as expected, in which seven scenarios differ and nothing says why."""
+    compared = seven.compared(KnownDifferences(()))
+    return runs.run_of(
+        *seven.results(),
+        comparisons=tuple(each.comparison for each in compared),
+        findings=findings(compared),
+    )
+
+
+def test_report_of_28_cases_with_seven_findings_is_one_page(tmp_path):
+    text = shown(lambda console: run_report(console, seven_findings(), tmp_path))
+
+    lines = text.splitlines()
+    assert len([line for line in lines if line.startswith("UNEXPLAINED")]) == 7
+    assert len(lines) <= 40
+    assert "28 cases, all as expected; 7 unexplained findings" in lines
+
+
+def test_report_of_28_cases_says_of_each_finding_who_saw_what(tmp_path):
+    text = shown(lambda console: run_report(console, seven_findings(), tmp_path))
+
+    lines = text.splitlines()
+    (number,) = [n for n, line in enumerate(lines) if "lost-eoi" in line]
+    head = "UNEXPLAINED  probe/q35/qemu64/smp1  lost-eoi  [Linux: 6.12 | 6.1, only in split]"
+    assert lines[number : number + 3] == [
+        head,
+        "    the others (12):      step 1, CPU 0: irq 0x51",
+        "    split, Linux 6.1 (2): step 1, CPU 0: timeout 0x0",
+    ]
+
+
+def test_report_of_many_cases_has_a_line_for_a_subject_that_is_as_expected(tmp_path):
+    text = shown(lambda console: run_report(console, seven_findings(), tmp_path))
+
+    assert "probe/q35/qemu64/smp1: 14 pass" in text.splitlines()
+    assert "verdict" not in text
+
+
+def test_report_of_many_cases_has_the_table_of_a_subject_that_is_not_as_expected(tmp_path):
+    run = seven_findings()
+    bad = replace(run.cases[0], verdict=Verdict.HANG, as_expected=False, detail="CPU 0 sleeps")
+    text = shown(lambda c: run_report(c, run.with_cases((bad, *run.cases[1:])), tmp_path))
+
+    assert len([line for line in text.splitlines() if line.startswith("verdict")]) == 1
+    assert "probe/q35/qemu64/smp2: 14 pass" in text.splitlines()
+
+
+def test_report_of_a_cause_in_many_cases_says_it_once_and_where(tmp_path):
+    run = seven_findings()
+    wrong = [
+        replace(
+            case,
+            verdict=Verdict.DIVERGED,
+            as_expected=False,
+            parts=(replace(case.parts[0], verdict=Verdict.DIVERGED, detail="step 1: 0x51"),),
+        )
+        if case.axes["irqchip"] == "split" and case.axes["smp"] == 1
+        else case
+        for case in run.cases
+    ]
+    text = shown(lambda c: run_report(c, run.with_cases(wrong), tmp_path))
+
+    (line,) = [line for line in text.splitlines() if line.startswith("  not as expected: ")]
+    said = "split: diverged, 4 of 14 cases: step 1: 0x51"
+    assert line == f"  not as expected: probe/q35/qemu64/smp1  all-agree: {said}"
+
+
+def test_report_verbose_shows_every_table_and_every_rule(tmp_path):
+    compared = seven.compared(KnownDifferences.shipped())
+    run = replace(seven_findings(), findings=(*findings(compared), *runs.FINDINGS))
+    short = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown(lambda console: run_report(console, run, tmp_path, verbose=True))
+
+    assert len([line for line in text.splitlines() if line.startswith("verdict")]) == 2
+    assert "    it should not" in text.splitlines()
+    assert "known bug: 1 findings, by lost-pin" in short.splitlines()
+
+
+# --- The end ------------------------------------------------------------------------------------
+
+
+def end_of(run, tmp_path):
+    return shown(lambda console: run_report(console, run, tmp_path)).splitlines()
+
+
+def test_end_of_a_good_run_says_so_first(tmp_path):
+    quiet = replace(runs.GOOD, parts=runs.GOOD.parts[:1])
+
+    assert "1 case, as expected" in end_of(runs.run_of(quiet), tmp_path)
+
+
+def test_end_counts_the_cases_of_reproducers_apart(tmp_path):
+    storm = replace(runs.GOOD, id="x", group="repro-x", verdict=Verdict.STORM)
+    hang = replace(storm, id="y", verdict=Verdict.HANG)
+
+    assert (
+        "1 case, as expected; 2 cases of reproducers, all as expected (1 storm, 1 hang)"
+        in end_of(runs.run_of(runs.GOOD, storm, hang), tmp_path)
+    )
+
+
+def test_end_names_what_ran_nowhere(tmp_path):
+    nowhere = Nowhere(("tsc-deadline-past", "linux: ipi"), is_error=True)
+    lines = end_of(runs.run_of(runs.GOOD, nowhere=nowhere), tmp_path)
+
+    assert "1 case, as expected; 2 ran nowhere" in lines
+    assert "  ran nowhere: tsc-deadline-past, linux: ipi" in lines
+
+
+def test_report_says_whose_fault_a_verdict_looks_like(tmp_path):
+    bad = replace(runs.HANGS, blame=Blame.LAB)
+    text = shown(lambda console: run_report(console, runs.run_of(bad), tmp_path))
+
+    assert "hang ! (lab)" in text
+    assert f"  not as expected: {bad.id}: hang (looks like lab): no answer within 5 s" in text

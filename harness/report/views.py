@@ -1,0 +1,230 @@
+"""What reports say of a run, as plain data: words and lines that text, JUnit and TAP share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.compare import partition
+from harness.compare.diff import Status
+from harness.compare.finding import Finding, Group, pattern
+from harness.compare.partition import Axes
+from harness.model.verdict import NOT_REACHED, Blame, CaseResult, PartResult, Verdict
+from harness.store.result import RunResult
+
+WORDS: Final[Mapping[Status, str]] = {
+    Status.UNEXPLAINED: "UNEXPLAINED",
+    Status.KNOWN_BUG: "known bug",
+    Status.BY_DESIGN: "by design",
+    Status.INFORMATIONAL: "by time",
+}
+SHOWN_BACKENDS: Final = 3
+"""So many members of a group that has no label are named."""
+
+
+# --- Findings -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """A finding in words: a headline, and a line a group."""
+
+    headline: str
+    groups: tuple[str, ...]
+
+
+def finding_view(finding: Finding) -> FindingView:
+    """``finding`` as every report has it."""
+    head = f"{finding.subject}  {finding.what}  [{finding.axis}]"
+    if finding.counter is not None and finding.status is Status.UNEXPLAINED:
+        head += f"  ({finding.reason})"
+    if finding.first:
+        head += "; here they part"
+    if finding.left:
+        head += f"; {', '.join(finding.rules)} does not explain {'; '.join(finding.left)}"
+    labels = [_label(group) for group in finding.groups]
+    width = max(map(len, labels))
+    lines = (
+        f"{label + ':':<{width + 1}} {group.saw}"
+        for label, group in zip(labels, finding.groups, strict=True)
+    )
+    return FindingView(head, tuple(lines))
+
+
+def _label(group: Group) -> str:
+    """What a group is called, and how many cases are in it where that is not plain."""
+    count = len(group.members)
+    if group.label:
+        return f"{group.label} ({count})" if count > 1 else group.label
+    names = list(dict.fromkeys(member.backend for member in group.members))
+    more = f" and {len(names) - SHOWN_BACKENDS} more" if len(names) > SHOWN_BACKENDS else ""
+    return ", ".join(names[:SHOWN_BACKENDS]) + more
+
+
+@dataclass(frozen=True)
+class RuleView:
+    """A rule and all that it explains."""
+
+    rule: str
+    status: Status
+    reason: str
+    link: str
+    axes: tuple[str, ...]
+    findings: int
+
+
+def rule_views(findings: Iterable[Finding]) -> tuple[RuleView, ...]:
+    """Each rule that explains a finding, once."""
+    by_rule: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.rule is not None and finding.status is not Status.UNEXPLAINED:
+            by_rule.setdefault(finding.rule, []).append(finding)
+    return tuple(
+        RuleView(
+            rule,
+            found[0].status,
+            found[0].reason,
+            found[0].link or "",
+            tuple(dict.fromkeys(finding.axis for finding in found)),
+            len(found),
+        )
+        for rule, found in by_rule.items()
+    )
+
+
+# --- What is not as expected ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A part of a guest that is not as expected, in all the cases where it is so."""
+
+    subject: str
+    part: str
+    """Empty for the case as a whole."""
+    verdict: Verdict
+    expected: Verdict | None
+    blame: Blame | None
+    detail: str
+    where: str
+    """What these cases have in common and no other: ``split, Linux 6.1``."""
+    cases: tuple[CaseResult, ...]
+    of: int
+    """How many cases have that part."""
+
+    def __str__(self) -> str:
+        """One line."""
+        name = f"{self.subject}  {self.part}".strip()
+        what = f"should be {self.expected}, is {self.verdict}" if self.expected else self.verdict
+        if self.expected is not None and self.verdict is Verdict.PASS:
+            what = f"XPASS: {what}"
+        if self.blame is not None:
+            what += f" (looks like {self.blame})"
+        if self.of > 1:
+            where = f"{self.where}: " if self.where else ""
+            what = f"{where}{what}, {len(self.cases)} of {self.of} cases"
+        return f"{name}: {what}" + (f": {self.detail}" if self.detail else "")
+
+
+_Key = tuple[str, str, str, Verdict, Verdict | None, Blame | None]
+
+
+def causes(cases: Sequence[CaseResult]) -> tuple[Cause, ...]:
+    """Everything that is not as expected, once for each part and verdict."""
+    wrong: dict[_Key, list[tuple[CaseResult, PartResult]]] = {}
+    for case in cases:
+        if not case.as_expected:
+            for part in to_blame(case):
+                key = (
+                    case.family,
+                    case.group,
+                    part.id,
+                    part.verdict,
+                    part.expected,
+                    part.blame or case.blame,
+                )
+                wrong.setdefault(key, []).append((case, part))
+    return tuple(_cause(key, found, cases) for key, found in wrong.items())
+
+
+def to_blame(case: CaseResult) -> list[PartResult]:
+    """The parts that are not as they should be; where there are none, the case as a whole."""
+    parts = [part for part in case.parts if not part.as_expected and part.detail != NOT_REACHED]
+    whole = PartResult("", case.verdict, case.detail, case.expected, blame=case.blame)
+    if case.expected is not None and case.expected is not case.verdict:
+        return [whole, *(part for part in parts if part.expected is not None)]
+    return parts or [whole]
+
+
+def _cause(
+    key: _Key, found: Sequence[tuple[CaseResult, PartResult]], cases: Sequence[CaseResult]
+) -> Cause:
+    family, group, name, verdict, expected, blame = key
+    own = [case for case, _ in found]
+    having = [
+        case
+        for case in cases
+        if (case.family, case.group) == (family, group)
+        and (not name or any(part.id == name for part in case.parts))
+    ]
+    rest = [case for case in having if case not in own]
+    where = ""
+    if rest:
+        sides = [[axes_of(case) for case in side] for side in (own, rest)]
+        where = partition.separate(sides).labels[0]
+    elif len(own) > 1:
+        where = "everywhere"
+    subjects = [case.id for case in own] if len(having) == 1 else [case.subject for case in own]
+    detail = found[0][1].detail
+    return Cause(
+        pattern(subjects), name, verdict, expected, blame, detail, where, tuple(own), len(having)
+    )
+
+
+def axes_of(case: CaseResult) -> Axes:
+    """The values of a case on the axes of a finding, as the configuration names them."""
+    axes = case.axes
+    return {
+        "irqchip": str(axes.get("irqchip", "-")),
+        "QEMU": str(axes.get("qemu", "-")),
+        "Linux": str(axes.get("lab_kernel") or "-"),
+        "host": str(axes.get("host", "-")),
+        "machine": str(axes.get("machine", "-")),
+        "smp": str(axes.get("smp", "-")),
+        "CPU": str(axes.get("cpu", "-")),
+    }
+
+
+# --- The end -------------------------------------------------------------------------------------
+
+
+def counted(cases: Iterable[CaseResult]) -> str:
+    """``3 pass, 1 skip``."""
+    counts: dict[Verdict, int] = {}
+    for case in cases:
+        counts[case.verdict] = counts.get(case.verdict, 0) + 1
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+
+
+def conclusion(run: RunResult) -> str:
+    """The first thing that somebody wants to know of a run; reproducers are counted apart."""
+    matrix = [case for case in run.cases if not case.group]
+    reproducers = [case for case in run.cases if case.group]
+    said = [_as_expected("case", matrix)] if matrix else []
+    if reproducers:
+        said.append(_as_expected("case of reproducers", reproducers, "cases of reproducers"))
+    if unexplained := len(run.of(Status.UNEXPLAINED)):
+        said.append(f"{unexplained} unexplained finding{'s' if unexplained > 1 else ''}")
+    if run.nowhere.parts and run.nowhere.is_error:
+        said.append(f"{len(run.nowhere.parts)} ran nowhere")
+    return "; ".join(said)
+
+
+def _as_expected(name: str, cases: Sequence[CaseResult], names: str = "cases") -> str:
+    called = name if len(cases) == 1 else names
+    if bad := sum(not case.as_expected for case in cases):
+        return f"{len(cases)} {called}: {bad} not as expected ({counted(cases)})"
+    how = counted(cases)
+    odd = f" ({how})" if any(case.verdict is not Verdict.PASS for case in cases) else ""
+    return f"{len(cases)} {called}, {'all ' if len(cases) > 1 else ''}as expected{odd}"

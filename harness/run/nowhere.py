@@ -1,0 +1,46 @@
+"""What ran on no backend at all: a scenario that each of them skipped was not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from harness.model.case import Case, LinuxGuest, ProbeGuest
+from harness.model.verdict import NOT_REACHED, CaseResult, PartResult, Verdict
+
+
+def ran_nowhere(cases: Iterable[Case], results: Iterable[CaseResult]) -> tuple[str, ...]:
+    """The scenarios, workloads and checks of ``cases`` that none of ``results`` has run.
+
+    A case that the end of the run cut short says nothing of what was still to come.
+    """
+    by_id = {case.id: case for case in cases}
+    planned: dict[str, None] = {}
+    ran: set[str] = set()
+    for result in results:
+        case = by_id.get(result.id)
+        if case is None or result.verdict is Verdict.INCOMPLETE:
+            continue
+        planned |= dict.fromkeys(_planned(case, result))
+        ran |= {_name(case, part.id) for part in result.parts if _has_run(part)}
+    return tuple(name for name in planned if name not in ran)
+
+
+def _planned(case: Case, result: CaseResult) -> Iterator[str]:
+    if isinstance(case.guest, ProbeGuest):
+        names = [scenario.name for scenario in case.guest.scenarios]
+    elif isinstance(case.guest, LinuxGuest):
+        names = list(case.guest.workloads)
+    else:
+        names = [part.id for part in result.parts]
+    return (_name(case, name) for name in names)
+
+
+def _name(case: Case, part: str) -> str:
+    """Scenarios and workloads are the same in every guest; a check is its image's."""
+    if isinstance(case.guest, ProbeGuest):
+        return part
+    return f"{'linux' if isinstance(case.guest, LinuxGuest) else case.guest.name}: {part}"
+
+
+def _has_run(part: PartResult) -> bool:
+    return part.verdict is not Verdict.SKIP and not part.detail.startswith(NOT_REACHED)
