@@ -246,9 +246,16 @@ def measurement(case: RecordedCase, name: str, checks: Mapping[str, str]) -> Mea
         samples,
         all_checks,
         {**axes_of(case.described), "run": name},
-        tuple(case.parts) if case.described.kind is GuestKind.FLAT else (),
+        _sequence(case),
         case.verdict.value,
     )
+
+
+def _sequence(case: RecordedCase) -> tuple[str, ...]:
+    """The checks that a flat image reported, in its order."""
+    if case.described.kind is not GuestKind.FLAT:
+        return ()
+    return tuple(name for name, verdict in case.parts.items() if verdict is not Verdict.ERROR)
 
 
 def facts_of(described: CaseFile) -> BackendFacts:

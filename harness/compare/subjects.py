@@ -152,5 +152,6 @@ def _reported(result: CaseResult, out: Path) -> Mapping[str, str | None]:
     if result.guest is GuestKind.PROBE:
         return read_logs(out / result.dir, conclusive=True)
     if result.guest is GuestKind.FLAT:
-        return {part.id: part.verdict.value for part in result.parts}
+        reported = (part for part in result.parts if part.verdict is not Verdict.ERROR)
+        return {part.id: part.verdict.value for part in reported}
     return {}

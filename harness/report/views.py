@@ -196,6 +196,35 @@ def axes_of(case: CaseResult) -> Axes:
     }
 
 
+@dataclass(frozen=True)
+class Skip:
+    """Cases that were not run, and why."""
+
+    reason: str
+    cases: int
+    where: str
+    """What they have in common and no other case has; empty where that is nothing."""
+
+    def __str__(self) -> str:
+        """One line."""
+        where = f" ({self.where})" if self.where else ""
+        return f"{self.cases} case{'s' if self.cases > 1 else ''}{where}: {self.reason}"
+
+
+def skips(cases: Sequence[CaseResult]) -> tuple[Skip, ...]:
+    """The cases that were skipped as a whole, once for each reason."""
+    by_reason: dict[str, list[CaseResult]] = {}
+    for case in cases:
+        if case.verdict is Verdict.SKIP and case.as_expected:
+            by_reason.setdefault(case.detail, []).append(case)
+    found = []
+    for reason, skipped in by_reason.items():
+        others = [case for case in cases if case not in skipped]
+        sides = [[axes_of(case) for case in side] for side in (skipped, others)]
+        found.append(Skip(reason, len(skipped), partition.separate(sides).labels[0]))
+    return tuple(found)
+
+
 # --- The end -------------------------------------------------------------------------------------
 
 

@@ -11,15 +11,16 @@ from harness.model.verdict import NOT_REACHED, CaseResult, PartResult, Verdict
 def ran_nowhere(cases: Iterable[Case], results: Iterable[CaseResult]) -> tuple[str, ...]:
     """The scenarios, workloads and checks of ``cases`` that none of ``results`` has run.
 
-    A case that the end of the run cut short says nothing of what was still to come.
+    Nothing can be said of a run that was cut short.
     """
     by_id = {case.id: case for case in cases}
+    ended = [each for each in results if each.verdict is not Verdict.INCOMPLETE]
+    if len(ended) < len(by_id):
+        return ()
     planned: dict[str, None] = {}
     ran: set[str] = set()
-    for result in results:
-        case = by_id.get(result.id)
-        if case is None or result.verdict is Verdict.INCOMPLETE:
-            continue
+    for result in ended:
+        case = by_id[result.id]
         planned |= dict.fromkeys(_planned(case, result))
         ran |= {_name(case, part.id) for part in result.parts if _has_run(part)}
     return tuple(name for name in planned if name not in ran)

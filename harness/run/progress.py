@@ -127,9 +127,9 @@ class LiveProgress:
 
 def verdict_line(result: CaseResult) -> str:
     """One finished case on one line; of what is as expected the report says the rest."""
-    if result.as_expected:
+    if result.as_expected and result.verdict is not Verdict.SKIP:
         return f"{result.verdict.value:<9} {result.duration_s:6.1f} s  {result.id}"
-    unexpected = "  <- not as expected"
+    unexpected = "" if result.as_expected else "  <- not as expected"
     blame = "" if result.blame is None else f"  (looks like {result.blame})"
     detail = f"  {result.detail}" if result.detail else ""
     what = f"{result.verdict.value:<9} {result.duration_s:6.1f} s  {result.id}"

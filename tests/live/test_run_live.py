@@ -168,6 +168,20 @@ def test_report_prints_a_recorded_run_again(tmp_path, flats):
     assert "fail !" in done.stdout
 
 
+@pytest.mark.parametrize(("ran_nowhere", "status"), [("say", 0), ("error", 1)])
+def test_run_names_a_scenario_that_no_backend_could_run(tmp_path, ran_nowhere, status):
+    probe = {
+        "kind": "probe",
+        "scenarios": ["configs/scenarios/*.yaml"],
+        "only": ["tsc-deadline-past", "lapic-tpr-subclass-does-not-count"],
+    }
+    config = write_config(tmp_path, [probe], ran_nowhere=ran_nowhere)
+    done = irqmatrix("run", config, "--out", tmp_path / "out")
+
+    assert done.returncode == status
+    assert "  ran nowhere: tsc-deadline-past" in done.stdout.splitlines()
+
+
 class _KilledSession(LocalSession):
     """A host on which somebody kills the QEMU of every hanging image."""
 

@@ -123,6 +123,8 @@ def _end(say: _Say, run: RunResult, directory: Path, *, has_tables: bool) -> Non
     say(f"\n{views.conclusion(run)}", style="green" if good else "bold red")
     for cause in views.causes(run.cases):
         say(f"  not as expected: {cause}")
+    for skip in views.skips(run.cases):
+        say(f"  skipped: {skip}", style="dim")
     if run.nowhere.parts:
         style = "bold red" if run.nowhere.is_error else "yellow"
         say(f"  ran nowhere: {', '.join(run.nowhere.parts)}", style=style)

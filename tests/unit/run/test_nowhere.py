@@ -61,7 +61,10 @@ def test_cases_that_were_skipped_as_a_whole_ran_nowhere():
     assert ran_nowhere(ran, found) == ("linux: idle", "linux: ipi")
 
 
-def test_case_that_the_end_of_the_run_cut_short_says_nothing():
+def test_run_that_was_cut_short_says_nothing():
+    ran, found = results(LINUX, [("idle", Verdict.PASS)], [("ipi", Verdict.PASS)])
+
+    assert ran_nowhere(ran, found[:1]) == ()
     assert ran_nowhere(*results(LINUX, [], verdict=Verdict.INCOMPLETE)) == ()
 
 

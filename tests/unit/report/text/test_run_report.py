@@ -92,7 +92,7 @@ def test_report_shows_what_a_check_measured(tmp_path):
         console = f"SOTEST VERSION 1 BEGIN 1\nSOTEST BENCHMARK:latency:us:{value}\nSOTEST SUCCESS\n"
         folder = tmp_path / case.directory_name
         outcomes.append(judge(cases.recording(folder, case, console=console)))
-    run = replace(run_of(tmp_path), cases=tuple(outcomes), diffs=(), rules=())
+    run = replace(run_of(tmp_path), cases=tuple(outcomes), findings=(), rules=())
     text = shown(lambda console: run_report(console, run, tmp_path))
 
     (row,) = [line for line in text.splitlines() if "latency (us)" in line and "=" not in line]
@@ -337,6 +337,21 @@ def test_end_counts_the_cases_of_reproducers_apart(tmp_path):
     assert (
         "1 case, as expected; 2 cases of reproducers, all as expected (1 storm, 1 hang)"
         in end_of(runs.run_of(runs.GOOD, storm, hang), tmp_path)
+    )
+
+
+def test_end_says_once_for_each_reason_what_was_skipped_and_where(tmp_path):
+    gone = "QEMU 10.0 has no kernel-irqchip=off"
+    run = seven_findings()
+    skipped = [
+        replace(case, verdict=Verdict.SKIP, detail=gone)
+        if (case.axes["irqchip"], case.axes["qemu"]) == ("off", "10.0")
+        else case
+        for case in run.cases
+    ]
+
+    assert f"  skipped: 4 cases (off, QEMU 10.0): {gone}" in end_of(
+        run.with_cases(skipped), tmp_path
     )
 
 
