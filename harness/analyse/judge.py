@@ -51,14 +51,17 @@ def judge(recording: Recording) -> CaseResult:
         parts = _linux_parts(recording, case.guest, evidence, failure)
     parts = lab_checks.explained(parts, _recorded(recording), lab_faults.shipped())
     verdict, detail, blame = _verdict(parts, failure, evidence)
+    notes: list[str] = []
     if (account := _audited(recording, evidence)) is not None:
-        detail = f"{detail}; {account.text}".lstrip("; ")
         if account.verdict is not None and verdict is Verdict.PASS:
-            verdict = account.verdict
+            verdict, detail = account.verdict, account.text
+        else:
+            notes.append(account.text)
     if (said := _replayed(recording, evidence)) is not None:
-        detail = f"{detail}; {said.text}".lstrip("; ")
         if said.diverged and verdict is Verdict.PASS:
-            verdict = Verdict.DIVERGED
+            verdict, detail = Verdict.DIVERGED, said.text
+        else:
+            notes.append(said.text)
     expected = _expected(case.guest.expect, WHOLE_CASE)
     result = of_case(
         case,
@@ -68,6 +71,7 @@ def judge(recording: Recording) -> CaseResult:
         parts=parts,
         observations=evidence.observations,
         status=recording.status,
+        notes=tuple(notes),
         # What belongs to a reproducer is told by that, when all of its cases have ended.
         as_expected=bool(case.group) or _as_expected(parts, verdict, expected, failure),
         expected=expected,

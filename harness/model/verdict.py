@@ -91,6 +91,8 @@ class CaseResult:
     expected: Verdict | None = None
     """What the configuration says the case as a whole has to be, where it says so."""
     blame: Blame | None = None
+    notes: tuple[str, ...] = ()
+    """What ledger and replay say, where that is not the verdict."""
     status: int | None = None
     """QEMU's exit status, where it ended by itself."""
     family: str = ""
@@ -99,6 +101,11 @@ class CaseResult:
     """What the case is judged by where that is not the matrix: a reproducer; else empty."""
     first_time: str | None = None
     """What it was the first time, where it was run again because that was not as expected."""
+
+    @property
+    def full_detail(self) -> str:
+        """The detail with the notes."""
+        return "; ".join(filter(None, (self.detail, *self.notes)))
 
     @property
     def unsteady(self) -> bool:
@@ -118,6 +125,7 @@ def of_case(
     expected: Verdict | None = None,
     blame: Blame | None = None,
     status: int | None = None,
+    notes: tuple[str, ...] = (),
 ) -> CaseResult:
     """The result of ``case``, which is in the folder of its name."""
     return CaseResult(
@@ -136,6 +144,7 @@ def of_case(
         expected=expected,
         blame=blame,
         status=status,
+        notes=notes,
         family=case.family,
         group=case.group,
     )

@@ -231,7 +231,7 @@ def _value(sign: Sign, case: CaseResult, files: _Files) -> Value:
     if sign.quantity is Quantity.OBSERVATION:
         found = case.observations.get(sign.name)
         return Unknown(f"{sign.name} was not observed") if found is None else found
-    whole = PartResult("*", case.verdict, case.detail)
+    whole = PartResult("*", case.verdict, case.full_detail)
     parts = {"*": whole} | {part.id: part for part in case.parts}
     part = parts.get(sign.part)
     if part is None:

@@ -416,7 +416,7 @@ class Scheduler:
             directory.mkdir(parents=True, exist_ok=True)
             files.write_json(
                 directory / "verdict.json",
-                {"id": outcome.id, "verdict": outcome.verdict, "detail": outcome.detail}
+                {"id": outcome.id, "verdict": outcome.verdict, "detail": outcome.full_detail}
                 | {"blame": outcome.blame}
                 | {"observations": dict(outcome.observations)}
                 | {"parts": [_part_json(part) for part in outcome.parts]},

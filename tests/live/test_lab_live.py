@@ -93,7 +93,9 @@ def test_linux_passes_in_every_mode_with_nothing_unexplained(linux_run):
 def test_linux_every_case_is_replayed_by_the_python_chips(linux_run):
     result, out = linux_run
 
-    assert [case.id for case in result.cases if "replay: 0 divergences in" not in case.detail] == []
+    assert [
+        case.id for case in result.cases if "replay: 0 divergences in" not in case.full_detail
+    ] == []
     for case in result.cases:
         replayed = replay_case(out / case.dir)
         chips = 1 + 1 + 2  # a local APIC, the IOAPIC, and the PICs, after each workload
@@ -103,7 +105,7 @@ def test_linux_every_case_is_replayed_by_the_python_chips(linux_run):
 def test_linux_every_case_has_a_ledger_that_balances(linux_run):
     result, out = linux_run
 
-    assert [case.id for case in result.cases if "ledger: balances, " not in case.detail] == []
+    assert [case.id for case in result.cases if "ledger: balances, " not in case.full_detail] == []
     for case in result.cases:
         account = ledger.load((out / case.dir / "ledger.json").read_text())
         assert account.balanced

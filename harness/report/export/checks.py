@@ -112,10 +112,14 @@ def _whole(case: CaseResult) -> Check:
             return Check(WHOLE, Outcome.PASS)
         return _as_told(WHOLE, case.verdict, case.detail, case.blame)
     if case.expected not in (None, case.verdict):
-        return _unlike(WHOLE, case.verdict, case.expected, case.detail, case.blame)
+        return _unlike(WHOLE, case.verdict, case.expected, _said(case), case.blame)
     if any(_is_to_blame(part) for part in case.parts):
         return Check(WHOLE, Outcome.PASS)
-    return _unlike(WHOLE, case.verdict, None, case.detail, case.blame)
+    return _unlike(WHOLE, case.verdict, None, _said(case), case.blame)
+
+
+def _said(case: CaseResult) -> str:
+    return "\n".join(filter(None, (case.detail, *case.notes)))
 
 
 def _part(part: PartResult, case: CaseResult) -> Check:

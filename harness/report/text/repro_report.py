@@ -97,8 +97,8 @@ def reproduction_report(console: Console, found: Reproduction) -> None:
     _signs(console, found)
     for case in found.result.cases:
         say(f"{case.backend}: {case.verdict} in {case.duration_s:.1f} s", style="bold")
-        if case.detail:
-            say(f"  {case.detail}")
+        if case.full_detail:
+            say(f"  {case.full_detail}")
         if case.verdict is Verdict.DIVERGED:
             say(f"  irqmatrix replay {found.directory / case.dir} shows what stands around it")
         for line in _ledger_lines(found.directory / case.dir):

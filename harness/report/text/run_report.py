@@ -43,12 +43,14 @@ def run_report(
     is_whole = verbose or len(run.cases) <= FEW
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     shown = False
+    causes = views.causes(run.cases)
+    told = {cause.cases[0].id for cause in causes}
     for subject, cases in groupby(
         sorted(run.cases, key=lambda case: case.subject), key=lambda case: case.subject
     ):
         found = list(cases)
         if is_whole or not all(case.as_expected for case in found):
-            subject_table(console, subject, found, run.findings, directory)
+            subject_table(console, subject, found, run.findings, directory, told)
             shown = True
         else:
             say(f"{subject}: {views.counted(found)}", style="dim")
@@ -58,7 +60,7 @@ def run_report(
     _findings(say, run)
     (_rules if is_whole else _rules_in_short)(say, run)
     _not_met(say, run)
-    _end(say, run, directory, has_tables=shown)
+    _end(say, run, causes, directory, has_tables=shown)
 
 
 def _ledger_tables(say: _Say, cases: Sequence[CaseResult], directory: Path) -> None:
@@ -117,11 +119,18 @@ def _not_met(say: _Say, run: RunResult) -> None:
             )
 
 
-def _end(say: _Say, run: RunResult, directory: Path, *, has_tables: bool) -> None:
+def _end(
+    say: _Say,
+    run: RunResult,
+    causes: Sequence[views.Cause],
+    directory: Path,
+    *,
+    has_tables: bool,
+) -> None:
     """First what matters."""
     good = run.summary.exit_status == 0
     say(f"\n{views.conclusion(run)}", style="green" if good else "bold red")
-    for cause in views.causes(run.cases):
+    for cause in causes:
         say(f"  not as expected: {cause}")
     for skip in views.skips(run.cases):
         say(f"  skipped: {skip}", style="dim")

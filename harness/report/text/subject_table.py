@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,8 +65,12 @@ def subject_table(
     cases: Sequence[CaseResult],
     findings: Sequence[Finding],
     directory: Path,
+    told: Collection[str] = (),
 ) -> None:
-    """Verdicts, and what was counted; where the backends do not fit side by side, in blocks."""
+    """Verdicts, and what was counted; where the backends do not fit side by side, in blocks.
+
+    ``told`` are the ids of cases whose detail stands elsewhere.
+    """
     firsts = [case for case in cases if not case.axes.get("repeat")]
     rows = list(_rows(firsts, directory))
     own = [finding for finding in findings if finding.status in _STYLES]
@@ -78,8 +82,9 @@ def subject_table(
         concerned = [finding for finding in own if _concerns(finding, members)]
         console.print(_table(firsts, rows, concerned, block))
     for case in firsts:
-        if case.detail:
-            text = f"  {case.backend}: {case.detail}"
+        said = [] if case.id in told or not case.detail else [case.detail]
+        if said or case.notes:
+            text = f"  {case.backend}: {'; '.join((*said, *case.notes))}"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -55,14 +55,14 @@ def test_case_that_the_chips_predict_says_so(tmp_path):
     result = verdict_of(tmp_path, BOOT)
 
     assert (result.verdict, result.as_expected) == (Verdict.PASS, True)
-    assert "replay: 0 divergences in 8934 events" in result.detail
+    assert "replay: 0 divergences in 8934 events" in result.full_detail
 
 
 def test_case_that_the_chips_contradict_is_diverged(tmp_path):
     result = verdict_of(tmp_path, altered())
 
     assert (result.verdict, result.as_expected) == (Verdict.DIVERGED, False)
-    assert f"replay: diverged at line {READ + 2}, kvm_apic" in result.detail
+    assert f"replay: diverged at line {READ + 2}, kvm_apic" in result.full_detail
 
 
 def test_case_that_is_expected_to_diverge_is_as_expected(tmp_path):
@@ -80,28 +80,28 @@ def test_divergence_of_a_trace_with_gaps_is_none(tmp_path, line):
     result = verdict_of(tmp_path, altered(), line=line)
 
     assert result.verdict is Verdict.PASS
-    assert "replay: incomplete after" in result.detail
+    assert "replay: incomplete after" in result.full_detail
 
 
 def test_divergence_in_a_version_that_is_not_modelled_is_none(tmp_path):
     result = verdict_of(tmp_path, altered(), linux="6.6.9")
 
     assert result.verdict is Verdict.PASS
-    assert "replay: incomplete after" in result.detail
+    assert "replay: incomplete after" in result.full_detail
 
 
 def test_divergence_outside_of_a_lab_is_told_and_no_verdict(tmp_path):
     result = verdict_of(tmp_path, altered(), backend=cases.LOCAL_ON)
 
     assert result.verdict is Verdict.PASS
-    assert "replay: disagrees at line" in result.detail
+    assert "replay: disagrees at line" in result.full_detail
 
 
 def test_divergence_with_several_cpus_is_told_and_no_verdict(tmp_path):
     result = verdict_of(tmp_path, altered(), smp=2)
 
     assert result.verdict is Verdict.PASS
-    assert "replay: disagrees at line" in result.detail
+    assert "replay: disagrees at line" in result.full_detail
 
 
 def test_divergence_in_a_lab_of_several_cpus_is_told_and_no_verdict(tmp_path):
@@ -109,11 +109,11 @@ def test_divergence_in_a_lab_of_several_cpus_is_told_and_no_verdict(tmp_path):
     result = verdict_of(tmp_path, altered(), lab_cpus=2)
 
     assert result.verdict is Verdict.PASS
-    assert "replay: disagrees at line" in result.detail
+    assert "replay: disagrees at line" in result.full_detail
 
 
 def test_case_that_cannot_be_replayed_says_why(tmp_path):
-    detail = verdict_of(tmp_path, BOOT, backend=cases.OFF).detail
+    detail = verdict_of(tmp_path, BOOT, backend=cases.OFF).full_detail
 
     assert "replay: not possible: there is nothing to replay" in detail
 
@@ -122,7 +122,9 @@ def test_case_with_what_the_chips_do_not_model_is_not_diverged(tmp_path):
     result = verdict_of(tmp_path, altered(), devices=("intel-iommu,intremap=on",))
 
     assert result.verdict is Verdict.PASS
-    assert "replay: not possible: the chips do not model the case: intel-iommu" in result.detail
+    assert (
+        "replay: not possible: the chips do not model the case: intel-iommu" in result.full_detail
+    )
 
 
 # --- QEMU's own trace ----------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def test_case_under_tcg_that_the_chips_predict_says_so(tmp_path, name):
     result = verdict_of_tcg(tmp_path, name)
 
     assert result.verdict is Verdict.PASS
-    assert "replay: 0 divergences in " in result.detail
+    assert "replay: 0 divergences in " in result.full_detail
 
 
 @pytest.mark.parametrize("name", ["tcg-smp1", "tcg-smp2"])
@@ -178,8 +180,8 @@ def test_case_under_tcg_that_the_chips_contradict_is_diverged_however_many_cpus(
     result = verdict_of_tcg(tmp_path, name, alter=(0x99, "fffffe0000003000"))
 
     assert result.verdict is Verdict.DIVERGED
-    assert "replay: diverged at line" in result.detail
-    assert "hardware_int" in result.detail
+    assert "replay: diverged at line" in result.full_detail
+    assert "hardware_int" in result.full_detail
 
 
 # --- What the ledger finds ------------------------------------------------------------------------
@@ -189,15 +191,15 @@ def test_case_whose_ledger_balances_says_so(tmp_path):
     result = verdict_of(tmp_path, BOOT)
 
     assert result.verdict is Verdict.PASS
-    assert "ledger: balances, " in result.detail
+    assert "ledger: balances, " in result.full_detail
 
 
 def test_interrupt_that_the_ledger_misses_is_lost_whatever_the_chips_say(tmp_path):
     result = verdict_of(tmp_path, MISSING)
 
     assert (result.verdict, result.as_expected) == (Verdict.LOST, False)
-    assert "ledger: lost: vector 48 cpu0: " in result.detail
-    assert "replay: diverged at line" in result.detail
+    assert "ledger: lost: vector 48 cpu0: " in result.full_detail
+    assert "replay: diverged at line" in result.full_detail
 
 
 def test_finding_with_several_cpus_is_a_verdict(tmp_path):
@@ -214,8 +216,8 @@ def test_finding_in_a_trace_with_gaps_is_none(tmp_path):
     result = verdict_of(tmp_path, MISSING, line="CPU:0 [LOST 5 EVENTS]\n")
 
     assert result.verdict is Verdict.PASS
-    assert "ledger" not in result.detail
-    assert "events incomplete: kernel trace: 5 lost" in result.detail
+    assert "ledger" not in result.full_detail
+    assert "events incomplete: kernel trace: 5 lost" in result.full_detail
 
 
 @pytest.mark.parametrize(
@@ -230,4 +232,4 @@ def test_finding_where_something_is_in_doubt_is_told_and_no_verdict(tmp_path, ch
     result = verdict_of(tmp_path, MISSING, **changes)
 
     assert result.verdict is Verdict.PASS
-    assert f"no verdict: {why}" in result.detail
+    assert f"no verdict: {why}" in result.full_detail

@@ -226,6 +226,22 @@ def test_report_says_of_each_case_what_its_ledger_found(tmp_path):
     assert "ledger: spurious: vector 49 cpu0: EOI without an acceptance" in text
 
 
+def test_report_says_what_ledger_and_replay_say_once(tmp_path):
+    run = traced_run(tmp_path, *RAISED)
+    text = shown(lambda console: run_report(console, run, tmp_path))
+
+    assert text.count("ledger: balances") == 1
+    assert text.count("replay: ") == 1
+
+
+def test_report_says_the_detail_of_a_case_that_is_not_as_expected_once(tmp_path):
+    bad = replace(runs.HANGS, notes=("ledger: balances",))
+    text = shown(lambda console: run_report(console, runs.run_of(bad), tmp_path))
+
+    assert text.count("no answer within 5 s") == 1
+    assert "  lab-kvm-on: ledger: balances" in text.splitlines()
+
+
 def test_report_with_ledgers_has_the_table_of_each_case(tmp_path):
     run = traced_run(tmp_path, *RAISED)
     text = shown(lambda console: run_report(console, run, tmp_path, ledgers=True))
