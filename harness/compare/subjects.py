@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from harness.analyse.analyse import read_counters
 from harness.analyse.conformance import read_logs
@@ -19,6 +20,9 @@ from harness.model.verdict import Blame, CaseResult, Verdict
 
 NO_KVM = "TCG"
 """What stands on the axis of Linux, whose KVM it is, where there is no KVM."""
+
+
+_NOT_COMPARED: Final = frozenset({Verdict.SKIP, Verdict.ERROR, Verdict.INCOMPLETE})
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def compare(
     subjects: dict[str, dict[str, list[CaseResult]]] = {}
     for result in results:
         died_with_lab = result.verdict is Verdict.CRASH and result.blame is Blame.LAB
-        if result.verdict not in (Verdict.SKIP, Verdict.ERROR) and not died_with_lab:
+        if result.verdict not in _NOT_COMPARED and not died_with_lab:
             subjects.setdefault(result.subject, {}).setdefault(result.backend, []).append(result)
     compared = []
     for backends in subjects.values():

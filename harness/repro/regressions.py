@@ -24,7 +24,6 @@ from harness.repro.catalogue import Entry
 from harness.repro.reproduce import Assessment, Outcome, Request, assess, reproduce
 from harness.run import pipeline as run_module
 from harness.run.pipeline import Job
-from harness.store import result
 from harness.store.result import RunResult
 
 
