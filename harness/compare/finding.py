@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from harness.compare import partition
 from harness.compare.diff import Compared, Difference, Status, Thing
@@ -107,46 +107,79 @@ def _by_thing(family: Iterable[Compared]) -> dict[Thing, list[tuple[Compared, Di
     return found
 
 
+_Key: TypeAlias = tuple[tuple[str, str], ...]
+"""What a backend is, whatever its subject: its own axes."""
+
+
 class _Cluster:
     """Differences of one thing in several subjects that part the backends in the same way."""
 
     def __init__(self, compared: Compared, difference: Difference) -> None:
         self.differences = [difference]
         self.compared = [compared]
-        self.group_of = _group_of(difference)
         self.groups = [list(_members(difference, group)) for group in difference.groups]
         self.results = [{text} for text in difference.results]
         self.saw = [[text] for text in difference.saw]
+        self._group_of: dict[_Key | str, int] = {}
+        self._learn(compared, difference, range(len(self.groups)))
 
     def takes(self, compared: Compared, difference: Difference) -> bool:
         """Add a difference that parts the backends as the others do; whether it does."""
         ours = self.differences[0]
         if (ours.status, ours.rules) != (difference.status, difference.rules):
             return False
-        matches = self._matched(difference)
+        matches = self._matched(compared, difference)
         if matches is None:
             return False
         for place, number in enumerate(matches):
-            group, saw = difference.groups[place], difference.saw[place]
-            self.groups[number] += _members(difference, group)
-            self.group_of |= dict.fromkeys(group, number)
+            self.groups[number] += _members(difference, difference.groups[place])
             self.results[number].add(difference.results[place])
-            if saw not in self.saw[number]:
+            if (saw := difference.saw[place]) not in self.saw[number]:
                 self.saw[number].append(saw)
+        self._learn(compared, difference, matches)
         self.differences.append(difference)
         self.compared.append(compared)
         return True
 
-    def _matched(self, difference: Difference) -> list[int] | None:
-        """The group of ours that each group of ``difference`` is; None where that is not clear."""
+    def _learn(self, compared: Compared, difference: Difference, matches: Sequence[int]) -> None:
+        for group, number in zip(difference.groups, matches, strict=True):
+            for backend in group:
+                self._group_of.setdefault(_key(compared, backend), number)
+                self._group_of.setdefault(backend, number)
+
+    def _matched(self, compared: Compared, difference: Difference) -> list[int] | None:
+        """The group of ours that each group of ``difference`` is; None where that is not clear.
+
+        By what the backends are, else by what they saw; counts are not comparable, so there by the
+        backends' names.
+        """
         numbers = []
         for group, result in zip(difference.groups, difference.results, strict=True):
-            own = {self.group_of[backend] for backend in group if backend in self.group_of}
-            own = own or {n for n, results in enumerate(self.results) if result in results}
+            own = self._known(_key(compared, backend) for backend in group)
+            if not own and difference.thing.counter is None:
+                own = {n for n, results in enumerate(self.results) if result in results}
+            if not own:
+                own = self._known(group)
             if len(own) != 1:
                 return None
             numbers.append(own.pop())
-        return numbers if len(set(numbers)) == len(numbers) else None
+        if len(set(numbers)) < len(numbers) or self._contradicts(difference, numbers):
+            return None
+        return numbers
+
+    def _known(self, keys: Iterable[_Key | str]) -> set[int]:
+        return {self._group_of[key] for key in keys if key in self._group_of}
+
+    def _contradicts(self, difference: Difference, numbers: Sequence[int]) -> bool:
+        """Whether a group saw what another one saw in the subjects before."""
+        if difference.thing.counter is not None:
+            return False
+        pairs = zip(difference.results, numbers, strict=True)
+        return any(
+            result in results and place != number
+            for result, number in pairs
+            for place, results in enumerate(self.results)
+        )
 
     def joined_by(self, compared: Compared, thing: Thing) -> bool:
         """Add a subject that saw in all its backends what one of the groups saw."""
@@ -164,8 +197,9 @@ def _members(difference: Difference, backends: Iterable[str]) -> Iterable[Member
     return (Member(difference.subject.name, backend) for backend in backends)
 
 
-def _group_of(difference: Difference) -> dict[str, int]:
-    return {b: number for number, group in enumerate(difference.groups) for b in group}
+def _key(compared: Compared, backend: str) -> _Key:
+    own = compared.members[backend].items() - compared.subject.axes.items()
+    return tuple(sorted(own))
 
 
 def _clusters(found: Iterable[tuple[Compared, Difference]]) -> list[_Cluster]:

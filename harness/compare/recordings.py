@@ -21,6 +21,7 @@ from harness.analyse.case_evidence import (
     events_around,
     read_case,
 )
+from harness.analyse.conformance import read_logs
 from harness.base.errors import CollectError, StoreError
 from harness.base.versions import Version, parse_version
 from harness.compare.align import Alignment, Parting, align, check_id
@@ -198,11 +199,10 @@ def diff_cases(a: RecordedCase, b: RecordedCase, known: KnownDifferences) -> Cas
         checks = alignment.checks()
         for side, view in zip(checks, (view_a, view_b), strict=True):
             side.update(_ledger_checks(view.ledger))
-    checks[0].update(_verdict_checks(a, b))
-    checks[1].update(_verdict_checks(b, a))
+    all_checks = _reported(a, b) | checks[0], _reported(b, a) | checks[1]
     if a.observed is None or b.observed is None:
         a, b = a.unmeasured(), b.unmeasured()
-    measured = measurement(a, A, checks[0]), measurement(b, B, checks[1])
+    measured = measurement(a, A, all_checks[0]), measurement(b, B, all_checks[1])
     compared = diff(_subject(a, b), measured, known)
     found = findings([compared])
     first = _first(a, b, alignment, found)
@@ -234,17 +234,16 @@ def axes_of(described: CaseFile) -> Axes:
     }
 
 
-def measurement(case: RecordedCase, name: str, checks: Mapping[str, str]) -> Measurement:
-    """What :func:`harness.compare.diff.diff` compares of ``case``, with more ``checks``."""
+def measurement(case: RecordedCase, name: str, checks: Mapping[str, str | None]) -> Measurement:
+    """What :func:`harness.compare.diff.diff` compares of ``case``, which reported ``checks``."""
     samples = {
         part: (Sample(case.counters[part], metrics),) for part, metrics in case.metrics.items()
     }
-    all_checks = {**case.checks, **(case.observed or {}), **checks}
     return Measurement(
         name,
         facts_of(case.described),
         samples,
-        all_checks,
+        {**checks, **(case.observed or {})},
         {**axes_of(case.described), "run": name},
         _sequence(case),
         case.verdict.value,
@@ -304,11 +303,16 @@ def _side(case: RecordedCase, ledger: Ledger) -> Side:
     return Side(case.id, str(case.directory), case.verdict, case.detail, ledger, damage)
 
 
-def _verdict_checks(own: RecordedCase, other: RecordedCase) -> dict[str, str]:
-    """The verdicts of the workloads that both ran."""
-    if own.described.kind is not GuestKind.LINUX:
-        return {}
-    return {f"verdict/{name}": own.ran[name].value for name in own.ran if name in other.ran}
+def _reported(own: RecordedCase, other: RecordedCase) -> dict[str, str | None]:
+    """What the guest reported: verdicts of workloads and logs of scenarios that both ran."""
+    if own.described.kind is GuestKind.PROBE:
+        logs = read_logs(own.directory, conclusive=True)
+        both = {name: log for name, log in logs.items() if name in other.parts}
+        return {"verdict": own.verdict.value, **both}
+    if own.described.kind is GuestKind.LINUX:
+        both = {f"verdict/{name}": own.ran[name].value for name in own.ran if name in other.ran}
+        return {**own.checks, **both}
+    return dict(own.checks)
 
 
 def _ledger_checks(ledger: Ledger) -> dict[str, str]:
@@ -330,6 +334,11 @@ def _warnings(a: RecordedCase, b: RecordedCase, *sides: Side) -> tuple[str, ...]
         found.append(
             f"different workloads: {', '.join(a.ran) or 'none'}; {', '.join(b.ran) or 'none'}"
         )
+    if a.described.kind is b.described.kind is GuestKind.PROBE:
+        for case, others in ((a, b.parts), (b, a.parts)):
+            if alone := [name for name in case.parts if name not in others]:
+                count = f"{len(alone)} scenario{'s were' if len(alone) > 1 else ' was'}"
+                found.append(f"{count} run in {case.directory} only")
     for case in (a, b):
         if case.observed is None:
             found.append(

@@ -114,6 +114,16 @@ def test_differences_that_part_the_backends_otherwise_are_findings_of_their_own(
     ]
 
 
+def test_differences_that_are_each_others_reverse_are_not_put_together():
+    one = compared({"version": {"on": "0x11", "*": "0x20"}}, machine="pc")
+    other = compared({"version": {"on": "0x20", "*": "0x11"}}, machine="q35")
+
+    assert [finding.axis for finding in findings([one, other])] == [
+        "irqchip: on | split, off, tcg",
+        "irqchip: on | split, off, tcg",
+    ]
+
+
 def test_subjects_of_other_guests_are_not_put_together():
     saw = {"version": {"on": "0x11", "*": "0x20"}}
 

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 
+from harness.analyse import conformance
 from harness.analyse.case_evidence import read_case
 from harness.base.errors import CollectError, StoreError
 from harness.cli import main
@@ -177,6 +178,34 @@ def test_counter_that_work_determines_is_compared(folder):
     found = {(each.part, each.counter) for each in only_pair(a, b).of(Status.UNEXPLAINED)}
 
     assert ("block-intx", "handled/ioapic/20:virtio0") in found
+
+
+def probe_case(folder, run, mode, logs):
+    """A case of the probe with these logs of its scenarios."""
+    told = [{"id": name, "verdict": "pass"} for name in logs]
+    described = {
+        "schema": 2,
+        "kind": "probe",
+        "guest": "probe",
+        "subject": "probe/q35",
+        "group": "",
+    }
+    described["backend"] = f"lab-kvm-{mode}"
+    path = folder(run, mode, described=described, verdict={"parts": told})
+    document = {name: {"log": log} for name, log in logs.items()}
+    (path / conformance.NAME).write_text(json.dumps(document))
+    return path
+
+
+def test_logs_of_scenarios_that_both_ran_are_compared(folder):
+    a = probe_case(folder, "a", "on", {"one": "step 0\n", "two": "step 0\n", "mine": "step 0\n"})
+    b = probe_case(folder, "b", "split", {"one": "step 0\n", "two": "step 1\n"})
+    pair = only_pair(a, b)
+
+    found = {each.part: [group.saw for group in each.groups] for each in pair.findings}
+    assert found["two"] == ["step 0", "step 1"]
+    assert found.keys() & {"one", "mine"} == set()
+    assert f"1 scenario was run in {a} only" in pair.warnings
 
 
 # --- Damaged, old, or no case at all --------------------------------------------------------------
