@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.model.verdict import NOT_REACHED, Blame, PartResult, Verdict
+from harness.model.verdict import NOT_REACHED, PartResult, Verdict
 from harness.report.export.checks import COVERAGE, EVERYWHERE, KNOWN, WHOLE, Outcome, groups_of
 from support import runs
 
@@ -143,12 +143,6 @@ def test_what_ran_nowhere_fails_only_where_that_is_an_error():
     assert outcomes(runs.EVERYTHING, COVERAGE) == {EVERYWHERE: Outcome.FAIL}
     assert outcomes(runs.run_of(runs.GOOD, nowhere=said), COVERAGE) == {EVERYWHERE: Outcome.SKIP}
     assert outcomes(runs.run_of(runs.GOOD), COVERAGE) == {EVERYWHERE: Outcome.PASS}
-
-
-def test_check_that_fails_says_whose_fault_it_looks_like():
-    lost = replace(runs.LOSES, blame=Blame.IRQCHIP)
-
-    assert checks(runs.run_of(lost), lost.id)["idle"].message.endswith("(looks like irqchip)")
 
 
 def test_rules_that_have_to_show_have_a_check_for_each_backend_they_were_due_in():
