@@ -17,7 +17,7 @@ from harness.compare.expectations import RuleResult
 from harness.compare.finding import Finding
 from harness.model.verdict import NOT_REACHED, Blame, CaseResult, PartResult, Verdict
 from harness.report.views import finding_view
-from harness.store.result import Nowhere, RunResult
+from harness.store.result import RunResult
 
 WHOLE: Final = "the whole case"
 """The check of a case for what is not said of any of its parts."""
@@ -86,7 +86,7 @@ def groups_of(run: RunResult) -> tuple[Group, ...]:
     rules = [rule for rule in run.rules if rule.always]  # the others may be silent
     if rules:
         groups.append(Group(KNOWN, tuple(map(_rule_check, rules))))
-    groups.append(Group(COVERAGE, (_coverage(run.nowhere),)))
+    groups.append(Group(COVERAGE, (_coverage(run),)))
     return tuple(groups)
 
 
@@ -200,10 +200,13 @@ def _group_lines(findings: Sequence[Finding]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _coverage(nowhere: Nowhere) -> Check:
+def _coverage(run: RunResult) -> Check:
+    """Fails where that makes the run fail: one of which nothing could be run has another status."""
+    nowhere = run.nowhere
     if not nowhere.parts:
         return Check(EVERYWHERE, Outcome.PASS)
-    outcome = Outcome.FAIL if nowhere.is_error else Outcome.SKIP
+    is_failure = nowhere.is_error and run.summary.exit_status == 1
+    outcome = Outcome.FAIL if is_failure else Outcome.SKIP
     return Check(EVERYWHERE, outcome, "ran-nowhere", f"ran nowhere: {', '.join(nowhere.parts)}")
 
 

@@ -145,6 +145,13 @@ def test_what_ran_nowhere_fails_only_where_that_is_an_error():
     assert outcomes(runs.run_of(runs.GOOD), COVERAGE) == {EVERYWHERE: Outcome.PASS}
 
 
+def test_what_ran_nowhere_because_nothing_could_be_run_is_no_failure():
+    run = runs.run_of(runs.SKIPPED, nowhere=runs.EVERYTHING.nowhere)
+
+    assert run.summary.exit_status == 3
+    assert not any(group.failed for group in groups_of(run))
+
+
 def test_rules_that_have_to_show_have_a_check_for_each_backend_they_were_due_in():
     assert outcomes(runs.EVERYTHING, KNOWN) == {
         "versions on lab-kvm-on": Outcome.PASS,
