@@ -48,7 +48,7 @@ _GRAVITY: Final = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
 
 NOT_REACHED: Final = "not reached"
-"""The detail of a part that the case did not live to see."""
+"""How the detail of a part begins that the case did not live to see."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class PartResult:
     """What the configuration says it has to be, where it says so."""
     metrics: Mapping[str, int | float | str] = field(default_factory=dict)
     blame: Blame | None = None
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether the guest came to it."""
+        return not self.detail.startswith(NOT_REACHED)
 
     @property
     def as_expected(self) -> bool:

@@ -10,7 +10,7 @@ from harness.compare import partition
 from harness.compare.diff import Status
 from harness.compare.finding import Finding, Group, pattern
 from harness.compare.partition import Axes
-from harness.model.verdict import NOT_REACHED, Blame, CaseResult, PartResult, Verdict
+from harness.model.verdict import Blame, CaseResult, PartResult, Verdict
 from harness.store.result import RunResult
 
 WORDS: Final[Mapping[Status, str]] = {
@@ -150,7 +150,7 @@ def causes(cases: Sequence[CaseResult]) -> tuple[Cause, ...]:
 
 def to_blame(case: CaseResult) -> list[PartResult]:
     """The parts that are not as they should be; where there are none, the case as a whole."""
-    parts = [part for part in case.parts if not part.as_expected and part.detail != NOT_REACHED]
+    parts = [part for part in case.parts if not part.as_expected and part.was_reached]
     whole = PartResult("", case.verdict, case.detail, case.expected, blame=case.blame)
     if case.expected is not None and case.expected is not case.verdict:
         return [whole, *(part for part in parts if part.expected is not None)]
@@ -177,6 +177,8 @@ def _cause(
         where = "everywhere"
     subjects = [case.id for case in own] if len(having) == 1 else [case.subject for case in own]
     detail = found[0][1].detail
+    if missed := sum(not part.was_reached for part in own[0].parts):
+        detail += f"{'; ' if detail else ''}{missed} not reached"
     return Cause(
         pattern(subjects), name, verdict, expected, blame, detail, where, tuple(own), len(having)
     )

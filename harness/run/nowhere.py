@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness.model.case import Case, LinuxGuest, ProbeGuest
-from harness.model.verdict import NOT_REACHED, CaseResult, PartResult, Verdict
+from harness.model.verdict import CaseResult, PartResult, Verdict
 
 
 def ran_nowhere(cases: Iterable[Case], results: Iterable[CaseResult]) -> tuple[str, ...]:
@@ -44,4 +44,4 @@ def _name(case: Case, part: str) -> str:
 
 
 def _has_run(part: PartResult) -> bool:
-    return part.verdict is not Verdict.SKIP and not part.detail.startswith(NOT_REACHED)
+    return part.verdict is not Verdict.SKIP and part.was_reached

@@ -15,7 +15,7 @@ from typing import Final
 from harness.compare.diff import Comparison, Status
 from harness.compare.expectations import RuleResult
 from harness.compare.finding import Finding
-from harness.model.verdict import NOT_REACHED, Blame, CaseResult, PartResult, Verdict
+from harness.model.verdict import Blame, CaseResult, PartResult, Verdict
 from harness.report.views import finding_view
 from harness.store.result import RunResult
 
@@ -123,7 +123,7 @@ def _said(case: CaseResult) -> str:
 
 
 def _part(part: PartResult, case: CaseResult) -> Check:
-    if part.detail == NOT_REACHED:
+    if not part.was_reached:
         return Check(part.id, Outcome.SKIP, Verdict.SKIP, part.detail)
     if _is_to_blame(part) and not case.as_expected:
         return _unlike(part.id, part.verdict, part.expected, part.detail, part.blame)
@@ -135,7 +135,7 @@ def _part(part: PartResult, case: CaseResult) -> Check:
 
 
 def _is_to_blame(part: PartResult) -> bool:
-    return not part.as_expected and part.detail != NOT_REACHED
+    return not part.as_expected and part.was_reached
 
 
 def _as_told(name: str, verdict: Verdict, detail: str, blame: Blame | None) -> Check:

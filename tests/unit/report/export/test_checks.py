@@ -107,7 +107,7 @@ def test_case_that_could_not_be_run_is_an_error_or_a_skip_with_its_reason():
 
 def test_part_that_was_not_reached_is_no_failure_of_its_own():
     hung = PartResult("idle", Verdict.HANG, "no answer")
-    rest = PartResult("serial", Verdict.ERROR, NOT_REACHED)
+    rest = PartResult("serial", Verdict.ERROR, f"{NOT_REACHED}: no answer")
 
     assert of_case(replace(runs.LOSES, parts=(hung, rest))) == {
         WHOLE: Outcome.PASS,

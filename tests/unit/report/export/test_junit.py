@@ -129,6 +129,6 @@ def test_junit_says_with_which_versions_the_run_was():
 def test_junit_says_whose_fault_a_failure_looks_like():
     blamed = replace(runs.LOSES.parts[0], blame=Blame.IRQCHIP)
     case = replace(runs.LOSES, parts=(blamed,))
-    (suite,) = JUnitXml.fromstring(rendered(runs.run_of(case)).encode())
+    suite, _ = JUnitXml.fromstring(rendered(runs.run_of(case)).encode())
     messages = [found.message for each in suite for found in each.result]
     assert messages == ["IRQ 4: 3 interrupts for 5 (looks like irqchip)"]

@@ -108,5 +108,5 @@ def test_tap_of_a_check_whose_message_is_blank_can_be_read():
 
 def test_tap_says_whose_fault_a_failure_looks_like():
     case = replace(runs.HANGS, blame=Blame.LAB)
-    (subtest,) = tap_reader.read(render(groups_of(runs.run_of(case))))
+    subtest, _ = tap_reader.read(render(groups_of(runs.run_of(case))))
     assert subtest.points[0].yaml_block["blame"] == "lab"

@@ -9,7 +9,7 @@ from harness.compare.expectations import RuleResult
 from harness.compare.finding import Finding, Group, Member, findings
 from harness.compare.known import Kind, KnownDifferences
 from harness.doctor import doctor
-from harness.model.verdict import Blame, Verdict
+from harness.model.verdict import NOT_REACHED, Blame, PartResult, Verdict
 from harness.report.text.doctor_report import doctor_tables
 from harness.report.text.run_report import run_report
 from harness.store.result import Nowhere
@@ -320,6 +320,19 @@ def test_report_of_a_cause_in_many_cases_says_it_once_and_where(tmp_path):
     (line,) = [line for line in text.splitlines() if line.startswith("  not as expected: ")]
     said = "split: diverged, 4 of 14 cases: step 1: 0x51"
     assert line == f"  not as expected: probe/q35/qemu64/smp1  all-agree: {said}"
+
+
+def test_report_of_a_guest_that_hung_is_one_line_and_says_how_much_it_did_not_reach(tmp_path):
+    rest = tuple(
+        PartResult(f"scenario-{number}", Verdict.ERROR, f"{NOT_REACHED}: no answer within 5 s")
+        for number in range(26)
+    )
+    hung = PartResult("lost-eoi", Verdict.HANG, "no answer within 5 s")
+    bad = replace(runs.HANGS, parts=(hung, *rest))
+    text = shown(lambda console: run_report(console, runs.run_of(bad), tmp_path))
+
+    (line,) = [line for line in text.splitlines() if line.startswith("  not as expected: ")]
+    assert line.endswith("lost-eoi: hang: no answer within 5 s; 26 not reached")
 
 
 def test_report_verbose_shows_every_table_and_every_rule(tmp_path):
