@@ -505,10 +505,9 @@ def _with_ends(measurements: Sequence[Measurement]) -> list[Measurement]:
 
     They are the ones that follow its last check in the guests that reported more.
     """
-    missed = {m.backend: _missed(m, measurements) for m in measurements}
-    if not any(missed.values()):
+    if not any(m.sequence for m in measurements):
         return list(measurements)
-    return [_with_end(m, missed[m.backend]) for m in measurements]
+    return [_with_end(m, _missed(m, measurements)) for m in measurements]
 
 
 def _missed(measurement: Measurement, others: Iterable[Measurement]) -> list[str]:
