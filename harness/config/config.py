@@ -189,6 +189,7 @@ class ConfigModel(Strict):
     repro: ReproModel | None = None
     repeat: PositiveInt = 1
     retries: Annotated[int, Field(ge=0, le=3)] = 0
+    keep_raw: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +228,8 @@ class RunConfig:
     repro: Repro | None = None
     retries: int = 0
     """How often a case that is not as expected is run again."""
+    keep_raw: bool = True
+    """Whether the raw traces, compressed, are kept once they were analysed."""
 
 
 def find(name: str) -> Path:
@@ -269,7 +272,9 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
         )
     lab = Lab(model.lab.qemu, model.lab.memory_mib, model.lab.smp)
     name = model.name or file.path.stem
-    return RunConfig(name, file.path, cases, lab, _repro(model.repro), model.retries)
+    return RunConfig(
+        name, file.path, cases, lab, _repro(model.repro), model.retries, model.keep_raw
+    )
 
 
 def _cases(file: YamlFile, model: ConfigModel, repeat: int) -> tuple[Case, ...]:

@@ -3,7 +3,6 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from harness.analyse.judge import judge
 from harness.compare.diff import Difference, DiffResult, DiffVerdict
 from harness.compare.expectations import RuleResult
 from harness.compare.known import Kind
@@ -14,6 +13,7 @@ from harness.report.text.run_report import run_report
 from harness.store import result
 from harness.store.result import RunResult
 from support import cases
+from support.judging import judge
 
 
 def shown(print_it) -> str:
