@@ -266,6 +266,35 @@ def diff(
 
 
 @app.command()
+def judge(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run's or a case's folder.")],
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Known differences instead of the shipped ones."),
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Replace the run's verdicts and findings.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Judge recorded cases again, from their recordings alone, and show what changes.
+
+    Needs neither QEMU nor KVM. Status 0: all as the run had said; 1: not so; 2: no recording.
+    """
+    from harness.commands import judge as judge_module
+    from harness.compare.known import KnownDifferences
+    from harness.report.text.judge_report import judge_json, judge_report
+
+    rules = KnownDifferences.in_folders(known) if known else KnownDifferences.shipped()
+    found = judge_module.judge(path, rules, write=write)
+    if json:
+        print_json(judge_json(found))
+    else:
+        judge_report(printer(), found)
+    sys.exit(found.exit_status)
+
+
+@app.command()
 def replay(
     case_dir: Annotated[Path, typer.Argument(help="A case's folder in a run's directory.")],
     json: Json = False,

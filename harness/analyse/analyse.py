@@ -1,32 +1,35 @@
-"""From a recording's raw files to events and counters, of one type whatever the source.
+"""From a recording to what it says: events, counters, ledger, of one type whatever the source.
 
-``events.jsonl`` gets all events of the case in the order of their times; counters are kept for
-each workload, between the marks that the harness set.
+Counters are kept for each workload, between the marks that the harness set.  Nothing is written,
+and nothing asked of the machine that this runs on: the same recording gives the same anywhere.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+from harness.analyse import conformance
+from harness.analyse.case_evidence import (
+    WHOLE,
+    CaseEvidence,
+    ScenarioLog,
+    Sources,
+    damage_of,
+    ioapics_of,
+)
+from harness.analyse.ruling import Ruling
 from harness.analyse.storm import OnsetTracker
+from harness.analyse.traces import KERNEL, QEMU, Traces, traces_of
 from harness.backends.qemu_argv import QEMU_TRACE_EVENTS
-from harness.base import limits
 from harness.base.errors import CollectError
-from harness.base.files import read_json, read_text, write_json, write_text
-from harness.ledger import ledger
 from harness.ledger.bookkeeper import Bookkeeper
-from harness.ledger.ledger import Ledger
 from harness.model import counters
-from harness.model.case import Host, Machine
+from harness.model.case import ProbeGuest
 from harness.model.counters import CounterSet, CounterSource
-from harness.model.marks import Mark, MarkKind, history, mark_of
-from harness.record.collectors.ftrace import FtraceReader
-from harness.record.collectors.merge import in_order, merge
+from harness.model.manifest import CaseFile
+from harness.model.marks import Mark, MarkKind, mark_of
 from harness.record.collectors.monitor import (
     count_irq_statistics,
     count_stats,
@@ -34,130 +37,112 @@ from harness.record.collectors.monitor import (
     parse_irq_statistics,
 )
 from harness.record.collectors.procfs import count_guest
-from harness.record.collectors.qemu_log import QemuLogReader
 from harness.record.collectors.qmp import MonitorSnapshot
-from harness.record.eventlog import LogReport, dump_events
-from harness.record.recording import MarkRecord, Recording, WorkloadRecord
-from harness.replay import snapshots
+from harness.record.recording import Recording, WorkloadRecord
 from harness.replay.snapshots import Look
-from userspace_chip.events import Event, event_type
-
-WHOLE: Final = "*"
-"""The name of the counters of the whole case, from power-on to power-off."""
+from userspace_chip.events import Event
 
 
-MOVING_FILE: Final = "moving.jsonl"
-"""What a QEMU that a guest moved to did with its own chips, before they became the guest's."""
+def _pass_over(events: Iterable[Event]) -> None:
+    deque(events, maxlen=0)
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a case's sources said.
+def analyse(
+    recording: Recording,
+    described: CaseFile,
+    take: Callable[[Iterable[Event]], None] = _pass_over,
+) -> CaseEvidence:
+    """What the files of ``recording`` say of the case that is ``described``.
 
-    ``counters`` by workload, and under :data:`WHOLE` those of the whole case.  ``reports`` say by
-    source how complete its events are; ``missing`` why a source said nothing.
+    ``take`` gets all events of the case as they go by, in the order of their times, and has to take
+    all of them.  :class:`CollectError` and :class:`StoreError` where a file cannot be read.
     """
-
-    counters: Mapping[str, CounterSet]
-    observations: Mapping[str, str]
-    """What the monitor told of the chips themselves, by id."""
-    onsets_s: Mapping[str, Mapping[int, float]]
-    """By workload and pin: when a storm began, in seconds."""
-    reports: Mapping[str, LogReport]
-    missing: Mapping[str, str]
-    ledger: Ledger
-    """The account of every interrupt that the events show."""
-
-    @property
-    def damage(self) -> str | None:
-        """What is missing from the events themselves, or None where they are complete."""
-        return _damage(self.reports)
-
-
-def _damage(reports: Mapping[str, LogReport]) -> str | None:
-    parts = [
-        f"{source}: {report.lost} lost, {report.damaged} damaged"
-        + (", cut off" if report.truncated else "")
-        for source, report in reports.items()
-        if not report.complete
-    ]
-    return "; ".join(parts) or None
-
-
-def gather(recording: Recording) -> Evidence:
-    """Read the raw files of ``recording``; write ``events.jsonl``, counters and ledger.
-
-    The raw traces are removed: the events hold all that is in them.
-    """
+    traces = traces_of(recording)
+    books = Bookkeeper(described.irqchip, smp=described.smp, ioapics=ioapics_of(described))
+    windows: dict[str, _Window] = {WHOLE: _Window()}
+    take(_counted(traces.events(), windows, books))
     missing = dict(recording.missing)
-    traced = _Traced(recording)
-    windows = traced.count(recording.directory / "events.jsonl")
-    blind = _blind_spots(recording, traced)
+    blind = _blind_spots(recording, traces)
     sets: dict[str, CounterSet] = {
-        name: CounterSet.of(window.tally.counters(), traced.sources, blind)
+        name: CounterSet.of(window.tally.counters(), traces.sources, blind)
         for name, window in windows.items()
     }
     for record in recording.workloads:
         own = _count_workload(record, missing)
-        before = sets.get(record.name, CounterSet.of((), traced.sources, blind))
+        before = sets.get(record.name, CounterSet.of((), traces.sources, blind))
         sets[record.name] = before.merged(CounterSet.of(own, own.sources, blind))
-    write_json(
-        recording.directory / "counters.json",
-        {name: found.to_json() for name, found in sets.items()} | {"missing": missing},
-    )
-    snapshots.write(recording.directory, _looks(recording))
-    account = traced.books.close(damage=_damage(traced.reports), handled=sets)
-    write_text(recording.directory / "ledger.json", ledger.dump(account))
-    for path in (recording.kernel_trace, recording.qemu_trace):
-        if path is not None:
-            path.unlink(missing_ok=True)
+    scenarios: list[tuple[str, ScenarioLog, Ruling]] = []
+    if isinstance(guest := recording.case.guest, ProbeGuest):
+        scenarios += conformance.compared(recording, guest, described)
     onsets = {name: window.onset.onset_s for name, window in windows.items()}
-    return Evidence(sets, _observations(recording), onsets, traced.reports, missing, account)
+    reports = traces.reports
+    return CaseEvidence(
+        described=described,
+        counters=sets,
+        missing=missing,
+        ledger=books.close(damage=damage_of(reports), handled=sets),
+        looks=tuple(_looks(recording)),
+        moving=traces.moving,
+        scenarios={name: log for name, log, _ in scenarios},
+        sources=Sources(
+            traces.sources,
+            reports,
+            onsets,
+            _observations(recording),
+            {name: ruling for name, _, ruling in scenarios},
+        ),
+    )
 
 
-def read_counters(path: Path) -> dict[str, CounterSet]:
-    """The counters of a case by workload; :class:`CollectError` for a file of another kind."""
-    try:
-        document = read_json(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CollectError(f"cannot read {path}", str(error)) from None
-    if not isinstance(document, dict):
-        raise CollectError(f"{path} has no counters", "it is no JSON object", "run the case again")
-    try:
-        return {
-            name: CounterSet.from_json(data) for name, data in document.items() if name != "missing"
-        }
-    except CollectError as error:
-        raise CollectError(f"{path}: {error}", None, "run the case again") from None
+class _Window:
+    """The events of one workload as they go by."""
+
+    def __init__(self) -> None:
+        self.tally = counters.EventTally()
+        self.onset = OnsetTracker()
+
+    def add(self, event: Event) -> None:
+        """Take ``event`` into account."""
+        self.tally.add(event)
+        self.onset.add(event)
 
 
-def read_ledger(path: Path) -> Ledger | None:
-    """The ledger of a case; None where there is none, :class:`CollectError` for another kind."""
-    try:
-        return ledger.load(read_text(path, limits.current().json_mib * limits.MIB, "json_mib"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CollectError(f"cannot read {path}", str(error)) from None
-    except CollectError as error:
-        raise CollectError(f"{path}: {error}") from None
+def _counted(
+    events: Iterable[Event], windows: dict[str, _Window], books: Bookkeeper
+) -> Iterator[Event]:
+    """``events``, counted in the window that they are in, and booked."""
+    window: _Window | None = None
+    whole = windows[WHOLE].tally
+    for event in events:
+        whole.add(event)
+        books.add(event)
+        if event.name == "mark":
+            window = _window(mark_of(event), windows, window)
+        elif window is not None:
+            window.add(event)
+        yield event
 
 
-def _blind_spots(recording: Recording, traced: _Traced) -> tuple[counters.BlindSpot, ...]:
+def _window(
+    mark: Mark | None, windows: dict[str, _Window], current: _Window | None
+) -> _Window | None:
+    """The window that events are in after ``mark``."""
+    if mark is None or mark.kind not in (MarkKind.BEGIN, MarkKind.END):
+        return current
+    return windows.setdefault(mark.subject, _Window()) if mark.kind is MarkKind.BEGIN else None
+
+
+def _blind_spots(recording: Recording, traces: Traces) -> tuple[counters.BlindSpot, ...]:
     """What cannot be known of this case: by its mode, by what was traced, by what was lost."""
     irqchip = recording.case.backend.irqchip
     spots = [
         *counters.blind_spots(irqchip),
         *counters.untraced("qemu", QEMU_TRACE_EVENTS[irqchip]),
     ]
-    traces: tuple[tuple[CounterSource, str], ...] = (
-        ("kvm", "kernel trace"),
-        ("qemu", "QEMU trace"),
-    )
-    for source, name in traces:
-        report = traced.reports.get(name)
+    names: tuple[tuple[CounterSource, str], ...] = (("kvm", KERNEL), ("qemu", QEMU))
+    reports = traces.reports
+    for source, name in names:
+        report = reports.get(name)
         if report is not None and report.lost:
             spots.append(counters.BlindSpot(source, "*", f"{report.lost} of its events were lost"))
     for record in recording.workloads:
@@ -180,112 +165,6 @@ def _missing_spots(missing: Mapping[str, str]) -> list[counters.BlindSpot]:
         for query, why in missing.items()
         for glob in _MONITOR_COUNTERS.get(query, ())
     ]
-
-
-class _Window:
-    """The events of one workload as they go by."""
-
-    def __init__(self) -> None:
-        self.tally = counters.EventTally()
-        self.onset = OnsetTracker()
-
-    def add(self, event: Event) -> None:
-        """Take ``event`` into account."""
-        self.tally.add(event)
-        self.onset.add(event)
-
-
-class _Traced:
-    """The merged events of the traces, and the harness's marks among them."""
-
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        case = recording.case
-        ioapics = 2 if case.machine is Machine.MICROVM else 1
-        self.books = Bookkeeper(case.backend.irqchip, smp=case.smp, ioapics=ioapics)
-        self._kernel = FtraceReader(offset_ns=-_trace_clock_offset_ns(recording))
-        self._qemu = QemuLogReader(vcpu_of_thread=recording.vcpu_of_thread)
-        files: tuple[tuple[CounterSource, Path | None], ...] = (
-            ("kvm", recording.kernel_trace),
-            ("qemu", recording.qemu_trace),
-        )
-        self.sources = frozenset(
-            source for source, path in files if path is not None and path.stat().st_size
-        )
-
-    @property
-    def reports(self) -> dict[str, LogReport]:
-        """How complete the events are, by source."""
-        found: dict[str, LogReport] = {}
-        if self._recording.kernel_trace is not None:
-            found["kernel trace"] = self._kernel.report
-        if self._recording.qemu_trace is not None:
-            found["QEMU trace"] = self._qemu.report
-        return found
-
-    def count(self, path: Path) -> dict[str, _Window]:
-        """Write the events to ``path``, and count them by workload."""
-        windows: dict[str, _Window] = {WHOLE: _Window()}
-
-        def counted(events: Iterable[Event]) -> Iterator[Event]:
-            window: _Window | None = None
-            whole = windows[WHOLE].tally
-            for event in events:
-                whole.add(event)
-                self.books.add(event)
-                if event.name == "mark":
-                    window = _window(mark_of(event), windows, window)
-                elif window is not None:
-                    window.add(event)
-                yield event
-
-        aside: list[Event] = []
-        with ExitStack() as stack:
-            out = stack.enter_context(path.open("w", encoding="utf-8"))
-            lived = history(self._events(stack), aside)
-            out.writelines(dump_events(counted(lived)))
-        if aside:
-            path.with_name(MOVING_FILE).write_text("".join(dump_events(aside)), encoding="utf-8")
-        return windows
-
-    def _events(self, stack: ExitStack) -> Iterator[Event]:
-        recording = self._recording
-        streams: list[Iterable[Event]] = []
-        if recording.kernel_trace is not None:
-            file = stack.enter_context(recording.kernel_trace.open(encoding="utf-8"))
-            streams.append(self._kernel.events(file))
-        else:
-            streams.append(_marks(recording.marks))
-        if recording.qemu_trace is not None:
-            file = stack.enter_context(
-                recording.qemu_trace.open(encoding="utf-8", errors="replace")
-            )
-            streams.append(in_order(self._qemu.events(file)))
-        return merge(*streams)
-
-
-def _marks(marks: Iterable[MarkRecord]) -> Iterator[Event]:
-    """Without a kernel trace the marks are on this machine's clock, as QEMU's trace is."""
-    kind = event_type("mark")
-    for mark in marks:
-        yield Event(mark.time_ns, "harness", "mark", None, kind.args(text=mark.text))
-
-
-def _window(
-    mark: Mark | None, windows: dict[str, _Window], current: _Window | None
-) -> _Window | None:
-    """The window that events are in after ``mark``."""
-    if mark is None or mark.kind not in (MarkKind.BEGIN, MarkKind.END):
-        return current
-    return windows.setdefault(mark.subject, _Window()) if mark.kind is MarkKind.BEGIN else None
-
-
-def _trace_clock_offset_ns(recording: Recording) -> int:
-    """From wall-clock time to the trace's clock: this machine's TAI offset; a lab has none."""
-    if recording.case.backend.host is Host.LAB:
-        return 0
-    offset_s = time.clock_gettime(time.CLOCK_TAI) - time.clock_gettime(time.CLOCK_REALTIME)
-    return round(offset_s) * 10**9
 
 
 def _count_workload(record: WorkloadRecord, missing: dict[str, str]) -> CounterSet:

@@ -1,23 +1,17 @@
-"""Scenarios on a backend: what the probe logged, against what the Python chips predict.
-
-The logs are kept in the case's folder, ``scenarios.json``: every backend's can be compared with
-every other's, and read without the probe.
-"""
+"""Scenarios on a backend: what the probe logged, against what the Python chips predict."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter
-
-from harness.base import files
-from harness.base.errors import CollectError, GuestHang
-from harness.base.files import read_json
+from harness.analyse.case_evidence import CaseEvidence, ScenarioLog, read_scenarios
+from harness.analyse.ruling import Ruling
+from harness.base.errors import GuestHang
 from harness.guests import probe
-from harness.model import manifest
 from harness.model.case import Machine, ProbeGuest
+from harness.model.manifest import CaseFile
 from harness.model.verdict import PartResult, Verdict
 from harness.record.recording import Recording
 from harness.replay.profiles import profile_of
@@ -29,13 +23,9 @@ from harness.scenario.program import Scenario
 from userspace_chip.kvm.probe import EMULATING_MODULE
 from userspace_chip.profile import Profile
 
-NAME: Final = "scenarios.json"
 INCONCLUSIVE: Final = (
     f"inconclusive: this KVM ({EMULATING_MODULE}) emulates the guest, and ends interrupts itself"
 )
-
-
-_LOGS: Final = TypeAdapter(dict[str, str | None])
 
 
 def read_logs(directory: Path, *, conclusive: bool = False) -> Mapping[str, str | None]:
@@ -44,45 +34,46 @@ def read_logs(directory: Path, *, conclusive: bool = False) -> Mapping[str, str 
     The log of a scenario that the backend has not the means for is None; with ``conclusive`` also
     of one that says nothing of the irqchip.
     """
-    path = directory / NAME
-    try:
-        logs = read_json(path)
-        found = {
-            name: None if conclusive and "inconclusive" in entry else entry["log"]
-            for name, entry in logs.items()
-        }
-        return _LOGS.validate_python(found)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CollectError(f"cannot read {path}", str(error)) from None
+    return {
+        name: None if conclusive and found.inconclusive is not None else found.log
+        for name, found in read_scenarios(directory).items()
+    }
 
 
-def parts_of(recording: Recording, guest: ProbeGuest) -> tuple[PartResult, ...]:
-    """A part for each scenario of ``guest``; writes ``scenarios.json``."""
-    case = manifest.read(recording.directory)
-    profile, _ = profile_of(case)
+def compared(
+    recording: Recording, guest: ProbeGuest, described: CaseFile
+) -> Iterator[tuple[str, ScenarioLog, Ruling]]:
+    """Each scenario that ran, with its log and what that is, compared with the prediction."""
+    profile, _ = profile_of(described)
     logs = probe.parse_logs(recording.console)
-    board: Board = "microvm" if recording.case.machine is Machine.MICROVM else "pc"
-    parts: list[PartResult] = []
-    kept: dict[str, dict[str, str | None]] = {}
+    board: Board = "microvm" if described.machine is Machine.MICROVM else "pc"
     for index, scenario in enumerate(guest.scenarios):
-        log = logs.get(index)
+        if (log := logs.get(index)) is None:
+            continue
+        expected = _predicted(scenario, profile, board, described.smp)
+        ruling = _ruling(scenario, log, expected, described.irqchip.value)
+        inconclusive = None
+        if described.kvm == EMULATING_MODULE and ruling.verdict in (Verdict.DIVERGED, Verdict.FAIL):
+            inconclusive = f"{INCONCLUSIVE}; {ruling.detail}"
+            ruling = Ruling(Verdict.SKIP, inconclusive)
+        yield scenario.name, _kept(scenario, log, expected, inconclusive), ruling
+
+
+def parts_of(
+    recording: Recording, guest: ProbeGuest, evidence: CaseEvidence
+) -> tuple[PartResult, ...]:
+    """A part for each scenario of ``guest``."""
+    rulings = {} if evidence.sources is None else evidence.sources.rulings
+    parts: list[PartResult] = []
+    for index, scenario in enumerate(guest.scenarios):
         wanted = guest.expect.get(scenario.name)
         required = None if wanted is None else Verdict(wanted)
-        if log is None:
-            said = _stalled(recording, index, "") or _unreached(recording)
-            parts.append(PartResult(scenario.name, *said, required))
-            continue
-        expected = _predicted(scenario, profile, board, recording.case.smp)
-        kept[scenario.name] = _kept(scenario, log, expected)
-        verdict, detail = _verdict(scenario, log, expected, case.irqchip.value)
-        if case.kvm == EMULATING_MODULE and verdict in (Verdict.DIVERGED, Verdict.FAIL):
-            verdict, detail = Verdict.SKIP, f"{INCONCLUSIVE}; {detail}"
-            kept[scenario.name]["inconclusive"] = detail
-        verdict, detail = _stalled(recording, index, detail) or (verdict, detail)
-        parts.append(PartResult(scenario.name, verdict, detail, required))
-    files.write_json(recording.directory / NAME, kept)
+        found = rulings.get(scenario.name)
+        if found is None:
+            found = _stalled(recording, index, "") or _unreached(recording)
+        else:
+            found = _stalled(recording, index, found.detail) or found
+        parts.append(found.part(scenario.name, required))
     return tuple(parts)
 
 
@@ -93,46 +84,45 @@ def _predicted(scenario: Scenario, profile: Profile, board: Board, cpus: int) ->
     return predict(scenario.program, profile, board=board, cpus=cpus)
 
 
-def _verdict(
-    scenario: Scenario, log: Log, expected: Log | None, irqchip: str
-) -> tuple[Verdict, str]:
+def _ruling(scenario: Scenario, log: Log, expected: Log | None, irqchip: str) -> Ruling:
     by_kind = {event.kind: event for event in log.events}
     if (skip := by_kind.get("skip")) is not None:
-        return Verdict.SKIP, f"the backend has not what it needs: {' '.join(skip.args)}"
+        return Ruling(Verdict.SKIP, f"the backend has not what it needs: {' '.join(skip.args)}")
     if (dirty := by_kind.get("dirty")) is not None:
-        return Verdict.ERROR, f"the reset before it failed: {compare.describe(dirty)}"
+        return Ruling(Verdict.ERROR, f"the reset before it failed: {compare.describe(dirty)}")
     unordered = compare.unordered_steps(scenario.program)
     if expected is not None:
         divergence = compare.first_divergence(expected, log, unordered=unordered)
         if divergence is not None:
-            return Verdict.DIVERGED, divergence.describe(scenario.steps)
+            return Ruling(Verdict.DIVERGED, divergence.describe(scenario.steps))
     failures = list(expect.failures(scenario.expect, log, irqchip))
     if failures:
-        return Verdict.FAIL, "; ".join(failures)
-    return Verdict.PASS, ""
+        return Ruling(Verdict.FAIL, "; ".join(failures))
+    return Ruling(Verdict.PASS, "")
 
 
-def _stalled(recording: Recording, index: int, detail: str) -> tuple[Verdict, str] | None:
+def _stalled(recording: Recording, index: int, detail: str) -> Ruling | None:
     """What to say of a scenario that a boot of the probe ended in; None of others."""
     error = recording.stalled.get(index)
     if error is None:
         return None
     verdict = Verdict.HANG if isinstance(error, GuestHang) else Verdict.CRASH
-    return verdict, f"{error}; {detail}" if detail else str(error)
+    return Ruling(verdict, f"{error}; {detail}" if detail else str(error))
 
 
-def _unreached(recording: Recording) -> tuple[Verdict, str]:
+def _unreached(recording: Recording) -> Ruling:
     why = "" if recording.failure is None else f": {recording.failure}"
-    return Verdict.ERROR, f"not reached{why}"
+    return Ruling(Verdict.ERROR, f"not reached{why}")
 
 
-def _kept(scenario: Scenario, log: Log, expected: Log | None) -> dict[str, str | None]:
+def _kept(
+    scenario: Scenario, log: Log, expected: Log | None, inconclusive: str | None
+) -> ScenarioLog:
     if any(event.kind == "skip" for event in log.events):
-        return {"log": None}
-    kept: dict[str, str | None] = {"log": as_text(scenario, log)}
-    if expected is not None and (predicted := as_text(scenario, expected)) != kept["log"]:
-        kept["predicted"] = predicted
-    return kept
+        return ScenarioLog(None)
+    text = as_text(scenario, log)
+    predicted = None if expected is None else as_text(scenario, expected)
+    return ScenarioLog(text, None if predicted == text else predicted, inconclusive)
 
 
 def as_text(scenario: Scenario, log: Log) -> str:

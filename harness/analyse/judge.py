@@ -9,15 +9,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.analyse import audit, conformance, flat_verdict, lab_checks
-from harness.analyse.analyse import Evidence, gather
 from harness.analyse.blame import Facts, assigned
+from harness.analyse.case_evidence import CaseEvidence
 from harness.analyse.ruling import Ruling
 from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
-from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, LabDied, StoreError
+from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, LabDied
 from harness.guests import last_words, linux, probe
 from harness.guests.protocols import Said
-from harness.model import lab_faults, manifest
-from harness.model.case import WHOLE_CASE, Accel, FlatGuest, Host, Irqchip, LinuxGuest, ProbeGuest
+from harness.model import lab_faults
+from harness.model.case import (
+    WHOLE_CASE,
+    Accel,
+    Case,
+    FlatGuest,
+    Host,
+    Irqchip,
+    LinuxGuest,
+    ProbeGuest,
+)
 from harness.model.verdict import (
     NOT_REACHED,
     Blame,
@@ -28,16 +37,19 @@ from harness.model.verdict import (
     of_case,
 )
 from harness.record.recording import Recording, WorkloadRecord
-from harness.replay.replay import Outcome, replay_case
+from harness.replay.replay import Outcome, Replayed
 
 MAX_STDERR_CHARACTERS: Final = 300
-MAX_REPLAYED_LINES: Final = 250_000
-"""Of a case's events; about two seconds.  ``irqmatrix replay`` has no limit."""
 
 
-def judge(recording: Recording) -> CaseResult:
-    """The case's result; writes ``events.jsonl`` and ``counters.json`` beside the raw files."""
-    evidence = gather(recording)
+def judge(
+    recording: Recording, evidence: CaseEvidence, replayed: Replayed | HarnessError | None
+) -> CaseResult:
+    """The result of the case that was recorded, from what its sources say.
+
+    ``replayed``: what a replay of its events found, or why there was none; see
+    :func:`is_replayed`.
+    """
     case = recording.case
     if isinstance(case.guest, FlatGuest):
         results = flat_verdict.said(recording, case.guest)
@@ -45,11 +57,11 @@ def judge(recording: Recording) -> CaseResult:
         parts = flat_verdict.parts(recording, case.guest, results, failure)
     elif isinstance(case.guest, ProbeGuest):
         failure = _failure(recording)
-        parts = conformance.parts_of(recording, case.guest)
+        parts = conformance.parts_of(recording, case.guest, evidence)
     else:
         failure = _failure(recording)
         parts = _linux_parts(recording, case.guest, evidence, failure)
-    parts = lab_checks.explained(parts, _recorded(recording), lab_faults.shipped())
+    parts = lab_checks.explained(parts, evidence.described, lab_faults.shipped())
     verdict, detail, blame = _verdict(parts, failure, evidence)
     notes: list[str] = []
     if (account := _audited(recording, evidence)) is not None:
@@ -57,7 +69,8 @@ def judge(recording: Recording) -> CaseResult:
             verdict, detail = account.verdict, account.text
         else:
             notes.append(account.text)
-    if (said := _replayed(recording, evidence)) is not None:
+    if replayed is not None:
+        said = _replayed(replayed, evidence, case)
         if said.diverged and verdict is Verdict.PASS:
             verdict, detail = Verdict.DIVERGED, said.text
         else:
@@ -69,7 +82,7 @@ def judge(recording: Recording) -> CaseResult:
         detail,
         recording.duration_s,
         parts=parts,
-        observations=evidence.observations,
+        observations={} if evidence.sources is None else evidence.sources.observations,
         status=recording.status,
         notes=tuple(notes),
         # What belongs to a reproducer is told by that, when all of its cases have ended.
@@ -106,20 +119,19 @@ def _facts(recording: Recording) -> Facts:
     )
 
 
-def _recorded(recording: Recording) -> manifest.CaseFile | None:
-    try:
-        return manifest.read(recording.directory)
-    except StoreError:
-        return None
-
-
-def _audited(recording: Recording, evidence: Evidence) -> audit.Audit | None:
+def _audited(recording: Recording, evidence: CaseEvidence) -> audit.Audit | None:
     """What the ledger says; of a guest that is not Linux, only what is wrong."""
-    if evidence.damage is not None or not evidence.reports:
+    account = evidence.ledger
+    if account is None or evidence.damage is not None or not evidence.is_traced:
         return None
-    if not isinstance(recording.case.guest, LinuxGuest) and not evidence.ledger.findings:
+    if not isinstance(recording.case.guest, LinuxGuest) and not account.findings:
         return None
-    return audit.audit(evidence.ledger, recording.case, _recorded(recording))
+    return audit.audit(account, recording.case, evidence.described)
+
+
+def is_replayed(recording: Recording, evidence: CaseEvidence) -> bool:
+    """Whether a case is judged by a replay, too: a Linux guest whose interrupts were traced."""
+    return isinstance(recording.case.guest, LinuxGuest) and evidence.is_traced
 
 
 @dataclass(frozen=True)
@@ -130,21 +142,15 @@ class _Said:
     diverged: bool = False
 
 
-def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
-    """What the Python chips say of a Linux guest whose interrupts were traced.
+def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case) -> _Said:
+    """What the Python chips say of the events.
 
     It is called a divergence only in versions that the chips model, where nothing is missing, and
     where the events have one order: in QEMU's trace, which one lock orders, and in a lab with one
     CPU.  On many, threads run into each other in ways that KVM's trace does not tell.
     """
-    case = recording.case
-    if not isinstance(case.guest, LinuxGuest) or not evidence.reports:
-        return None
-    try:
-        lab_cpus = manifest.read(recording.directory).lab_cpus
-        found = replay_case(recording.directory, max_lines=MAX_REPLAYED_LINES)
-    except HarnessError as error:
-        return _Said(f"replay: not possible: {error}")
+    if isinstance(found, HarnessError):
+        return _Said(f"replay: not possible: {found}")
     divergence, compared = found.divergence, f"{found.compared} events"
     if divergence is None:
         return _Said(f"replay: 0 divergences in {'the first ' * found.is_cut}{compared}")
@@ -153,7 +159,9 @@ def _replayed(recording: Recording, evidence: Evidence) -> _Said | None:
         return _Said(f"replay: incomplete after {compared}")
     place = f"at line {divergence.recorded.number}, {divergence.recorded.event.name}"
     one_lock = divergence.source == "qemu" and case.backend.irqchip is not Irqchip.OFF
-    if not one_lock and (case.backend.host is not Host.LAB or max(case.smp, lab_cpus) > 1):
+    if not one_lock and (
+        case.backend.host is not Host.LAB or max(case.smp, evidence.described.lab_cpus) > 1
+    ):
         return _Said(f"replay: disagrees {place}; no verdict: more than one CPU took part")
     return _Said(f"replay: diverged {place}", diverged=True)
 
@@ -243,11 +251,7 @@ _TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 
 
 def _stderr(recording: Recording) -> str:
-    path = recording.directory / "stderr.log"
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
+    lines = recording.stderr.splitlines()
     errors = [
         _TIME.sub("", line.strip()) for line in lines if line.strip() and "warning:" not in line
     ]
@@ -259,7 +263,7 @@ def _expected(expect: Mapping[str, str], *names: str) -> Verdict | None:
 
 
 def _linux_parts(
-    recording: Recording, guest: LinuxGuest, evidence: Evidence, failure: Ruling | None
+    recording: Recording, guest: LinuxGuest, evidence: CaseEvidence, failure: Ruling | None
 ) -> tuple[PartResult, ...]:
     case = recording.case
     records = {record.name: record for record in recording.workloads}
@@ -281,7 +285,7 @@ def _linux_parts(
 
 def _workload_part(
     record: WorkloadRecord,
-    evidence: Evidence,
+    evidence: CaseEvidence,
     expected: Verdict | None,
     failure: Ruling | None,
 ) -> PartResult:
@@ -310,13 +314,17 @@ def _workload_part(
     return PartResult(name, Verdict.PASS, "", expected, metrics)
 
 
-def _storm_text(workload: str, storm: Storm, evidence: Evidence) -> str:
+def _storm_text(workload: str, storm: Storm, evidence: CaseEvidence) -> str:
     """The storm, and when it began where a trace shows that."""
-    onset_s = evidence.onsets_s.get(workload, {}).get(storm.pin) if storm.pin is not None else None
+    onset_s = None
+    if storm.pin is not None and evidence.sources is not None:
+        onset_s = evidence.sources.onsets_s.get(workload, {}).get(storm.pin)
     return str(storm) if onset_s is None else f"{storm}, from {onset_s:.2f} s on"
 
 
-def _verdict(parts: tuple[PartResult, ...], failure: Ruling | None, evidence: Evidence) -> Ruling:
+def _verdict(
+    parts: tuple[PartResult, ...], failure: Ruling | None, evidence: CaseEvidence
+) -> Ruling:
     verdict = judged(parts)
     drowned = verdict is Verdict.STORM and failure is not None and failure.verdict is Verdict.HANG
     if failure is not None and not drowned:

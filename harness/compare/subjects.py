@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.analyse.analyse import read_counters
+from harness.analyse.case_evidence import read_counters
 from harness.analyse.conformance import read_logs
 from harness.base.versions import Version
 from harness.compare.diff import Comparison, Measurement, Sample, Subject, diff

@@ -190,6 +190,7 @@ class ConfigModel(Strict):
     repeat: PositiveInt = 1
     retries: Annotated[int, Field(ge=0, le=3)] = 0
     ran_nowhere: Literal["say", "error"] = "say"
+    keep_raw: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +231,8 @@ class RunConfig:
     """How often a case that is not as expected is run again."""
     ran_nowhere_is_error: bool = False
     """Whether a scenario, workload or check that ran on no backend fails the run."""
+    keep_raw: bool = True
+    """Whether the raw traces, compressed, are kept once they were analysed."""
 
 
 def find(name: str) -> Path:
@@ -272,9 +275,16 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
         )
     lab = Lab(model.lab.qemu, model.lab.memory_mib, model.lab.smp)
     name = model.name or file.path.stem
-    nowhere_is_error = model.ran_nowhere == "error"
-    repro = _repro(model.repro)
-    return RunConfig(name, file.path, cases, lab, repro, model.retries, nowhere_is_error)
+    return RunConfig(
+        name,
+        file.path,
+        cases,
+        lab,
+        _repro(model.repro),
+        model.retries,
+        ran_nowhere_is_error=model.ran_nowhere == "error",
+        keep_raw=model.keep_raw,
+    )
 
 
 def _cases(file: YamlFile, model: ConfigModel, repeat: int) -> tuple[Case, ...]:

@@ -241,7 +241,7 @@ class Transcript:
 
     name: str
     status: Status
-    metrics: Mapping[str, float | str]
+    metrics: Mapping[str, int | float | str]
     reason: str
     """Why it failed or was skipped; empty if it is ok."""
     before: Snapshot | None
@@ -309,12 +309,12 @@ def _snapshot(sections: Mapping[str, str], moment: str) -> Snapshot | None:
     return Snapshot(interrupts, stat)
 
 
-def _metrics(text: str) -> dict[str, float | str]:
+def _metrics(text: str) -> dict[str, int | float | str]:
     pairs = (word.split("=", 1) for word in text.split())
     return {key: _number(value) for key, value in pairs}
 
 
-def _number(value: str) -> float | str:
+def _number(value: str) -> int | float | str:
     try:
         return int(value) if value.isdecimal() else float(value)
     except ValueError:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,8 @@ from harness.base.errors import (
 from harness.guests import probe
 from harness.guests.console import console
 from harness.model.case import Accel, Case, Host, ProbeGuest
-from harness.record.collectors.tracefs import Trace, tracing
+from harness.record import recording_file, trace_files
+from harness.record.collectors.tracefs import Trace, clock_offset_ns, tracing
 from harness.record.driver import EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
 from harness.record.recording import Recording
 
@@ -44,11 +45,11 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     """
     started = time.monotonic()
     seen = Progress()
-    kernel_trace, qemu_trace = directory / "kernel.trace", directory / "qemu.trace"
+    kernel_trace, qemu_trace = directory / trace_files.KERNEL, directory / trace_files.QEMU
     files = Files(directory, session.state_file(directory))
     try:
-        for path in (kernel_trace, qemu_trace, directory / "qmp.jsonl"):
-            path.unlink(missing_ok=True)  # what is appended to begins with this case
+        for path in _of_an_earlier_case(directory):
+            path.unlink(missing_ok=True)
         (directory / "command.txt").write_text(session.command(plan), encoding="utf-8")
         async with _traced(session, plan.case, seen) as trace:
             attempt: GuestPlan | None = plan
@@ -71,22 +72,51 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     if isinstance(seen.failure, LabLost):
         lost = seen.failure
         seen.failure = LabDied("the lab died under it", lost.why, lost.fix)
-    return Recording(
+    kept = [await asyncio.to_thread(_kept, path, seen) for path in (kernel_trace, qemu_trace)]
+    recording = Recording(
         case=plan.case,
         directory=directory,
         duration_s=time.monotonic() - started,
-        console=seen.console,
+        console=recording_file.read_text(directory / recording_file.CONSOLE),
         status=seen.status,
         failure=seen.failure,
         ended_by=seen.ended_by,
         workloads=tuple(seen.workloads),
         marks=tuple(seen.marks),
-        kernel_trace=kernel_trace if kernel_trace.exists() else None,
-        qemu_trace=qemu_trace if qemu_trace.exists() else None,
+        kernel_trace=kept[0],
+        qemu_trace=kept[1],
+        trace_clock_offset_ns=seen.trace_clock_offset_ns,
         vcpu_of_thread=seen.vcpu_of_thread,
         missing=seen.missing,
         stalled=seen.stalled,
+        stderr=recording_file.read_text(directory / recording_file.STDERR),
     )
+    await asyncio.to_thread(recording_file.write, recording)
+    return recording
+
+
+def _of_an_earlier_case(directory: Path) -> Iterator[Path]:
+    """What a case that runs in the same folder again would take for its own."""
+    for name in (trace_files.KERNEL, trace_files.QEMU):
+        yield directory / name
+        yield directory / (name + trace_files.SUFFIX)
+    yield directory / "qmp.jsonl"
+    yield directory / recording_file.NAME
+    yield directory / recording_file.CONSOLE
+    yield directory / recording_file.STDERR
+
+
+def _kept(trace: Path, seen: Progress) -> Path | None:
+    """A raw trace as it is kept: compressed, but where there is no room for that."""
+    if not trace.exists():
+        return None
+    try:
+        return trace_files.compressed(trace)
+    except OSError as error:
+        seen.failure = seen.failure or HarnessError(
+            "the trace could not be kept", str(error), advice(error)
+        )
+        return trace
 
 
 def _moved(plan: GuestPlan, seen: Progress) -> GuestPlan | None:
@@ -148,6 +178,8 @@ async def _traced(session: Session, case: Case, seen: Progress) -> AsyncIterator
         yield None
         return
     only_followed = case.backend.host is Host.LOCAL
+    if only_followed:  # a lab's clock has no offset
+        seen.trace_clock_offset_ns = clock_offset_ns()
     async with tracing(session.files, session.tracefs, only_followed=only_followed) as trace:
         yield trace
 

@@ -46,6 +46,7 @@ class Progress:
     current: tuple[str, float] | None = None
     """The workload that is going on, and when it began."""
     marks: list[MarkRecord] = field(default_factory=list)
+    trace_clock_offset_ns: int = 0
     vcpu_of_thread: dict[int, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     boots: int = 0

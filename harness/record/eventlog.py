@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final, TypeAlias, get_args
 
 from harness.base.errors import CollectError
@@ -92,7 +91,7 @@ class LogTally:
             self.lines,
             self.events,
             self.lost,
-            MappingProxyType(dict(self.unknown)),
+            dict(self.unknown),
             self.damaged,
             tuple(self.examples),
             self.truncated,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
-from harness.base.errors import HarnessError
+from pydantic import PlainSerializer, PlainValidator
+
+from harness.base.errors import GuestError, HarnessError
 from harness.guests import linux
 from harness.model.case import Case
 from harness.record.collectors.qmp import MonitorSnapshot
@@ -34,13 +37,49 @@ class MarkRecord:
     text: str
 
 
+def _kinds(base: type[HarnessError] = HarnessError) -> Iterator[tuple[str, type[HarnessError]]]:
+    yield base.__name__, base
+    for kind in base.__subclasses__():
+        yield from _kinds(kind)
+
+
+def _described(error: HarnessError) -> dict[str, Any]:
+    """An error as data: its class by name, and what it says."""
+    found: dict[str, Any] = {"kind": type(error).__name__}
+    found |= {"what": error.what, "why": error.why, "fix": error.fix}
+    if isinstance(error, GuestError):
+        found["console_tail"] = list(error.console_tail)
+    return found
+
+
+def _error(data: object) -> HarnessError:
+    """The error that :func:`_described` described; :class:`ValueError` for anything else."""
+    if isinstance(data, HarnessError):
+        return data
+    if not isinstance(data, dict):
+        raise ValueError(f"expected an error, found {data!r}")
+    kind = dict(_kinds()).get(str(data.get("kind")))
+    if kind is None or not isinstance(data.get("what"), str):
+        raise ValueError(f"there is no error {data.get('kind')!r}")
+    said = data["what"], data.get("why"), data.get("fix")
+    if issubclass(kind, GuestError):
+        return kind(*said, console_tail=tuple(data.get("console_tail", ())))
+    return kind(*said)
+
+
+Failure: TypeAlias = Annotated[HarnessError, PlainValidator(_error), PlainSerializer(_described)]
+"""An error that is part of a recording."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """All that is known of a case's run; its files are in ``directory``.
 
     ``status`` is QEMU's, and None where the harness had to end it.  ``kernel_trace`` and
     ``qemu_trace`` are files there, or None where nothing was traced;
-    ``missing`` says why.  ``marks`` are on this machine's clock; a kernel trace has its own.
+    ``missing`` says why.  ``marks`` are on the clock of the machine that recorded, and so is
+    QEMU's trace; a kernel trace is ``trace_clock_offset_ns`` ahead of that clock.
+    ``console`` and ``stderr`` (QEMU's) are the texts of two of the files.
     """
 
     case: Case
@@ -48,15 +87,17 @@ class Recording:
     duration_s: float
     console: str
     status: int | None
-    failure: HarnessError | None
+    failure: Failure | None
     ended_by: str | None = None
     """Why QEMU ended, where it ended by itself and said so (QMP's SHUTDOWN): ``guest-reset``."""
     workloads: tuple[WorkloadRecord, ...] = ()
     marks: tuple[MarkRecord, ...] = ()
     kernel_trace: Path | None = None
     qemu_trace: Path | None = None
+    trace_clock_offset_ns: int = 0
     vcpu_of_thread: Mapping[int, int] = field(default_factory=dict)
     """Which vCPU runs in which of QEMU's threads."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    stalled: Mapping[int, HarnessError] = field(default_factory=dict)
+    stalled: Mapping[int, Failure] = field(default_factory=dict)
     """What ended the boot in which a scenario (by index) did not come to its end."""
+    stderr: str = ""

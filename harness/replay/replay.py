@@ -23,6 +23,7 @@ from typing import Any, Final
 from harness.base.errors import CollectError, ReplayRefused, StoreError
 from harness.model import manifest, marks
 from harness.model.case import Machine as MachineType
+from harness.model.manifest import CaseFile
 from harness.record.eventlog import EventLogReader, LogReport
 from harness.replay import snapshots
 from harness.replay.kvm_stimuli import DisagreementError, Stimuli, What
@@ -96,13 +97,21 @@ class Replayed:
         return self.predicted + self.stimuli
 
 
-def replay_case(directory: Path, *, max_lines: int | None = None) -> Replayed:
-    """Replay the case in ``directory``, or the first ``max_lines`` of its log.
+def replay_case(directory: Path) -> Replayed:
+    """Replay the case in ``directory``.
 
     :class:`ReplayRefused` where nothing can be said, :class:`StoreError` and :class:`CollectError`
     for a folder or a log that cannot be used.
     """
-    case = manifest.read(directory)
+    return replay_log(
+        directory / "events.jsonl", manifest.read(directory), snapshots.read(directory)
+    )
+
+
+def replay_log(
+    path: Path, case: CaseFile, looks: Iterable[Look], *, max_lines: int | None = None
+) -> Replayed:
+    """Replay the log of ``case``, or its first ``max_lines``; errors as of :func:`replay_case`."""
     if (why := not_modelled(case)) is not None:
         raise ReplayRefused("the chips do not model the case", why)
     subject, warnings = profile_of(case)
@@ -110,10 +119,9 @@ def replay_case(directory: Path, *, max_lines: int | None = None) -> Replayed:
         subject,
         case.smp,
         microvm=case.machine is MachineType.MICROVM,
-        looks=snapshots.read(directory),
+        looks=looks,
         warnings=warnings,
     )
-    path = directory / "events.jsonl"
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             return replay.run(file, max_lines=max_lines)

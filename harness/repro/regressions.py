@@ -12,6 +12,7 @@ import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -25,6 +26,9 @@ from harness.repro.reproduce import Assessment, Outcome, Request, assess, reprod
 from harness.run import pipeline as run_module
 from harness.run.pipeline import Job
 from harness.store.result import RunResult
+
+GROUP: Final = "repro-"
+"""Before the entry's id: the name of a group."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def planned(config: RunConfig) -> tuple[Regression, ...]:
 
 
 def _regression(entry: Entry, lane: Lane) -> Regression:
-    group = f"repro-{entry.id}"
+    group = f"{GROUP}{entry.id}"
     expanded = entry.config(kernel=lane.kernel, qemu=lane.qemu, only=entry.modes)
     cases = tuple(dataclasses.replace(case, group=group) for case in expanded.cases)
     return Regression(entry, lane, cases)

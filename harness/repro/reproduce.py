@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from rich.console import Console
 
 from harness.analyse import conformance
-from harness.analyse.analyse import read_counters
+from harness.analyse.case_evidence import read_counters
 from harness.base.errors import StoreError
 from harness.base.versions import parse_version
 from harness.compare.known import BackendFacts

@@ -8,20 +8,19 @@ import fnmatch
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from rich.console import Console
 
 from harness import __version__
-from harness.analyse import blame, judge
+from harness.analyse import blame
 from harness.base import child, ownership
 from harness.base.errors import ConfigError
 from harness.base.versions import Version, parse_version
-from harness.compare import subjects
 from harness.compare.known import KnownDifferences
-from harness.compare.subjects import RunComparison, Versions
+from harness.compare.subjects import Versions
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
@@ -32,8 +31,9 @@ from harness.images.qemu import qemu_build
 from harness.model.case import Accel, Host
 from harness.model.verdict import CaseResult
 from harness.record.recording import Recording
-from harness.run import progress, scheduler
+from harness.run import judging, progress, scheduler
 from harness.run.checkpoint import checkpoint
+from harness.run.conclusion import compare_matrix, run_result
 from harness.run.nowhere import ran_nowhere
 from harness.run.progress import Progress
 from harness.run.scheduler import Prepared
@@ -95,7 +95,7 @@ async def _run_in(
 
     def so_far() -> RunResult:
         cases = tuple(results.get(case.id) or scheduler.incomplete(case) for case in config.cases)
-        return _result(config.name, environment, cases)
+        return run_result(config.name, environment, cases)
 
     with checkpoint(out / RESULT, so_far, shown.note) as kept:
 
@@ -104,7 +104,7 @@ async def _run_in(
             kept.update()
 
         ownership.remove_leftovers()
-        child.prepare(("harness.run.pipeline", "harness.analyse.judge"))
+        child.prepare(("harness.run.pipeline",))
         cache = ImageCache()
         local = await asyncio.to_thread(_local_facts, config)
         preparation = await asyncio.to_thread(scheduler.prepare, config, cache, local, out)
@@ -112,16 +112,18 @@ async def _run_in(
             preparation.all()
         versions = _versions(preparation.prepared, config, cache, local)
         environment |= _hosts(preparation.prepared, config, versions, cache, local)
-        runner = scheduler.Scheduler(config, out, cache, local, shown, _judge, settled)
+        runner = scheduler.Scheduler(config, out, cache, local, shown, _judge(config), settled)
         await runner.run(preparation, jobs)
         ended = tuple(results[case.id] for case in config.cases)
         cases = blame.over_run(ended, emulated_lab=feasibility.lab_accel(local) is Accel.TCG)
-        compared = await child.in_child(_compare, preparation.prepared, cases, versions, known, out)
+        matrix = [item.case for item in preparation.prepared]
+        compared = await child.in_child(compare_matrix, matrix, cases, versions, known, out)
     environment["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    matrix = [case for case in config.cases if not case.group]
-    of_matrix = [results[case.id] for case in matrix]
-    nowhere = Nowhere(ran_nowhere(matrix, of_matrix), config.ran_nowhere_is_error)
-    return _result(config.name, environment, cases, compared, nowhere)
+    own = [case for case in config.cases if not case.group]
+    nowhere = Nowhere(
+        ran_nowhere(own, [results[case.id] for case in own]), config.ran_nowhere_is_error
+    )
+    return run_result(config.name, environment, cases, compared, nowhere)
 
 
 def _selected(config: RunConfig, only: str | None) -> RunConfig:
@@ -144,47 +146,15 @@ def _local_facts(config: RunConfig) -> LocalFacts | None:
     return local_facts(measure=any(map(feasibility.needs_local_speed, config.cases)))
 
 
-async def _judge(recording: Recording) -> CaseResult:
+def _judge(config: RunConfig) -> scheduler.Judge:
     """In a process of its own: it may take minutes, and the run may have to end at once."""
-    return await child.in_child(judge.judge, recording)
 
+    async def judge(recording: Recording) -> CaseResult:
+        return await child.in_child(
+            judging.judge_folder, recording.directory, keep_raw=config.keep_raw
+        )
 
-def _compare(
-    prepared: tuple[Prepared, ...],
-    cases: tuple[CaseResult, ...],
-    versions: Versions,
-    known: KnownDifferences,
-    out: Path,
-) -> RunComparison:
-    """What differs between the backends of the matrix."""
-    # What belongs to a reproducer is judged by that, and meant to differ.
-    matrix = {item.case.id: item.case for item in prepared if not item.case.group}
-    of_matrix = [case for case in cases if case.id in matrix]
-    return subjects.compare(matrix.values(), of_matrix, versions, known, out)
-
-
-_NOT_COMPARED: Final = RunComparison((), (), ())
-_NOT_ASKED: Final = Nowhere()
-
-
-def _result(
-    name: str,
-    environment: Mapping[str, object],
-    cases: tuple[CaseResult, ...],
-    compared: RunComparison = _NOT_COMPARED,
-    nowhere: Nowhere = _NOT_ASKED,
-) -> RunResult:
-    return RunResult(
-        schema=result.SCHEMA,
-        name=name,
-        environment=dict(environment),
-        cases=cases,
-        comparisons=compared.comparisons,
-        findings=compared.findings,
-        rules=compared.rules,
-        nowhere=nowhere,
-        summary=result.summarised(cases, compared.findings, nowhere),
-    )
+    return judge
 
 
 def _versions(

@@ -21,7 +21,6 @@ from typing import Final, TypeAlias, TypeVar
 from harness.backends.base import GuestPlan, Session
 from harness.backends.lab import LabPlan, booted_lab
 from harness.backends.local import LocalSession
-from harness.base import files
 from harness.base.errors import HarnessError, HostError, LabLost, StoreError, advice
 from harness.config import feasibility
 from harness.config.config import RunConfig
@@ -32,11 +31,12 @@ from harness.images.model import QemuImage
 from harness.model import manifest
 from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest, folder_name
 from harness.model.manifest import CaseFile
-from harness.model.verdict import Blame, CaseResult, PartResult, Verdict, of_case
+from harness.model.verdict import Blame, CaseResult, Verdict, of_case
 from harness.record.case_runner import conduct
 from harness.record.recording import Recording
 from harness.run.progress import Progress
 from harness.scenario.program import encode
+from harness.store import case_folder
 from harness.store.run_directory import FIRST_TIME
 
 MAX_LAB_FAILURES: Final = 2
@@ -414,13 +414,7 @@ class Scheduler:
         directory = self._out / outcome.dir
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            files.write_json(
-                directory / "verdict.json",
-                {"id": outcome.id, "verdict": outcome.verdict, "detail": outcome.full_detail}
-                | {"blame": outcome.blame}
-                | {"observations": dict(outcome.observations)}
-                | {"parts": [_part_json(part) for part in outcome.parts]},
-            )
+            case_folder.write_verdict(directory, outcome)
         except (OSError, StoreError) as error:
             self._progress.note(f"{outcome.id}: no verdict.json: {error}")
         self._progress.done(outcome)
@@ -429,16 +423,6 @@ class Scheduler:
 def _cell(case: Case) -> _CellKey:
     """What all repetitions of a case have in common."""
     return case.subject, case.backend.name
-
-
-def _part_json(part: PartResult) -> dict[str, object]:
-    return {
-        "id": part.id,
-        "verdict": part.verdict,
-        "detail": part.detail,
-        "blame": part.blame,
-        "metrics": dict(part.metrics),
-    }
 
 
 def _unless_cancelled(error: BaseException) -> None:

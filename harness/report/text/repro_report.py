@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analyse.analyse import read_ledger
+from harness.analyse.case_evidence import read_ledger
 from harness.base.errors import HarnessError
 from harness.ledger import ledger
 from harness.model.verdict import CaseResult, Verdict

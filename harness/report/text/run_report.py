@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from harness.analyse import audit
-from harness.analyse.analyse import read_ledger
+from harness.analyse.case_evidence import read_ledger
 from harness.compare.diff import Status
 from harness.ledger import ledger
 from harness.model.verdict import CaseResult

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analyse import audit
-from harness.analyse.analyse import read_counters, read_ledger
+from harness.analyse.case_evidence import read_counters, read_ledger
 from harness.compare.diff import Status
 from harness.compare.finding import Finding, Member
 from harness.ledger.ledger import Ledger

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.analyse import conformance
-from harness.analyse.conformance import NAME, read_logs
-from harness.analyse.judge import judge
+from harness.analyse.case_evidence import SCENARIOS
+from harness.analyse.conformance import read_logs
 from harness.base.errors import CollectError, GuestHang
 from harness.config import config
 from harness.model import manifest
@@ -19,6 +19,7 @@ from harness.scenario import compile as scenario_compile
 from harness.scenario.log import Log, LogEvent
 from harness.scenario.predict import predict
 from support import cases
+from support.judging import judge
 from userspace_chip.profile import profile
 
 TEXT = """
@@ -141,7 +142,7 @@ def test_text_of_a_fault_leaves_out_the_frame(guest):
 
 
 def test_logs_of_a_damaged_file_are_refused(tmp_path):
-    (tmp_path / NAME).write_text('{"edge": {}}')
+    (tmp_path / SCENARIOS).write_text('{"edge": {}}')
     with pytest.raises(CollectError, match="cannot read"):
         read_logs(tmp_path)
 

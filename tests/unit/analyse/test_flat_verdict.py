@@ -2,12 +2,12 @@
 
 import pytest
 
-from harness.analyse.judge import judge
 from harness.base.errors import GuestCrash
 from harness.guests import protocol_files
 from harness.model.case import FlatGuest
 from harness.model.verdict import Blame, Verdict
 from support import cases
+from support.judging import judge
 
 SHIPPED = {protocol.name: protocol for protocol in protocol_files.shipped()}
 SOTEST = 'SOTEST VERSION 1 BEGIN 3\nSOTEST SUCCESS "one"\nSOTEST SKIP\nSOTEST SUCCESS "three"\n'

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.analyse.judge import judge
 from harness.base.errors import GuestCrash, GuestHang
 from harness.guests.console import TAIL_LINES
 from harness.model.case import FlatGuest, LinuxGuest
 from support import cases, golden
+from support.judging import judge
 
 FOLDER = golden.TESTS / "golden" / "consoles"
 CONSOLES = [

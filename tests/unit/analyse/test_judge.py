@@ -1,13 +1,11 @@
-from dataclasses import replace
-
 import pytest
 
-from harness.analyse.judge import judge
 from harness.base.errors import CollectError, GuestCrash, GuestHang
 from harness.guests import linux
 from harness.model.case import FlatGuest, LinuxGuest
 from harness.model.verdict import Verdict
 from support import cases
+from support.judging import judge
 
 
 def flat(tmp_path, console, status=1, stderr="", **changes):
@@ -233,12 +231,24 @@ def test_lost_trace_events_are_said(tmp_path):
     assert "events incomplete: kernel trace: 123 lost" in result.detail
 
 
-def test_judge_leaves_events_and_counters_and_no_raw_trace(tmp_path):
+def traced(tmp_path):
     trace = cases.kernel_trace(
         tmp_path / "kernel.trace", [(1.0, "kvm_set_irq: gsi 4 level 1 source 0")]
     )
-    case = replace(cases.case(LinuxGuest(("idle",)), cases.ON))
-    judge(cases.recording(tmp_path, case, workloads=(cases.workload("idle"),), kernel_trace=trace))
+    case = cases.case(LinuxGuest(("idle",)), cases.ON)
+    return cases.recording(tmp_path, case, workloads=(cases.workload("idle"),), kernel_trace=trace)
+
+
+def test_judge_leaves_events_and_counters_beside_the_raw_trace(tmp_path):
+    recording = traced(tmp_path)
+    judge(recording)
     assert "kvm_set_irq" in (tmp_path / "events.jsonl").read_text()
     assert "raised" in (tmp_path / "counters.json").read_text()
-    assert not trace.exists()
+    assert recording.kernel_trace.exists()
+
+
+def test_judge_of_a_case_whose_raw_traces_are_not_kept_removes_them(tmp_path):
+    recording = traced(tmp_path)
+    judge(recording, keep_raw=False)
+    assert "kvm_set_irq" in (tmp_path / "events.jsonl").read_text()
+    assert not recording.kernel_trace.exists()

@@ -2,11 +2,11 @@
 
 import pytest
 
-from harness.analyse.judge import judge
 from harness.model import manifest
 from harness.model.case import LinuxGuest
 from harness.model.verdict import Verdict
 from support import cases
+from support.judging import judge
 from support.recorded_boot import recorded, recorded_case
 
 BOOT = recorded("on-smp1-qemu7.2-linux6.1")

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from harness.analyse import conformance
+from harness.analyse import case_evidence
 from harness.analyse.case_evidence import read_case
 from harness.base.errors import CollectError, StoreError
 from harness.cli import main
@@ -193,7 +193,7 @@ def probe_case(folder, run, mode, logs):
     described["backend"] = f"lab-kvm-{mode}"
     path = folder(run, mode, described=described, verdict={"parts": told})
     document = {name: {"log": log} for name, log in logs.items()}
-    (path / conformance.NAME).write_text(json.dumps(document))
+    (path / case_evidence.SCENARIOS).write_text(json.dumps(document))
     return path
 
 

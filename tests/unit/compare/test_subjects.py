@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness.analyse import conformance
-from harness.analyse.judge import judge
+from harness.analyse.case_evidence import SCENARIOS
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions, compare
 from harness.model.case import GuestKind, ProbeGuest
 from harness.model.verdict import Blame, CaseResult, PartResult, Verdict, of_case
 from support import cases
+from support.judging import judge
 
 VERSIONS = Versions({"system": (7, 2, 22)}, {"default": (6, 1, 192)}, (6, 18))
 NOTHING_KNOWN = KnownDifferences(())
@@ -94,7 +94,7 @@ def test_compare_scenario_that_one_backend_has_not_the_means_for_is_left_out(tmp
         folder = tmp_path / case.directory_name
         folder.mkdir()
         document = {name: {"log": log} for name, log in logs.items()}
-        (folder / conformance.NAME).write_text(json.dumps(document))
+        (folder / SCENARIOS).write_text(json.dumps(document))
         recorded.append(case)
         judged.append(
             CaseResult(

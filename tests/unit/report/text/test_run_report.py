@@ -3,7 +3,6 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from harness.analyse.judge import judge
 from harness.compare.diff import Status
 from harness.compare.expectations import RuleResult
 from harness.compare.finding import Finding, Group, Member, findings
@@ -14,6 +13,7 @@ from harness.report.text.doctor_report import doctor_tables
 from harness.report.text.run_report import run_report
 from harness.store.result import Nowhere
 from support import cases, runs, seven
+from support.judging import judge
 
 
 def shown(print_it) -> str:

@@ -1,0 +1,109 @@
+"""``recording.json``: a :class:`Recording` on disk, beside the files that it names.
+
+A folder with it can be analysed and judged anywhere and at any time.  It is written last: a case
+that was interrupted has none.  What a probe executed is in ``probe.json.zst``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import zstandard
+from pydantic import TypeAdapter, ValidationError
+
+from harness.base.errors import StoreError
+from harness.base.files import read_typed, write_json
+from harness.model.case import ProbeGuest
+from harness.record.recording import Recording
+from harness.scenario.program import Scenario
+
+NAME: Final = "recording.json"
+SCHEMA: Final = 1
+SCENARIOS: Final = "probe.json.zst"
+CONSOLE: Final = "console.log"
+STDERR: Final = "stderr.log"
+_TRACES: Final = ("kernel_trace", "qemu_trace")
+
+_DOCUMENT: Final = TypeAdapter(dict[str, Any])
+_RECORDING: Final = TypeAdapter(Recording)
+_SCENARIOS: Final = TypeAdapter(tuple[Scenario, ...])
+
+
+def write(recording: Recording) -> None:
+    """Write ``recording.json``; :class:`StoreError` where that cannot be."""
+    folder, guest = recording.directory, recording.case.guest
+    document = _RECORDING.dump_python(
+        recording,
+        mode="json",
+        exclude={"directory": True, "console": True, "stderr": True}
+        | ({"case": {"guest": {"scenarios"}}} if isinstance(guest, ProbeGuest) else {}),
+    )
+    for name in _TRACES:
+        if (path := getattr(recording, name)) is not None:
+            document[name] = path.name
+    try:
+        if isinstance(guest, ProbeGuest):
+            text = json.dumps(_SCENARIOS.dump_python(guest.scenarios, mode="json"))
+            (folder / SCENARIOS).write_bytes(zstandard.compress(text.encode()))
+    except OSError as error:
+        raise StoreError(f"cannot write {folder / SCENARIOS}", error.strerror) from None
+    write_json(folder / NAME, {"schema": SCHEMA} | document)
+
+
+def load(directory: Path) -> Recording:
+    """The recording in a case's folder.
+
+    :class:`StoreError` where there is none, or a part of it is missing.
+    """
+    path = directory / NAME
+    if not path.exists():
+        raise StoreError(
+            f"{directory} has no {NAME}",
+            "the case did not come to its end, or an older irqmatrix recorded it",
+            "run it again",
+        )
+    document = read_typed(path, _DOCUMENT, SCHEMA, "is no recording")
+    document |= {"directory": directory}
+    document |= {"console": read_text(directory / CONSOLE), "stderr": read_text(directory / STDERR)}
+    for name in _TRACES:
+        if document.get(name) is not None:
+            document[name] = directory / Path(document[name]).name
+    try:
+        if (directory / SCENARIOS).exists():
+            document["case"]["guest"]["scenarios"] = _scenarios(directory / SCENARIOS)
+        return _RECORDING.validate_python(document)
+    except (KeyError, TypeError, ValidationError) as error:
+        why = str(error).splitlines()[0]
+        raise StoreError(f"{path} is no recording", why, "run it again") from None
+
+
+def _scenarios(path: Path) -> tuple[Scenario, ...]:
+    try:
+        with zstandard.open(path, "rt", encoding="utf-8") as file:
+            return _SCENARIOS.validate_python(json.load(file))
+    except (OSError, ValueError, zstandard.ZstdError) as error:
+        why = str(error).splitlines()[0]
+        raise StoreError(f"cannot read {path}", why, "run it again") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a log; nothing where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def drop_traces(recording: Recording) -> None:
+    """Remove the raw traces of a recording that was analysed: its events stay."""
+    for path in (recording.kernel_trace, recording.qemu_trace):
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def has_traces(recording: Recording) -> bool:
+    """Whether the raw traces, of which there may be none, are all there."""
+    paths = (recording.kernel_trace, recording.qemu_trace)
+    return all(path is None or path.exists() for path in paths)

@@ -1,0 +1,57 @@
+"""What ``irqmatrix judge`` prints: each case, what is not as the run had said, and the findings."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+from rich.console import Console
+
+from harness.run.rejudge import Rejudged, RejudgedRun
+
+
+def judge_report(console: Console, found: RejudgedRun) -> None:
+    """A line for each case, with what changed below it."""
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    for case in found.cases:
+        say(f"{case.verdict:11} {case.id}: {_said(case)}")
+        for change in case.changes:
+            say(f"    {change}")
+    for finding in found.findings:
+        say(finding)
+    judged = sum(case.result is not None for case in found.cases)
+    changed = sum(bool(case.changed) for case in found.cases)
+    total = f"{judged} of {len(found.cases)} cases judged, {changed} changed"
+    if found.before is not None:
+        total += f"; {len(found.findings)} findings new or gone"
+    say(total + ("; written" if found.written else ""))
+
+
+def _said(case: Rejudged) -> str:
+    if case.missing is not None:
+        return f"not judged: {case.missing}"
+    if case.before is None:
+        return "the run gave no verdict"
+    return f"changed: {', '.join(case.changed)}" if case.changed else "as the run had said"
+
+
+def judge_json(found: RejudgedRun) -> str:
+    """Everything, as JSON."""
+    document = {
+        "cases": [
+            {
+                "id": case.id,
+                "dir": str(case.directory),
+                "verdict": case.verdict,
+                "before": None if case.before is None else case.before.verdict.value,
+                "missing": case.missing,
+                "changed": list(case.changed),
+                "changes": list(case.changes),
+            }
+            for case in found.cases
+        ],
+        "findings": list(found.findings),
+        "written": found.written,
+        "exit_status": found.exit_status,
+    }
+    return json.dumps(document, indent=1)
