@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from harness.analyse import case_evidence
+from harness.analyse.analyse import analyse
 from harness.analyse.case_evidence import load
 from harness.base import resources
 from harness.base.errors import StoreError
@@ -180,6 +182,25 @@ def test_case_whose_raw_traces_were_not_kept_is_judged_by_its_events(tmp_path, k
     found = rejudge(folder, known)
 
     assert (found.exit_status, found.cases[0].changed) == (0, ())
+
+
+def test_case_whose_events_are_all_there_is_and_were_cut_off_is_told(tmp_path, known):
+    folder = copy_of(FOLDERS[0], tmp_path)
+    judge_folder(folder, keep_raw=False)
+    path = folder / "events.jsonl"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(StoreError, match=r"damaged log of events.*cut off"):
+        rejudge(folder, known)
+
+
+def test_judging_asks_no_clock(known, monkeypatch):
+    def asked(*_):
+        raise AssertionError("a clock was asked")
+
+    for name in ("time", "time_ns", "clock_gettime", "clock_gettime_ns"):
+        monkeypatch.setattr(time, name, asked)
+    recording = recording_file.load(FOLDERS[0])
+    analyse(recording, manifest.read(FOLDERS[0]))
 
 
 def test_case_with_neither_raw_traces_nor_events_says_so(tmp_path, known):
