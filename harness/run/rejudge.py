@@ -83,6 +83,8 @@ class Rejudged:
         )
 
 
+_NEVER_COMPARED: Final = frozenset({Verdict.SKIP, Verdict.ERROR, Verdict.INCOMPLETE})
+
 _Said: TypeAlias = tuple[str, str]
 """A verdict and its detail."""
 
@@ -115,10 +117,11 @@ class RejudgedRun:
         """
         if self.before is None or self.result is None:
             return ()
+        unjudged = {one.directory.name for one in self.cases if one.result is None}
         lost = frozenset(
             case.subject
-            for case in self.result.cases
-            if case.id in {one.id for one in self.cases if one.result is None}
+            for case in self.before.cases
+            if case.dir in unjudged and case.verdict not in _NEVER_COMPARED
         )
         then, now = _findings(self.before, lost), _findings(self.result, lost)
         gone = [f"- {text}" for text in then if text not in now]

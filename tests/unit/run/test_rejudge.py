@@ -156,6 +156,19 @@ def test_case_that_never_ran_keeps_what_the_run_said_of_it(tmp_path, known):
     assert found.findings == ()
 
 
+def test_case_that_was_skipped_hides_no_finding(tmp_path):
+    folder = copy_of(MATRIX, tmp_path)
+    path = folder / "result.json"
+    document = json.loads(path.read_text())
+    skipped = document["cases"][-1] | {"id": "x", "dir": "x", "verdict": "skip"}
+    path.write_text(json.dumps(document | {"cases": [*document["cases"], skipped]}))
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / "none.yaml").write_text("version: 1\nrules: []\n")
+    found = rejudge(folder, KnownDifferences.in_folders([tmp_path / "known"]))
+    assert any(text.startswith("+ unexplained") for text in found.findings)
+    assert any(text.startswith("- known-bug: ioapic") for text in found.findings)
+
+
 def test_folder_of_an_older_irqmatrix_says_what_is_missing(tmp_path, known):
     folder = copy_of(FOLDERS[0], tmp_path)
     (folder / recording_file.NAME).unlink()
