@@ -220,12 +220,21 @@ def _rejudged(directory: Path, scratch: Path) -> _Judged:
         found = judging.judged(recording, described, scratch)
     except HarnessError as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        id_ = directory.name if before is None else before.id or directory.name
-        return Rejudged(id_, directory, before, None, str(error), ()), None
+        return Rejudged(_id(directory, before), directory, before, None, str(error), ()), None
     case_folder.write_verdict(scratch, found)
     changed = tuple(name for name in FILES if _differ(directory / name, scratch / name))
     one = Rejudged(found.id, directory, before, found, None, changed)
     return one, (recording.case, described)
+
+
+def _id(directory: Path, before: StoredVerdict | None) -> str:
+    """The id of a case that cannot be judged, as far as it is known."""
+    if before is not None and before.id:
+        return before.id
+    try:
+        return manifest.read(directory).id
+    except StoreError:
+        return directory.name
 
 
 def _read_verdict(directory: Path) -> StoredVerdict | None:

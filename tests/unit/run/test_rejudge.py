@@ -142,6 +142,7 @@ def test_case_of_a_killed_run_is_incomplete_and_the_others_are_judged(tmp_path, 
 
     assert [case.verdict for case in found.cases].count(Verdict.INCOMPLETE) == 1
     assert "has no recording.json" in found.cases[0].missing
+    assert found.cases[0].id == "flat-three/q35/qemu64/smp1/lab-kvm-off"
     incomplete = found.result.cases[0]
     assert (incomplete.verdict, incomplete.as_expected) == (Verdict.INCOMPLETE, False)
     assert sum(case.result is not None for case in found.cases) == len(FOLDERS) - 1
