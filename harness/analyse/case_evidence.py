@@ -215,15 +215,23 @@ def read_scenarios(directory: Path) -> dict[str, ScenarioLog]:
         raise CollectError(f"cannot read {path}", why) from None
 
 
-def read_events(directory: Path) -> Iterator[Event]:
-    """The events of a case; :class:`StoreError`, :class:`CollectError` for what is no log."""
-    return _events(directory / EVENTS)
+def read_events(directory: Path, *, whole: bool = False) -> Iterator[Event]:
+    """The events of a case; :class:`StoreError`, :class:`CollectError` for what is no log.
+
+    With ``whole`` also for a log with a line that cannot be read, or that was cut off.
+    """
+    return _events(directory / EVENTS, whole=whole)
 
 
-def _events(path: Path) -> Iterator[Event]:
+def _events(path: Path, *, whole: bool = False) -> Iterator[Event]:
+    reader = EventLogReader()
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            yield from EventLogReader().events(file)
+            yield from reader.events(file)
+        report = reader.report
+        if whole and (report.damaged or report.truncated):
+            cut = ", and cut off" if report.truncated else ""
+            raise CollectError("a damaged log of events", f"{report.damaged} lines damaged{cut}")
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror, "run the case again") from None
     except CollectError as error:

@@ -136,4 +136,4 @@ class AnalysedTraces:
 
     def events(self) -> Iterator[Event]:
         """What happened to the guest, in the order of its times."""
-        return case_evidence.read_events(self._directory)
+        return case_evidence.read_events(self._directory, whole=True)

@@ -13,8 +13,9 @@ from typing import Any, Final
 import zstandard
 from pydantic import TypeAdapter, ValidationError
 
+from harness.base import limits
 from harness.base.errors import StoreError
-from harness.base.files import read_typed, write_json
+from harness.base.files import parse_json, read_typed, write_json
 from harness.model.case import ProbeGuest
 from harness.record.recording import Recording
 from harness.scenario.program import Scenario
@@ -80,9 +81,13 @@ def load(directory: Path) -> Recording:
 
 
 def _scenarios(path: Path) -> tuple[Scenario, ...]:
+    limit_bytes = limits.current().json_mib * limits.MIB
     try:
-        with zstandard.open(path, "rt", encoding="utf-8") as file:
-            return _SCENARIOS.validate_python(json.load(file))
+        with zstandard.open(path, "rb") as file:
+            text = file.read(limit_bytes + 1)
+        if len(text) > limit_bytes:
+            raise ValueError(f"it has more than {limit_bytes} bytes ({limits.hint('json_mib')})")
+        return _SCENARIOS.validate_python(parse_json(text))
     except (OSError, ValueError, zstandard.ZstdError) as error:
         why = str(error).splitlines()[0]
         raise StoreError(f"cannot read {path}", why, "run it again") from None

@@ -24,11 +24,11 @@ from harness.guests import probe
 from harness.images.cache import ImageCache
 from harness.model import manifest
 from harness.model.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest
-from harness.model.verdict import CaseResult, Verdict, of_case
 from harness.record.recording import Recording
 from harness.replay.profiles import profile_of
 from harness.run import scheduler
 from harness.run.progress import Silent
+from harness.run.scheduler import Failed
 from harness.scenario import choice
 from harness.scenario.execution import Board
 from harness.scenario.log import Log
@@ -239,19 +239,15 @@ class Bench:
         for item in prepared.all():
             if item.skip is not None:
                 raise CannotRun(f"{item.case.backend.name} cannot be run here", item.skip)
-        recordings: dict[str, Recording] = {}
+        ended: list[Recording | Failed] = []
 
-        async def judge(recording: Recording) -> CaseResult:
-            recordings[recording.case.id] = recording
-            return _result(recording)
+        async def take(recorded: Recording | Failed) -> None:
+            ended.append(recorded)
 
-        runner = scheduler.Scheduler(config, folder, self._cache, local, Silent(), judge)
-        await runner.run(prepared, self.stage.jobs)
+        runner = scheduler.Scheduler(config, folder, self._cache, local, Silent())
+        await runner.record(prepared.prepared, self.stage.jobs, take)
         self.boots += len(cases)
-        for ended in runner.results.values():
-            if ended.id not in recordings or not recordings[ended.id].console:
-                raise HostError(f"{ended.backend}: the scenarios were not run", ended.detail)
-        return recordings
+        return {one.case.id: _spoken(one) for one in ended}
 
     def _case(self, backend: Backend, scenarios: tuple[Scenario, ...], cpus: int) -> Case:
         stage = self.stage
@@ -276,10 +272,10 @@ def predicted(scenario: Scenario, chips_profile: Profile, board: Board) -> Log |
         return None
 
 
-def _result(recording: Recording) -> CaseResult:
-    """What the scheduler is to know of a case: that it has ended, and what went wrong."""
-    error = recording.failure
-    verdict = Verdict.PASS if error is None else Verdict.ERROR
-    return of_case(
-        recording.case, verdict, "" if error is None else str(error), recording.duration_s
-    )
+def _spoken(recorded: Recording | Failed) -> Recording:
+    """A recording of a probe that said something; :class:`HostError` where it was not run."""
+    if isinstance(recorded, Recording) and recorded.console:
+        return recorded
+    error = recorded.error if isinstance(recorded, Failed) else recorded.failure
+    backend = recorded.case.backend.name
+    raise HostError(f"{backend}: the scenarios were not run", None if error is None else str(error))

@@ -34,6 +34,7 @@ from harness.record.recording import Recording
 from harness.run import judging, progress, scheduler
 from harness.run.checkpoint import checkpoint
 from harness.run.conclusion import compare_matrix, run_result
+from harness.run.judged_run import Judge, JudgedRun, incomplete
 from harness.run.nowhere import ran_nowhere
 from harness.run.progress import Progress
 from harness.run.scheduler import Prepared
@@ -94,7 +95,7 @@ async def _run_in(
     environment = _environment(config)
 
     def so_far() -> RunResult:
-        cases = tuple(results.get(case.id) or scheduler.incomplete(case) for case in config.cases)
+        cases = tuple(results.get(case.id) or incomplete(case) for case in config.cases)
         return run_result(config.name, environment, cases)
 
     with checkpoint(out / RESULT, so_far, shown.note) as kept:
@@ -112,8 +113,9 @@ async def _run_in(
             preparation.all()
         versions = _versions(preparation.prepared, config, cache, local)
         environment |= _hosts(preparation.prepared, config, versions, cache, local)
-        runner = scheduler.Scheduler(config, out, cache, local, shown, _judge(config), settled)
-        await runner.run(preparation, jobs)
+        runner = scheduler.Scheduler(config, out, cache, local, shown)
+        run = JudgedRun(config, out, runner, shown, _judge(config), settled)
+        await run.run(preparation, jobs)
         ended = tuple(results[case.id] for case in config.cases)
         cases = blame.over_run(ended, emulated_lab=feasibility.lab_accel(local) is Accel.TCG)
         matrix = [item.case for item in preparation.prepared]
@@ -146,7 +148,7 @@ def _local_facts(config: RunConfig) -> LocalFacts | None:
     return local_facts(measure=any(map(feasibility.needs_local_speed, config.cases)))
 
 
-def _judge(config: RunConfig) -> scheduler.Judge:
+def _judge(config: RunConfig) -> Judge:
     """In a process of its own: it may take minutes, and the run may have to end at once."""
 
     async def judge(recording: Recording) -> CaseResult:

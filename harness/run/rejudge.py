@@ -84,6 +84,8 @@ class Rejudged:
         )
 
 
+_NEVER_COMPARED: Final = frozenset({Verdict.SKIP, Verdict.ERROR, Verdict.INCOMPLETE})
+
 _Said: TypeAlias = tuple[str, str]
 """A verdict and its detail."""
 
@@ -116,10 +118,11 @@ class RejudgedRun:
         """
         if self.before is None or self.result is None:
             return ()
+        unjudged = {one.directory.name for one in self.cases if one.result is None}
         lost = frozenset(
             case.subject
-            for case in self.result.cases
-            if case.id in {one.id for one in self.cases if one.result is None}
+            for case in self.before.cases
+            if case.dir in unjudged and case.verdict not in _NEVER_COMPARED
         )
         then, now = _findings(self.before, lost), _findings(self.result, lost)
         gone = [f"- {text}" for text in then if text not in now]
@@ -222,12 +225,21 @@ def _rejudged(directory: Path, scratch: Path) -> _Judged:
         found = judging.judged(recording, described, scratch)
     except HarnessError as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        id_ = directory.name if before is None else before.id or directory.name
-        return Rejudged(id_, directory, before, None, str(error), ()), None
+        return Rejudged(_id(directory, before), directory, before, None, str(error), ()), None
     case_folder.write_verdict(scratch, found)
     changed = tuple(name for name in FILES if _differ(directory / name, scratch / name))
     one = Rejudged(found.id, directory, before, found, None, changed)
     return one, (recording.case, described)
+
+
+def _id(directory: Path, before: StoredVerdict | None) -> str:
+    """The id of a case that cannot be judged, as far as it is known."""
+    if before is not None and before.id:
+        return before.id
+    try:
+        return manifest.read(directory).id
+    except StoreError:
+        return directory.name
 
 
 def _read_verdict(directory: Path) -> StoredVerdict | None:

@@ -1,4 +1,4 @@
-"""Runs the cases of a matrix: which host they run on, and in which order; one lab serves many."""
+"""Records the cases of a matrix: on which host, and in which order; one lab serves many."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import os
 import platform
-import shutil
 import time
 import traceback
 import zlib
@@ -21,7 +19,7 @@ from typing import Final, TypeAlias, TypeVar
 from harness.backends.base import GuestPlan, Session
 from harness.backends.lab import LabPlan, booted_lab
 from harness.backends.local import LocalSession
-from harness.base.errors import HarnessError, HostError, LabLost, StoreError, advice
+from harness.base.errors import HarnessError, LabLost, StoreError, advice
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
@@ -31,13 +29,10 @@ from harness.images.model import QemuImage
 from harness.model import manifest
 from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest, folder_name
 from harness.model.manifest import CaseFile
-from harness.model.verdict import Blame, CaseResult, Verdict, of_case
 from harness.record.case_runner import conduct
 from harness.record.recording import Recording
 from harness.run.progress import Progress
 from harness.scenario.program import encode
-from harness.store import case_folder
-from harness.store.run_directory import FIRST_TIME
 
 MAX_LAB_FAILURES: Final = 2
 """After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
@@ -46,12 +41,25 @@ MAX_LABS_ENDED: Final = 2
 """A case under which so many labs died is not run again, nor its repetitions."""
 
 _CellKey: TypeAlias = tuple[str, str]
-Judge: TypeAlias = Callable[[Recording], Coroutine[None, None, CaseResult]]
 _Outcome = TypeVar("_Outcome")
 
 
 class Bug(HarnessError):
     """An error that is our own mistake; its details are in a file."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A case that could not be recorded or judged, and why; that says nothing of its subject."""
+
+    case: Case
+    error: HarnessError
+    duration_s: float = 0.0
+
+
+Take: TypeAlias = Callable[[Recording | Failed], Coroutine[None, None, None]]
+"""Gets what was recorded of a case, while its host goes on with the next one."""
+_Give: TypeAlias = Callable[[Recording | Failed], object]
 
 
 @dataclass(frozen=True)
@@ -184,10 +192,9 @@ def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
 
 
 class Scheduler:
-    """One run.  Workers take cases; each keeps its host up for as long as there are cases for it.
+    """Workers take cases; each keeps its host up for as long as there are cases for it.
 
-    ``jobs`` is the number of workers, and so of labs that are up at the same time.  Whatever
-    happens to one case is its result, and the others run.  ``settled`` is called for each result.
+    Whatever happens to one case, the others are recorded.  Nothing is judged here.
     """
 
     def __init__(
@@ -197,108 +204,71 @@ class Scheduler:
         cache: ImageCache,
         local: LocalFacts | None,
         progress: Progress,
-        judge: Judge,
-        settled: Callable[[CaseResult], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._out = out
         self._cache = cache
         self._local = local
         self._progress = progress
-        self._judge = judge
-        self._settled = settled
-        self._judges = asyncio.Semaphore(len(os.sched_getaffinity(0)))
         self._waiting: dict[HostKey, list[Prepared]] = {}
         self._lab_failures: Counter[HostKey] = Counter()
         self._lab_numbers = itertools.count(1)
-        self._first_times: dict[str, str] = {}
         self._labs_ended: Counter[_CellKey] = Counter()
-        self.results: dict[str, CaseResult] = {}
 
-    async def run(self, preparation: Preparation, jobs: int) -> None:
-        """Run everything; :attr:`results` has the result of every case then."""
-        items = preparation.prepared
-        for case in self._config.cases:
-            if (error := preparation.failed.get(case.id)) is not None:
-                self._settle(_without_run(case, error))
-        for item in items:
-            if item.skip is not None:
-                self._settle(of_case(item.case, Verdict.SKIP, item.skip, 0.0))
-        await self._run_all([item for item in items if item.skip is None], jobs)
-        for _ in range(self._config.retries):
-            again = [
-                item
-                for item in items
-                if not self.results[item.case.id].as_expected and not self._ends_labs(item.case)
-            ]
-            if not again:
-                break
-            self._progress.note(f"{len(again)} not as expected: run again")
-            for item in again:
-                self._set_aside(item.case)
-            await self._run_all(again, jobs)
+    async def record(self, items: Iterable[Prepared], jobs: int, take: Take) -> None:
+        """Record ``items``, each of which ``take`` gets once; back when all of that has ended.
 
-    async def _run_all(self, items: Iterable[Prepared], jobs: int) -> None:
+        ``jobs`` is the number of workers, and so of labs that are up at the same time.
+        """
         for item in items:
             self._waiting.setdefault(HostKey.of(item.case), []).append(item)
-        async with asyncio.TaskGroup() as self._group:
+        async with asyncio.TaskGroup() as group:
+
+            def give(recorded: Recording | Failed) -> None:
+                group.create_task(take(recorded))
+
             for _ in range(jobs):
-                self._group.create_task(self._work())
+                group.create_task(self._work(give))
 
-    def _set_aside(self, case: Case) -> None:
-        """Keep what a case was and left the first time, which is the one that is of interest."""
-        outcome = self.results[case.id]
-        folder, kept = self._out / outcome.dir, self._out / FIRST_TIME / outcome.dir
-        if outcome.id in self._first_times:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            self._first_times[outcome.id] = f"{outcome.verdict}: {outcome.detail}"
-            with contextlib.suppress(OSError):
-                kept.parent.mkdir(exist_ok=True)
-                folder.rename(kept)
-        again = replace(incomplete(case), first_time=self._first_times[case.id])
-        self.results[case.id] = again
-        self._settled(again)
+    def ends_labs(self, case: Case) -> bool:
+        """Whether enough labs died under it to know."""
+        return self._labs_ended[_cell(case)] >= MAX_LABS_ENDED
 
-    async def _work(self) -> None:
+    async def _work(self, give: _Give) -> None:
         while (key := self._next_host()) is not None:
             try:
                 async with self._session(key) as session:
-                    await self._serve(key, session)
+                    await self._serve(key, session, give)
             except (Exception, asyncio.CancelledError) as error:
                 _unless_cancelled(error)
-                told = self._told(error, ".")
+                told = as_told(error, self._out, ".")
                 self._progress.note(str(told))
                 self._lab_failures[key] += 1
                 if self._lab_failures[key] >= MAX_LAB_FAILURES:
                     for item in self._waiting.pop(key, []):
-                        self._settle(_without_run(item.case, told))
+                        give(Failed(item.case, told))
 
-    async def _serve(self, key: HostKey, session: Session) -> None:
+    async def _serve(self, key: HostKey, session: Session, give: _Give) -> None:
         while self._waiting.get(key):
             item = self._waiting[key].pop(0)
-            await self._run_one(session, item)
+            give(await self._recorded(session, item))
             if session.lost:
-                self._note_end_of_lab(key, item.case)
+                self._note_end_of_lab(key, item.case, give)
                 if self._waiting.get(key):
                     self._progress.note("the lab died; the remaining cases run in a new one")
                 return
 
-    def _note_end_of_lab(self, key: HostKey, case: Case) -> None:
+    def _note_end_of_lab(self, key: HostKey, case: Case, give: _Give) -> None:
         """A lab died under ``case``; where several did, no repetition of it ends more of them."""
         self._labs_ended[_cell(case)] += 1
-        if not self._ends_labs(case):
+        if not self.ends_labs(case):
             return
         error = LabLost("not run", f"{MAX_LABS_ENDED} labs died under a repetition of it")
         waiting = self._waiting.get(key, [])
         self._waiting[key] = [item for item in waiting if _cell(item.case) != _cell(case)]
         for item in waiting:
             if _cell(item.case) == _cell(case):
-                self._settle(_without_run(item.case, error))
-
-    def _ends_labs(self, case: Case) -> bool:
-        """Whether enough labs died under it to know."""
-        return self._labs_ended[_cell(case)] >= MAX_LABS_ENDED
+                give(Failed(item.case, error))
 
     def _next_host(self) -> HostKey | None:
         """The host that most cases are waiting for."""
@@ -336,9 +306,8 @@ class Scheduler:
             smp=self._config.lab.smp,
         )
 
-    async def _run_one(self, session: Session, item: Prepared) -> None:
-        """Run a case; it is judged while the host goes on with the next one."""
-        case, started = item.case, time.monotonic()
+    async def _recorded(self, session: Session, item: Prepared) -> Recording | Failed:
+        case = item.case
         directory = self._out / case.directory_name
 
         async def record() -> Recording:
@@ -347,40 +316,7 @@ class Scheduler:
             return await conduct(session, item.plan, directory, self._step(case))
 
         self._step(case)("starting")
-        recording = await self._guarded(case, started, record())
-        if isinstance(recording, Recording):
-            self._group.create_task(self._judge_one(recording, started))
-        else:
-            self._settle(recording)
-
-    async def _judge_one(self, recording: Recording, started: float) -> None:
-        case = recording.case
-        self._step(case)("judging")
-        async with self._judges:
-            self._settle(await self._guarded(case, started, self._judge(recording)))
-
-    async def _guarded(
-        self, case: Case, started: float, work: Coroutine[None, None, _Outcome]
-    ) -> _Outcome | CaseResult:
-        """What ``work`` gives; an error of it is the case's, and a bug of ours is told as one."""
-        try:
-            return await work
-        except (Exception, asyncio.CancelledError) as error:
-            _unless_cancelled(error)
-            told = self._told(error, case.directory_name)
-            return _without_run(case, told, time.monotonic() - started)
-
-    def _told(self, error: BaseException, folder: str) -> HarnessError:
-        """An error as what a user is told; a bug of ours, with its details in ``folder``."""
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if isinstance(error, HarnessError | OSError):
-            return _as_ours(error)
-        path = self._out / folder / "error.txt"
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(exist_ok=True)
-            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        return Bug(f"a bug of irqmatrix, see {folder}/error.txt: {error!r}")
+        return await guarded(case, self._out, record())
 
     def _step(self, case: Case) -> Callable[[str], None]:
         """Told what the case is doing."""
@@ -407,18 +343,6 @@ class Scheduler:
             return None
         return ".".join(map(str, self._cache.qemu(self._config.lab.qemu).version))
 
-    def _settle(self, outcome: CaseResult) -> None:
-        outcome = replace(outcome, first_time=self._first_times.get(outcome.id))
-        self.results[outcome.id] = outcome
-        self._settled(outcome)
-        directory = self._out / outcome.dir
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            case_folder.write_verdict(directory, outcome)
-        except (OSError, StoreError) as error:
-            self._progress.note(f"{outcome.id}: no verdict.json: {error}")
-        self._progress.done(outcome)
-
 
 def _cell(case: Case) -> _CellKey:
     """What all repetitions of a case have in common."""
@@ -432,12 +356,27 @@ def _unless_cancelled(error: BaseException) -> None:
         raise error
 
 
-def incomplete(case: Case) -> CaseResult:
-    """What is known of a case before it has ended."""
-    return of_case(case, Verdict.INCOMPLETE, "the run ended before it", 0.0, as_expected=False)
+async def guarded(
+    case: Case, out: Path, work: Coroutine[None, None, _Outcome]
+) -> _Outcome | Failed:
+    """What ``work`` gives; an error of it is the case's, and a bug of ours is told as one."""
+    started = time.monotonic()
+    try:
+        return await work
+    except (Exception, asyncio.CancelledError) as error:
+        _unless_cancelled(error)
+        told = as_told(error, out, case.directory_name)
+        return Failed(case, told, time.monotonic() - started)
 
 
-def _without_run(case: Case, error: HarnessError, duration_s: float = 0.0) -> CaseResult:
-    """A case that could not be run or judged; that says nothing of its subject."""
-    blame = Blame.LAB if isinstance(error, HostError) else Blame.HARNESS
-    return of_case(case, Verdict.ERROR, str(error), duration_s, as_expected=False, blame=blame)
+def as_told(error: BaseException, out: Path, folder: str) -> HarnessError:
+    """An error as what a user is told; a bug of ours, with its details in ``folder`` of ``out``."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, HarnessError | OSError):
+        return _as_ours(error)
+    path = out / folder / "error.txt"
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return Bug(f"a bug of irqmatrix, see {folder}/error.txt: {error!r}")

@@ -264,7 +264,10 @@ def test_run_interrupted_is_status_130_and_keeps_what_had_ended(tmp_path, flats,
         child.close()
     assert child.exitstatus == 130, said.getvalue()
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert [case["id"].split("/")[0] for case in result["cases"]] == ["flat-passing"]
+    assert {case["id"].split("/")[0]: case["verdict"] for case in result["cases"]} == {
+        "flat-passing": "pass",
+        "flat-hanging": "incomplete",
+    }
 
 
 def test_run_harness_killed_by_sigkill_leaves_no_qemu(tmp_path, flats):

@@ -7,6 +7,7 @@ import json
 
 from rich.console import Console
 
+from harness.model.verdict import Verdict
 from harness.run.rejudge import Rejudged, RejudgedRun
 
 
@@ -28,6 +29,8 @@ def judge_report(console: Console, found: RejudgedRun) -> None:
 
 
 def _said(case: Rejudged) -> str:
+    if case.before is not None and case.before.verdict is Verdict.SKIP and case.result is None:
+        return f"not run: {case.before.detail}"
     if case.missing is not None:
         return f"not judged: {case.missing}"
     if case.before is None:

@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from harness.analyse import case_evidence
+from harness.analyse.analyse import analyse
 from harness.analyse.case_evidence import load
 from harness.base import resources
 from harness.base.errors import StoreError
@@ -140,6 +142,7 @@ def test_case_of_a_killed_run_is_incomplete_and_the_others_are_judged(tmp_path, 
 
     assert [case.verdict for case in found.cases].count(Verdict.INCOMPLETE) == 1
     assert "has no recording.json" in found.cases[0].missing
+    assert found.cases[0].id == "flat-three/q35/qemu64/smp1/lab-kvm-off"
     incomplete = found.result.cases[0]
     assert (incomplete.verdict, incomplete.as_expected) == (Verdict.INCOMPLETE, False)
     assert sum(case.result is not None for case in found.cases) == len(FOLDERS) - 1
@@ -152,6 +155,19 @@ def test_case_that_never_ran_keeps_what_the_run_said_of_it(tmp_path, known):
     before = next(case for case in found.before.cases if case.dir == FOLDERS[0].name)
     assert before in found.result.cases
     assert found.findings == ()
+
+
+def test_case_that_was_skipped_hides_no_finding(tmp_path):
+    folder = copy_of(MATRIX, tmp_path)
+    path = folder / "result.json"
+    document = json.loads(path.read_text())
+    skipped = document["cases"][-1] | {"id": "x", "dir": "x", "verdict": "skip"}
+    path.write_text(json.dumps(document | {"cases": [*document["cases"], skipped]}))
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / "none.yaml").write_text("version: 1\nrules: []\n")
+    found = rejudge(folder, KnownDifferences.in_folders([tmp_path / "known"]))
+    assert any(text.startswith("+ unexplained") for text in found.findings)
+    assert any(text.startswith("- known-bug: ioapic") for text in found.findings)
 
 
 def test_folder_of_an_older_irqmatrix_says_what_is_missing(tmp_path, known):
@@ -180,6 +196,25 @@ def test_case_whose_raw_traces_were_not_kept_is_judged_by_its_events(tmp_path, k
     found = rejudge(folder, known)
 
     assert (found.exit_status, found.cases[0].changed) == (0, ())
+
+
+def test_case_whose_events_are_all_there_is_and_were_cut_off_is_told(tmp_path, known):
+    folder = copy_of(FOLDERS[0], tmp_path)
+    judge_folder(folder, keep_raw=False)
+    path = folder / "events.jsonl"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(StoreError, match=r"damaged log of events.*cut off"):
+        rejudge(folder, known)
+
+
+def test_judging_asks_no_clock(known, monkeypatch):
+    def asked(*_):
+        raise AssertionError("a clock was asked")
+
+    for name in ("time", "time_ns", "clock_gettime", "clock_gettime_ns"):
+        monkeypatch.setattr(time, name, asked)
+    recording = recording_file.load(FOLDERS[0])
+    analyse(recording, manifest.read(FOLDERS[0]))
 
 
 def test_case_with_neither_raw_traces_nor_events_says_so(tmp_path, known):

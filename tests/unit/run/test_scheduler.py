@@ -14,7 +14,9 @@ from harness.config.config import Lab, RunConfig
 from harness.model import manifest
 from harness.model.case import FlatGuest
 from harness.model.verdict import Blame, Verdict, of_case
+from harness.record.recording import Recording
 from harness.run import scheduler
+from harness.run.judged_run import JudgedRun
 from harness.run.progress import Silent
 from harness.run.scheduler import Preparation, Prepared, _image, _program
 from harness.scenario.program import Program, encode
@@ -99,12 +101,13 @@ def run_broken(tmp_path, judge, qemus, settled=lambda _: None):
     out.mkdir()
 
     async def run():
-        runner = BrokenHosts(config, out, None, None, Silent(), judge, settled)
+        runner = BrokenHosts(config, out, None, None, Silent())
         runner._described = lambda case: manifest.describe(
             case, qemu="7.2", linux="6.1", kvm=None, lab_cpus=1
         )
-        await runner.run(Preparation(tuple(items), {}), jobs=2)
-        return runner.results
+        judged = JudgedRun(config, out, runner, Silent(), judge, settled)
+        await judged.run(Preparation(tuple(items), {}), jobs=2)
+        return judged.results
 
     return {case.backend: case for case in asyncio.run(run()).values()}
 
@@ -227,9 +230,10 @@ def run_in_labs(monkeypatch, out, *, repeat=1, retries=0):
     config = RunConfig("labs", out, tuple(item.case for item in items), Lab(), retries=retries)
 
     async def run():
-        runner = scheduler.Scheduler(config, out, Cache(), None, Silent(), judge, lambda _: None)
-        await runner.run(Preparation(tuple(items), {}), jobs=1)
-        return runner.results
+        runner = scheduler.Scheduler(config, out, Cache(), None, Silent())
+        judged = JudgedRun(config, out, runner, Silent(), judge, lambda _: None)
+        await judged.run(Preparation(tuple(items), {}), jobs=1)
+        return judged.results
 
     results = asyncio.run(run())
     return [results[item.case.id] for item in items], len(booted)
@@ -255,3 +259,31 @@ def test_repetitions_of_a_case_that_ends_labs_are_not_run(tmp_path, monkeypatch)
     assert bad[4].blame is Blame.LAB
     assert [result.verdict for result in results[:5] + results[10:]] == [Verdict.PASS] * 10
     assert labs == 3
+
+
+def test_scheduler_gives_each_recording_or_why_there_is_none_and_judges_nothing(
+    tmp_path, monkeypatch
+):
+    async def conduct(session, plan, directory, step):
+        if plan.case.guest.name == "flat-bad":
+            raise ImageError("cannot use it")
+        return cases.recording(directory, plan.case)
+
+    monkeypatch.setattr(scheduler, "conduct", conduct)
+    items = [
+        Prepared(case, GuestPlan(case, Path("x"), None, False, False), None)
+        for name in ("a", "bad")
+        for case in [cases.case(FlatGuest(Path(name)))]
+    ]
+    config = RunConfig("some", tmp_path, tuple(item.case for item in items), Lab())
+    ended = []
+
+    async def take(recorded):
+        ended.append(recorded)
+
+    runner = scheduler.Scheduler(config, tmp_path, Cache(), None, Silent())
+    asyncio.run(runner.record(items, 1, take))
+
+    assert [type(one) for one in ended] == [Recording, scheduler.Failed]
+    assert [one.case for one in ended] == [item.case for item in items]
+    assert not list(tmp_path.rglob("verdict.json"))
