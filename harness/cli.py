@@ -37,7 +37,7 @@ app = typer.Typer(
     help="Boot the same guest under every x86 interrupt-controller implementation, account for "
     "every interrupt, explain every difference.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -47,13 +47,13 @@ app.add_typer(images_app, name="images")
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Also show the tables of what is as expected.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
 def main() -> None:
     """The entry point: every error is one message and an exit status, without a traceback."""
     if open_missing():
-        _say("standard output is closed: nothing could be shown (redirect it, say to /dev/null)")
+        _say("standard output is closed, so nothing can be shown (redirect it, e.g. to /dev/null)")
         sys.exit(EXIT_BAD_USAGE)
     out, err = Outlet(sys.stdout), Outlet(sys.stderr)
     with contextlib.redirect_stdout(out.stream), contextlib.redirect_stderr(err.stream):
@@ -92,14 +92,14 @@ def _failed(error: BaseException) -> int:
         _say(f"{place}{error.strerror or error}")
         return EXIT_BAD_USAGE
     if isinstance(error, MemoryError):
-        _say("out of memory: what was to be read is too large for this machine")
+        _say("out of memory: the input is too large for this machine")
         return EXIT_BAD_USAGE
     _say_bug(error)
     return EXIT_BUG
 
 
 def _say_bug(error: BaseException) -> None:
-    """A bug of ours, once; its details go to a file, or are shown where none can be written."""
+    """An internal error, once; its details go to a file, or are shown if none can be written."""
     what = shortened(f"{type(error).__name__}: {error}", DETAIL_CHARACTERS)
     path = kept(error)
     if path is None:
@@ -132,7 +132,7 @@ def _run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 STOP_S: Final = 2.5
-_INTERRUPTED: Final = ("interrupted", None, "what had ended is in the run directory")
+_INTERRUPTED: Final = ("interrupted", None, "the cases that had ended are in the run directory")
 
 
 def _give_up() -> None:
@@ -159,7 +159,7 @@ def _irqmatrix(
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """What this machine can run, and why not the rest."""
+    """Show what this machine can run, and why it cannot run the rest."""
     from harness.doctor import doctor as doctor_module
     from harness.images.cache import ImageCache
     from harness.report.text.doctor_report import doctor_json, doctor_tables
@@ -174,16 +174,23 @@ def doctor(json: Json = False) -> None:
 @app.command()
 def run(
     config: Annotated[str, typer.Argument(help="A matrix file, or the name of a shipped one.")],
-    out: Annotated[Path | None, typer.Option(help="Where results go.")] = None,
-    only: Annotated[str | None, typer.Option(help="Only cases whose id matches this glob.")] = None,
-    repeat: Annotated[int | None, typer.Option(min=1, help="Run every case so often.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cases at the same time.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the results.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Run only cases whose id matches this glob.")
+    ] = None,
+    repeat: Annotated[int | None, typer.Option(min=1, help="Run each case N times.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of cases run at the same time.")
+    ] = None,
     known: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Known differences instead of the shipped ones."),
+        typer.Option(metavar="DIR", help="Known differences to use instead of the shipped ones."),
     ] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Under TCG the same every time; skip the rest.")
+        bool,
+        typer.Option(
+            "--deterministic", help="Make TCG runs reproducible; skip the other backends."
+        ),
     ] = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -215,17 +222,17 @@ def default_jobs() -> int:
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run_dir: Annotated[Path, typer.Argument(help="The directory of a run.")],
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as JUnit XML, too.")
+        Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML to FILE.")
     ] = None,
     tap: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as TAP 14, too.")
+        Path | None, typer.Option(metavar="FILE", help="Also write TAP 14 to FILE.")
     ] = None,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Print a recorded run again, and write it in the forms that CI systems read."""
+    """Print a recorded run again; write JUnit XML or TAP."""
     from harness.report import export
     from harness.report.text.run_report import run_report
     from harness.store import result as result_module
@@ -240,17 +247,17 @@ def report(
 
 @app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A run's or a case's folder.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="The directory of a run or a case.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The directory to compare it with.")],
     known: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Known differences instead of the shipped ones."),
+        typer.Option(metavar="DIR", help="Known differences to use instead of the shipped ones."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare two recorded cases, or two runs: what their guests did, counters, ledgers.
+    """Compare two recorded cases, or two recorded runs.
 
-    Status 0: the same, or every difference is explained; 1: one is not; 2: bad input.
+    What the guests did, counters and ledgers are compared. Status 0: no difference, or all are explained; 1: unexplained difference; 2: bad input.
     """
     from harness.compare.known import KnownDifferences
     from harness.compare.recordings import diff_recorded
@@ -296,12 +303,14 @@ def judge(
 
 @app.command()
 def replay(
-    case_dir: Annotated[Path, typer.Argument(help="A case's folder in a run's directory.")],
+    case_dir: Annotated[
+        Path, typer.Argument(help="The directory of a case, inside that of a run.")
+    ],
     json: Json = False,
 ) -> None:
-    """Compare a recorded case, event by event, with what the Python chips predict.
+    """Replay a recorded case on the Python chips.
 
-    Status 0: no divergence; 1: diverged; 2: bad or incomplete input; 3: it cannot be replayed.
+    Every event is compared with what the chips predict. Status 0: no divergence; 1: diverged; 2: bad or incomplete input; 3: cannot be replayed.
     """
     from harness.replay.replay import Outcome, replay_case
     from harness.report.text.replay_report import replay_json, replay_report
@@ -318,26 +327,29 @@ def replay(
 @app.command()
 def repro(
     name: Annotated[
-        str | None, typer.Argument(help="A reproducer of the catalogue, or a file of one's own.")
+        str | None,
+        typer.Argument(help="A reproducer of the catalogue, or a path to a YAML file."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print the catalogue.")] = False,
     kernel: Annotated[
-        str | None, typer.Option(help="The lab's kernel: a version, or a path.")
+        str | None, typer.Option(help="Kernel of the lab: a version or a path.")
     ] = None,
-    qemu: Annotated[str | None, typer.Option(help="QEMU: system, a version, or a path.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where results go.")] = None,
+    qemu: Annotated[str | None, typer.Option(help="QEMU: system, a version or a path.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the results.")] = None,
     bundle: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Pack everything into this .tar.zst.")
     ] = None,
     bisect: Annotated[
         bool, typer.Option("--bisect", help="For git bisect run: 0 good, 1 bad, 125 untestable.")
     ] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cases at the same time.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of cases run at the same time.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Reproduce a catalogued difference, and say what was seen.
+    """Reproduce a difference of the catalogue.
 
-    Status 0: as the catalogue says for these versions; 1: not so; 3: it cannot be run here.
+    Status 0: as the catalogue says for these versions; 1: otherwise; 3: cannot run here.
     """
     from harness.commands import repro
 
@@ -351,18 +363,20 @@ def repro(
 
 @app.command()
 def bisect(
-    name: Annotated[str, typer.Argument(help="A reproducer, or a file of one's own.")],
+    name: Annotated[str, typer.Argument(help="A reproducer, or a path to a YAML file.")],
     kernels: Annotated[
-        str | None, typer.Option(help="The lab's kernels: 6.1..6.12, or versions and paths.")
+        str | None, typer.Option(help="Kernels of the lab: a range (6.1..6.12) or a list.")
     ] = None,
-    qemus: Annotated[str | None, typer.Option(help="QEMUs: 7.2,10.0 or a range, or paths.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the steps are kept.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cases at the same time.")] = None,
+    qemus: Annotated[str | None, typer.Option(help="QEMUs: a list (7.2,10.0) or a range.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the steps.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of cases run at the same time.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find the versions between which a reproducer's answer changes.
 
-    Started again, it goes on where it was. Status 0: found; 3: both ends give the same answer.
+    An interrupted search is resumed. Status 0: found; 3: both ends give the same answer.
     """
     from harness.commands import repro
     from harness.repro import bisect as bisect_module
@@ -374,28 +388,37 @@ def bisect(
 
 @app.command()
 def minimise(
-    scenario: Annotated[str, typer.Argument(help="A scenario, or a reproducer that has one.")],
+    scenario: Annotated[str, typer.Argument(help="A scenario, or a reproducer with a scenario.")],
     backend: Annotated[
-        str, typer.Option(metavar="SIDE", help="Who shows it: [PLACE:]MODE[,kernel=V][,qemu=V]")
+        str,
+        typer.Option(
+            metavar="SIDE",
+            help="Backend that shows the difference: [PLACE:]MODE[,kernel=V][,qemu=V].",
+        ),
     ],
     against: Annotated[
-        str, typer.Option(metavar="SIDE", help="Who is right: the same, or model.")
+        str, typer.Option(metavar="SIDE", help="Reference backend, or `model`.")
     ] = "model",
     file: Annotated[
-        Path | None, typer.Option(help="The file of the scenario, if it is one's own.")
+        Path | None, typer.Option(help="The file of the scenario, if it is not a shipped one.")
     ] = None,
-    finding: Annotated[int, typer.Option(min=1, help="Which of several differences.")] = 1,
+    finding: Annotated[
+        int, typer.Option(min=1, help="Number of the difference, if there are several.")
+    ] = 1,
     machine: Annotated[Machine | None, typer.Option(help="QEMU's machine type.")] = None,
     cpu: Annotated[str, typer.Option(help="QEMU's CPU model.")] = "qemu64",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The result: SCENARIO-minimised.yaml.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the result here, not to SCENARIO-minimised.yaml."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Backends at the same time.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of backends run at the same time.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Make a scenario as short as it can be and still show the same difference.
+    """Shorten a scenario as far as it still shows the same difference.
 
-    Status 0: the result is written; 3: there is no difference, or no such backend here.
+    Status 0: the result is written; 3: no difference, or the backend is not available here.
     """
     from harness.report.text.minimise_report import minimised_json, minimised_report
     from harness.repro import minimise as minimise_module
@@ -415,11 +438,11 @@ def minimise(
 @images_app.command("list")
 def images_list(
     available: Annotated[
-        bool, typer.Option("--available", help="What the archives offer instead.")
+        bool, typer.Option("--available", help="List what the archives offer instead.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """What is in the image cache, checked by hash, or what can be downloaded."""
+    """List the image cache, checked by hash, or what can be downloaded."""
     from harness.images.cache import ImageCache
     from harness.report.text.images_report import (
         images_json,
@@ -444,20 +467,20 @@ def images_list(
 @images_app.command("build")
 def images_build(
     kernel: Annotated[
-        list[str] | None, typer.Option(help="A kernel: default, a version, or a path.")
+        list[str] | None, typer.Option(help="A kernel: default, a version or a path.")
     ] = None,
     qemu: Annotated[
-        list[str] | None, typer.Option(help="A QEMU: system, a version, or a path.")
+        list[str] | None, typer.Option(help="A QEMU: system, a version or a path.")
     ] = None,
     refresh: Annotated[
         bool,
         typer.Option(
             "--refresh",
-            help="Fetch newer versions of these, by default of every cached series; old ones stay.",
+            help="Fetch newer versions of these, or of every cached series; keep the old ones.",
         ),
     ] = False,
 ) -> None:
-    """Fetch kernels and QEMUs, and build the guests' and the labs' images from them."""
+    """Fetch kernels and QEMUs, and build the images of guests and labs."""
     from harness.images.cache import ImageCache
     from harness.report.text.images_report import images_table
 

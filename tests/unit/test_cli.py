@@ -125,3 +125,42 @@ def test_command_without_a_home_says_so():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("irqmatrix: no place for the image cache")
+
+
+def completed(words, shell="bash"):
+    """What a shell offers for the last of ``words``."""
+    environment = {
+        **os.environ,
+        "_IRQMATRIX_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    code = "import sys; sys.argv[0] = 'irqmatrix'; from harness.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("irqmatrix re", ["report", "replay", "repro"]),
+        ("irqmatrix images b", ["build"]),
+        ("irqmatrix run --det", ["--deterministic"]),
+    ],
+    ids=["commands", "subcommands", "options"],
+)
+def test_completion_word_begun_is_offered_to_the_shell(words, offered):
+    assert completed(words) == offered
+
+
+def test_completion_shown_is_a_script_that_the_shell_accepts():
+    code = "import sys; sys.argv[0] = 'irqmatrix'; from harness.__main__ import main; main()"
+    command = f'"{sys.executable}" -c "{code}" --show-completion; true'
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    check = 'eval "$0"; complete -p irqmatrix'
+    accepted = subprocess.run(
+        ["bash", "-c", check, shown.stdout], capture_output=True, text=True, check=True
+    )
+    assert "_irqmatrix_completion irqmatrix" in accepted.stdout
