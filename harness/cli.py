@@ -257,7 +257,8 @@ def diff(
 ) -> None:
     """Compare two recorded cases, or two recorded runs.
 
-    What the guests did, counters and ledgers are compared. Status 0: no difference, or all are explained; 1: unexplained difference; 2: bad input.
+    What the guests did, counters and ledgers are compared.
+    Status 0: no difference, or all are explained; 1: unexplained difference; 2: bad input.
     """
     from harness.compare.known import KnownDifferences
     from harness.compare.recordings import diff_recorded
@@ -310,7 +311,8 @@ def replay(
 ) -> None:
     """Replay a recorded case on the Python chips.
 
-    Every event is compared with what the chips predict. Status 0: no divergence; 1: diverged; 2: bad or incomplete input; 3: cannot be replayed.
+    Every event is compared with what the chips predict. Status 0: no divergence; 1: diverged;
+    2: bad or incomplete input; 3: cannot be replayed.
     """
     from harness.replay.replay import Outcome, replay_case
     from harness.report.text.replay_report import replay_json, replay_report

@@ -87,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = sorted(set(_irqchips(config)) - set(IRQCHIPS))
     if unknown or not _irqchips(config):
         raise pytest.UsageError(
-            f"--irqchip: {', '.join(unknown) or 'nothing'} is no backend; there are "
+            f"--irqchip: {', '.join(unknown) or 'nothing'} is not a backend; there are "
             f"{', '.join(IRQCHIPS)}"
         )
     config.stash[_RUNS] = {}

@@ -1,4 +1,4 @@
-"""The APIC bus: which local APICs a message reaches, and what the sender is told.
+"""The APIC bus: which local APICs a message reaches, and what the sender gets back.
 
 Spec: SDM volume 3A, "Determining IPI Destination" (edition 081, 2023).  :class:`KvmBus` is Linux
 ``arch/x86/kvm/lapic.c`` (``kvm_recalculate_apic_map``, ``kvm_irq_delivery_to_apic_fast``,

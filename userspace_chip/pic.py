@@ -5,7 +5,7 @@ Datasheet: Intel 8259A; the ELCR is that of the 82371 (PIIX) south bridges.  Lin
 and 10.0.
 
 Neither model does everything that the 8259A does: KVM stores special mask mode and single mode
-without using them, QEMU has both; only QEMU 10 has ICW1's LTIM; nobody has the 8080 call vectors,
+without using them, QEMU has both; only QEMU 10 has ICW1's LTIM; neither has the 8080 call vectors,
 buffered mode, or an ICW3 whose value matters.
 """
 

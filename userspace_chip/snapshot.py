@@ -110,7 +110,7 @@ def _encode(value: Any) -> Any:
         return {str(key): _encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_encode(item) for item in value]
-    raise StateError("snapshot", f"{type(value).__name__} is no part of a state")
+    raise StateError("snapshot", f"{type(value).__name__} is not part of a state")
 
 
 def _decode(kind: Any, value: Any, where: str) -> Any:

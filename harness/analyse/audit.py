@@ -1,7 +1,7 @@
 """What a ledger says of its case: a line for the report, and a verdict where it is sure.
 
 A finding becomes a verdict only where the account is complete, in versions that the ledger's rules
-were taken from, of a Linux guest in a lab or under TCG.  Elsewhere it is told and nothing more: a
+were taken from, of a Linux guest in a lab or under TCG.  Elsewhere it is only reported: a
 flat image may break the rules on purpose, and a local KVM's CPUs trace side by side, so that the
 order of two events that are close says little.
 """

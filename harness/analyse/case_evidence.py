@@ -155,7 +155,7 @@ def _read_counters(path: Path) -> tuple[dict[str, CounterSet], dict[str, str]]:
     except (OSError, ValueError) as error:
         raise CollectError(f"cannot read {path}", str(error)) from None
     if not isinstance(document, dict):
-        raise CollectError(f"{path} has no counters", "it is no JSON object", "run the case again")
+        raise CollectError(f"{path} has no counters", "it is not a JSON object", "run the case again")
     missing = document.pop("missing", {})
     try:
         sets = {name: CounterSet.from_json(data) for name, data in document.items()}
@@ -392,7 +392,7 @@ def case_folders(path: Path) -> list[Path]:
     folders = sorted(found.parent for found in path.glob(f"*/{manifest.NAME}"))
     if not folders:
         raise StoreError(
-            f"{path} is no run and no case",
+            f"{path} is neither a run nor a case",
             f"there is no {manifest.NAME} in it, nor in a folder of it",
             "name a run's or a case's folder; one that an older irqmatrix recorded has to be run "
             "again",

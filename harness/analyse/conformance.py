@@ -31,7 +31,7 @@ INCONCLUSIVE: Final = (
 def read_logs(directory: Path, *, conclusive: bool = False) -> Mapping[str, str | None]:
     """The logs of a case by scenario, one event a line; none where the case kept none.
 
-    The log of a scenario that the backend has not the means for is None; with ``conclusive`` also
+    The log of a scenario that the backend lacks the means for is None; with ``conclusive`` also
     of one that says nothing of the irqchip.
     """
     return {
@@ -87,7 +87,7 @@ def _predicted(scenario: Scenario, profile: Profile, board: Board, cpus: int) ->
 def _ruling(scenario: Scenario, log: Log, expected: Log | None, irqchip: str) -> Ruling:
     by_kind = {event.kind: event for event in log.events}
     if (skip := by_kind.get("skip")) is not None:
-        return Ruling(Verdict.SKIP, f"the backend has not what it needs: {' '.join(skip.args)}")
+        return Ruling(Verdict.SKIP, f"the backend lacks a required feature: {' '.join(skip.args)}")
     if (dirty := by_kind.get("dirty")) is not None:
         return Ruling(Verdict.ERROR, f"the reset before it failed: {compare.describe(dirty)}")
     unordered = compare.unordered_steps(scenario.program)

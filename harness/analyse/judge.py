@@ -294,8 +294,8 @@ def _workload_part(
     if transcript is None:
         storm = find_host_storm(record.duration_s, counters)
         if storm is not None:
-            drowned = f"{_storm_text(name, storm, evidence)}; the guest drowns in it"
-            return PartResult(name, Verdict.STORM, drowned, expected)
+            text = f"{_storm_text(name, storm, evidence)}; the guest makes no progress"
+            return PartResult(name, Verdict.STORM, text, expected)
         if failure is None:
             failure = Ruling(Verdict.HANG, f"no answer within {record.duration_s:.0f} s")
         return failure.part(name, expected)

@@ -1,4 +1,4 @@
-"""What is said of a case as a whole, or of a part of it, on the way to its result."""
+"""The judgement of a case as a whole, or of a part of it, on the way to its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a lab ended, from what its QEMU (L0) and its kernel (L1) left behind: pure."""
+"""How a lab ended, from what its QEMU (L0) and its kernel (L1) have left: pure."""
 
 from __future__ import annotations
 

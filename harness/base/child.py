@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from harness.base.errors import HarnessError
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
-"""Forked from a server without threads, locks or descriptors of ours."""
+"""Forked from a server without our threads, locks or descriptors."""
 _PR_SET_PDEATHSIG: Final = 1
 
 _P = ParamSpec("_P")

@@ -1,4 +1,4 @@
-"""A bug of ours: where its details are kept."""
+"""Internal errors: where their details are kept."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """What is ours, proven by a lock that is held or by what a process inherited; never by a name.
 
-A temporary folder of ours holds a file that is locked (``flock(2)``) for as long as its owner
+Our temporary folders hold a file that is locked (``flock(2)``) for as long as its owner
 lives: the kernel lets go of it however the owner ends, and whatever namespace it ran in.  A folder
-with such a file that anybody can lock is left over; one without it is somebody else's.  What a
-program of ours starts inherits a variable of the environment, in whatever session it goes on.
+with such a file that can be locked is left over; one without it belongs to another program.  What
+our programs start inherits a variable of the environment, in whatever session it goes on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Paths that somebody wrote: a home that is not there, a name that is too long, a closed folder."""
+"""Paths given by the user: a missing home, a name that is too long, an unreadable folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the files that travel with the package are: guest sources, matrices, known differences."""
+"""Where the files shipped with the package are: guest sources, matrices, known differences."""
 
 from __future__ import annotations
 

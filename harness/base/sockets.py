@@ -1,4 +1,4 @@
-"""UNIX sockets that QEMU inherits, so that nobody ever waits for a socket to appear.
+"""UNIX sockets that QEMU inherits, so that there is no wait for a socket to appear.
 
 Where one connection is enough, QEMU gets one end of a pair (``-chardev socket,fd=N``).  Where
 clients come and go, the harness listens and QEMU gets the listening descriptor

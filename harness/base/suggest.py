@@ -1,4 +1,4 @@
-"""What to say to somebody who wrote a word that there is not."""
+"""Suggestions for misspelt names."""
 
 from __future__ import annotations
 

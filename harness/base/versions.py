@@ -49,7 +49,7 @@ class VersionRange:
         for part in text.split(","):
             match = _TERM.fullmatch(part.strip())
             if match is None:
-                raise ValueError(f"{part.strip()!r} is no version term such as '>=9.1'")
+                raise ValueError(f"{part.strip()!r} is not a version term such as '>=9.1'")
             terms.append((match[1] or "==", parse_version(match[2])))
         return cls(tuple(terms))
 

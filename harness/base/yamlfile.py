@@ -271,7 +271,7 @@ def _collect_lines(
             key = key_node.value
             if key in seen:
                 line = key_node.start_mark.line + 1
-                raise ConfigError(f"key {key!r} is there twice", path=path, line=line)
+                raise ConfigError(f"duplicate key {key!r}", path=path, line=line)
             seen.add(key)
             _collect_lines(child, (*location, key), lines, path)
             lines[(*location, key)] = key_node.start_mark.line + 1

@@ -1,4 +1,4 @@
-"""The commands ``repro`` and ``bisect`` behind their options, and their exit statuses."""
+"""The commands ``repro`` and ``bisect`` after option parsing, and their exit statuses."""
 
 from __future__ import annotations
 

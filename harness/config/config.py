@@ -352,7 +352,7 @@ def _cells(file: YamlFile, model: ConfigModel) -> list[_Cell]:
         added = list(_product(axes | {name: [value] for name, value in named.items()}))
         if not any(_is_backend(cell) for cell in added):
             raise file.error(
-                ("include", index), "TCG in a lab is no backend", None, "use host: local"
+                ("include", index), "TCG in a lab is not a backend", None, "use host: local"
             )
         cells += [cell for cell in added if _is_backend(cell)]
     excluded = [_named(entry) for entry in model.exclude]

@@ -52,7 +52,7 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
     if case.deterministic and backend.accel is not Accel.TCG:
         return "--deterministic is for TCG: under KVM the CPU's own clock decides when what happens"
     if case.deterministic and isinstance(case.guest, LinuxGuest) and case.guest.migrate:
-        return "with --deterministic nobody from outside tells a guest to move"
+        return "--deterministic excludes migration: it is triggered from outside the guest"
     if backend.accel is Accel.TCG:
         return _why_no_workload(case)
     if (
@@ -70,7 +70,7 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
         version = ".".join(map(str, qemu_version))
         return (
             f"QEMU {version} hangs in the firmware with kernel-irqchip=off and more than one CPU "
-            "(a SIPI stays pending for ever); with one CPU it runs, and QEMU 7.2.0 has not this bug"
+            "(a SIPI stays pending for ever); one CPU works, and QEMU 7.2.0 does not have this bug"
         )
     if backend.host is Host.LOCAL and local is not None:
         return _why_not_local(case, local) or _why_no_workload(case)

@@ -143,7 +143,7 @@ _TABLE: Final = (
     ),
     Workload(
         "stuck-line",
-        "a level line that nobody acknowledges",
+        "a level line that no handler acknowledges",
         {"milliseconds": 3000},
         _EDU,
         impossible_on=_NO_PCI,

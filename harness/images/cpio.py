@@ -63,7 +63,7 @@ def write_cpio(tree: Tree, out: BinaryIO) -> None:
     """Write ``tree`` as one newc archive, streaming file contents.
 
     Raises :class:`ImageError` for a path that is not absolute and normal, for a file below
-    something that is no folder, and for a file that cannot be read or is larger than 4 GiB - 1.
+    something that is not a folder, and for a file that cannot be read or is larger than 4 GiB - 1.
     """
     written = 0
     for inode, (path, node) in enumerate(_with_parents(tree), start=1):
@@ -86,7 +86,7 @@ def _with_parents(tree: Tree) -> list[tuple[str, Node]]:
         for depth in range(1, len(parts)):
             parent = "/" + "/".join(parts[:depth])
             if not isinstance(nodes.setdefault(parent, Directory()), Directory):
-                raise ImageError(f"an archive cannot hold {path!r}", f"{parent!r} is no folder")
+                raise ImageError(f"an archive cannot hold {path!r}", f"{parent!r} is not a folder")
     # Sorted by parts, so that a folder comes before what it holds.
     return sorted(nodes.items(), key=lambda item: _parts(item[0]))
 

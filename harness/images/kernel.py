@@ -51,10 +51,12 @@ def unpacked_kernel(name: str, tree: Path, source: str) -> KernelImage:
     places = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
     found = [path for place in places for path in sorted(tree.glob(place))]
     if len(found) != 1:
-        raise ImageError(f"{tree} is no kernel package", f"it holds {len(found)} kernels, not one")
+        raise ImageError(
+            f"{tree} is not a kernel package", f"it holds {len(found)} kernels, not one"
+        )
     image = inspect_kernel(name, found[0], None, source)
     if image.modules_dir is None or not image.modules_dir.is_relative_to(tree):
-        raise ImageError(f"{tree} is no kernel package", "it holds no modules of its kernel")
+        raise ImageError(f"{tree} is not a kernel package", "it holds no modules of its kernel")
     if not (image.modules_dir / BUILTIN_LIST).is_file():
         raise ImageError(
             f"the kernel package in {tree} is not whole",
@@ -73,7 +75,7 @@ def _banner(vmlinuz: Path) -> str:
         raise ImageError(f"cannot read the kernel {vmlinuz}", error.strerror) from error
     if header[_MAGIC_OFFSET : _MAGIC_OFFSET + 4] != b"HdrS":
         raise ImageError(
-            f"{vmlinuz} is no kernel",
+            f"{vmlinuz} is not a kernel",
             "a bzImage has 'HdrS' at offset 0x202",
             "give a vmlinuz (bzImage), not a vmlinux or another file",
         )

@@ -227,7 +227,7 @@ def _unavailable(
         fix = "see that the archive can be reached, or give a path"
     elif nearest := _nearest(query, [*cached, *(offer.version for offer in newest.values())]):
         fix = f"name one of these versions (the nearest is {nearest}), or give a path"
-    return ImageError(f"there is no {noun} {query!r} to be had", "; ".join(why), fix)
+    return ImageError(f"no {noun} {query!r} is available", "; ".join(why), fix)
 
 
 def _nearest(query: str, versions: Iterable[str]) -> str | None:

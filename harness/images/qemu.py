@@ -109,7 +109,7 @@ def qemu_version(launcher: Sequence[str]) -> tuple[int, ...]:
     said = _ask(launcher, "--version")
     match = re.match(r"QEMU emulator version (\d+(?:\.\d+)+)", said)
     if match is None:
-        raise ImageError(f"{launcher[-1]} is no QEMU", f"--version says {said[:80]!r}")
+        raise ImageError(f"{launcher[-1]} is not a QEMU", f"--version says {said[:80]!r}")
     return tuple(int(part) for part in match[1].split("."))
 
 

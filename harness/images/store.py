@@ -1,7 +1,7 @@
 """The cache folder: entries that are complete or not there, safe between concurrent runs.
 
 An entry is a folder ``KIND/NAME`` with a manifest and the files that it lists. It is built in a
-scratch folder and renamed into place under a lock, so that nobody sees half of one. Looking an
+scratch folder and renamed into place under a lock, so that no reader sees half of one. Looking an
 entry up compares every file's size and time with the manifest; :meth:`Store.verify` hashes all.
 """
 

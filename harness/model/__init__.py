@@ -1,1 +1,1 @@
-"""What is run and what is said of it: cases, counters, verdicts; the nouns of every stage."""
+"""What is run and how it is judged: cases, counters, verdicts; the nouns of every stage."""

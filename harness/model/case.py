@@ -1,4 +1,4 @@
-"""What is run: backends, guests and cases.  Pure data; everything else hangs on it."""
+"""What is run: backends, guests and cases.  Pure data; everything else depends on it."""
 
 from __future__ import annotations
 

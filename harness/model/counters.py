@@ -183,7 +183,7 @@ BLIND_SPOTS: Final[tuple[_Blindness, ...]] = (
             "eoi/*",
             "access/lapic/*",
         ),
-        "every interrupt controller is in QEMU: KVM sees only the vector it is told to inject",
+        "every interrupt controller is in QEMU: KVM sees only the vector that it has to inject",
     ),
     _Blindness(
         "kvm",

@@ -99,7 +99,7 @@ def read(directory: Path) -> CaseFile:
     if not path.exists():
         raise StoreError(
             f"{directory} has no {NAME}",
-            "it is no case's folder, or was recorded before there was that file",
+            "it is not the folder of a case, or it was recorded by an older version",
             "name the folder of a case below a run's directory, or run it again",
         )
     return read_typed(path, _ADAPTER, SCHEMA, "does not describe a case", {1: _from_schema_1})

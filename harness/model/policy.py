@@ -1,8 +1,8 @@
-"""What a fixed amount of work determines, and what it does not: the tables behind every verdict.
+"""What a fixed amount of work determines, and what it does not: the tables of the verdicts.
 
 Backends differ in speed by an order of magnitude (a nested guest under TCG is slow), so a count
-that hangs on time says nothing; a count that hangs on work has to be equal.  Which is which stands
-here and nowhere else, with the reason.  Paths are those of
+that depends on timing says nothing; a count determined by work has to be equal.  Which is which
+stands here and nowhere else, with the reason.  Paths are those of
 :class:`harness.model.counters.CounterKey`.
 """
 
@@ -123,7 +123,7 @@ WORK: Final[tuple[WorkPolicy, ...]] = (
         min_per_unit=None,
         tolerance=None,
         why="a CPU that polls while it is idle is woken without an IPI, and how long it polls "
-        "hangs on time",
+        "depends on timing",
     ),
     WorkPolicy(
         "rtc",
@@ -131,7 +131,7 @@ WORK: Final[tuple[WorkPolicy, ...]] = (
         max_per_unit=1.5,
         min_per_unit=0.7,
         tolerance=0.25,
-        why="a tick is an interrupt; how many ticks fit into a sleep hangs on time a little",
+        why="a tick is an interrupt; how many ticks fit into a sleep depends slightly on timing",
     ),
     WorkPolicy(
         "stuck-line",
@@ -139,7 +139,7 @@ WORK: Final[tuple[WorkPolicy, ...]] = (
         max_per_unit=1.0,
         min_per_unit=0.0,
         tolerance=None,
-        why="how often a stuck line is delivered until the kernel gives up hangs on time",
+        why="how often a stuck line is delivered until the kernel gives up depends on timing",
     ),
 )
 
@@ -158,9 +158,9 @@ class Weight(StrEnum):
     COMPARED = "compared"
     """It has to be explained."""
     TIMING = "timing"
-    """It hangs on time: worth showing, never a failure."""
+    """It depends on timing: worth showing, never a failure."""
     MECHANISM = "mechanism"
-    """It hangs on how the backend works inside: shown only where a rule speaks of it."""
+    """It depends on how the backend works inside: shown only where a rule covers it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is said of a case and of its parts, and whose fault it looks like."""
+"""The verdict of a case and of its parts, and whose fault it looks like."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Taking:
         elif vector != _NO_VECTOR:
             offers = [offer for cpu in cpus if (offer := self._offered(cpu)) is not None]
             raise DisagreementError(
-                "no CPU has it on offer" if known is None else f"CPU {known} has it not on offer",
+                "the vector is not pending on " + ("any CPU" if known is None else f"CPU {known}"),
                 tuple(("hardware_int", (offer, task)) for offer in offers),
             )
 
@@ -183,7 +183,7 @@ class Taking:
             self._take(cpu)
         elif past.injected.get(cpu) != vector:  # else the injection before did not get through
             raise DisagreementError(
-                "its APIC has something else on offer",
+                "another vector is pending in its APIC",
                 () if offered is None else (("kvm_inj_virq", ("IRQ", offered, True)),),
             )
         past.took(cpu, vector)

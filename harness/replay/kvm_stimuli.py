@@ -376,7 +376,7 @@ class Stimuli:
             self._left_periodic.discard(apic_id)
             self.machine.expire(timer)
         else:
-            raise DisagreementError("nobody sent it, and no timer was armed")
+            raise DisagreementError("no message was sent, and no timer was armed")
         self.machine.log.vcpu = event.vcpu
         self.machine.lapics[apic_id].timer.deliver_pending(self.machine.now_ns)
 

@@ -1,4 +1,4 @@
-"""A stream of events with a view of what is before and behind the current one."""
+"""A stream of events with a view of what is before and after the current one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from userspace_chip.events import Event
 
 CONTEXT: Final = 20
-"""So many events are shown on either side of a divergence."""
+"""Number of events shown on either side of a divergence."""
 LOOKAHEAD: Final = 1000
 """A thread's next event is looked for so far; what stays away longer does not come."""
 

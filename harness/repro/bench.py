@@ -1,8 +1,8 @@
 """Two subjects that a scenario is put to, again and again: real backends, or the Python chips.
 
 A subject is written ``[PLACE:]MODE[,kernel=V][,qemu=V]``: ``split``, ``lab:split,kernel=6.1``,
-``local:on``, ``tcg,qemu=10.0``, ``model:off,qemu=7.2``; PLACE is ``lab`` where nothing is said, for
-``tcg`` it is ``local``.
+``local:on``, ``tcg,qemu=10.0``, ``model:off,qemu=7.2``; PLACE is ``lab`` by default, for ``tcg``
+it is ``local``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def parse(text: str) -> Side:
             raise ConfigError(f"{text!r}: there is no place {place_text!r}", None, fix)
         place = Place(place_text)
     if (place, irqchip) == (Place.LAB, Irqchip.TCG):
-        raise ConfigError(f"{text!r}: TCG in a lab is no backend", None, "write tcg")
+        raise ConfigError(f"{text!r}: TCG in a lab is not a backend", None, "write tcg")
     side = Side(place, irqchip, **_versions(text, rest))
     if side.kernel is not None and (place is Place.LOCAL or irqchip is Irqchip.TCG):
         raise ConfigError(f"{text!r}: only a lab and a model of KVM have a kernel to choose")

@@ -93,8 +93,8 @@ async def search(count: int, test: Callable[[int], Awaitable[Outcome]]) -> Bound
 def select(kind: Axis, wanted: str, available: Callable[[], Sequence[Choice]]) -> list[Choice]:
     """The versions that ``wanted`` means: names, ranges such as ``6.1..6.12``, paths, with commas.
 
-    A range is every version to be had in it, oldest first; ``6.1`` is the newest 6.1.  Raises
-    :class:`ConfigError` for what is not to be had, saying what is.
+    A range is every available version in it, oldest first; ``6.1`` is the newest 6.1.  Raises
+    :class:`ConfigError` for a version that is not available, with those that are.
     """
     chosen: dict[str, Choice] = {}
     for item in filter(None, (part.strip() for part in wanted.split(","))):
@@ -121,14 +121,14 @@ def _item(kind: Axis, item: str, available: Callable[[], Sequence[Choice]]) -> l
         named = [choice for choice in choices if choice.name == item]
         if named:
             return named
-        raise ConfigError(f"{item!r} is no version", None, _SYNTAX) from None
+        raise ConfigError(f"{item!r} is not a version", None, _SYNTAX) from None
     found = [choice for choice in choices if _within(parse_version(choice.version), low, high)]
     exact = [choice for choice in choices if item in (choice.name, choice.version)]
     if not dots:
         found = exact or found[-1:]
     if not found:
         names = ", ".join(choice.version for choice in choices)
-        raise ConfigError(f"there is no {_NOUNS[kind]} {item!r}", f"to be had: {names}")
+        raise ConfigError(f"there is no {_NOUNS[kind]} {item!r}", f"available: {names}")
     return found
 
 

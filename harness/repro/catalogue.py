@@ -217,7 +217,7 @@ def load(path: Path) -> Entry:
     """The entry in ``path``; :class:`ConfigError` with file and line for what is wrong in it."""
     file = yamlfile.load(path)
     if not isinstance(file.data, dict):
-        raise file.error((), "is no reproducer", f"expected a mapping, found {file.data!r}")
+        raise file.error((), "is not a reproducer", f"expected a mapping, found {file.data!r}")
     model = file.validate(EntryModel)
     recipe = _completed(model.recipe, model.id)
     file.validate_part(("recipe",), ConfigModel, recipe)

@@ -87,9 +87,9 @@ class _Source:
 
 
 def find(name: str, file: Path | None) -> _Source:
-    """The scenario ``name`` of ``file``, else of those that travel with us or of a reproducer.
+    """The scenario ``name`` of ``file``, else of the shipped ones or of a reproducer.
 
-    :class:`ConfigError` for one that there is not, with the nearest that there are.
+    :class:`ConfigError` for an unknown name, with the closest matches.
     """
     shipped = sorted((resources.configs() / "scenarios").glob("*.yaml"))
     known: list[str] = [] if file is not None else list(catalogue.shipped())
@@ -102,8 +102,8 @@ def find(name: str, file: Path | None) -> _Source:
         known += sorted(names)
     if file is None and name in catalogue.shipped():
         return _of_entry(catalogue.find(name))
-    where = "in the scenarios that travel with irqmatrix" if file is None else f"in {file}"
-    fix = suggest.close(name, known, count=3) or "--file names a file of one's own"
+    where = "in the scenarios that ship with irqmatrix" if file is None else f"in {file}"
+    fix = suggest.close(name, known, count=3) or "--file names another file"
     raise ConfigError(f"there is no scenario {name!r}", f"looked {where}", fix)
 
 

@@ -1,6 +1,6 @@
 """Register accesses of a scenario as operations: values of fields, destinations, what is possible.
 
-What a local APIC's registers are hangs on its mode, so this follows each CPU's IA32_APIC_BASE.
+What a local APIC's registers are depends on its mode, so this follows each CPU's IA32_APIC_BASE.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Accesses:
         for cpu in names:
             if not (isinstance(cpu, str) and cpu[:3] == "cpu" and cpu[3:].isdecimal()):
                 fix = "cpu1, all, or a number"
-                raise self.text.error(at, f"{cpu!r} is no destination", None, fix)
+                raise self.text.error(at, f"{cpu!r} is not a destination", None, fix)
             number = int(cpu[3:])
             self.text.check_cpu(number, at)
             value |= 1 << number if logical else number
@@ -199,15 +199,15 @@ class Accesses:
             raise self.text.error(at, error.what, error.why, error.fix) from None
 
     def _dest_field(self, register: Register, entry: Field, cpu: int | None, at: Location) -> Field:
-        """Where the destination is: in the ICR that hangs on the mode."""
+        """Where the destination is: in the ICR that depends on the mode."""
         if register.name != "lapic.icr":
             return entry
         mode = self._mode(cpu)
         if mode is None:
             raise self.text.error(
                 at,
-                "whether the local APIC is in x2APIC mode here cannot be said",
-                "the destination's place in the ICR hangs on it",
+                "it is not certain whether the local APIC is in x2APIC mode here",
+                "the position of the destination in the ICR depends on it",
                 "write lapic.icr as a number",
             )
         return X2APIC_DEST if mode is ApicMode.X2APIC else entry

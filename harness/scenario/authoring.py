@@ -1,4 +1,4 @@
-"""What the author of a scenario should look at: where its log hangs on more than the rules.
+"""What the author of a scenario should look at: where its log depends on more than the rules.
 
 The program is executed on the chips several times: with another order between the CPUs, and with
 operations that take their time.  Where the log then differs, it would differ from run to run, too.

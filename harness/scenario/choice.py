@@ -32,7 +32,7 @@ def load(files: Iterable[Path]) -> tuple[Scenario, ...]:
         for scenario in scenario_compile.load(path):
             if (other := found.get(scenario.name)) is not None:
                 raise ConfigError(
-                    f"scenario {scenario.name!r} is there twice",
+                    f"duplicate scenario {scenario.name!r}",
                     f"the other one is in {other.path}",
                     "a scenario's name is its id in every report",
                     path=path,

@@ -1,6 +1,6 @@
 """Two logs of one scenario: where they part first, and in words.
 
-Events are aligned by step and CPU: nothing is said of the order between CPUs.  In the steps of
+Events are aligned by step and CPU: the order between CPUs is not compared.  In the steps of
 :func:`unordered_steps` not even a CPU's own order is compared, only what it logged.  Of a fault its
 vector and error code count: where it struck is known to the probe alone.
 """

@@ -1,4 +1,4 @@
-"""A scenario as it was written, made a program; what is impossible is said with its place.
+"""A scenario as it was written, made a program; what is impossible is an error with its line.
 
 What only shows when it is executed (a timer left running, a CPU that nothing wakes) is for
 ``predict``.
@@ -440,7 +440,7 @@ def _labels(text: ScenarioText) -> dict[str, int]:
         if step.label is None:
             continue
         if step.label in labels:
-            raise text.error(step.action.at, f"label {step.label!r} is there twice")
+            raise text.error(step.action.at, f"duplicate label {step.label!r}")
         labels[step.label] = number
     return labels
 

@@ -10,8 +10,8 @@ A *slice* lets one CPU enter its guest, which may push a handler, or else advanc
 An activity yields whether it did something; where no CPU can, and only then, time passes: up to the
 next deadline of a chip or of a wait.
 
-The order between CPUs is the model's own choice (:class:`Order`): what a log says must not hang on
-it.  Source of all semantics: ``program.py``.
+The order between CPUs is the model's own choice (:class:`Order`): what a log says must not
+depend on it.  Source of all semantics: ``program.py``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Order(Enum):
     """When a CPU takes what another CPU's operation made pending."""
 
     EAGER = "before the next operation, all CPUs in step"
-    LAZY = "where the step settles or somebody waits, one CPU after the other, the last one first"
+    LAZY = "where the step settles or a CPU waits, one CPU after the other, the last one first"
     UNEVEN = (
         "at any time: each CPU does some operations, and some more, by a seeded random sequence"
     )

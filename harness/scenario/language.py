@@ -134,7 +134,9 @@ def load(path: Path) -> tuple[ScenarioText, ...]:
 def read(file: YamlFile) -> tuple[ScenarioText, ...]:
     """The scenarios of a parsed file."""
     if not isinstance(file.data, dict):
-        raise file.error((), "is no list of scenarios", f"expected a mapping, found {file.data!r}")
+        raise file.error(
+            (), "is not a list of scenarios", f"expected a mapping, found {file.data!r}"
+        )
     model = file.validate(FileModel)
     return tuple(_Reader(file, name).scenario(data) for name, data in model.scenarios.items())
 
@@ -188,7 +190,7 @@ class _Reader:
         """Whether one vector was written in two ways: YAML keeps the last of equal keys."""
         written = [where[-1] for where in self.file.lines if where[:-1] == at]
         if len(written) > number:
-            raise self.error(at, "a vector is there twice", f"found {', '.join(map(str, written))}")
+            raise self.error(at, "duplicate vector", f"found {', '.join(map(str, written))}")
 
     def _handler(self, at: Location, key: int | str, data: object) -> HandlerText:
         at = (*at, self._written(at, key))
@@ -199,7 +201,9 @@ class _Reader:
         elif isinstance(key, int) and 0 <= key <= 0xFF:
             vector = key
         else:
-            raise self.error(at, f"{key!r} is no vector", None, "write 0 to 0xff, default, or nmi")
+            raise self.error(
+                at, f"{key!r} is not a vector", None, "write 0 to 0xff, default, or nmi"
+            )
         given = {} if data is None else data
         model = self.file.validate_part(at, HandlerModel, given, what=_place(self.name, at))
         body = self._actions((*at, "do"), model.do)
@@ -218,7 +222,7 @@ class _Reader:
 
     def _actions(self, at: Location, data: object) -> tuple[Action, ...]:
         if not isinstance(data, list):
-            raise self.error(at, "is no list of steps", f"found {data!r}")
+            raise self.error(at, "is not a list of steps", f"found {data!r}")
         return tuple(self._action((*at, number), given) for number, given in enumerate(data))
 
     def _step(self, at: Location, data: object) -> Step:
@@ -235,7 +239,7 @@ class _Reader:
         if isinstance(data, str):
             data = {data: None}
         if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-            raise self.error(at, "is no step", f"found {data!r}")
+            raise self.error(at, "is not a step", f"found {data!r}")
         if "cpu" in data:
             cpu = self._cpu((*at, "cpu"), data["cpu"])
         keys = [key for key in data if key != "cpu"]
@@ -249,7 +253,7 @@ class _Reader:
         try:
             number = cpu_number(value)
         except ValueError as error:
-            raise self.error(at, f"{value!r} is no CPU", None, str(error)) from None
+            raise self.error(at, f"{value!r} is not a CPU", None, str(error)) from None
         assert isinstance(number, int)
         return number
 
@@ -301,7 +305,7 @@ class _Reader:
                 target = self._target(at, str(name))
                 return target, self._size(at, target, options["size"])
         if not isinstance(entry, str):
-            raise self.error(at, "is no register", f"found {entry!r}", "as in lapic.isr.2")
+            raise self.error(at, "is not a register", f"found {entry!r}", "as in lapic.isr.2")
         return self._target(at, entry), None
 
     def _write(self, at: Location, key: str, data: object) -> Write:
@@ -310,7 +314,7 @@ class _Reader:
             return Write(target, key, data)
         if target.register.raw and isinstance(data, dict) and set(data) == {"value", "size"}:
             if not isinstance(data["value"], int):
-                raise self.error((*at, "value"), "is no number", f"found {data['value']!r}")
+                raise self.error((*at, "value"), "is not a number", f"found {data['value']!r}")
             return Write(target, key, data["value"], self._size(at, target, data["size"]))
         if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
             fix = f"write a number, or fields: {_fields(target) or 'it has none'}"
@@ -331,7 +335,7 @@ class _Reader:
 
     def _target(self, at: Location, name: str) -> Target:
         if not name.strip():
-            raise self.error(at, "is no register", f"found {name!r}")
+            raise self.error(at, "is not a register", f"found {name!r}")
         try:
             return find(name)
         except ConfigError as error:

@@ -22,7 +22,7 @@ woke                                      a HLT ended
 asleep                                    an AWAIT's time passed
 up         page                           the CPU came up after a SIPI to this page
 dirty      what expected found            the reset before the scenario did not do what it should
-skip       feature                        the backend has not what the scenario needs
+skip       feature                        the backend lacks what the scenario needs
 unsettled                                 a step that brings something new again and again
 full                                      there was no room for more events
 =========  =============================  ======================================================

@@ -11,7 +11,7 @@ out.
 **Interrupts.**  At the entry of a vector the CPU logs it, then executes a block of the vector's
 :class:`Handler`, interrupts off.  Events carry the step of their CPU: the step that is being
 executed, but for a CPU that sleeps (HLT) or is offline (OFFLINE) the step that sent it there, until
-an AWAIT for it has ended.  So the log of a CPU does not hang on how fast it woke.
+an AWAIT for it has ended.  So the log of a CPU does not depend on how fast it woke.
 
 **Bounds.**  Every WAIT, AWAIT and DELAY has its time.  A handler that was entered more than
 ``limit`` times logs ``cut`` once, does nothing else and returns with IF clear, now and

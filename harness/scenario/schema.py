@@ -1,8 +1,8 @@
 """The scenario language as a JSON Schema, for editors: names, words and ranges while one types.
 
-``python -m harness.scenario.schema`` writes ``configs/scenarios/schema.json`` anew.  What hangs on
-more than one place (CPUs that are there, local APIC modes, handlers without an EOI) is said by
-``compile`` alone.
+``python -m harness.scenario.schema`` writes ``configs/scenarios/schema.json`` again.  What depends
+on more than one place (CPUs that are there, local APIC modes, handlers without an EOI) is checked
+by ``compile`` alone.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def test_kernel_that_was_truncated_offline_is_an_error(kernel: KernelImage, tmp_
     vmlinuz = entry / "tree" / kernel.vmlinuz.relative_to(kernel.vmlinuz.parents[1])
     vmlinuz.write_bytes(vmlinuz.read_bytes()[:1000])
 
-    with pytest.raises(ImageError, match=f"no kernel '{kernel.version}' to be had"):
+    with pytest.raises(ImageError, match=f"no kernel '{kernel.version}' is available"):
         ImageCache(tmp_path, offline=True).kernel(kernel.version)
 
 

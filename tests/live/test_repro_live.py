@@ -139,7 +139,7 @@ def test_repro_bundle_that_cannot_be_written_is_status_2_before_anything_runs(en
         (("repro",), "no reproducer is named"),
         (("repro", "double-line", "--kernel", "/absent/vmlinuz"), "cannot read the kernel"),
         (("bisect", "double-line"), "there is nothing to bisect"),
-        (("bisect", "double-line", "--kernels", "6.1.."), "is no version"),
+        (("bisect", "double-line", "--kernels", "6.1.."), "is not a version"),
     ],
 )
 def test_repro_mistake_is_status_2_and_a_message(tmp_path, arguments, message):

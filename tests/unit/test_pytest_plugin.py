@@ -63,8 +63,8 @@ def test_plugin_only_keeps_the_scenarios_that_match(suite):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ('"two.yaml"', ["--irqchip", "in,tcg"], "in is no backend"),
-        ('"two.yaml"', ["--irqchip", ","], "nothing is no backend"),
+        ('"two.yaml"', ["--irqchip", "in,tcg"], "in is not a backend"),
+        ('"two.yaml"', ["--irqchip", ","], "nothing is not a backend"),
         ('"none.yaml"', [], "no file of scenarios matches 'none.yaml'"),
     ],
 )

@@ -1,7 +1,7 @@
 """File descriptors of KVM, one type each: :class:`KvmFd` makes :class:`VmFd` makes :class:`VcpuFd`.
 
 Every descriptor is owned: use them in a ``with``, or call ``close()``.  Closing a VM closes its
-vCPUs.  Mapped memory goes with the last reference to it, never under somebody's feet.  A refused
+vCPUs.  Mapped memory goes with the last reference to it, never while one is left.  A refused
 ioctl raises :class:`~userspace_chip.kvm.errors.KvmError` with the ioctl's name and errno.
 
 Source: Linux ``Documentation/virt/kvm/api.rst`` (the same for 6.1, 6.12 and 6.18, except where a

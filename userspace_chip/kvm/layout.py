@@ -3,7 +3,7 @@
 The chips know nothing of the kernel's structures; the structures know nothing of the chips.  Every
 function takes one and returns the other, and nothing is shared between them.
 
-What the kernel's layout does not carry is said at each function.
+Each function's docstring names what the kernel's layout does not carry.
 """
 
 from __future__ import annotations

@@ -324,7 +324,7 @@ class Books:
         if number is None:
             if self._smp == 1:
                 return self._cpus[0]
-            self._warn(f"{event[2]} in a thread that is no vCPU's")
+            self._warn(f"{event[2]} in a thread that does not belong to a vCPU")
             return None
         return self._cpu(number)
 

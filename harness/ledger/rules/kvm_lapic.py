@@ -218,7 +218,7 @@ class KvmLapics(Books):
         else:
             if cpu.exit is not None and not cpu.exit.paid:
                 self._break(cpu.exit)
-            detail = f"EOI of level vector {vector}, and QEMU was not told: remote IRR stays set"
+            detail = f"EOI of level vector {vector} did not reach QEMU: remote IRR stays set"
             cpu.exit = self._owe("stuck", pin.subject, event, detail, FAR_NS)
             cpu.exit.broken = free
 

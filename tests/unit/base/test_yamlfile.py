@@ -58,7 +58,7 @@ def test_yaml_bad_value_says_what_was_found():
 
 
 def test_yaml_key_twice_is_an_error_with_its_line():
-    with pytest.raises(ConfigError, match=r"some\.yaml:2: key 'a' is there twice"):
+    with pytest.raises(ConfigError, match=r"some\.yaml:2: duplicate key 'a'"):
         parse("a: 1\na: 2\n")
 
 

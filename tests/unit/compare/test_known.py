@@ -174,7 +174,7 @@ def test_folder_without_rules_is_refused(tmp_path, name):
         ("{irqchip: on}", "{irqchip: maybe}", 8, "maybe"),
         ("{irqchip: on}", "{irqchips: on}", 8, "did you mean 'irqchip'"),
         ("{irqchip: on}", "{irqchip: on, qemu: 6.10}", 8, "quotes"),
-        ("{irqchip: on}", "{irqchip: on, qemu: new}", 8, "no version term"),
+        ("{irqchip: on}", "{irqchip: on, qemu: new}", 8, "not a version term"),
         ("{irqchip: on}", "{irqchip: []}", 8, "irqchip"),
         ("source: kvm", "source: kvn", 11, "kvn"),
         ("counter: raised/gsi/*", "check: x", 7, "source goes with counter only"),

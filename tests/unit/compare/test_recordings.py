@@ -278,7 +278,7 @@ def test_folder_that_is_no_case_and_no_run_is_refused(folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
 
-    with pytest.raises(StoreError, match="is no run and no case"):
+    with pytest.raises(StoreError, match="is neither a run nor a case"):
         diff_recorded(folder("a", "on"), empty, SHIPPED)
 
 

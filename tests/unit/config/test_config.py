@@ -96,7 +96,7 @@ def test_config_include_adds_a_cell_over_the_matrix_values(write):
 
 def test_config_include_of_tcg_in_the_lab_is_refused_with_its_line(write):
     text = f"include:\n  - {{host: lab, accel: tcg}}\n{LINUX}"
-    with pytest.raises(ConfigError, match=r"matrix.yaml:3: TCG in a lab is no backend"):
+    with pytest.raises(ConfigError, match=r"matrix.yaml:3: TCG in a lab is not a backend"):
         config.load(write(text))
 
 

@@ -62,7 +62,7 @@ def test_kernel_by_path_with_its_modules_has_them(cache: ImageCache, tmp_path: P
 
 
 def test_kernel_that_is_not_cached_is_an_error_offline(cache: ImageCache) -> None:
-    with pytest.raises(ImageError, match=r"no kernel '6\.12' to be had: in the cache: none"):
+    with pytest.raises(ImageError, match=r"no kernel '6\.12' is available: in the cache: none"):
         cache.kernel("6.12")
 
 

@@ -63,7 +63,7 @@ def test_kernel_that_is_no_bzimage_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(b"\x7fELF" + bytes(4096))
 
-    with pytest.raises(ImageError, match=r"is no kernel: a bzImage has 'HdrS'.*not a vmlinux"):
+    with pytest.raises(ImageError, match=r"is not a kernel: a bzImage has 'HdrS'.*not a vmlinux"):
         inspect_kernel("x", path, None, "here")
 
 

@@ -94,7 +94,7 @@ def test_get_passes_over_a_damaged_one(packages: Packages) -> None:
 
 
 def test_get_offline_names_what_is_cached_and_what_to_do(packages: Packages) -> None:
-    expected = r"no kernel '5\.10' to be had.*in the cache: 6\.1\.176, 6\.1\.192, 6\.12\.95"
+    expected = r"no kernel '5\.10' is available.*in the cache: 6\.1\.176, 6\.1\.192, 6\.12\.95"
 
     with pytest.raises(ImageError, match=expected) as raised:
         packages.get("kernel", "5.10")
@@ -107,7 +107,7 @@ def test_get_offline_with_only_a_damaged_one_is_an_error(packages: Packages) -> 
     damaged = packages.get("kernel", "6.12")
     (damaged.tree / "vmlinuz").unlink()
 
-    with pytest.raises(ImageError, match=r"no kernel '6\.12' to be had"):
+    with pytest.raises(ImageError, match=r"no kernel '6\.12' is available"):
         packages.get("kernel", "6.12")
 
 

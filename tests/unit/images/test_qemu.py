@@ -24,7 +24,7 @@ def test_version_is_what_the_binary_says(tmp_path: Path) -> None:
 def test_version_of_another_program_is_an_error(tmp_path: Path) -> None:
     other = script(tmp_path / "other", "echo other 1.0")
 
-    with pytest.raises(ImageError, match=r"other is no QEMU: --version says 'other 1\.0"):
+    with pytest.raises(ImageError, match=r"other is not a QEMU: --version says 'other 1\.0"):
         qemu_version((str(other),))
 
 

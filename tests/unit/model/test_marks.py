@@ -72,7 +72,7 @@ def test_replay_that_is_not_told_of_the_move_diverges_at_the_timer_that_fires_ag
     replayed = recorded_case(CASE).replay(without_the_move())
 
     assert replayed.outcome is Outcome.DIVERGED
-    assert replayed.divergence.why == "nobody sent it, and no timer was armed"
+    assert replayed.divergence.why == "no message was sent, and no timer was armed"
     assert replayed.divergence.recorded.event.text == "apicid 0 vec 236 (Fixed|edge)"
 
 

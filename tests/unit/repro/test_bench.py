@@ -47,7 +47,7 @@ def test_side_as_text_means_the_same_side(text):
         ("labb:split", "did you mean 'lab'?"),
         ("split,kernal=6.1", "did you mean 'kernel'?"),
         ("split,kernel", "expected kernel=V or qemu=V"),
-        ("lab:tcg", "TCG in a lab is no backend"),
+        ("lab:tcg", "TCG in a lab is not a backend"),
         ("local:on,kernel=6.1", "only a lab and a model of KVM have a kernel"),
         ("model:tcg,kernel=6.1", "only a lab and a model of KVM have a kernel"),
     ],

@@ -82,7 +82,7 @@ def test_select_versions_ranges_and_paths(wanted, found):
 
 @pytest.mark.parametrize("wanted", ["5.10", "6.2..6.11", "6.20..6.30"])
 def test_select_version_that_is_not_to_be_had_says_what_is(wanted):
-    with pytest.raises(ConfigError, match=r"to be had: 6\.1\.170, .*6\.16\.3"):
+    with pytest.raises(ConfigError, match=r"available: 6\.1\.170, .*6\.16\.3"):
         versions(wanted)
 
 

@@ -51,7 +51,7 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
         ("ioapic.redir.3: {dest: cpu2}", "there is no CPU 2.*the scenario has 2"),
         ("ioapic.redir.3: {dest: 0x100}", "dest 0x100 does not fit"),
         ("ioapic.redir.3: {dest: [cpu0, cpu1]}", "several need dest_mode: logical"),
-        ("ioapic.redir.3: {dest: everybody}", "'everybody' is no destination"),
+        ("ioapic.redir.3: {dest: everybody}", "'everybody' is not a destination"),
         ("ioapic.redir.3.low: {dest: cpu1}", "a field is not in the low half"),
         ("lapic.tpr: 0x100000000", "0x100000000 does not fit"),
         ("lapic.tpr: -1", "-0x1 does not fit"),
@@ -59,11 +59,11 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
         ("lapic.ppr: 0", "lapic.ppr can only be read"),
         ("read: lapic.eoi", "lapic.eoi can only be written"),
         ("read: []", "reads nothing"),
-        ("read: 17", "is no register.*found 17"),
-        ("read: ''", "is no register"),
+        ("read: 17", "is not a register.*found 17"),
+        ("read: ''", "is not a register"),
         ("read: [lapic.tpr: {size: 2}]", "bad size 2.*only mem and io"),
         ("mem.0x10: {value: 1, size: 3}", "bad size 3"),
-        ("mem.0x10: {value: high, size: 4}", "is no number"),
+        ("mem.0x10: {value: high, size: 4}", "is not a number"),
         ("lapic.self_ipi: 0x40", "lapic.self_ipi cannot be written in xapic mode"),
         ("line: {16: high}", "there is no pin 16.*0 to 15"),
         ("line: {3: up}", "step 0: line: bad value for 3"),
@@ -83,13 +83,13 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
         ("pit.channel: {mode: 8, count: 1}", "less than or equal to 7"),
         ("pic.init: {master_base: 0x21}", "multiple of 8"),
         ("{cpu: 2, read: lapic.tpr}", "there is no CPU 2"),
-        ("{cpu: first, read: lapic.tpr}", "'first' is no CPU"),
+        ("{cpu: first, read: lapic.tpr}", "'first' is not a CPU"),
         ("{cpu: 1}", "a step that does nothing"),
         ("{sti: , cli: }", "a step that does sti and cli"),
         ("{sti: now}", "sti takes nothing"),
-        ("17", "is no step"),
+        ("17", "is not a step"),
         ("do: []", "does nothing"),
-        ("do: sti", "is no list of steps"),
+        ("do: sti", "is not a list of steps"),
         ("repeat: {times: 3}", "repeat needs times and do"),
         ("repeat: {times: 0, do: [sti]}", "bad number of times"),
         ("repeat: {times: true, do: [sti]}", "bad number of times"),
@@ -128,7 +128,7 @@ def test_step_that_is_wrong_is_refused_with_its_line_and_number(line, message):
             2,
             "whether the local APIC is in x2APIC mode here cannot be said",
         ),
-        (["{label: a, sti: }", "{label: a, cli: }"], 1, "label 'a' is there twice"),
+        (["{label: a, sti: }", "{label: a, cli: }"], 1, "duplicate label 'a'"),
     ],
 )
 def test_step_that_is_impossible_after_another_is_refused(lines, number, message):
@@ -156,8 +156,8 @@ def test_step_that_is_impossible_after_another_is_refused(lines, number, message
         ("0x51: {pins: [24]}", "there is no pin 24"),
         ("0x51: {limit: 0}", "greater than or equal to 1"),
         ("0x51: {log: loud}", "bad value for log"),
-        ("0x151: {}", "337 is no vector"),
-        ("fifty: {}", "'fifty' is no vector"),
+        ("0x151: {}", "337 is not a vector"),
+        ("fifty: {}", "'fifty' is not a vector"),
     ],
 )
 def test_handler_that_is_wrong_is_refused_with_its_line(handler, message):
@@ -169,9 +169,7 @@ def test_handler_that_is_wrong_is_refused_with_its_line(handler, message):
 
 def test_handlers_of_one_vector_written_in_two_ways_are_refused():
     text = HEAD + "    handlers:\n      0x51: {}\n      81: {}\n    steps: [sti]\n"
-    with pytest.raises(
-        ConfigError, match=r"some.yaml:5: .*a vector is there twice: found 0x51, 81"
-    ):
+    with pytest.raises(ConfigError, match=r"some.yaml:5: .*duplicate vector: found 0x51, 81"):
         load(text)
 
 
@@ -194,7 +192,7 @@ def test_handler_whose_cpus_mode_changes_cannot_name_an_ipis_destination():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no list of scenarios"),
+        ("", "is not a list of scenarios"),
         ("version: 2\nscenarios: {one: {}}\n", "bad value for version"),
         ("version: 1\nscenarios: {}\n", "bad value for scenarios"),
         ("version: 1\nscenarios: {One_two: {}}\n", "some.yaml:2: bad value for scenarios"),

@@ -52,7 +52,7 @@ def test_scenarios_of_one_name_are_refused(tmp_path):
         (tmp_path / name).write_text(
             "version: 1\nscenarios: {same: {about: a test, steps: [sti, {read: lapic.tpr}]}}\n"
         )
-    with pytest.raises(ConfigError, match="'same' is there twice"):
+    with pytest.raises(ConfigError, match="duplicate scenario 'same'"):
         choice.load([tmp_path / "one.yaml", tmp_path / "other.yaml"])
 
 
