@@ -155,7 +155,9 @@ def _read_counters(path: Path) -> tuple[dict[str, CounterSet], dict[str, str]]:
     except (OSError, ValueError) as error:
         raise CollectError(f"cannot read {path}", str(error)) from None
     if not isinstance(document, dict):
-        raise CollectError(f"{path} has no counters", "it is not a JSON object", "run the case again")
+        raise CollectError(
+            f"{path} has no counters", "it is not a JSON object", "run the case again"
+        )
     missing = document.pop("missing", {})
     try:
         sets = {name: CounterSet.from_json(data) for name, data in document.items()}
