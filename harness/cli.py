@@ -275,19 +275,20 @@ def diff(
 
 @app.command()
 def judge(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run's or a case's folder.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of a run or a case.")],
     known: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Known differences instead of the shipped ones."),
+        typer.Option(metavar="DIR", help="Known differences to use instead of the shipped ones."),
     ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Replace the run's verdicts and findings.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Judge recorded cases again, from their recordings alone, and show what changes.
+    """Judge recorded cases again and show what changes.
 
-    Needs neither QEMU nor KVM. Status 0: all as the run had said; 1: not so; 2: no recording.
+    Only the recordings are read: no QEMU or KVM is needed. Status 0: the results of the run are
+    confirmed; 1: some differ; 2: no recording.
     """
     from harness.commands import judge as judge_module
     from harness.compare.known import KnownDifferences
