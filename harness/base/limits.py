@@ -62,7 +62,7 @@ def parsed(text: str) -> Limits:
         if name not in names:
             raise ConfigError(f"{VARIABLE}: no limit {name!r}", None, suggest.nearest(name, names))
         if re.fullmatch(r"[1-9][0-9]{0,11}", number, re.ASCII) is None:
-            raise ConfigError(f"{VARIABLE}: {word!r}", "expected a whole number from 1 on")
+            raise ConfigError(f"{VARIABLE}: {word!r}", "expected a positive whole number")
         given[name] = int(number)
     return replace(Limits(), **given)
 

@@ -21,7 +21,7 @@ def first_file(candidates: Iterable[Path]) -> Path | None:
             if path.is_file():
                 return path
         except OSError as error:
-            raise HarnessError(f"cannot look at {path}", error.strerror) from None
+            raise HarnessError(f"cannot access {path}", error.strerror) from None
     return None
 
 
@@ -41,5 +41,5 @@ def matching(pattern: str, places: Iterable[Path]) -> tuple[Path, ...]:
                 return found
     except (ValueError, IndexError, NotImplementedError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise HarnessError(f"{pattern!r} cannot be looked for", why) from None
+        raise HarnessError(f"cannot search for {pattern!r}", why) from None
     return ()

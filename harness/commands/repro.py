@@ -88,7 +88,7 @@ async def bisect(plan: Plan, console: Console, *, json: bool) -> int:
 async def _perform(asked: Asked, console: Console) -> Reproduction:
     """Run the reproducer, print what was seen, bundle it."""
     if asked.name is None:
-        raise ConfigError("no reproducer is named", None, "irqmatrix repro --list shows all")
+        raise ConfigError("no reproducer given", None, "irqmatrix repro --list shows all")
     entry = catalogue.find(asked.name)
     if asked.bundle is not None:
         bundle.check(asked.bundle)

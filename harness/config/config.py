@@ -427,7 +427,9 @@ def _probe_guests(file: YamlFile, location: Location, model: ProbeModel) -> Iter
     """A guest for each number of CPUs that scenarios need."""
     if model.smp is not None or model.append:
         name = "smp" if model.append == "" else "append"
-        raise file.error((*location, name), f"a probe has no {name}", "its scenarios say it")
+        raise file.error(
+            (*location, name), f"a probe takes no {name}", "its scenarios determine it"
+        )
     sources: list[Path] = []
     for index, pattern in enumerate(model.scenarios):
         at = (*location, "scenarios", index)

@@ -39,7 +39,7 @@ _KVM_INSTALL: Final = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class Capability:
     """One line of the doctor's report.  ``can`` is None for what is neither good nor bad."""
 
     area: str
@@ -50,7 +50,7 @@ class Finding:
     fix: str | None = None
 
 
-async def examine(cache: ImageCache) -> tuple[Finding, ...]:
+async def examine(cache: ImageCache) -> tuple[Capability, ...]:
     """Everything that the doctor finds; a failure to find out is a finding too."""
     local = local_facts(measure=True)
     findings = [*_kvm(local), _tracefs()]
@@ -59,7 +59,9 @@ async def examine(cache: ImageCache) -> tuple[Finding, ...]:
             findings += await _qemu(cache.qemu(name))
         except HarnessError as error:
             findings.append(
-                Finding(f"qemu {name}", "usable", False, "no", error.what, error.fix or error.why)
+                Capability(
+                    f"qemu {name}", "usable", False, "no", error.what, error.fix or error.why
+                )
             )
     findings += _programs()
     findings += _images(cache)
@@ -80,26 +82,26 @@ def local_facts(*, measure: bool) -> LocalFacts:
     return LocalFacts(kvm, speed)
 
 
-def _kvm(local: LocalFacts) -> Iterable[Finding]:
+def _kvm(local: LocalFacts) -> Iterable[Capability]:
     kvm = local.kvm
     extension = {"svm": "SVM", "vmx": "VMX"}.get(kvm.cpu_flag or "", "neither SVM nor VMX")
-    yield Finding("kvm", "CPU", None, extension)
+    yield Capability("kvm", "CPU", None, extension)
     if not kvm.usable:
-        yield Finding("kvm", kvm.path, False, "no", kvm.error, _KVM_INSTALL)
+        yield Capability("kvm", kvm.path, False, "no", kvm.error, _KVM_INSTALL)
         return
     module = f"module {kvm.module}" if kvm.module is not None else "module unknown"
-    yield Finding("kvm", kvm.path, True, f"API {kvm.api_version}, {module}")
+    yield Capability("kvm", kvm.path, True, f"API {kvm.api_version}, {module}")
     for mode in ("on", "split"):
         problem = kvm.why_not("on" if mode == "on" else "split")
         fix = None if problem is None else "use the other mode, or the lab"
-        yield Finding(
+        yield Capability(
             "kvm", f"irqchip {mode}", problem is None, "no" if problem else "yes", problem, fix
         )
     caps = ", ".join(
         name if value == 1 else f"{name}={value}" for name, value in kvm.caps.items() if value
     )
-    yield Finding("kvm", "capabilities", None, caps)
-    yield Finding(
+    yield Capability("kvm", "capabilities", None, caps)
+    yield Capability(
         "kvm",
         "nested",
         bool(kvm.nested),
@@ -110,15 +112,15 @@ def _kvm(local: LocalFacts) -> Iterable[Finding]:
     yield _speed(local)
 
 
-def _speed(local: LocalFacts) -> Finding:
+def _speed(local: LocalFacts) -> Capability:
     speed = local.instructions_per_s
     if speed is None:
-        return Finding("kvm", "guest speed", False, "unknown", "the payload did not run", None)
+        return Capability("kvm", "guest speed", False, "unknown", "the payload did not run", None)
     boot_s = LINUX_BOOT_INSTRUCTIONS / speed
     value = f"{speed / 1e6:,.1f} million instructions/s; Linux would boot in about {boot_s:,.1f} s"
     if boot_s <= WORTHWHILE_BOOT_S:
-        return Finding("kvm", "guest speed", True, value)
-    return Finding(
+        return Capability("kvm", "guest speed", True, value)
+    return Capability(
         "kvm",
         "guest speed",
         False,
@@ -128,10 +130,10 @@ def _speed(local: LocalFacts) -> Finding:
     )
 
 
-def _tracefs() -> Finding:
+def _tracefs() -> Capability:
     name = "tracefs"
     if not Path(TRACEFS, "trace").exists():
-        return Finding(
+        return Capability(
             "kernel trace",
             name,
             False,
@@ -140,13 +142,15 @@ def _tracefs() -> Finding:
             f"as root: mount -t tracefs nodev {TRACEFS} (the lab has its own)",
         )
     if not Path(TRACEFS, "events/kvm").is_dir():
-        return Finding(
+        return Capability(
             "kernel trace", name, False, "no", "this kernel has no kvm:* events", "use the lab"
         )
     if not os.access(f"{TRACEFS}/instances", os.W_OK):
-        return Finding("kernel trace", name, False, "no", "it may not be written", "run as root")
+        return Capability("kernel trace", name, False, "no", "it may not be written", "run as root")
     hist = Path(TRACEFS, "events/kvm/kvm_set_irq/hist").exists()
-    return Finding("kernel trace", name, True, f"yes, {'with' if hist else 'without'} histograms")
+    return Capability(
+        "kernel trace", name, True, f"yes, {'with' if hist else 'without'} histograms"
+    )
 
 
 def _qemu_names(cache: ImageCache) -> list[str]:
@@ -154,11 +158,11 @@ def _qemu_names(cache: ImageCache) -> list[str]:
     return ["system", *cached]
 
 
-async def _qemu(qemu: QemuImage) -> list[Finding]:
+async def _qemu(qemu: QemuImage) -> list[Capability]:
     area = f"qemu {qemu.name}"
     version, build = ".".join(map(str, qemu.version)), qemu_build(qemu)
     detail = f"{version} ({qemu.binary}; package {build.package}, build ID {build.build_id})"
-    findings = [Finding(area, "version", True, detail)]
+    findings = [Capability(area, "version", True, detail)]
     async with _asked(qemu, "none") as commands:
         for command, since in (
             ("query-stats", "7.1"),
@@ -169,7 +173,7 @@ async def _qemu(qemu: QemuImage) -> list[Finding]:
             why = None if has else f"it came with QEMU {since}"
             fix = "info pic over QMP is used instead" if "controllers" in command else None
             findings.append(
-                Finding(area, command, has, "yes" if has else "no", why, None if has else fix)
+                Capability(area, command, has, "yes" if has else "no", why, None if has else fix)
             )
     for accel, modes in (("tcg", ("",)), ("kvm", ("on", "split", "off"))):
         for mode in modes:
@@ -177,18 +181,18 @@ async def _qemu(qemu: QemuImage) -> list[Finding]:
     return findings
 
 
-async def _starts(qemu: QemuImage, area: str, accel: str, mode: str) -> Finding:
+async def _starts(qemu: QemuImage, area: str, accel: str, mode: str) -> Capability:
     """Whether a machine starts with this accelerator and irqchip mode, by starting one."""
     name = f"{accel}, irqchip {mode}" if mode else accel
     machine = f"q35,accel={accel}" + (f",kernel-irqchip={mode}" if mode else "")
     try:
         async with _asked(qemu, machine):
-            return Finding(area, name, True, "yes")
+            return Capability(area, name, True, "yes")
     except HarnessError as error:
         fix = {
             "off": "QEMU 7.2 still has it (irqmatrix images build --qemu 7.2)",
         }.get(mode, "the lab has all modes")
-        return Finding(area, name, False, "no", error.why, fix)
+        return Capability(area, name, False, "no", error.why, fix)
 
 
 @contextlib.asynccontextmanager
@@ -217,17 +221,17 @@ async def _asked(qemu: QemuImage, machine: str) -> AsyncIterator[frozenset[str]]
                 raise CollectError(f"{machine} does not start", why) from None
 
 
-def busybox_finding(busybox: Path = BUSYBOX) -> Finding:
+def busybox_finding(busybox: Path = BUSYBOX) -> Capability:
     """Whether the one that images are made of can be used, rather than any on PATH."""
     try:
         check_busybox(busybox)
     except ImageError as error:
         why = f"{error.why}; it is the guest's and the lab's user space"
-        return Finding("programs", "busybox", False, "no", why, error.fix)
-    return Finding("programs", "busybox", True, str(busybox))
+        return Capability("programs", "busybox", False, "no", why, error.fix)
+    return Capability("programs", "busybox", True, str(busybox))
 
 
-def _programs() -> Iterable[Finding]:
+def _programs() -> Iterable[Capability]:
     yield busybox_finding()
     for program, package, purpose in (
         ("dpkg-deb", "dpkg", "unpacking kernels and QEMUs"),
@@ -236,7 +240,7 @@ def _programs() -> Iterable[Finding]:
         ("gcc", "gcc", "the guest's program that holds a line up"),
     ):
         path = shutil.which(program)
-        yield Finding(
+        yield Capability(
             "programs",
             program,
             path is not None,
@@ -246,15 +250,15 @@ def _programs() -> Iterable[Finding]:
         )
 
 
-def _images(cache: ImageCache) -> Iterable[Finding]:
+def _images(cache: ImageCache) -> Iterable[Capability]:
     infos = cache.list()
     size_mib = sum(info.size_bytes for info in infos) / 2**20
-    yield Finding(
+    yield Capability(
         "images", "cache", None, f"{cache.root}: {len(infos)} entries, {size_mib:.0f} MiB"
     )
     for info in infos:
         if not info.intact:
-            yield Finding(
+            yield Capability(
                 "images",
                 f"{info.kind} {info.name}",
                 False,
@@ -264,17 +268,17 @@ def _images(cache: ImageCache) -> Iterable[Finding]:
             )
 
 
-def lab_faults_of(qemu: QemuImage, accel: Accel) -> Finding:
+def lab_faults_of(qemu: QemuImage, accel: Accel) -> Capability:
     """How many of the known faults a lab has that this QEMU runs, by its version."""
     name = f"faults, run by QEMU {qemu.name}"
     if accel is not Accel.TCG:
-        return Finding("lab", name, True, "none known: a KVM that nests runs labs here")
+        return Capability("lab", name, True, "none known: a KVM that nests runs labs here")
     known = lab_faults.shipped()
     there = [fault for fault in known if fault.is_of(qemu.version)]
     ids = ", ".join(
         fault.id if fault.linux is None else f"{fault.id} (Linux {fault.linux})" for fault in there
     )
-    return Finding(
+    return Capability(
         "lab",
         name,
         None,
@@ -282,14 +286,14 @@ def lab_faults_of(qemu: QemuImage, accel: Accel) -> Finding:
     )
 
 
-async def _lab(cache: ImageCache, local: LocalFacts) -> Finding:
+async def _lab(cache: ImageCache, local: LocalFacts) -> Capability:
     """Boot one, if its images are there."""
     try:
         offline = ImageCache(cache.root, offline=True)
         kernel, qemu = offline.kernel(), offline.qemu()
         initrd = offline.lab_initrd(kernel, qemu)
     except ImageError as error:
-        return Finding("lab", "boots", None, "not tried", str(error), "irqmatrix images build")
+        return Capability("lab", "boots", None, "not tried", str(error), "irqmatrix images build")
     accel = local.lab_accel
     plan = LabPlan(kernel, qemu, initrd, qemu, (), accel)
     with tempfile.TemporaryDirectory(prefix="irqmatrix-") as directory:
@@ -297,8 +301,8 @@ async def _lab(cache: ImageCache, local: LocalFacts) -> Finding:
         try:
             async with asyncio.timeout(60), booted_lab(plan, Path(directory, "lab.log")) as lab:
                 took_s = time.monotonic() - started
-                return Finding(
+                return Capability(
                     "lab", "boots", True, f"in {took_s:.1f} s under {accel}: {lab.description}"
                 )
         except (HarnessError, TimeoutError) as error:
-            return Finding("lab", "boots", False, "no", str(error) or "it takes over 60 s", None)
+            return Capability("lab", "boots", False, "no", str(error) or "it takes over 60 s", None)

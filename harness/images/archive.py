@@ -338,7 +338,7 @@ def _unpack_verified(package: Path, download: Download, tree: Path) -> None:
         raise ImageError(
             f"the download {download.filename} is damaged",
             f"SHA-256 is {found}, the archive's index says {download.sha256}",
-            "try again; if it stays so, the mirror is broken",
+            "try again; if it happens again, the mirror is broken",
         )
     _run(["dpkg-deb", "-x", str(package), str(tree)])
     package.unlink()

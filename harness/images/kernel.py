@@ -59,7 +59,7 @@ def unpacked_kernel(name: str, tree: Path, source: str) -> KernelImage:
         raise ImageError(f"{tree} is not a kernel package", "it holds no modules of its kernel")
     if not (image.modules_dir / BUILTIN_LIST).is_file():
         raise ImageError(
-            f"the kernel package in {tree} is not whole",
+            f"the kernel package in {tree} is incomplete",
             f"it has no {BUILTIN_LIST}, so which modules are built in is not known",
             "delete that folder: the kernel is fetched again",
         )

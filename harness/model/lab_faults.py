@@ -86,7 +86,7 @@ def _pattern(value: object) -> object:
     try:
         return re.compile(value) if isinstance(value, str) else value
     except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
+        raise ValueError(f"not a regular expression: {error}") from None
 
 
 _Range: TypeAlias = Annotated[VersionRange, BeforeValidator(_range)]

@@ -22,7 +22,7 @@ class Line(NamedTuple):
     event: Event
 
 
-class Window:
+class Lookahead:
     """Iterates over lines; its memory is that of :data:`LOOKAHEAD` of them."""
 
     def __init__(self, lines: Iterator[Line]) -> None:

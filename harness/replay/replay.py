@@ -27,7 +27,7 @@ from harness.model.manifest import CaseFile
 from harness.record.eventlog import EventLogReader, LogReport
 from harness.replay import snapshots
 from harness.replay.kvm_stimuli import DisagreementError, Stimuli, What
-from harness.replay.lookahead import LOOKAHEAD, Line, Window
+from harness.replay.lookahead import LOOKAHEAD, Line, Lookahead
 from harness.replay.profiles import not_modelled, profile_of
 from harness.replay.provenance import chips_of, rules_of
 from harness.replay.qemu_stimuli import QemuStimuli
@@ -157,7 +157,7 @@ def _sides(subject: Profile, cpus: int, microvm: bool) -> tuple[_Side, ...]:
     if not sides:
         raise ReplayRefused(
             f"a case of microvm in irqchip mode {subject.mode} cannot be replayed",
-            "QEMU's trace does not tell the machine's two IOAPICs apart",
+            "QEMU's trace does not distinguish the machine's two IOAPICs",
             "q35 and pc can be",
         )
     return tuple(sides)
@@ -203,7 +203,7 @@ class Replay:
     def run(self, lines: Iterable[str], *, max_lines: int | None = None) -> Replayed:
         """Replay the log in ``lines``, which have their line ends, or the first of them."""
         rest = iter(lines)
-        window = Window(self._of_chips(islice(rest, max_lines)))
+        window = Lookahead(self._of_chips(islice(rest, max_lines)))
         number = 0
         takers, looking = self._takers, self._looking
         side = self._sides[0]
@@ -293,7 +293,7 @@ class Replay:
     # --- what disagrees
 
     def _divergence(
-        self, error: DisagreementError, side: _Side, found: Line, window: Window
+        self, error: DisagreementError, side: _Side, found: Line, window: Lookahead
     ) -> Divergence:
         name = found.event.name
         wanted = error.predicted[0][0] if error.predicted else name
@@ -310,7 +310,7 @@ class Replay:
             **self._chips(side, names, found.event.vcpu, window),
         )
 
-    def _wrong_look(self, error: LookedWrongError, found: Line, window: Window) -> Divergence:
+    def _wrong_look(self, error: LookedWrongError, found: Line, window: Lookahead) -> Divergence:
         kvm = self._subject.kvm_lapic and any(chip.startswith("lapic") for chip in error.states)
         return Divergence(
             why=str(error),
@@ -325,7 +325,7 @@ class Replay:
             rules=(),
         )
 
-    def _missing_at_end(self, last: int, window: Window) -> Divergence | None:
+    def _missing_at_end(self, last: int, window: Lookahead) -> Divergence | None:
         """What never came; where the log ends meanwhile it may just have been cut off."""
         for side in self._sides:
             for vcpu, rest in side.feeder.outstanding.items():
@@ -347,7 +347,7 @@ class Replay:
         return None
 
     def _chips(
-        self, side: _Side, names: Iterable[str], vcpu: int | None, window: Window
+        self, side: _Side, names: Iterable[str], vcpu: int | None, window: Lookahead
     ) -> dict[str, Any]:
         """The fields ``states`` and ``seen`` of a divergence that events of ``names`` make."""
         cpu, machine = vcpu or 0, side.feeder.machine
@@ -424,7 +424,7 @@ def _start(sides: Iterable[_Side], event: Event) -> int:
     return started
 
 
-def _seen(chip: str, window: Window) -> tuple[Line, ...]:
+def _seen(chip: str, window: Lookahead) -> tuple[Line, ...]:
     """The last events of ``chip`` up to the current one."""
     kind = chip.rstrip("0123456789")
     of_cpu = None if kind in _NUMBERED else int(chip[len(kind) :])

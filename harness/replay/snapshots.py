@@ -62,7 +62,9 @@ def read(directory: Path) -> tuple[Look, ...]:
         raise StoreError(f"cannot read {path}", error.strerror) from None
     except ValueError as error:
         why = first_problem(error) if isinstance(error, ValidationError) else str(error)
-        raise StoreError(f"{path} is not ours", why, "run the case again, or remove it") from None
+        raise StoreError(
+            f"{path} was not written by irqmatrix", why, "run the case again, or remove it"
+        ) from None
 
 
 Registers: TypeAlias = dict[str, int]

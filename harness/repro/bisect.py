@@ -218,7 +218,7 @@ def _identity(choice: Choice) -> str:
 
 
 @dataclass(frozen=True)
-class Line:
+class Search:
     """Versions along one axis while the other stays, and where the answer changes among them."""
 
     axis: Axis
@@ -236,10 +236,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Bisection:
-    """All lines, and every step that was made or remembered."""
+    """All searches, and every step that was made or remembered."""
 
     entry: Entry
-    lines: tuple[Line, ...]
+    lines: tuple[Search, ...]
     steps: tuple[Step, ...]
     directory: Path
 
@@ -307,8 +307,8 @@ class Bisector:
         qemu = self._cache.qemu(name)
         return Choice(name, ".".join(map(str, qemu.version)), True, qemu.source)
 
-    async def _line(self, axis: Axis, choices: Sequence[Choice], fixed: Choice) -> Line:
-        line = Line(axis, tuple(choices), fixed, Same(None))
+    async def _line(self, axis: Axis, choices: Sequence[Choice], fixed: Choice) -> Search:
+        line = Search(axis, tuple(choices), fixed, Same(None))
         self._say(f"{len(choices)} {line.title}")
 
         async def test(index: int) -> Outcome:

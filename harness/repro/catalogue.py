@@ -309,7 +309,7 @@ class ExpectedModel(Strict):
     def _one_kind(self) -> ExpectedModel:
         numeric = self.min is not None or self.max is not None
         if numeric + (self.is_ is not None) + (self.matches is not None) != 1:
-            raise ValueError("exactly one of min/max, is and matches has to be there")
+            raise ValueError("exactly one of min/max, is and matches is required")
         if numeric:
             BoundsModel(min=self.min, max=self.max)
         _check_pattern(self.matches)
@@ -352,9 +352,9 @@ class SignModel(Strict):
     def _one_quantity(self) -> SignModel:
         named = [quantity for quantity in Quantity if getattr(self, quantity) is not None]
         if len(named) != 1:
-            raise ValueError(f"exactly one of {', '.join(Quantity)} has to be there")
+            raise ValueError(f"exactly one of {', '.join(Quantity)} is required")
         if (named[0] is Quantity.COUNTER) is (self.source is None):
-            raise ValueError("a counter has a source, and nothing else has one")
+            raise ValueError("source is required with counter, and goes with nothing else")
         if (named[0] in _OF_A_PART) is (self.part is None):
             kinds = ", ".join(_OF_A_PART)
             raise ValueError(f"part goes with {kinds}, and with nothing else")

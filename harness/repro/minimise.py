@@ -119,11 +119,11 @@ def _of_entry(entry: catalogue.Entry) -> _Source:
         raise ConfigError(
             f"reproducer {entry.id} has {len(found)} scenarios", None, f"one of {names}"
         )
-    raise ConfigError(f"reproducer {entry.id} is no scenario", "there is nothing to make shorter")
+    raise ConfigError(f"reproducer {entry.id} has no scenario", "there is nothing to shorten")
 
 
 async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
-    """Make it shorter, write it to ``request.out``; ``tell`` is told how it goes.
+    """Make it shorter, write it to ``request.out``; ``tell`` gets the progress.
 
     :class:`CannotRun` where there is no difference, or a backend that cannot be run here.
     """
@@ -148,7 +148,7 @@ async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
     seen = [finding for finding in shown if finding is not None]
     if not seen:
         why = f"the result showed it once, and not again in {times} executions: it is a race"
-        raise HarnessError(f"{source.name} cannot be made shorter", why, "try it again")
+        raise HarnessError(f"{source.name} cannot be shortened", why, "try it again")
     files.write_text(out, text)
     return Minimised(
         final.name,
@@ -167,11 +167,11 @@ async def _smallest(judge: _Judge, tell: Callable[[str], None]) -> Data:
     """What is left of the scenario, without what it expects."""
     bench = judge.comparison.bench
 
-    def told(candidates: int, data: Data) -> None:
+    def report(candidates: int, data: Data) -> None:
         tell(f"{candidates} candidates, {bench.boots} boots: {len(data['steps'])} steps")
 
     bare = {key: value for key, value in judge.source.data.items() if key != "expect"}
-    return await shrink(await _as_on_chips(judge, bare), judge.holds, told)
+    return await shrink(await _as_on_chips(judge, bare), judge.holds, report)
 
 
 async def _as_on_chips(judge: _Judge, data: Data) -> Data:

@@ -139,7 +139,7 @@ async def reproduce(request: Request, console: Console, *, quiet: bool) -> Repro
             break
         out = (directory if attempt == 0 else directory.parent) / f"again-{attempt + 1}"
         if not quiet:
-            console.print("it did not show: again, as the entry says", highlight=False)
+            console.print("it did not show: trying again, as the entry says", highlight=False)
     return found
 
 

@@ -98,7 +98,7 @@ class Accesses:
                 ports = range(address, address + bytes_)
                 return ops + [Op(Opcode.PIO_READ, port, size=1) for port in ports]
             case Space.CR8:
-                raise self.text.error(at, "CR8 is written only")
+                raise self.text.error(at, "CR8 is write-only")
         assert_never(register.space)
 
     def pack(

@@ -374,9 +374,9 @@ class _Compiler:
         if model.limit is None and not any(_is_eoi(op) for op in body):
             raise self.text.error(
                 text.at,
-                "a handler that never says EOI",
+                "a handler without an EOI",
                 "its interrupt stays in service, or comes again without end",
-                "say with limit how often it may be entered",
+                "set a limit on the number of its entries",
             )
         first = None
         if model.first is not None:
@@ -395,12 +395,14 @@ class _Compiler:
         """It ends with IRET alone; it may come between two accesses of an IOAPIC's register."""
         model = text.model
         for key in model.model_fields_set - {"do", "first", "limit"}:
-            raise self.text.error((*text.at, key), f"{key} is of interrupts", "an NMI has none")
+            raise self.text.error(
+                (*text.at, key), f"{key} is for interrupts only", "this handles NMIs"
+            )
         first = None if model.first is None else self._body(text.first, "never", _Place(None))
         body = self._body(text.body, "never", _Place(None))
         if any(op.opcode in _OF_IOAPIC for op in (*body, *(first or ()))):
             why = "an NMI may come between the two accesses of another one"
-            raise self.text.error(text.at, "no IOAPIC's register in a handler of NMIs", why)
+            raise self.text.error(text.at, "a handler of NMIs cannot access the IOAPIC", why)
         return Handler(
             NMI_ENTRY,
             self._block(body),

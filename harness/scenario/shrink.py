@@ -18,8 +18,8 @@ Data: TypeAlias = dict[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
 Holds: TypeAlias = Callable[[Sequence[Data]], Awaitable[Sequence[bool]]]
 """Of which candidates it holds, asked about all at once."""
-Told: TypeAlias = Callable[[int, Data], None]
-"""Told after each round how many candidates there were, and what is left."""
+Report: TypeAlias = Callable[[int, Data], None]
+"""Called after each round: how many candidates there were, and what is left."""
 
 KEPT: Final = frozenset({"about", "machines", "model"})
 """Keys of a scenario that say what it is, and not what it does."""
@@ -37,7 +37,7 @@ class Edit:
     value: Any = None
 
 
-async def shrink(data: Data, holds: Holds, told: Told) -> Data:
+async def shrink(data: Data, holds: Holds, report: Report) -> Data:
     """A smaller ``data`` of which ``holds`` is still true, and is not after any single edit more.
 
     Every round asks about single edits, then about more and more of the good ones together.  First
@@ -55,13 +55,13 @@ async def shrink(data: Data, holds: Holds, told: Told) -> Data:
                 if holds_of
             ]
             if not good:
-                told(len(edits), data)
+                report(len(edits), data)
                 break
             chosen = _disjoint(edit for _, edit in sorted(good, key=lambda item: -item[0]))
             together = [edited(data, chosen[:count]) for count in range(1, len(chosen) + 1)]
             answers = await asked.about(together)
             data = [one for one, holds_of in zip(together, answers, strict=True) if holds_of][-1]
-            told(len(edits) + len(together), data)
+            report(len(edits) + len(together), data)
     return data
 
 

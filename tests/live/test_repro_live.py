@@ -136,7 +136,7 @@ def test_repro_bundle_that_cannot_be_written_is_status_2_before_anything_runs(en
     ("arguments", "message"),
     [
         (("repro", "hpet-gost-ticks"), "did you mean 'hpet-ghost-ticks'"),
-        (("repro",), "no reproducer is named"),
+        (("repro",), "no reproducer given"),
         (("repro", "double-line", "--kernel", "/absent/vmlinuz"), "cannot read the kernel"),
         (("bisect", "double-line"), "there is nothing to bisect"),
         (("bisect", "double-line", "--kernels", "6.1.."), "is not a version"),

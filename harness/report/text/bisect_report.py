@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.repro.bisect import Bisection, Boundary, Line, Step
+from harness.repro.bisect import Bisection, Boundary, Search, Step
 from harness.repro.reproduce import Outcome
 
 _STYLES: Final = {
@@ -39,7 +39,7 @@ def bisection_report(console: Console, found: Bisection) -> None:
     )
 
 
-def conclusion(line: Line) -> str:
+def conclusion(line: Search) -> str:
     """``last good: 9.0; first bad: 9.1``, or why there is none."""
     names = [choice.version for choice in line.choices]
     if not isinstance(line.found, Boundary):
@@ -78,7 +78,7 @@ def bisection_json(found: Bisection) -> str:
     return json.dumps(document, indent=1)
 
 
-def _boundary_row(line: Line) -> dict[str, object]:
+def _boundary_row(line: Search) -> dict[str, object]:
     if not isinstance(line.found, Boundary):
         return {"before": None, "after": None}
     return {
@@ -89,7 +89,7 @@ def _boundary_row(line: Line) -> dict[str, object]:
     }
 
 
-def _table(line: Line, steps: dict[tuple[str, str], Step]) -> Table:
+def _table(line: Search, steps: dict[tuple[str, str], Step]) -> Table:
     """The versions that were tested, in their order."""
     table = Table(box=None, pad_edge=False)
     for name in ("version", "", "seconds", "seen"):

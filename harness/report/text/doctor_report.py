@@ -12,17 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.doctor.doctor import Finding
+from harness.doctor.doctor import Capability
 
 _FINDING_STYLES: Final = {True: "green", False: "yellow", None: "dim"}
 
 
-def doctor_json(findings: Iterable[Finding]) -> str:
+def doctor_json(findings: Iterable[Capability]) -> str:
     """The findings as JSON."""
     return json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1)
 
 
-def doctor_tables(console: Console, findings: Iterable[Finding]) -> None:
+def doctor_tables(console: Console, findings: Iterable[Capability]) -> None:
     """The findings by area; every "no" with its reason and what to do."""
     for area, group in groupby(findings, key=lambda finding: finding.area):
         console.print(f"\n{area}", style="bold", markup=False, highlight=False)

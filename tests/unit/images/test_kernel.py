@@ -89,7 +89,7 @@ def test_package_without_a_list_of_what_is_built_in_is_an_error(tmp_path: Path) 
     write_kernel(tmp_path, {})
     (tmp_path / "lib" / "modules" / RELEASE / "modules.builtin").unlink()
 
-    with pytest.raises(ImageError, match=r"is not whole: it has no modules\.builtin"):
+    with pytest.raises(ImageError, match=r"is incomplete: it has no modules\.builtin"):
         unpacked_kernel("x", tmp_path, "here")
 
 

@@ -81,7 +81,7 @@ def test_death_is_of_the_fault_whose_words_were_said(tmp_path):
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("aborts: '['", "no regular expression"),
+        ("aborts: '['", "not a regular expression"),
         ("qemu: 6.10", "in quotes"),
         ("guest: flat-a", "guest and checks go together"),
         ("fixed: yes", "unknown key 'fixed'"),

@@ -488,7 +488,7 @@ def test_command_for_an_incomplete_recording_is_status_2(folder, monkeypatch):
 
 def test_folder_without_its_description_is_refused(folder):
     (folder / manifest.NAME).unlink()
-    with pytest.raises(StoreError, match="recorded before there was that file"):
+    with pytest.raises(StoreError, match="recorded by an older version"):
         replay_case(folder)
 
 

@@ -131,7 +131,7 @@ def test_minimise_writes_a_file_that_says_how_it_was_made_with_numbers_as_people
         (("ioapic-levl-delivered", *LOST), 2, "did you mean 'ioapic-level-delivered'"),
         (("no-such", "--file", FORTY, *LOST), 2, "there is no scenario 'no-such'"),
         (("x", "--file", "absent.yaml", *LOST), 2, "absent.yaml: cannot be read"),
-        (("rtc-slew-storm", *LOST), 2, "rtc-slew-storm is no scenario"),
+        (("rtc-slew-storm", *LOST), 2, "rtc-slew-storm has no scenario"),
         (("ioapic-level-delivered", *LOST), 2, "a model against itself"),
         (("ioapic-level-delivered", "--backend", "spilt"), 2, "did you mean 'split'?"),
         (("ioapic-level-delivered",), 2, "Missing option '--backend'"),

@@ -290,9 +290,9 @@ def test_handler_of_nmis_has_no_eoi_and_needs_no_limit():
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("nmi: {eoi: after}", "eoi is of interrupts: an NMI has none"),
-        ("nmi: {pins: [3]}", "pins is of interrupts: an NMI has none"),
-        ("nmi: {do: [{read: ioapic.redir.3.low}]}", "no IOAPIC's register in a handler of NMIs"),
+        ("nmi: {eoi: after}", "eoi is for interrupts only: this handles NMIs"),
+        ("nmi: {pins: [3]}", "pins is for interrupts only: this handles NMIs"),
+        ("nmi: {do: [{read: ioapic.redir.3.low}]}", "a handler of NMIs cannot access the IOAPIC"),
         ("nmi: {do: [hlt]}", "hlt is not possible in a handler"),
     ],
 )

@@ -140,9 +140,9 @@ def test_step_that_is_impossible_after_another_is_refused(lines, number, message
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        ("0x51: {eoi: never}", "a handler that never says EOI.*say with limit"),
-        ("0x51: {eoi: never, do: [{line: {14: low}}]}", "a handler that never says EOI"),
-        ("default: {eoi: never}", "handler default: a handler that never says EOI"),
+        ("0x51: {eoi: never}", "a handler without an EOI.*set a limit"),
+        ("0x51: {eoi: never, do: [{line: {14: low}}]}", "a handler without an EOI"),
+        ("default: {eoi: never}", "handler default: a handler without an EOI"),
         ("0x51: {eoi: sometimes}", "handler 0x51: bad value for eoi"),
         ("0x51: {do: [{wait: {vector: 3}}]}", "wait is not possible in a handler"),
         ("0x51: {do: [hlt]}", "hlt is not possible in a handler"),
