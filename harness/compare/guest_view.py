@@ -9,7 +9,7 @@ by event, and times mean nothing.  What the same guest does the same way every t
 * *handling*: how interrupts of each source were handled on each CPU, each way once: taken and
   ended; with the entry written in between.  A source is a pin, an LVT entry, the PIC's input, or a
   vector that messages and IPIs carry.
-* *identity*: what version registers told.
+* *identity*: the values of version registers.
 
 How often is for the counters and the ledger.  Repetitions stand once in a stream (:func:`shape`):
 a loop in the guest runs as often as it takes.

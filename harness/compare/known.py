@@ -228,13 +228,13 @@ class KnownDifferences:
 
     @classmethod
     def load(cls, paths: Iterable[Path]) -> KnownDifferences:
-        """The rules of ``paths``; :class:`ConfigError` where an id is there twice, too."""
+        """The rules of ``paths``; :class:`ConfigError` also for a duplicate id."""
         rules: dict[str, Rule] = {}
         for path in paths:
             for rule in load(path):
                 if (other := rules.get(rule.id)) is not None:
                     raise ConfigError(
-                        f"rule {rule.id!r} is there twice",
+                        f"duplicate rule {rule.id!r}",
                         f"the first is at {other.path}:{other.line}",
                         path=path,
                         line=rule.line,

@@ -113,7 +113,7 @@ class CaseResult:
         return "; ".join(filter(None, (self.detail, *self.notes)))
 
     @property
-    def unsteady(self) -> bool:
+    def flaky(self) -> bool:
         """Whether it is as expected now and was not the first time."""
         return self.as_expected and self.first_time is not None
 

@@ -1,4 +1,4 @@
-"""One boot of a guest, from its first word to its last: what it is told, and what it answers."""
+"""One boot of a guest, from its first word to its last: its commands and its answers."""
 
 from __future__ import annotations
 

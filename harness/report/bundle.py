@@ -1,8 +1,8 @@
 """A reproducer that was run, packed to be mailed: one ``.tar.zst`` with one README.
 
 Unpacked elsewhere, the commands in its README do it again: with irqmatrix, or with QEMU alone on a
-machine whose KVM has VMX or SVM.  Images of ours are in it; of a distribution's kernel it is said
-how to get it.
+machine whose KVM has VMX or SVM.  Our own images are in it; for a distribution's kernel
+the README says how to get it.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def test_run_case_not_as_expected_is_run_again_and_the_first_time_is_kept(
 
     (case,) = result.cases
     assert case.verdict == verdict
-    assert case.unsteady is (verdict == "pass")
+    assert case.flaky is (verdict == "pass")
     assert "SIGKILL" in case.first_time
     assert result.summary.exit_status == (0 if verdict == "pass" else 1)
     kept = json.loads((out / "first-time" / case.dir / "verdict.json").read_text())

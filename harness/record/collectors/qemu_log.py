@@ -5,9 +5,9 @@ A line is ``THREAD@SECONDS.MICROSECONDS:EVENT TEXT`` on the wall clock, or ``EVE
 things that QEMU logs to the same file are passed over.
 
 With ``-d int`` TCG says there which interrupt a CPU takes, without thread or time: it gets the time
-of the event behind it, which is right in the order of the file, and the base of the CPU's task
+of the event after it, which is right in the order of the file, and the base of the CPU's task
 segment from the registers that are printed next, which tells CPUs apart.  The registers of another
-CPU's exception may come in between, and an event may stand behind the first piece of a dump.
+CPU's exception may come in between, and an event may follow the first piece of a dump.
 """
 
 from __future__ import annotations

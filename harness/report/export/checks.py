@@ -37,7 +37,7 @@ class Outcome(StrEnum):
     """A difference by design that should have shown, and did not."""
     XPASS = "xpass"
     """A known bug that no longer shows."""
-    UNSTEADY = "unsteady"
+    FLAKY = "flaky"
     """As expected only when it was run again."""
     FAIL = "fail"
     ERROR = "error"
@@ -101,9 +101,9 @@ def _case_checks(case: CaseResult) -> Iterable[Check]:
 
 def _whole(case: CaseResult) -> Check:
     """Fails where no part of a case is to blame for it."""
-    if case.unsteady:
+    if case.flaky:
         first, *rest = _lines(f"the first time {case.first_time}")
-        return Check(WHOLE, Outcome.UNSTEADY, Outcome.UNSTEADY, first, tuple(rest))
+        return Check(WHOLE, Outcome.FLAKY, Outcome.FLAKY, first, tuple(rest))
     if case.verdict is Verdict.SKIP and case.as_expected:
         return Check(WHOLE, Outcome.SKIP, case.verdict, case.detail)
     if case.as_expected:

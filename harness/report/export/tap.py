@@ -17,7 +17,7 @@ _DIRECTIVES: Final = {
     Outcome.XFAIL: "TODO",
     Outcome.STALE: "TODO",
     Outcome.XPASS: "TODO",
-    Outcome.UNSTEADY: "TODO",
+    Outcome.FLAKY: "TODO",
 }
 _NOT_OK: Final = FAILING | {Outcome.XFAIL, Outcome.STALE}
 

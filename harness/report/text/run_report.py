@@ -141,8 +141,8 @@ def _end(
         text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
         say(text, style="bold magenta")
     for case in run.cases:
-        if case.unsteady:
-            text = f"  unsteady: {case.id}: the first time {case.first_time}"
+        if case.flaky:
+            text = f"  flaky: {case.id}: the first time {case.first_time}"
             say(text, style="bold yellow")
     if has_tables:
         say(f"{NOT_OBSERVABLE}: not observable there; why is in each counters.json", style="dim")

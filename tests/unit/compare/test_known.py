@@ -199,7 +199,7 @@ def test_file_with_rule_of_another_file_is_refused(tmp_path):
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(RULE)
 
-    with pytest.raises(ConfigError, match=r"b\.yaml:3: rule 'doubled' is there twice"):
+    with pytest.raises(ConfigError, match=r"b\.yaml:3: duplicate rule 'doubled'"):
         KnownDifferences.load([tmp_path / "a.yaml", tmp_path / "b.yaml"])
 
 

@@ -67,7 +67,7 @@ def test_entry_digest_changes_with_the_signs_and_not_with_the_words(tmp_path):
         ("workloads: [idle]", "workloads: [idel]", 14, "unknown workload 'idel'"),
         ("matrix:", "matrx:", 12, "unknown key 'matrx'"),
         ("source: kvm", "sauce: kvm", 18, "unknown key 'sauce'"),
-        ("    source: kvm\n", "", 16, "a counter has a source"),
+        ("    source: kvm\n", "", 16, "source is required with counter"),
         ("{min: 100}", "{min: 100, is: x}", 21, "exactly one of min/max"),
         ("{min: 100}", '{matches: "("}', 21, "not a regular expression"),
         ("split: {max: 10}", '"off": {max: 10}', 21, "the recipe runs nothing in the mode off"),

@@ -126,7 +126,7 @@ def test_step_that_is_wrong_is_refused_with_its_line_and_number(line, message):
                 "ipi: {vector: 3, dest: cpu1}",
             ],
             2,
-            "whether the local APIC is in x2APIC mode here cannot be said",
+            "it is not certain whether the local APIC is in x2APIC mode here",
         ),
         (["{label: a, sti: }", "{label: a, cli: }"], 1, "duplicate label 'a'"),
     ],
@@ -185,7 +185,10 @@ def test_handler_whose_cpus_mode_changes_cannot_name_an_ipis_destination():
       - lapic.base: {enable: true}
 """
     )
-    with pytest.raises(ConfigError, match="handler 0x51: whether the local APIC is in x2APIC mode"):
+    with pytest.raises(
+        ConfigError,
+        match="handler 0x51: it is not certain whether the local APIC is in x2APIC mode",
+    ):
         load(text)
 
 

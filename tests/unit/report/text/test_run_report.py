@@ -176,16 +176,16 @@ def test_report_marks_a_case_that_is_not_as_expected(tmp_path):
 
 def test_report_says_loudly_what_passed_only_when_it_was_run_again(tmp_path):
     run = run_of(tmp_path)
-    unsteady = replace(run.cases[0], first_time="hang: nothing more within 60 s")
-    shaky = replace(run, cases=(unsteady, *run.cases[1:]))
+    flaky = replace(run.cases[0], first_time="hang: nothing more within 60 s")
+    shaky = replace(run, cases=(flaky, *run.cases[1:]))
     text = shown(lambda console: run_report(console, shaky, tmp_path))
 
-    said = f"unsteady: {unsteady.id}: the first time hang: nothing more within 60 s"
+    said = f"flaky: {flaky.id}: the first time hang: nothing more within 60 s"
     assert said in " ".join(text.split())
 
 
 def test_doctor_tables_show_reason_and_what_to_do():
-    finding = doctor.Finding("kvm", "/dev/kvm", False, "no", "it is not there", "load kvm_amd")
+    finding = doctor.Capability("kvm", "/dev/kvm", False, "no", "it is not there", "load kvm_amd")
     text = shown(lambda console: doctor_tables(console, [finding]))
     assert "it is not there" in text
     assert "-> load kvm_amd" in text
