@@ -156,7 +156,7 @@ _MONITOR_COUNTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "x-query-irq": ("raised/*",),
     "query-stats": ("injected/*", "exit/*", "activity/*"),
 }
-"""What each query would have told, as globs for the counters' paths."""
+"""What each query would have reported, as globs for the counters' paths."""
 
 
 def _missing_spots(missing: Mapping[str, str]) -> list[counters.BlindSpot]:

@@ -55,7 +55,7 @@ def audit(ledger: Ledger, case: Case, recorded: CaseFile | None) -> Audit:
 
 
 def summary(ledger: Ledger) -> str:
-    """In a few words: the totals where it balances, else what is wrong, or why nobody knows."""
+    """In a few words: the totals where it balances, else what is wrong, or why it is unknown."""
     if ledger.findings:
         return _found(ledger.findings, ledger.suppressed)
     if (why := incomplete(ledger)) is not None:

@@ -97,13 +97,13 @@ TABLE: Final = (
 
 
 def row_of(verdict: Verdict, facts: Facts) -> Row | None:
-    """The row of :data:`TABLE` for a verdict; None for one that blames nobody."""
+    """The row of :data:`TABLE` for a verdict; None for one without blame."""
     rows = (row for row in TABLE if verdict in row.verdicts and row.holds(facts))
     return next(rows, None)
 
 
 def of(verdict: Verdict, facts: Facts) -> Blame | None:
-    """Whose fault ``verdict`` looks like, of a case alone; None where it is nobody's."""
+    """Whose fault ``verdict`` looks like, of a case alone; None where it is no fault."""
     row = row_of(verdict, facts)
     return None if row is None else row.blame
 

@@ -51,7 +51,7 @@ class Sources:
     onsets_s: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """By workload and pin: when a storm began, in seconds."""
     observations: Mapping[str, str] = field(default_factory=dict)
-    """What the monitor told of the chips themselves, by id."""
+    """What the monitor reported of the chips themselves, by id."""
     rulings: Mapping[str, Ruling] = field(default_factory=dict)
     """What each scenario of a probe that ran is, compared with its prediction."""
 
@@ -377,7 +377,7 @@ def read_verdict(path: Path) -> StoredVerdict:
 
 
 def events_around(case: RecordedCase, place: int, width: int) -> tuple[Event, ...]:
-    """The event at ``place``, from 0, and so many on either side of it."""
+    """The event at ``place``, from 0, and its neighbours on either side."""
     events = read_events(case.directory)
     return tuple(islice(events, max(0, place - width), place + width + 1))
 

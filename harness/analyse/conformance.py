@@ -126,7 +126,7 @@ def _kept(
 
 
 def as_text(scenario: Scenario, log: Log) -> str:
-    """One event a line, in an order that hangs on nothing but what is defined."""
+    """One event a line, in an order that depends on nothing but what is defined."""
     unordered = compare.unordered_steps(scenario.program)
     places: dict[tuple[int, int], list[str]] = {}
     for event in log.events:

@@ -349,7 +349,7 @@ def _as_expected(
     """A failure of the whole is as expected where a part was expected to end like that.
 
     Where something is expected of the whole, it counts, and what is expected of single parts.  A
-    verdict that no part has is the ledger's or the replay's, and nobody expects it.
+    verdict that no part has is the ledger's or the replay's, and is never expected.
     """
     reached = [part for part in parts if part.detail != NOT_REACHED]
     if expected is not None:

@@ -229,7 +229,7 @@ class LabShell:
             future.cancel()
 
     def _futures(self) -> tuple[asyncio.Future[Any], ...]:
-        """All that somebody may be waiting for."""
+        """All that another task may be waiting for."""
         return (self.ready, *self._replies.values(), *self._exits.values())
 
     def _check(self) -> None:
@@ -396,7 +396,7 @@ class LabSession:
                 f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; cd {_GUEST_DIR}; "
                 f"{{ {_COLLECT if is_probe else ''}"
                 f"{qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; "
-                # First of all: a console that nobody reads any more may block what follows.
+                # First of all: a console without a reader may block what follows.
                 f"echo '!exit' {name} $? >&3; "
                 f"{_COLLECTED if is_probe else ''}printf '{end}' >{_CONSOLE}; "
                 "} >/dev/null 2>&1 &"

@@ -44,13 +44,13 @@ class GuestFiles:
     """A case's files, by their paths on the host where QEMU runs."""
 
     qemu: tuple[str, ...]
-    """QEMU, behind its own dynamic loader where it needs one."""
+    """QEMU, started by its own dynamic loader where it needs one."""
     data_dirs: tuple[str, ...]
     kernel: str
     """The Linux kernel, or the flat image."""
     initrd: str | None = None
     cpuinfo: str = ""
-    """``/proc/cpuinfo`` there; a guest without a good clock is told of its speed."""
+    """``/proc/cpuinfo`` there; a guest without a good clock gets its speed."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _guest(case: Case, files: GuestFiles) -> list[str]:
 
 
 def _clock(case: Case, files: GuestFiles) -> tuple[str, ...]:
-    """What Linux is told of its time-stamp counter, which is the machine's own under TCG."""
+    """What Linux learns of its time-stamp counter, which is the machine's own under TCG."""
     if case.backend.accel is not Accel.TCG:
         return ()
     tsc_khz = ICOUNT_TSC_KHZ if case.deterministic else linux.tsc_khz(files.cpuinfo)

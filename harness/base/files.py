@@ -38,7 +38,7 @@ def write_json(path: Path, data: object) -> None:
 
 
 def read_text(path: Path, limit_bytes: int, what: str) -> str:
-    """The UTF-8 text of a file of at most so many bytes.
+    """The UTF-8 text of a file of at most ``limit_bytes``.
 
     :class:`OSError` where it cannot be read, :class:`ValueError` where it is no text or too large;
     a device or a pipe has no size, and is read no further than the limit.

@@ -23,7 +23,7 @@ OWNER: Final = "IRQMATRIX_OWNER"
 """The variable; its value is unlike that of any other program that was started."""
 _LOCK: Final = ".irqmatrix-owner"
 _CLAIMS: Final = "claims"
-"""In a folder of ours: what else belongs to it, a path on each line."""
+"""In our folder: what else belongs to it, a path on each line."""
 _PREFIX: Final = "irqmatrix-"
 _KILL_WAIT_MS: Final = 1000
 
@@ -35,7 +35,7 @@ _live: Final[set[Path]] = set()
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of the file ``path``, which is made if need be.
 
-    Raises :class:`BlockingIOError` where somebody else holds it, and other :class:`OSError`.
+    Raises :class:`BlockingIOError` where another process holds it, and other :class:`OSError`.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:

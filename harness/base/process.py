@@ -20,7 +20,7 @@ GRACE_S = 1.0
 
 _UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
 """Shell: run the program if the parent is still the one given; if it died before the child asked
-to die with it, nobody is left whose death could tell."""
+to die with it, no parent is left whose death could be noticed."""
 
 
 class OwnedProcess:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 PIPE_BYTES: Final = 1 << 20
-"""What a pipe holds at most where nobody is root (Linux ``fs/pipe.c``, ``pipe_max_size``)."""
+"""What a pipe holds at most without root (Linux ``fs/pipe.c``, ``pipe_max_size``)."""
 
 
 @contextlib.contextmanager

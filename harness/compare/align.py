@@ -17,7 +17,7 @@ RARE: Final = 8
 """What happened less often than this, on one side only, may be a race: it is not compared.  Probing
 a PS/2 mouse that is not there takes Linux five interrupts, or none where they come too fast."""
 NEIGHBOURS: Final = 5
-"""So many steps are shown on either side of a parting."""
+"""Number of steps shown on either side of a parting."""
 _EMPTY: Final = Stream(())
 
 

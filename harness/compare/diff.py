@@ -24,10 +24,10 @@ from harness.model.counters import CounterKey, CounterSet, CounterSource, NotObs
 from harness.model.policy import CounterPolicy, Weight
 
 SPREAD: Final = 1.5
-"""A band is at least so many times the spread of either backend's own samples."""
+"""A band is at least this many times the spread of either backend's own samples."""
 TIMING_RATIO: Final = 2.0
 TIMING_FLOOR: Final = 100.0
-"""A counter that depends on time is shown where it differs by this factor, and by so many."""
+"""A counter that depends on time is shown where it differs by this factor and this number."""
 ABSENT: Final = "absent"
 """The result of a check that another backend has and this one has not."""
 END: Final = "end of the guest"
@@ -36,7 +36,7 @@ COMPLETE: Final = "every check was reached"
 
 
 class Status(StrEnum):
-    """What is said of something that differs, from grave to harmless."""
+    """The status of something that differs, from grave to harmless."""
 
     UNEXPLAINED = "unexplained"
     KNOWN_BUG = "known_bug"
@@ -84,7 +84,7 @@ class Measurement:
     facts: BackendFacts
     samples: Mapping[str, Sequence[Sample]]
     checks: Mapping[str, str | None]
-    """None where the backend has not what the check needs: it is compared with nobody's."""
+    """None where the backend lacks what the check needs: it is not compared."""
     axes: Axes = field(default_factory=dict)
     sequence: tuple[str, ...] = ()
     ended: str = ""

@@ -17,7 +17,7 @@ from harness.compare.partition import Axes
 from harness.model.counters import CounterSource
 
 SHOWN_PAIRS: Final = 3
-"""So many pairs that no rule explains are named."""
+"""Number of unexplained pairs that are named."""
 _GRAVITY: Final = {status: rank for rank, status in enumerate(Status)}
 
 
@@ -54,7 +54,7 @@ class Finding:
     ``subject`` has a ``*`` for what differs between its subjects.  ``part`` is a workload, of
     which ``counter`` is the path of a counter (or ``storm/`` and one), or a check's or scenario's
     id.  ``axis`` is what separates the groups: ``irqchip: on | split, off, tcg``, or ``no axis``.
-    ``rule`` is the gravest rule that explains something of it, ``rules`` are all of them; ``left``
+    ``rule`` is the worst rule that explains something of it, ``rules`` are all of them; ``left``
     says between whom nothing explains it, where that makes it unexplained.
     """
 
@@ -85,7 +85,7 @@ class Finding:
 
 
 def findings(compared: Iterable[Compared]) -> tuple[Finding, ...]:
-    """Everything that differs, each thing once, the gravest first."""
+    """Everything that differs, each thing once, the worst first."""
     subjects = list(compared)
     families: dict[str, list[Compared]] = {}
     for each in subjects:
@@ -148,7 +148,7 @@ class _Cluster:
                 self._group_of.setdefault(backend, number)
 
     def _matched(self, compared: Compared, difference: Difference) -> list[int] | None:
-        """The group of ours that each group of ``difference`` is; None where that is not clear.
+        """Our group that each group of ``difference`` is; None where that is not clear.
 
         By what the backends are, else by what they saw; counts are not comparable, so there by the
         backends' names.

@@ -32,7 +32,7 @@ from harness.model.counters import CounterSet
 from userspace_chip.events import Event
 
 LONGEST_LOOP: Final = 6
-"""A repetition of up to so many steps stands once."""
+"""A repetition of up to this number of steps stands once."""
 
 LAPIC_REGISTERS: Final[Mapping[int, str]] = {
     0x02: "ID",
@@ -278,7 +278,7 @@ class GuestView(Observer):
         self._way(f"cpu0/pic irq{args[1] & 7}", "taken", self._books.place)
 
     def _source(self, cpu: Cpu, vector: int) -> str:
-        """Where ``vector`` comes from, in words that do not hang on its number where possible."""
+        """Where ``vector`` comes from, in words that do not depend on its number where possible."""
         place = f"cpu{cpu.number}/"
         for register, own in cpu.lvts.items():
             if own == vector:

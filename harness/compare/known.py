@@ -52,7 +52,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class BackendFacts:
-    """What rules may ask of a backend; a version is None where nobody knows it.
+    """What rules may ask of a backend; a version is None where it is unknown.
 
     ``linux`` is the kernel whose KVM runs the guest, and None under TCG.
     """
@@ -117,7 +117,7 @@ class Scope:
 
     @property
     def swapped(self) -> Scope:
-        """The same comparison, told from the other side."""
+        """The same comparison, from the other side."""
         return Scope(self.b, self.a, self.guest, self.workload)
 
 
@@ -244,7 +244,7 @@ class KnownDifferences:
 
     @classmethod
     def shipped(cls) -> KnownDifferences:
-        """The rules that travel with us, ``configs/known/*.yaml``."""
+        """The rules that ship with irqmatrix, ``configs/known/*.yaml``."""
         return cls.in_folders([resources.configs() / "known"])
 
     @classmethod

@@ -50,7 +50,7 @@ A: Final = "A"
 B: Final = "B"
 """The two recordings, as backends of one subject."""
 CONTEXT: Final = 10
-"""So many events are shown on either side of the first parting, of each recording."""
+"""Number of events shown on either side of the first parting, of each recording."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class RunDiff:
 
     @property
     def exit_status(self) -> int:
-        """The gravest of the pairs'."""
+        """The worst of the pairs'."""
         return max(pair.exit_status for pair in self.pairs)
 
 

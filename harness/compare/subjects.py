@@ -69,7 +69,7 @@ def short(version: Version) -> str:
 
 
 def _called(name: str, versions: Mapping[str, Version]) -> str:
-    """The version behind ``name``, as long as it has to be; the name where that is not enough."""
+    """The version in ``name``, as long as it has to be; the name where that is not enough."""
     version = versions.get(name)
     if version is None:
         return name

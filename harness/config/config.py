@@ -236,7 +236,7 @@ class RunConfig:
 
 
 def find(name: str) -> Path:
-    """The file that ``name`` means: a path, or else a configuration that travels with us."""
+    """The file that ``name`` means: a path, or else a configuration that ships with irqmatrix."""
     path = Path(name)
     if paths.first_file([path]) is not None:
         return path

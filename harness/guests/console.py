@@ -37,7 +37,7 @@ class _Spawn(_TextSocketSpawn):
 
 
 class Console:
-    """What a guest says and is told.  Made by :func:`console` only."""
+    """What a guest says and is sent.  Made by :func:`console` only."""
 
     def __init__(self, spawn: _Spawn, log: Path) -> None:
         self._spawn = spawn
@@ -94,7 +94,7 @@ class Console:
         try:
             return int(await waiting)
         except asyncio.CancelledError:
-            # Nobody listens now: what comes, its end above all, has to wait for the next reader.
+            # No reader is left: what comes, its end above all, has to wait for the next one.
             if self._spawn.async_pw_transport is not None:
                 self._spawn.async_pw_transport[1].pause_reading()
             raise

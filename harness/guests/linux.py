@@ -56,7 +56,7 @@ class Workload:
     name: str
     summary: str
     parameters: Mapping[str, int]
-    """Name to default; what each means is said in the workload's file."""
+    """Name to default; what each means is in the workload's file."""
     devices: tuple[tuple[str, str], ...] = ()
     """QEMU options, each with its value; two workloads may name the same one."""
     min_smp: int = 1
@@ -148,7 +148,7 @@ _TABLE: Final = (
         _EDU,
         impossible_on=_NO_PCI,
         spoils_guest=True,
-        # A slow guest drowns: its user space never runs again before the kernel gives up.
+        # A slow guest is flooded: its user space never runs again before the kernel gives up.
         patience_s=30.0,
     ),
 )

@@ -148,7 +148,7 @@ class ImageCache:
         return self._packages.available()
 
     def choices(self, kind: PackageKind) -> tuple[Choice, ...]:
-        """The versions to be had, oldest first: in the cache, from the archives, the system's."""
+        """The available versions, oldest first: in the cache, from the archives, the system's."""
         found = self._packages.choices(kind)
         binary = shutil.which(BINARY_NAME) if kind == "qemu" else None
         if binary is None:

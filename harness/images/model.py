@@ -54,7 +54,7 @@ class Build:
     """Which build of a kernel or a QEMU it is, apart from every other of the same version."""
 
     package: str
-    """The package's full version, or what a build of one's own says of itself."""
+    """The package's full version, or what a local build says of itself."""
     build_id: str | None
     """The linker's, in hexadecimal: of QEMU's binary, and of the kernel's module ``kvm``."""
 

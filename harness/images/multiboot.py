@@ -76,7 +76,7 @@ def defect(image: Image) -> str | None:
 def loadable(image: bytes) -> bytes:
     """``image``, which has no defect, as a file that QEMU loads.
 
-    A 64-bit ELF file gets a 32-bit ELF header and program headers, which are put behind its end:
+    A 64-bit ELF file gets a 32-bit ELF header and program headers, which are appended:
     what is loaded, where to, and where it is entered (in 32-bit mode, as multiboot says) stays.
     """
     header = _header(image)

@@ -26,7 +26,7 @@ _FIRMWARE: Final = (
     "efi-virtio.rom",
     "efi-e1000*.rom",
 )
-"""Everything that an x86 machine of ours can ask for; the other targets' blobs stay out."""
+"""Everything that our x86 machines can ask for; the other targets' blobs stay out."""
 
 _LIBRARY_FOLDER: Final = "usr/lib/x86_64-linux-gnu"
 _MODULES: Final = "accel-*-x86_64.so"

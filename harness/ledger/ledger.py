@@ -34,7 +34,7 @@ SCHEMA_VERSION: Final = 1
 
 STAGES: Final = (
     "raised",  # the line went from low to high
-    "asserted",  # the controller was told that the line is high
+    "asserted",  # the controller saw the line high
     "masked",  # ... and the pin was masked
     "coalesced",  # ... and the interrupt was already pending
     "held",  # ... and the pin's last level interrupt is still in service (remote IRR)

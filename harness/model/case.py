@@ -134,7 +134,7 @@ class FlatGuest:
 class ProbeGuest:
     """The bare-metal interpreter of scenarios, and those that one boot of it runs.
 
-    ``first`` is the index of the scenario to begin with: a boot after one that hung goes on behind
+    ``first`` is the index of the scenario to begin with: a boot after one that hung goes on after
     it.  ``far_return``: handlers end with POPF and a far return, for a KVM that cannot emulate
     IRET.  ``trace``: the kernel's trace is recorded, too, for what no guest can see.
     """
@@ -240,7 +240,7 @@ class Case:
 
 
 MAX_NAME_BYTES: Final = 200
-"""Of a folder's or a file's name; Linux has 255 (``NAME_MAX``), and endings are put behind it."""
+"""Of a folder's or a file's name; Linux has 255 (``NAME_MAX``), and endings are appended."""
 _HASH_DIGITS: Final = 12
 
 

@@ -117,7 +117,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class NotObservable:
-    """A key whose total nobody knows, and why."""
+    """A key whose total is unknown, and why."""
 
     key: CounterKey
     reason: str

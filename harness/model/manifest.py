@@ -94,7 +94,7 @@ def write(directory: Path, described: CaseFile) -> None:
 
 
 def read(directory: Path) -> CaseFile:
-    """The ``case.json`` of a case's folder; :class:`StoreError` where there is none of ours."""
+    """The ``case.json`` of a case's folder; :class:`StoreError` where it is missing or not ours."""
     path = directory / NAME
     if not path.exists():
         raise StoreError(

@@ -41,7 +41,7 @@ class Mark:
 
     @classmethod
     def parse(cls, text: str) -> Mark | None:
-        """The mark of this text; None where it is not one of ours."""
+        """The mark of this text; None where it is another program's."""
         kind, _, subject = text.partition(" ")
         try:
             return cls(MarkKind(kind), subject)

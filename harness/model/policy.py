@@ -20,25 +20,25 @@ from harness.model.counters import CounterSource
 # --- Storms -------------------------------------------------------------------------------------
 
 STORM_DELIVERIES: Final = 500
-"""A storm has at least so many deliveries more than the work explains."""
+"""A storm has at least this many deliveries more than the work explains."""
 STORM_PER_ASSERTION: Final = 10.0
-"""... and either so many for each time that its line was raised, however slow the guest is,"""
+"""... and either this many for each time that its line was raised, however slow the guest is,"""
 STORM_RATE_HZ: Final = 150.0
-"""... or at least so many a second.  The slowest guest of all, nested in TCG on a busy machine,
+"""... or at least this many a second.  The slowest guest of all, nested in TCG on a busy machine,
 takes 500 interrupts a second, thousands on an idle one; a device at rest takes none."""
 TIMER_STORM_RATE_HZ: Final = 10_000.0
-"""The same for timers and IPIs, for each CPU: no kernel asks for so many ticks (HZ is 1000 at
+"""The same for timers and IPIs, for each CPU: no kernel asks for this many ticks (HZ is 1000 at
 most), and high-resolution timers of an idle guest stay far below."""
 WORK_SLACK: Final = 2.0
-"""The work explains so many times the deliveries that it needs at most."""
+"""The work explains this many times the deliveries that it needs at most."""
 TOGGLE_COUNT: Final = 200
 TOGGLE_RATE_HZ: Final = 100.0
-"""A line that is lowered so often, and raised less than once in :data:`TOGGLE_RATIO` times, is
+"""A line that is lowered this often, and raised less than once in :data:`TOGGLE_RATIO` times, is
 being driven for nothing.  Firmware that polls the keyboard lowers a line 58 times, then ends."""
 TOGGLE_RATIO: Final = 20
 CONSOLE_GSI: Final = 4
 TOGGLES_PER_RAISE: Final = 6
-"""... and so many times for each raising of other lines, the console's left aside.  q35 tells the
+"""... and this many times for each raising of other lines, the console's left aside.  q35 tells the
 PIC line of a PIRQ, too, of every change of a PCI line: with the irqchip in the kernel, where each
 is two calls, the line that is not routed there is lowered four times for one interrupt."""
 TIMER_PINS: Final = frozenset({0, 2, 8})

@@ -11,7 +11,7 @@ from harness.model.case import Case, GuestKind, kind_of
 
 
 class Verdict(StrEnum):
-    """What is said of a case or of a part of it, from harmless to grave."""
+    """The verdict of a case or of a part of it, from harmless to grave."""
 
     PASS = "pass"
     SKIP = "skip"
@@ -91,7 +91,7 @@ class CaseResult:
     dir: str
     parts: tuple[PartResult, ...] = ()
     observations: Mapping[str, str] = field(default_factory=dict)
-    """What the monitor told of the chips themselves, by id."""
+    """What the monitor reported of the chips themselves, by id."""
     as_expected: bool = True
     expected: Verdict | None = None
     """What the configuration says the case as a whole has to be, where it says so."""
@@ -156,7 +156,7 @@ def of_case(
 
 
 def judged(parts: Iterable[PartResult]) -> Verdict:
-    """The gravest verdict of ``parts``; where some passed, the skipped ones do not count."""
+    """The worst verdict of ``parts``; where some passed, the skipped ones do not count."""
     verdicts = {part.verdict for part in parts}
     if Verdict.PASS in verdicts:
         verdicts.discard(Verdict.SKIP)

@@ -22,7 +22,7 @@ from userspace_chip.vcpu import MpState
 _NO_VECTOR: Final = 0xFFFFFFFF
 """``-d int`` prints -1 where the interrupt went away before the CPU could take it."""
 _EXPIRIES: Final = 16
-"""So many are remembered: a periodic timer's merge while nobody takes its interrupt."""
+"""Number of remembered ones: a periodic timer's merge while nobody takes its interrupt."""
 _PATIENCE: Final = 200
 
 
@@ -52,11 +52,11 @@ class Taking:
         """The CPUs whose last interrupt was the PIC's: their handler may end it in the APIC."""
         self._expired: deque[_Expiry] = deque(maxlen=_EXPIRIES)
         self._tasks: dict[str, int] = {}
-        """Which CPU has which task segment, as far as interrupts have told."""
+        """Which CPU has which task segment, as far as interrupts have shown."""
         self._past = _Past(machine) if machine.profile.mode == "off" else None
 
     def passed(self, cpu: int) -> None:
-        """The CPU was in its guest: what it has on offer from now on, it may take next."""
+        """The CPU was in its guest: what it has pending from now on, it may take next."""
         if self._past is not None:
             self._past.passed(cpu)
 
@@ -95,7 +95,7 @@ class Taking:
         return vector
 
     def take(self, vector: int, task: str, ahead: Lookahead) -> None:
-        """A CPU of TCG's with that ``task`` segment takes ``vector``: one that has it on offer."""
+        """A CPU of TCG's with that ``task`` segment takes ``vector``: one that has it pending."""
         for cpu, acknowledged in self._acknowledged.items():
             if acknowledged == vector:
                 del self._acknowledged[cpu]
@@ -119,7 +119,7 @@ class Taking:
             )
 
     def _ready(self, cpus: list[int], vector: int) -> list[int]:
-        """Those that have ``vector`` on offer, or else those whose timers may have it."""
+        """Those that have ``vector`` pending, or else those whose timers may have it."""
         offering = [cpu for cpu in cpus if self._offered(cpu) == vector]
         return offering or [cpu for cpu in cpus if self._has_expired(cpu, vector)]
 
@@ -216,7 +216,7 @@ class Taking:
 
 
 class _Past:
-    """What a CPU's APIC had on offer since its thread was last seen.
+    """What a CPU's APIC had pending since its thread was last seen.
 
     QEMU takes a vector before it enters KVM, and other threads may run before KVM injects it.
     """

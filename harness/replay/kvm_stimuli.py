@@ -47,7 +47,7 @@ What: TypeAlias = tuple[str, tuple[Arg, ...]]
 
 
 class Lookahead(Protocol):
-    """What comes behind the current event, as far as anyone cares to look."""
+    """What comes after the current event, as far as it is looked at."""
 
     def all(self) -> Iterator[Event]:
         """The next events."""

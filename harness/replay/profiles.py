@@ -14,11 +14,11 @@ from harness.model.manifest import CaseFile
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
 
 _NO_REINJECTION: Final = r"\bkvm-pit\.lost_tick_policy=discard\b"
-"""QEMU hw/i386/kvm/i8254.c: kvm_pit_realizefn.  Nobody waits for an EOI of the PIT's pin then."""
+"""QEMU hw/i386/kvm/i8254.c: kvm_pit_realizefn.  KVM waits for no EOI of the PIT's pin then."""
 
 
 _NO_VAPIC: Final = r"\b(apic|apic-common|kvm-apic)\.vapic=(off|false|no)\b"
-"""QEMU hw/intc/apic_common.c: apic_common_realize.  Nobody asks KVM for exits at TPR then."""
+"""QEMU hw/intc/apic_common.c: apic_common_realize.  QEMU does not ask KVM for exits at TPR then."""
 
 
 def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
@@ -60,7 +60,7 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
 
 
 def not_modelled(case: CaseFile) -> str | None:
-    """What ``case`` has that no chip of ours has: the argument, and why; None for a usual one."""
+    """What ``case`` has that our chips lack: the argument, and why; None for a usual one."""
     for argument in (str(case.axes.get("cpu", "")), *case.arguments):
         for pattern, why in NOT_MODELLED.items():
             if re.search(pattern, argument):

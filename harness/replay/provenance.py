@@ -130,7 +130,7 @@ CHIPS: Final[Mapping[str, tuple[str, ...]]] = {
     "kvm_irqchip_update_msi_route": ("ioapic",),
     "hardware_int": ("lapic", "vcpu"),
 }
-"""By event: the chips whose state tells why; the local APIC's where nothing else is said."""
+"""By event: the chips whose state tells why; the local APIC's by default."""
 
 
 def rules_of(names: Iterable[str]) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ _CONTEXT: Final = frozenset(
     {"kvm_irqchip_add_msi_route", "kvm_irqchip_release_virq", "kvm_resample_fd_notify"}
 )
 COMPARED: Final = frozenset(QEMU_EVENTS) - _NEVER_TRACED - _CONTEXT - {"kvm_run_exit"}
-"""What a machine predicts, or is told."""
+"""What a machine predicts, or is given."""
 _ANY_DEVICES: Final = frozenset({"kvm_irqchip_update_msi_route", "kvm_irqchip_commit_routes"})
 """What devices do with their own MSI routes, too."""
 
@@ -399,7 +399,7 @@ _KVM_EVENTS: Final = {
     "off": frozenset({"kvm_inj_virq", "kvm_pio", "kvm_msr", "kvm_userspace_exit", "kvm_mmio"}),
     "tcg": frozenset[str](),
 }
-"""What the chips of QEMU's need of KVM's events: ELCR is traced by nobody else."""
+"""What the chips of QEMU's need of KVM's events: ELCR is traced there only."""
 
 
 _STIMULI: Final[Mapping[str, Callable[[QemuStimuli, Event, Lookahead], None]]] = {

@@ -38,7 +38,7 @@ from userspace_chip.profile import Profile
 from userspace_chip.snapshot import to_json
 
 SEEN: Final = 5
-"""So many of a chip's last events are shown beside its state."""
+"""Number of a chip's last events shown beside its state."""
 
 
 class Outcome(StrEnum):

@@ -83,7 +83,7 @@ class LookedWrongError(Exception):
 class Looking:
     """Compares looks on the way; ``agreed`` counts the chips that did.
 
-    ``lapics`` has the local APICs, ``others`` IOAPIC and PIC; None where nobody replays those.
+    ``lapics`` has the local APICs, ``others`` IOAPIC and PIC; None where those are not replayed.
     ``unsure`` is there where the APICs are QEMU's: by CPU, the vectors that may be pending or not.
     """
 
@@ -128,8 +128,8 @@ class Looking:
     def _possible(self, chip: str, shown: Registers) -> Iterator[Registers]:
         """What the registers may be; QEMU's own APICs leave some doubt.
 
-        Whether an interrupt is pending may not be known yet, and what a CPU has on offer it may
-        have taken: that is seen with the event behind it (tcg), or when KVM injects it (off).
+        Whether an interrupt is pending may not be known yet, and what a CPU has pending it may
+        have taken: that is seen with the event after it (tcg), or when KVM injects it (off).
         """
         mine = self._registers(chip)
         yield mine
@@ -146,7 +146,7 @@ class Looking:
     def adopt_elcr(self) -> None:
         """Take the trigger modes of the PIC's inputs from the first look.
 
-        Firmware sets them once, and in tcg nobody traces that (QEMU ``hw/intc/i8259.c``).
+        Firmware sets them once, and in tcg that is not traced (QEMU ``hw/intc/i8259.c``).
         """
         text = next((look.controllers for look in self._looks.values() if look.controllers), None)
         if text is None or self._others is None:

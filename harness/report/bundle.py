@@ -75,7 +75,7 @@ def _pack(found: Reproduction, prepared: Sequence[Prepared], out: BinaryIO) -> N
 
 
 def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Whose files they were is nobody's business."""
+    """The owner of the files is left out."""
     info.uid = info.gid = 0
     info.uname = info.gname = ""
     return info

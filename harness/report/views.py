@@ -20,7 +20,7 @@ WORDS: Final[Mapping[Status, str]] = {
     Status.INFORMATIONAL: "by time",
 }
 SHOWN_BACKENDS: Final = 3
-"""So many members of a group that has no label are named."""
+"""Number of members named of a group without a label."""
 
 
 # --- Findings -----------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def counted(cases: Iterable[CaseResult]) -> str:
 
 
 def conclusion(run: RunResult) -> str:
-    """The first thing that somebody wants to know of a run; reproducers are counted apart."""
+    """The first thing to know of a run; reproducers are counted apart."""
     matrix = [case for case in run.cases if not case.group]
     reproducers = [case for case in run.cases if case.group]
     said = [_as_expected("case", matrix)] if matrix else []

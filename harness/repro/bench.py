@@ -176,7 +176,7 @@ class Bench:
     async def logs(
         self, subjects: Sequence[Side | Chips], scenarios: Sequence[Scenario]
     ) -> list[list[Log | None]]:
-        """For each subject the log of each scenario; None where there is none to be had.
+        """For each subject the log of each scenario; None where none is available.
 
         :class:`CannotRun` where a backend cannot be run here, :class:`HostError` where it failed.
         """

@@ -191,7 +191,7 @@ class Entry:
 
 
 def shipped() -> dict[str, Path]:
-    """The files that travel with us, by the id of their entry."""
+    """The files that ship with irqmatrix, by the id of their entry."""
     return {path.stem: path for path in sorted((resources.configs() / "repro").glob("*.yaml"))}
 
 

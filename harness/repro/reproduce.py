@@ -43,7 +43,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Unknown:
-    """A value that nobody has, and why."""
+    """An unknown value, and why."""
 
     why: str
 
@@ -63,7 +63,7 @@ class Measured:
 
     @property
     def holds(self) -> bool | None:
-        """Whether it is what the entry says; None where nobody knows."""
+        """Whether it is what the entry says; None where it is unknown."""
         if isinstance(self.value, Unknown):
             return None
         return self.expected.met_by(self.value)
@@ -115,7 +115,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A reproducer that was run: everything that is told of it, and bundled."""
+    """A reproducer that was run: everything that is reported of it, and bundled."""
 
     entry: Entry
     config: RunConfig
@@ -202,7 +202,7 @@ def _reason(items: Iterable[Measured]) -> str:
 
 
 def value_text(value: Value) -> str:
-    """A value as it is shown; what nobody knows is ``n/o``."""
+    """A value as it is shown; an unknown one is ``n/o``."""
     if isinstance(value, Unknown):
         return "n/o"
     return plain(value)

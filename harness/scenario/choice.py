@@ -16,7 +16,7 @@ def find(pattern: str, beside: Path) -> tuple[Path, ...]:
     """The files that ``pattern`` means, in the order of their names.
 
     A relative one is looked for below the folder ``beside``, then below the working directory,
-    then, with or without ``configs/`` before it, among those that travel with us.
+    then, with or without ``configs/`` before it, among those that ship with irqmatrix.
     :class:`HarnessError` where that cannot be done.
     """
     if found := paths.matching(pattern, (beside, Path())):
@@ -51,7 +51,7 @@ def selected(scenarios: Iterable[Scenario], names: Sequence[str]) -> tuple[Scena
 
 
 def by_cpus(scenarios: Iterable[Scenario]) -> dict[int, tuple[Scenario, ...]]:
-    """For a boot each: the scenarios that need so many CPUs, no more and no fewer."""
+    """For a boot each: the scenarios that need this number of CPUs, no more and no fewer."""
     groups: dict[int, list[Scenario]] = {}
     for scenario in scenarios:
         groups.setdefault(scenario.program.cpus, []).append(scenario)

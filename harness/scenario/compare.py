@@ -93,7 +93,7 @@ def _by_place(log: Log) -> Mapping[tuple[bool, int, int], list[LogEvent]]:
 
 
 def comparable(event: LogEvent) -> LogEvent:
-    """``event`` without what hangs on the probe's own code: of a fault, the frame."""
+    """``event`` without what depends on the probe's own code: of a fault, the frame."""
     if event.kind != "fault":
         return event
     return replace(event, args=event.args[:_FAULT_ARGS])

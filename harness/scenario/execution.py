@@ -164,7 +164,7 @@ class Execution:
         return self.machine.save(), tuple([cpu.interruptible for cpu in self._cpus])
 
     def _reset(self) -> None:
-        """What the probe's start-up and its reset leave behind."""
+        """What the probe's start-up and its reset leave."""
         machine = self.machine
         machine.reset()
         machine.run_vapic_rom()

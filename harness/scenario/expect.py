@@ -14,7 +14,7 @@ class Expectation:
 
     Exactly one of ``read`` (the values of these reads, in order, as numbers), ``vectors`` (those of
     these handler entries, in order) and ``count`` (how many events) is not None.  ``irqchips``: the
-    irqchip words for which it is said, empty for all.
+    irqchip words for which it applies, empty for all.
     """
 
     step: int | None = None

@@ -52,7 +52,7 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A scenario's events, in order for each CPU; nothing is said of the order between CPUs.
+    """A scenario's events, in order for each CPU; the order between CPUs is not part of it.
 
     ``complete``: whether the end was seen.
     """

@@ -400,7 +400,7 @@ def _families(base: str) -> str:
 def field_value(register: Register, field: Field, given: object) -> int:
     """The number that ``given`` (a number, a word, true or false) means in ``field``.
 
-    A destination's words are not here: they hang on its mode.  :class:`ConfigError` (without a
+    A destination's words are not here: they depend on its mode.  :class:`ConfigError` (without a
     place) for an unknown word or a number that does not fit.
     """
     where = f"{register.name}: {field.name}"

@@ -230,7 +230,7 @@ EventKind: TypeAlias = Literal[
 
 
 class ExpectModel(Strict):
-    """One clause: which events, and exactly one thing that is said of them."""
+    """One clause: which events, and exactly one statement about them."""
 
     step: int | str | None = None
     cpu: Cpu | None = None
@@ -255,7 +255,7 @@ MachineName: TypeAlias = Literal["q35", "pc", "microvm"]
 
 
 class ScenarioModel(Strict):
-    """A scenario; what hangs on its place in the file is read apart."""
+    """A scenario; what depends on its place in the file is read apart."""
 
     about: Annotated[str, Field(min_length=1)]
     cpus: Annotated[int, Field(ge=1, le=MAX_CPUS)] = 1

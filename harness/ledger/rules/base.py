@@ -155,7 +155,7 @@ class Books:
         return self._index
 
     def add(self, event: Event) -> None:
-        """Take ``event`` into account; an error in a rule passes through, as a bug of ours.
+        """Take ``event`` into account; an error in a rule passes through, as a bug of irqmatrix.
 
         An event with values that no chip has is left out with a warning.
         """

@@ -53,14 +53,14 @@ class Injections(Books):
         if self._tcg:
             self._see_taken(cpu)
         cpu.progress, cpu.maybe = True, 0  # one lock: nothing is under way, nothing breaks it off
-        if vector in self._pic_parked:  # even where the local APIC has the same one on offer
+        if vector in self._pic_parked:  # even where the local APIC has the same one pending
             self._from_pic(cpu, vector)
             return
         cpu.parked = None
         self.kvm_inj_virq(event, ("IRQ", vector, False))
 
     def _see_taken(self, cpu: Cpu) -> None:
-        """The first interrupt that is seen taken: from here on IRR and ISR are told apart."""
+        """The first interrupt that is seen taken: from here on IRR and ISR are distinguished."""
         self._tcg = False
         for vector, count in cpu.outstanding.items():
             if count:

@@ -241,7 +241,7 @@ class QemuLapics(Books):
         """A message arrives: a pin's that was announced, or a device's."""
         dst, logical, mode, vector, trigger = args
         thread = self._thread(event[3])
-        # With two IOAPICs nothing is announced, and a message is told by its vector.
+        # With two IOAPICs nothing is announced, and a message is known by its vector.
         of_pin = not self._checks_pins and self._wired >> vector & 1
         column = BY_PIN if of_pin else BY_MSI
         if self._announced:

@@ -12,19 +12,19 @@ from userspace_chip.events import Event, event_type
 NEAR_EVENTS: Final = 200
 NEAR_NS: Final = 20_000_000
 FAR_NS: Final = 200_000_000
-"""An event that is owed comes within so many events or so much time, whichever is more; within
+"""An event that is owed comes within this number of events or this time, whichever is more; within
 the kernel sooner than where QEMU is between, whose threads may be held up by others."""
 SAME_ACCESS: Final = 8
-"""What one access brings about is traced within so many events."""
+"""What one access brings about is traced within this number of events."""
 SAME_TIME_NS: Final = 50_000
-"""Events of different CPUs or tracers may be out of order by so much."""
+"""Events of different CPUs or tracers may be out of order by this."""
 STUCK_INJECTIONS: Final = 100
 STUCK_NS: Final = 1_000_000_000
 """In service at the end of the recording, and for so long before."""
 REDELIVERIES: Final = 1000
-"""A level interrupt that came back so often at once while its line stayed high is a storm."""
+"""A level interrupt that came back this often at once while its line stayed high is a storm."""
 STRIKES: Final = 2
-"""A vector that was passed over so often by lower ones is gone; once is a race at its arrival."""
+"""A vector that was passed over this often by lower ones is gone; once is a race at its arrival."""
 KEPT_FINDINGS: Final = 100
 KEPT_OF_SUBJECT: Final = 3
 KEPT_WARNINGS: Final = 20

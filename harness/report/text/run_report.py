@@ -20,9 +20,9 @@ from harness.report.text.subject_table import NOT_OBSERVABLE, subject_table
 from harness.store.result import RunResult
 
 FEW: Final = 8
-"""Of so many cases everything is shown; of more, what is as expected in short."""
+"""Up to this number of cases everything is shown; of more, what is as expected in short."""
 SHOWN_AXES: Final = 3
-"""So many of the axes on which a rule explains something are named."""
+"""Number of axes named on which a rule explains something."""
 
 _Say = Callable[..., None]
 

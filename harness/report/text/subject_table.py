@@ -28,7 +28,7 @@ _LEDGER_STYLES: Final = {"balances": "green", "incomplete": "yellow"}
 _GAP: Final = 2
 """Columns between two cells, as rich's tables have them."""
 _DIFFERENCE_COLUMNS: Final = 40
-"""The words about a difference are wrapped at so many where place is short."""
+"""The words about a difference are wrapped at this width where space is short."""
 _WORDS_OF_BACKEND: Final = re.compile(r"-(?=qemu|linux)")
 
 
@@ -247,7 +247,7 @@ _STYLES: Final = {
 
 
 def _difference(findings: Sequence[Finding], row: _Row) -> Text:
-    """What the findings say of a row; the gravest first."""
+    """What the findings say of a row; the worst first."""
     if row.about is None:
         return Text()
     for status, style in _STYLES.items():
