@@ -199,7 +199,7 @@ def test_probe_scenario_for_one_machine_is_not_run_on_others(tmp_path):
         ("nothing-*.yaml", "", "no file of scenarios matches"),
         ("*.scenario", ", only: [edgy]", "no scenario is left"),
         ("*.scenario", ", expect: {edgy: storm}", "did you mean 'edge'"),
-        ("*.scenario", ", smp: 2", "a probe has no smp"),
+        ("*.scenario", ", smp: 2", "a probe takes no smp"),
     ],
 )
 def test_probe_in_a_config_with_a_mistake_says_which(tmp_path, pattern, more, message):
