@@ -434,7 +434,8 @@ def _unless_cancelled(error: BaseException) -> None:
 
 def incomplete(case: Case) -> CaseResult:
     """What is known of a case before it has ended."""
-    return of_case(case, Verdict.INCOMPLETE, "the run ended before it", 0.0, as_expected=False)
+    why = "the run ended before it"
+    return of_case(case, Verdict.INCOMPLETE, why, 0.0, as_expected=False, blame=Blame.HARNESS)
 
 
 def _without_run(case: Case, error: HarnessError, duration_s: float = 0.0) -> CaseResult:
