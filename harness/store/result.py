@@ -45,6 +45,11 @@ class RunResult:
     """The known differences that were due in this run."""
     summary: Summary
 
+    @property
+    def did_not_end(self) -> bool:
+        """Whether the run was ended before it had compared its cases."""
+        return self.environment.get("finished", "") is None
+
 
 def summarised(cases: Iterable[CaseResult], diffs: Iterable[DiffResult]) -> Summary:
     """The summary of a run, with its exit status (DESIGN, "Command line")."""

@@ -118,6 +118,8 @@ def _summary(console: Console, run: RunResult, directory: Path) -> None:
         markup=False,
         highlight=False,
     )
+    if run.did_not_end:
+        console.print("  the run did not end: its cases were not compared", style="bold red")
     if xpassed := sum(rule.xpass for rule in run.rules):
         text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
         console.print(text, style="bold magenta")
