@@ -137,6 +137,8 @@ def _end(
     if run.nowhere.parts:
         style = "bold red" if run.nowhere.is_error else "yellow"
         say(f"  ran nowhere: {', '.join(run.nowhere.parts)}", style=style)
+    if run.did_not_end:
+        say("  the run did not end: its cases were not compared", style="bold red")
     if xpassed := sum(rule.xpass for rule in run.rules):
         text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
         say(text, style="bold magenta")
