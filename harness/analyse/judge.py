@@ -13,7 +13,14 @@ from harness.analyse.blame import Facts, assigned
 from harness.analyse.case_evidence import CaseEvidence
 from harness.analyse.ruling import Ruling
 from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
-from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, LabDied
+from harness.base.errors import (
+    GuestCrash,
+    GuestError,
+    GuestFlood,
+    GuestHang,
+    HarnessError,
+    LabDied,
+)
 from harness.guests import last_words, linux, probe
 from harness.guests.protocols import Said
 from harness.model import lab_faults
@@ -168,7 +175,8 @@ def _failure(recording: Recording, results: Said | None = None) -> Ruling | None
     """
     guest = recording.case.guest
     if recording.failure is not None:
-        return Ruling(_verdict_of(recording.failure), _with_tail(recording, results))
+        blame = Blame.GUEST if isinstance(recording.failure, GuestFlood) else None
+        return Ruling(_verdict_of(recording.failure), _with_tail(recording, results), blame)
     killed_by = _signal(recording)
     if killed_by is not None:
         return Ruling(Verdict.CRASH, f"QEMU was killed by {killed_by}")
@@ -323,6 +331,8 @@ def _verdict(
     verdict = judged(parts)
     drowned = verdict is Verdict.STORM and failure is not None and failure.verdict is Verdict.HANG
     if failure is not None and not drowned:
+        if (cut := evidence.missing.get("QEMU trace")) is not None:
+            return failure._replace(detail=f"{failure.detail}; QEMU trace {cut}")
         return failure
     notable = [part for part in parts if part.verdict is verdict]
     detail = ""
@@ -331,6 +341,7 @@ def _verdict(
         first = notable[0]
         detail = f"{first.id}: {first.detail}{more}" if first.detail else f"{first.id}{more}"
     if (damage := evidence.damage) is not None:
+        damage = evidence.missing.get("QEMU trace", damage)
         detail = f"{detail}; events incomplete: {damage}".lstrip("; ")
     return Ruling(verdict, detail)
 

@@ -8,10 +8,11 @@ an ERROR is there if, and only if, the run's exit status is 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from harness.base.text import plain
 from harness.compare.diff import Difference, DiffResult
 from harness.compare.expectations import RuleResult
 from harness.model.verdict import NOT_REACHED, Blame, CaseResult, PartResult, Verdict
@@ -19,6 +20,7 @@ from harness.store.result import RunResult
 
 WHOLE: Final = "the whole case"
 """The check of a case for what is not said of any of its parts."""
+UNNAMED: Final = "(no name)"
 KNOWN: Final = "known differences"
 
 
@@ -76,13 +78,26 @@ class Group:
 def groups_of(run: RunResult) -> tuple[Group, ...]:
     """The checks of ``run``: cases, comparisons, the known differences that have to show."""
     groups = [
-        *(Group(case.id, tuple(_case_checks(case)), case.duration_s) for case in run.cases),
+        *(Group(case.id, _named(_case_checks(case)), case.duration_s) for case in run.cases),
         *(_comparison(diff) for diff in run.diffs),
     ]
     rules = [rule for rule in run.rules if rule.always]  # the others may be silent
     if rules:
         groups.append(Group(KNOWN, tuple(map(_rule_check, rules))))
     return tuple(groups)
+
+
+def _named(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """``checks`` on a line each, whose names are all others: systems take equal ones for one."""
+    found: dict[str, Check] = {}
+    for check in checks:
+        name = first = " ".join(plain(check.name).split()) or UNNAMED
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{first}~{number}"
+        found[name] = replace(check, name=name)
+    return tuple(found.values())
 
 
 # --- Cases --------------------------------------------------------------------------------------
@@ -157,7 +172,8 @@ def _lines(text: str) -> tuple[str, ...]:
 def _comparison(diff: DiffResult) -> Group:
     """One check a workload whose counters were compared, one a check that both backends ran."""
     names = (*diff.workloads, *diff.checks)
-    return Group(f"{diff.subject}: {diff.a} / {diff.b}", tuple(_compared(n, diff) for n in names))
+    checks = _named(_compared(name, diff) for name in names)
+    return Group(f"{diff.subject}: {diff.a} / {diff.b}", checks)
 
 
 def _compared(name: str, diff: DiffResult) -> Check:
