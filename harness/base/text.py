@@ -18,6 +18,9 @@ _ACTIVE: Final = re.compile(
     "\ud800-\udfff]"  # what no encoding can hold: bytes of a file name that are not UTF-8
 )
 
+LONG_NUMBER: Final = re.compile(r"\d{100}")
+"""A number that counts and names nothing; Python refuses to read one of 4300 digits."""
+
 
 def plain(text: str) -> str:
     r"""``text`` with every character that a terminal would obey written out, such as ``\x1b``.
