@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.analyse import conformance
-from harness.analyse.analyse import read_counters, read_ledger
-from harness.analyse.case_evidence import _read_verdict
+from harness.analyse.case_evidence import read_counters, read_ledger, read_verdict
 from harness.base import limits, resources, yamlfile
 from harness.base.terminal import Printer
 from harness.base.text import plain
@@ -270,7 +269,7 @@ READERS = {
     "case": Reader(
         file(lambda path: manifest.read(path.parent), "case.json"), _case_file("case.json")
     ),
-    "verdict": Reader(file(_read_verdict, "verdict.json"), _case_file("verdict.json")),
+    "verdict": Reader(file(read_verdict, "verdict.json"), _case_file("verdict.json")),
     "counters": Reader(file(read_counters, "counters.json"), _case_file("counters.json")),
     "ledger": Reader(file(read_ledger, "ledger.json"), lambda: [_account()]),
     "looks": Reader(
