@@ -150,6 +150,8 @@ def _blind_spots(recording: Recording, traces: Traces) -> tuple[counters.BlindSp
         report = reports.get(name)
         if report is not None and report.lost:
             spots.append(counters.BlindSpot(source, "*", f"{report.lost} of its events were lost"))
+        if report is not None and name in recording.missing:
+            spots.append(counters.BlindSpot(source, "*", recording.missing[name]))
     for record in recording.workloads:
         for snapshot in (record.monitor_before, record.monitor_after):
             if snapshot is not None:

@@ -16,6 +16,7 @@ from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
 from harness.base.errors import (
     GuestCrash,
     GuestError,
+    GuestFlood,
     GuestHang,
     HarnessError,
     LabDied,
@@ -205,6 +206,8 @@ def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence
     qemu = Blame.QEMU if recording.case.backend.host is Host.LOCAL else None
     if not isinstance(error, GuestHang):
         verdict = Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
+        if isinstance(error, GuestFlood):
+            return Ruling(verdict, str(error), Blame.GUEST)
         return Ruling(verdict, str(error), qemu if isinstance(error, MonitorError) else None)
     if (why := recording.missing.get("last look")) is not None:
         return Ruling(Verdict.HANG, f"{error}; {why}", qemu)
@@ -351,6 +354,8 @@ def _verdict(
     verdict = judged(parts)
     drowned = verdict is Verdict.STORM and failure is not None and failure.verdict is Verdict.HANG
     if failure is not None and not drowned:
+        if (cut := evidence.missing.get("QEMU trace")) is not None:
+            return failure._replace(detail=f"{failure.detail}; QEMU trace {cut}")
         return failure
     notable = [part for part in parts if part.verdict is verdict]
     detail = ""
@@ -359,6 +364,7 @@ def _verdict(
         first = notable[0]
         detail = f"{first.id}: {first.detail}{more}" if first.detail else f"{first.id}{more}"
     if (damage := evidence.damage) is not None:
+        damage = evidence.missing.get("QEMU trace", damage)
         detail = f"{detail}; events incomplete: {damage}".lstrip("; ")
     return Ruling(verdict, detail)
 

@@ -11,8 +11,9 @@
         ├── LaunchError         a QEMU that did not start
         ├── GuestError          a guest that stopped being one, with its last console lines
         │   ├── GuestHang       it said nothing more within its time
-        │   └── GuestCrash      its QEMU went away
-        │       └── LabDied     the lab that it ran in died under it
+        │   ├── GuestCrash      its QEMU went away
+        │   │   └── LabDied     the lab that it ran in died under it
+        │   └── GuestFlood      it said more than its console may
         ├── PredictionError     a scenario that the Python chips cannot execute
         ├── CollectError        a collector that could not read its source
         │   └── MonitorError    QEMU's monitor, which cannot be used or says what it may not
@@ -96,6 +97,10 @@ class GuestCrash(GuestError):
 
 class LabDied(GuestCrash):
     """The lab died under the guest; ``why`` says how."""
+
+
+class GuestFlood(GuestError):
+    """The guest said more than its console may."""
 
 
 class PredictionError(HarnessError):

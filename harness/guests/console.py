@@ -7,14 +7,16 @@ import contextlib
 import re
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import pexpect
 from pexpect.socket_pexpect import SocketSpawn
 
-from harness.base.errors import GuestCrash
+from harness.base import limits
+from harness.base.errors import GuestCrash, GuestFlood
+from harness.base.text import shortened
 
 TAIL_LINES: Final = 12
 _SEARCH_WINDOW: Final = 4096
@@ -45,15 +47,19 @@ class _Spawn(_TextSocketSpawn):
 class Console:
     """What a guest says and is told.  Made by :func:`console` only."""
 
-    def __init__(self, spawn: _Spawn, log: Path, end: str | None) -> None:
+    def __init__(self, spawn: _Spawn, log: Path, end: str | None, kept: _Log) -> None:
         self._spawn = spawn
         self._log = log
+        self._kept = kept
         self._ends = [pexpect.EOF] if end is None else [re.escape(end), pexpect.EOF]
         self.ended = False
         """Whether the guest has said its last word."""
 
     async def expect(self, pattern: str) -> re.Match[str]:
-        """Read up to ``pattern``; :class:`GuestCrash` where the console ends before it."""
+        """Read up to ``pattern``; :class:`GuestCrash` where the console ends before it.
+
+        As every read, :class:`GuestFlood` where the guest says more than its console may.
+        """
         index = await self._expect([pattern, *self._ends])
         if index != 0:
             self.ended = True
@@ -88,35 +94,72 @@ class Console:
 
     def tail(self) -> tuple[str, ...]:
         """The last lines that the guest said."""
-        return tuple(line for line in self.text().splitlines() if line.strip())[-TAIL_LINES:]
+        lines = [line for line in self.text().splitlines() if line.strip()][-TAIL_LINES:]
+        return tuple(shortened(line, limits.current().line_characters) for line in lines)
 
     def text(self) -> str:
         """All that the guest said."""
         return self._log.read_text(encoding="utf-8", errors="replace").replace("\r", "")
 
     async def _expect(self, patterns: list[Any]) -> int:
-        waiting = self._spawn.expect(
-            patterns, timeout=None, searchwindowsize=_SEARCH_WINDOW, async_=True
+        waiting = asyncio.ensure_future(
+            self._spawn.expect(patterns, timeout=None, searchwindowsize=_SEARCH_WINDOW, async_=True)
         )
+        self._kept.on_full = waiting.cancel
         try:
-            return int(await waiting)
+            return int(await asyncio.shield(waiting))
         except asyncio.CancelledError:
-            # Nobody listens now: what comes, its end above all, has to wait for the next reader.
-            if self._spawn.async_pw_transport is not None:
-                self._spawn.async_pw_transport[1].pause_reading()
+            index = await self._unread(waiting)
+            self.ended = index is not None and patterns[index] in self._ends
+            self._check()
             raise
+
+    async def _unread(self, waiting: asyncio.Future[int]) -> int | None:
+        """Listen no more: what comes, its end above all, has to wait for the next reader.
+
+        What came in this very moment is the pattern of the index returned.
+        """
+        while self._spawn.async_pw_transport is None and not waiting.done():
+            await asyncio.sleep(0)  # a transport whose making is cancelled is nobody's to close
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        if self._spawn.async_pw_transport is not None:
+            self._spawn.async_pw_transport[1].pause_reading()
+        is_done = not waiting.cancelled() and waiting.exception() is None
+        return waiting.result() if is_done else None
+
+    def _check(self) -> None:
+        """:class:`GuestFlood` where it was not the reader's task that was cancelled."""
+        if self._kept.is_full:
+            self.ended = True
+            what = f"the guest said more than {limits.current().console_mib} MiB on its console"
+            raise GuestFlood(what, None, limits.hint("console_mib"), console_tail=self.tail())
 
 
 class _Log:
-    """A log that shows what was said as soon as it was, without carriage returns or our mark."""
+    """A log that shows what was said as soon as it was, without carriage returns or our mark.
 
-    def __init__(self, file: IO[str], end: str | None) -> None:
+    It takes so many characters, and calls ``on_full`` when there are more.
+    """
+
+    def __init__(self, file: IO[str], end: str | None, limit: int) -> None:
         self._file = file
         self._end = end
+        self._left = limit
+        self.on_full: Callable[[], object] = lambda: None
+
+    @property
+    def is_full(self) -> bool:
+        return self._left < 0
 
     def write(self, text: str) -> None:
-        text = text.replace("\r", "")
-        self._file.write(text if self._end is None else text.replace(self._end, ""))
+        if self.is_full:
+            return
+        said = text[: self._left].replace("\r", "")
+        self._file.write(said if self._end is None else said.replace(self._end, ""))
+        self._left -= len(text)
+        if self._left < 0:
+            self.on_full()
 
     def flush(self) -> None:
         self._file.flush()
@@ -138,9 +181,10 @@ def console(
             encoding="utf-8",
             codec_errors="replace",
         )
-        spawn.logfile_read = _Log(file, end)
+        kept = _Log(file, end, limits.current().console_mib * limits.MIB)
+        spawn.logfile_read = kept
         try:
-            yield Console(spawn, log, end)
+            yield Console(spawn, log, end, kept)
         finally:
             _close(spawn)
 

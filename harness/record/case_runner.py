@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ from typing import Final
 
 from harness.backends.base import GuestPlan, RunningGuest, Session
 from harness.backends.lab import COMMAND_TIMEOUT_S
+from harness.base import limits
 from harness.base.errors import (
     GuestCrash,
     GuestError,
@@ -22,6 +24,7 @@ from harness.base.errors import (
     LabLost,
     advice,
 )
+from harness.base.files import shorten
 from harness.guests import probe
 from harness.guests.console import console
 from harness.model.case import Accel, Case, Host, ProbeGuest
@@ -209,9 +212,23 @@ async def _run_guest(
         except TimeoutError:
             raise GuestHang(f"its QEMU could not be ended within {END_TIMEOUT_S:g} s") from None
         part = files.directory / "qemu.trace.part"
-        await guest.collect(files.directory / "stderr.log", part)
+        stderr = files.directory / "stderr.log"
+        await guest.collect(stderr, part)
+        shorten(stderr, limits.current().stderr_kib * 1024)
+        if _was_cut(part):
+            hint = limits.hint("trace_mib")
+            seen.missing["QEMU trace"] = f"cut at {limits.current().trace_mib} MiB ({hint})"
         _append(part, files.directory / "qemu.trace")
     seen.console = log.read_text(encoding="utf-8", errors="replace")
+
+
+def _was_cut(trace: Path) -> bool:
+    """Whether a trace reached its limit; its last line then ends where its reader sees that."""
+    size = trace.stat().st_size
+    if size < limits.current().trace_mib * limits.MIB:
+        return False
+    os.truncate(trace, size - 1)
+    return True
 
 
 def _append(part: Path, whole: Path) -> None:
