@@ -16,7 +16,6 @@ shape of the algorithm (timer, register access rules) and not a value, ``_kvm`` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from userspace_chip.errors import AccessError, StateError, VectorRangeError
@@ -45,7 +44,9 @@ from userspace_chip.lapic_registers import (
     LVT_LINT1,
     LVT_PERF,
     LVT_REGISTERS,
+    LVT_TIMER,
     LVTS,
+    MASKED,
     NAMES,
     PPR,
     QEMU_READABLE,
@@ -61,7 +62,8 @@ from userspace_chip.lapic_registers import (
     X2APIC_ICR_RESERVED,
     x2apic_ldr,
 )
-from userspace_chip.lapic_timer import LVT_TIMER, MASKED, KvmTimer, QemuTimer, TimerState
+from userspace_chip.lapic_state import LapicState
+from userspace_chip.lapic_timer import KvmTimer, QemuTimer
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
     DELIVERY_MODES,
@@ -82,40 +84,6 @@ from userspace_chip.snapshot import copy_state
 
 _SIZES: Final = frozenset({1, 2, 4, 8})
 _ALL: Final = (1 << 256) - 1
-
-
-@dataclass(slots=True)
-class LapicState:
-    """Everything that one local APIC remembers.  Bit maps are ints, bit n is vector n."""
-
-    apic_base: int = DEFAULT_BASE | ENABLE
-    id_reg: int = 0
-    """Register 0x20 as stored: xAPIC id << 24; in KVM's x2APIC mode the 32-bit id."""
-    tpr: int = 0
-    ppr: int = 0
-    """KVM: the register as last computed; QEMU computes it on read."""
-    ldr: int = 0
-    dfr: int = 0xFFFFFFFF
-    spiv: int = 0xFF
-    esr: int = 0
-    icr: int = 0
-    icr2: int = 0
-    icr_high: int = 0
-    """KVM on VMX: upper half of x2APIC's 64-bit ICR (page offset 0x304), apart from ICR2."""
-    isr: int = 0
-    tmr: int = 0
-    irr: int = 0
-    lvt: list[int] = field(default_factory=lambda: [MASKED] * 7)
-    tmict: int = 0
-    tdcr: int = 0
-    arbitration: int = 0
-    """KVM: messages accepted with lowest priority; QEMU: the arbitration id."""
-    sipi_vector: int = 0
-    irr_pending: bool = False
-    """KVM's hint that IRR is not empty: True too often after a state was loaded (PV EOI)."""
-    isr_cache: int | None = None
-    """KVM's ``highest_isr_cache``: the vector last acknowledged, None after an EOI (PV EOI)."""
-    timer: TimerState = field(default_factory=TimerState)
 
 
 class Lapic:

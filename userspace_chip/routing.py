@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from userspace_chip import msi
+from userspace_chip.architecture import IOAPIC_PINS
 from userspace_chip.errors import PinRangeError, RouteError
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
@@ -28,7 +29,7 @@ from userspace_chip.profile import DefaultRoutes
 MAX_GSI: Final = 4096
 """KVM_MAX_IRQ_ROUTES."""
 
-_PINS: Final = {Irqchip.PIC_MASTER: 8, Irqchip.PIC_SLAVE: 8, Irqchip.IOAPIC: 24}
+_PINS: Final = {Irqchip.PIC_MASTER: 8, Irqchip.PIC_SLAVE: 8, Irqchip.IOAPIC: IOAPIC_PINS}
 
 
 class IrqchipRoute(NamedTuple):

@@ -32,7 +32,6 @@ from harness.scenario.program import (
     Scenario,
 )
 from harness.scenario.registers import (
-    IOAPIC_PINS,
     LEVEL,
     LINES,
     REGISTERS,
@@ -57,6 +56,7 @@ from harness.scenario.vocabulary import (
     Word,
 )
 from userspace_chip import msi
+from userspace_chip.architecture import APIC_WINDOW, IOAPIC_PINS
 
 MAX_OPS: Final = 10_000
 """Operations of a program."""
@@ -328,7 +328,7 @@ class _Compiler:
                 dest_mode=verb.dest_mode,
                 redirection_hint=verb.redirection_hint,
                 dest=dest,
-                base=msi.BASE >> 20,
+                base=APIC_WINDOW >> 20,
             )
             data = msi.DATA.pack(
                 vector=verb.vector,

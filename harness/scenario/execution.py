@@ -34,13 +34,20 @@ from harness.scenario.program import (
     OpFlag,
     Program,
 )
+from userspace_chip.architecture import (
+    APIC_WINDOW,
+    APIC_WINDOW_BYTES,
+    IOAPIC_BASES,
+    IOREDTBL,
+    IOREGSEL,
+    IOWIN,
+    MSR_X2APIC,
+)
 from userspace_chip.errors import ChipError
-from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
-from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine, MachineState
+from userspace_chip.irqchip import Machine, MachineState
 from userspace_chip.lapic_registers import ICR, ICR2, LDR, SPIV
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import IntrType, MpState
-from userspace_chip.wiring import APIC_WINDOW, APIC_WINDOW_BYTES
 
 Board: TypeAlias = Literal["pc", "microvm"]
 Activity: TypeAlias = Generator[bool, None, None]

@@ -7,7 +7,6 @@ from harness.ledger.rules import synic
 from harness.ledger.rules.base import Books
 from harness.ledger.rules.state import (
     ACCEPTED,
-    APIC_BASE,
     BY_IPI,
     BY_LVT,
     BY_PIN,
@@ -17,13 +16,13 @@ from harness.ledger.rules.state import (
     KVM_LVTS,
     NEAR_EVENTS,
     SAME_TIME_NS,
-    TSC_DEADLINE,
     Args,
     Cpu,
     Message,
     Pin,
     Thread,
 )
+from userspace_chip.architecture import MSR_APIC_BASE, MSR_TSC_DEADLINE
 from userspace_chip.events import Event
 
 
@@ -170,14 +169,14 @@ class KvmLapics(Books):
         if access != "write":
             return
         is_synic = synic.is_source(register)
-        if not is_synic and register not in (TSC_DEADLINE, APIC_BASE):
+        if not is_synic and register not in (MSR_TSC_DEADLINE, MSR_APIC_BASE):
             return
         cpu = self._own_cpu(event)
         if cpu is None:
             return
         if is_synic:
             self._synic(cpu, register, value)
-        elif register == TSC_DEADLINE:
+        elif register == MSR_TSC_DEADLINE:
             cpu.armed = int(value != 0)
         else:
             cpu.x2apic = bool(value >> 10 & 1)
