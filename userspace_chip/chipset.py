@@ -19,12 +19,13 @@ from userspace_chip.delivery import ApicBus
 from userspace_chip.errors import PinRangeError
 from userspace_chip.events import Arg, Event
 from userspace_chip.ioapic import Ioapic
+from userspace_chip.knobs import Model
 from userspace_chip.lapic import Lapic
 from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import Pic
 from userspace_chip.pit import Pit
 from userspace_chip.ports import Emit, Irqchip, Source
-from userspace_chip.profile import Model, Profile
+from userspace_chip.profile import Profile
 from userspace_chip.routing import MsiRoute, Route, Router, RoutingTable
 from userspace_chip.vcpu import SCAN_IOAPIC, Vcpu
 

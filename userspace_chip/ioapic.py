@@ -39,6 +39,7 @@ from userspace_chip.architecture import (
 )
 from userspace_chip.bits import RO, Field, Register
 from userspace_chip.errors import AccessError, PinRangeError, StateError, VectorRangeError
+from userspace_chip.knobs import Model, RirrRule
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
     DELIVERY_MODES,
@@ -52,7 +53,7 @@ from userspace_chip.messages import (
     Trigger,
 )
 from userspace_chip.ports import Emit, IoapicPort
-from userspace_chip.profile import Model, Profile, RirrRule
+from userspace_chip.profile import Profile
 from userspace_chip.snapshot import copy_state
 
 VERSION_WITH_EOIR: Final = 0x20

@@ -56,6 +56,7 @@ from userspace_chip.chipset import Chipset, EventLog
 from userspace_chip.delivery import KvmBus, apic_bus
 from userspace_chip.errors import AccessError, PinRangeError, StateError
 from userspace_chip.ioapic import Ioapic, IoapicState
+from userspace_chip.knobs import Model
 from userspace_chip.lapic import Lapic
 from userspace_chip.lapic_registers import EOI, LVT_LINT0, LVT_LINT1, MASKED
 from userspace_chip.lapic_state import LapicState
@@ -63,7 +64,7 @@ from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import Pic, PicState
 from userspace_chip.pit import Pit, PitState
 from userspace_chip.ports import Source
-from userspace_chip.profile import Model, Profile, profile
+from userspace_chip.profile import Profile, profile
 from userspace_chip.routing import (
     DEFAULT_TABLES,
     MsiRoute,

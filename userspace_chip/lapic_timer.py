@@ -14,27 +14,9 @@ A timer unit is one nanosecond in both (``APIC_BUS_CYCLE_NS``, QEMU_CLOCK_VIRTUA
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from userspace_chip.lapic_delivery import LapicDelivery
 from userspace_chip.lapic_registers import LVT_TIMER, MASKED
-from userspace_chip.lapic_state import ONE_SHOT, PERIODIC, TSC_DEADLINE, LapicState
-from userspace_chip.ports import LapicPort
-from userspace_chip.profile import Profile
-
-
-class TimerOwner(Protocol):
-    """What a timer needs of the local APIC that it is part of."""
-
-    profile: Profile
-    port: LapicPort
-    state: LapicState
-
-    @property
-    def enabled(self) -> bool:
-        """By hardware and by software."""
-
-    def local_deliver(self, lvt: int) -> int:
-        """An interrupt of an LVT entry: 1 if it was taken."""
+from userspace_chip.lapic_state import ONE_SHOT, PERIODIC, TSC_DEADLINE
 
 
 def divide_count(tdcr: int) -> int:
@@ -51,7 +33,7 @@ class KvmTimer:
 
     __slots__ = ("_keeps_masked", "_lapic", "_min_period_ns", "_mode_mask", "_tsc_khz")
 
-    def __init__(self, lapic: TimerOwner, *, tsc_khz: int) -> None:
+    def __init__(self, lapic: LapicDelivery, *, tsc_khz: int) -> None:
         self._lapic = lapic
         self._min_period_ns = lapic.profile.lapic.timer_min_period_ns
         self._keeps_masked = lapic.profile.lapic.masked_expiry_kept
@@ -245,7 +227,7 @@ class QemuTimer:
 
     __slots__ = ("_extra_tick", "_keeps_masked", "_lapic")
 
-    def __init__(self, lapic: TimerOwner) -> None:
+    def __init__(self, lapic: LapicDelivery) -> None:
         self._lapic = lapic
         self._extra_tick = int(lapic.profile.lapic.timer_plus_one_tick)
         self._keeps_masked = lapic.profile.lapic.masked_expiry_kept

@@ -16,8 +16,9 @@ from typing import Final
 
 from userspace_chip.architecture import ELCR, ISA_LINES, MASTER_COMMAND, SLAVE_COMMAND
 from userspace_chip.errors import AccessError, PinRangeError, StateError
+from userspace_chip.knobs import Model
 from userspace_chip.ports import Emit, Irqchip, PicPort
-from userspace_chip.profile import Model, Profile
+from userspace_chip.profile import Profile
 from userspace_chip.snapshot import copy_state
 
 CASCADE: Final = 2

@@ -22,8 +22,9 @@ from typing import Final
 
 from userspace_chip.architecture import PIT_CONTROL, PIT_COUNTER_0, SPEAKER
 from userspace_chip.errors import AccessError, StateError
+from userspace_chip.knobs import Model
 from userspace_chip.ports import PitPort
-from userspace_chip.profile import Model, Profile
+from userspace_chip.profile import Profile
 from userspace_chip.snapshot import copy_state
 
 NS_PER_S: Final = 1_000_000_000
@@ -101,7 +102,6 @@ class Pit:
         self.knobs = profile.pit
         self.state = PitState()
         self._kvm = profile.pit.model is Model.KVM
-        self._qemu_mode1_after_count = profile.qemu != "7.2"
         if self._kvm:
             self._create_kvm(now_ns)
         else:
@@ -348,21 +348,9 @@ class Pit:
             return channel.count - 2 * elapsed % channel.count
         return channel.count - elapsed % channel.count
 
-    def _out(self, channel: PitChannelState, elapsed: int, qemu: bool = False) -> int:
-        """OUT after that many input clocks (``pit_get_out``)."""
-        mode, count = channel.mode, channel.count
-        if mode == 1:
-            after_count = self.knobs.mode1_out_after_terminal_count
-            if qemu:
-                after_count = self._qemu_mode1_after_count
-            return int(elapsed >= count if after_count else elapsed < count)
-        if mode == 2:
-            return int(elapsed % count == 0 and elapsed != 0)
-        if mode == 3:
-            return int(elapsed % count < (count + 1 >> 1))
-        if mode in (4, 5):
-            return int(elapsed == count)
-        return int(elapsed >= count)
+    def _out(self, channel: PitChannelState, elapsed: int) -> int:
+        """OUT after that many input clocks."""
+        return _out(channel, elapsed, self.knobs.mode1_out_after_terminal_count)
 
     # --- registers
 
@@ -494,7 +482,8 @@ class Pit:
             state.refresh_clock ^= 1
             refresh = state.refresh_clock
             elapsed_ns = now_ns - channel.count_load_time_ns
-            out = self._out(channel, elapsed_ns * QEMU_FREQUENCY_HZ // NS_PER_S, qemu=True)
+            after_count = self.knobs.speaker_mode1_out_after_terminal_count
+            out = _out(channel, elapsed_ns * QEMU_FREQUENCY_HZ // NS_PER_S, after_count)
         return channel.gate | state.speaker_data << 1 | refresh << 4 | out << 5
 
     def _write_speaker(self, value: int, now_ns: int) -> None:
@@ -508,6 +497,20 @@ class Pit:
             # channel 0's too (kvm_pit_set_gate, kvm_pit_put).
             channels, legacy = self.get_pit2()
             self.set_pit2(channels, legacy, now_ns)
+
+
+def _out(channel: PitChannelState, elapsed: int, mode1_after_count: bool) -> int:
+    """``pit_get_out``."""
+    mode, count = channel.mode, channel.count
+    if mode == 1:
+        return int(elapsed >= count if mode1_after_count else elapsed < count)
+    if mode == 2:
+        return int(elapsed % count == 0 and elapsed != 0)
+    if mode == 3:
+        return int(elapsed % count < (count + 1 >> 1))
+    if mode in (4, 5):
+        return int(elapsed == count)
+    return int(elapsed >= count)
 
 
 def _check_channel(channel: PitChannelState) -> None:

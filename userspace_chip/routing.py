@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 from userspace_chip import msi
 from userspace_chip.architecture import IOAPIC_PINS
 from userspace_chip.errors import PinRangeError, RouteError
+from userspace_chip.knobs import DefaultRoutes
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
     DEST_MODE_NAMES,
@@ -24,7 +25,6 @@ from userspace_chip.messages import (
     MsiMessage,
 )
 from userspace_chip.ports import Emit, Irqchip
-from userspace_chip.profile import DefaultRoutes
 
 MAX_GSI: Final = 4096
 """KVM_MAX_IRQ_ROUTES."""

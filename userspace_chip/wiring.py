@@ -14,11 +14,11 @@ from userspace_chip.architecture import RTC_PIN
 from userspace_chip.chipset import Chipset
 from userspace_chip.delivery import matches
 from userspace_chip.ioapic import rte_message
+from userspace_chip.knobs import PicWiring
 from userspace_chip.lapic import Lapic
 from userspace_chip.lapic_registers import LVT_LINT0
 from userspace_chip.messages import DeliveryMode, LapicMessage, MsiMessage
 from userspace_chip.ports import DestMap, Irqchip
-from userspace_chip.profile import PicWiring
 from userspace_chip.routing import MsiRoute
 from userspace_chip.vcpu import EVENT, IOAPIC_EOI, POLL, SCAN_IOAPIC, TPR_ACCESS, Vcpu
 

@@ -7,9 +7,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.chip_ports import IoapicRecorder
 from userspace_chip.architecture import IOAPIC_PINS, IOREDTBL, IOREGSEL, IOWIN, RTC_PIN
 from userspace_chip.ioapic import RTE, Ioapic, rte_message
+from userspace_chip.knobs import Model
 from userspace_chip.messages import LapicMessage, MsiMessage
 from userspace_chip.ports import DestMap
-from userspace_chip.profile import Model, profile
+from userspace_chip.profile import profile
 
 PROFILES = [
     *(profile("on", linux=linux) for linux in ("6.1", "6.12", "6.18")),
