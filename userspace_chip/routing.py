@@ -110,7 +110,7 @@ class RoutingTable:
 def kernel_default() -> RoutingTable:
     """``default_routing``: IOAPIC and PIC for 0..15, in this order; IOAPIC for 16..23."""
     routes: list[Route] = []
-    for gsi in range(24):
+    for gsi in range(IOAPIC_PINS):
         routes.append(IrqchipRoute(gsi, Irqchip.IOAPIC, gsi))
         if gsi < 16:
             routes.append(_pic_route(gsi))
@@ -120,11 +120,13 @@ def kernel_default() -> RoutingTable:
 def qemu_pc() -> RoutingTable:
     """``kvm_pc_setup_irq_routing``: GSI 0 goes to IOAPIC pin 2, GSI 2 nowhere."""
     routes: list[Route] = [_pic_route(gsi) for gsi in range(16) if gsi != 2]
-    routes += [IrqchipRoute(gsi, Irqchip.IOAPIC, gsi or 2) for gsi in range(24) if gsi != 2]
+    routes += [
+        IrqchipRoute(gsi, Irqchip.IOAPIC, gsi or 2) for gsi in range(IOAPIC_PINS) if gsi != 2
+    ]
     return RoutingTable(routes)
 
 
-def split_msi(pins: int = 24) -> RoutingTable:
+def split_msi(pins: int = IOAPIC_PINS) -> RoutingTable:
     """``kvm_arch_init_irq_routing``: MSI routes of address 0 and data 0 for the IOAPIC's pins."""
     return RoutingTable([MsiRoute(gsi, MsiMessage(0, 0)) for gsi in range(pins)], split=True)
 

@@ -18,7 +18,14 @@ from typing import Final
 
 from harness.replay.acceptance import Taking
 from harness.replay.kvm_stimuli import DisagreementError, Lookahead, What, start_cpus
-from userspace_chip.architecture import ELCR_PORTS, IOAPIC_BASES, IOAPIC_PINS, MSR_APIC_BASE
+from userspace_chip.architecture import (
+    ELCR_PORTS,
+    IOAPIC_BASES,
+    IOAPIC_PINS,
+    MASTER_COMMAND,
+    MSR_APIC_BASE,
+    SLAVE_COMMAND,
+)
 from userspace_chip.errors import ChipError
 from userspace_chip.events import QEMU_EVENTS, Event, check_names
 from userspace_chip.irqchip import Machine
@@ -312,11 +319,15 @@ class QemuStimuli:
 
     def _pic_ioport_write(self, event: Event, ahead: Lookahead) -> None:
         master, address, value = map(int, event.args)
-        self.machine.pio_write(self._cpu(event), (0x20 if master else 0xA0) + address, value)
+        self.machine.pio_write(
+            self._cpu(event), (MASTER_COMMAND if master else SLAVE_COMMAND) + address, value
+        )
 
     def _pic_ioport_read(self, event: Event, ahead: Lookahead) -> None:
         master, address, _ = map(int, event.args)
-        self.machine.pio_read(self._cpu(event), (0x20 if master else 0xA0) + address)
+        self.machine.pio_read(
+            self._cpu(event), (MASTER_COMMAND if master else SLAVE_COMMAND) + address
+        )
 
     def _apic_mem_writel(self, event: Event, ahead: Lookahead) -> None:
         register, value = map(int, event.args)

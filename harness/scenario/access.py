@@ -24,7 +24,7 @@ from harness.scenario.registers import (
     Target,
     field_value,
 )
-from userspace_chip.architecture import MSR_APIC_BASE
+from userspace_chip.architecture import MSR_APIC_BASE, MSR_X2APIC
 from userspace_chip.lapic_registers import DEFAULT_BASE, ENABLE, EXTD
 
 _LIMITS: Final[Mapping[str, int]] = {"lapic": 0x1000, "io": 0x10000}
@@ -169,7 +169,7 @@ class Accesses:
         allowed = register.modes & register.write_modes if writes else register.modes
         if register.space is Space.LAPIC and mode is not None and mode not in allowed:
             does = "be written" if writes else "be read"
-            number = 0x800 + target.address // 16
+            number = MSR_X2APIC + target.address // 16
             raise self.text.error(
                 at,
                 f"{register.name} cannot {does} in {mode.value} mode",

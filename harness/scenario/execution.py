@@ -42,6 +42,8 @@ from userspace_chip.architecture import (
     IOREGSEL,
     IOWIN,
     MSR_X2APIC,
+    PIT_CONTROL,
+    PIT_COUNTER_0,
 )
 from userspace_chip.errors import ChipError
 from userspace_chip.irqchip import Machine, MachineState
@@ -62,7 +64,7 @@ WATCHDOG_NS: Final = 1_000_000_000
 
 _NS_PER_US: Final = 1000
 _SVR: Final = 0x1FF
-_QUIET_PIT: Final = ((0x43, 0x38), (0x40, 1), (0x40, 0))
+_QUIET_PIT: Final = ((PIT_CONTROL, 0x38), (PIT_COUNTER_0, 1), (PIT_COUNTER_0, 0))
 """Counter 0 in mode 4 with a count of 1: see ``images/probe/pit.c``."""
 _PIT_RUNS_OUT_NS: Final = 10_000
 _NMI_TYPE: Final = IntrType.NMI << 8

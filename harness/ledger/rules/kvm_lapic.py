@@ -12,7 +12,6 @@ from harness.ledger.rules.state import (
     BY_PIN,
     BY_SYNIC,
     FAR_NS,
-    IOAPIC_EOI_REASON,
     KVM_LVTS,
     NEAR_EVENTS,
     SAME_TIME_NS,
@@ -24,6 +23,7 @@ from harness.ledger.rules.state import (
 )
 from userspace_chip.architecture import MSR_APIC_BASE, MSR_TSC_DEADLINE
 from userspace_chip.events import Event
+from userspace_chip.vcpu import Exit
 
 
 class KvmLapics(Books):
@@ -232,7 +232,7 @@ class KvmLapics(Books):
 
     def kvm_userspace_exit(self, event: Event, args: Args) -> None:
         """split: KVM leaves for QEMU's IOAPIC to see an EOI."""
-        if args[1] != IOAPIC_EOI_REASON:
+        if args[1] != Exit.IOAPIC_EOI:
             return
         cpu = self._own_cpu(event)
         if cpu is None:

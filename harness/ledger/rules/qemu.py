@@ -27,7 +27,7 @@ from harness.ledger.rules.state import (
     Pin,
 )
 from userspace_chip import lapic_registers as lapic
-from userspace_chip.architecture import FIRST_VECTOR, IOAPIC_PINS
+from userspace_chip.architecture import EOIR, FIRST_VECTOR, IOAPIC_PINS
 from userspace_chip.events import Event
 
 
@@ -41,7 +41,7 @@ class QemuIoapics(Books):
             return
         if address & 0xFF == 0x10:
             self._entry_written(select, value)
-        elif address & 0xFF == 0x40:
+        elif address & 0xFF == EOIR:
             thread = self._thread(event[3])
             thread.eoi = self._index, value & 0xFF
             thread.register = self._index

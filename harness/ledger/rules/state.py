@@ -38,8 +38,6 @@ KEPT_FINDINGS: Final = 100
 KEPT_OF_SUBJECT: Final = 3
 KEPT_WARNINGS: Final = 20
 CHECK_EVERY: Final = 64
-IOAPIC_EOI_REASON: Final = 26
-"""KVM_EXIT_IOAPIC_EOI (Linux include/uapi/linux/kvm.h)."""
 KVM_LVTS: Final = frozenset(f"APIC_{name}" for name in LVT_NAMES)
 PIC_CHIPS: Final = {
     MASTER_COMMAND: (0, 0),
