@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from userspace_chip import msi
-from userspace_chip.architecture import IOAPIC_PINS
+from userspace_chip.architecture import IOAPIC_PINS, ISA_LINES
 from userspace_chip.errors import PinRangeError, RouteError
 from userspace_chip.knobs import DefaultRoutes
 from userspace_chip.messages import (
@@ -112,14 +112,14 @@ def kernel_default() -> RoutingTable:
     routes: list[Route] = []
     for gsi in range(IOAPIC_PINS):
         routes.append(IrqchipRoute(gsi, Irqchip.IOAPIC, gsi))
-        if gsi < 16:
+        if gsi < ISA_LINES:
             routes.append(_pic_route(gsi))
     return RoutingTable(routes)
 
 
 def qemu_pc() -> RoutingTable:
     """``kvm_pc_setup_irq_routing``: GSI 0 goes to IOAPIC pin 2, GSI 2 nowhere."""
-    routes: list[Route] = [_pic_route(gsi) for gsi in range(16) if gsi != 2]
+    routes: list[Route] = [_pic_route(gsi) for gsi in range(ISA_LINES) if gsi != 2]
     routes += [
         IrqchipRoute(gsi, Irqchip.IOAPIC, gsi or 2) for gsi in range(IOAPIC_PINS) if gsi != 2
     ]

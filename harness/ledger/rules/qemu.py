@@ -27,7 +27,7 @@ from harness.ledger.rules.state import (
     Pin,
 )
 from userspace_chip import lapic_registers as lapic
-from userspace_chip.architecture import EOIR, FIRST_VECTOR, IOAPIC_PINS
+from userspace_chip.architecture import EOIR, FIRST_VECTOR, IOAPIC_PINS, IOWIN
 from userspace_chip.events import Event
 
 
@@ -39,7 +39,7 @@ class QemuIoapics(Books):
         address, select, size, value = args
         if size != 4:
             return
-        if address & 0xFF == 0x10:
+        if address & 0xFF == IOWIN:
             self._entry_written(select, value)
         elif address & 0xFF == EOIR:
             thread = self._thread(event[3])
