@@ -36,8 +36,6 @@ CHIP_NAMES: Final = {
 }
 """``kvm_irqchips`` of the ``kvm_ack_irq`` tracepoint."""
 
-_new = tuple.__new__
-
 
 class Emitter(Protocol):
     """A chip, as the log sees it."""
