@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.analyse import audit, conformance, flat_verdict, lab_checks
+from harness.analyse import audit, conformance, flat_verdict, lab_checks, motion
 from harness.analyse.blame import Facts, assigned
 from harness.analyse.case_evidence import CaseEvidence
 from harness.analyse.ruling import Ruling
@@ -53,13 +53,13 @@ def judge(
     case = recording.case
     if isinstance(case.guest, FlatGuest):
         results = flat_verdict.said(recording, case.guest)
-        failure = _failure(recording, results)
+        failure = _failure(recording, evidence, results)
         parts = flat_verdict.parts(recording, case.guest, results, failure)
     elif isinstance(case.guest, ProbeGuest):
-        failure = _failure(recording)
+        failure = _failure(recording, evidence)
         parts = conformance.parts_of(recording, case.guest, evidence)
     else:
-        failure = _failure(recording)
+        failure = _failure(recording, evidence)
         parts = _linux_parts(recording, case.guest, evidence, failure)
     parts = lab_checks.explained(parts, evidence.described, lab_faults.shipped())
     verdict, detail, blame = _verdict(parts, failure, evidence)
@@ -166,14 +166,17 @@ def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case
     return _Said(f"replay: diverged {place}", diverged=True)
 
 
-def _failure(recording: Recording, results: Said | None = None) -> Ruling | None:
+def _failure(
+    recording: Recording, evidence: CaseEvidence, results: Said | None = None
+) -> Ruling | None:
     """What became of the guest as a whole, where it did not end as it should.
 
     ``results`` are a flat image's.
     """
     guest = recording.case.guest
     if recording.failure is not None:
-        return Ruling(_verdict_of(recording.failure), _with_tail(recording, results))
+        ruling = _ruling_of(recording, recording.failure, evidence)
+        return ruling._replace(detail=_with_tail(recording, ruling.detail, results))
     killed_by = _signal(recording)
     if killed_by is not None:
         return Ruling(Verdict.CRASH, f"QEMU was killed by {killed_by}")
@@ -189,16 +192,26 @@ def _failure(recording: Recording, results: Said | None = None) -> Ruling | None
     return None
 
 
-def _verdict_of(error: HarnessError) -> Verdict:
-    if isinstance(error, GuestHang):
-        return Verdict.HANG
-    return Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
+def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence) -> Ruling:
+    """What is said of ``error``; of a guest whose time was up, whether it moved."""
+    if not isinstance(error, GuestHang):
+        verdict = Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
+        return Ruling(verdict, str(error))
+    if (why := recording.missing.get("last look")) is not None:
+        is_local = recording.case.backend.host is Host.LOCAL
+        return Ruling(Verdict.HANG, f"{error}; {why}", Blame.QEMU if is_local else None)
+    if not recording.last_looks:
+        return Ruling(Verdict.HANG, str(error))
+    traced = {} if evidence.sources is None else evidence.sources.tail
+    ruling = motion.assess(recording.last_looks, traced, recording.case.timeout_s)
+    if ruling.verdict is Verdict.HANG:
+        return ruling._replace(detail=f"{error}: {ruling.detail}")
+    return ruling
 
 
-def _with_tail(recording: Recording, results: Said | None) -> str:
+def _with_tail(recording: Recording, text: str, results: Said | None) -> str:
     """The failure, how far a flat image got, why QEMU ended if it did, and the last words."""
     error = recording.failure
-    text = str(error)
     if results is not None and results.protocol is not None:
         text += f" after {results.plan}"
     if isinstance(error, GuestCrash):
@@ -250,11 +263,13 @@ _TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 """What QEMU puts before its words with ``-msg timestamp=on``."""
 
 
+_ENDED: Final = re.compile(r"terminating on signal \d+ from pid \d+")
+"""What QEMU says when it is ended from here."""
+
+
 def _stderr(recording: Recording) -> str:
-    lines = recording.stderr.splitlines()
-    errors = [
-        _TIME.sub("", line.strip()) for line in lines if line.strip() and "warning:" not in line
-    ]
+    errors = [_TIME.sub("", line.strip()) for line in recording.stderr.splitlines() if line.strip()]
+    errors = [line for line in errors if "warning:" not in line and not _ENDED.search(line)]
     return " | ".join(errors)[-MAX_STDERR_CHARACTERS:]
 
 

@@ -27,7 +27,7 @@ from harness.guests.console import console
 from harness.model.case import Accel, Case, Host, ProbeGuest
 from harness.record import recording_file, trace_files
 from harness.record.collectors.tracefs import Trace, clock_offset_ns, tracing
-from harness.record.driver import EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
+from harness.record.driver import CONSOLE_LOG, EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
 from harness.record.recording import Recording
 
 MAX_BOOTS: Final = 8
@@ -90,6 +90,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         missing=seen.missing,
         stalled=seen.stalled,
         stderr=recording_file.read_text(directory / recording_file.STDERR),
+        last_looks=tuple(seen.last_looks),
     )
     await asyncio.to_thread(recording_file.write, recording)
     return recording
@@ -193,7 +194,7 @@ async def _run_guest(
     step: Step,
 ) -> None:
     """Drive the guest to its end, or to the end of its time, and take it down."""
-    log = files.directory / "console.log"
+    log = files.directory / CONSOLE_LOG
     with console(guest.console, log, more=seen.boots > 0) as con:
         try:
             await Drive(plan, guest, con, files, trace, seen, step).run()

@@ -108,8 +108,8 @@ kvm_vcpu_stats_desc; 6.1 and 6.12), and what they count."""
 _LAST_NUMBER: Final = re.compile(r"\[(\d+)\]$")
 
 
-def count_stats(stats: Iterable[Mapping[str, Any]]) -> list[Counter]:
-    """The counters of what ``query-stats`` with target ``vcpu`` returned.
+def vcpu_stats(stats: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What ``query-stats`` with target ``vcpu`` returned, by vCPU and by the statistic's name.
 
     QEMU lists the vCPUs last one first and does not number them; their paths
     (``/machine/unattached/device[2]``) are numbered in the order of the vCPUs.
@@ -125,9 +125,14 @@ def count_stats(stats: Iterable[Mapping[str, Any]]) -> list[Counter]:
             raise CollectError("query-stats cannot be read", f"found {str(entry)[:100]}")
         vcpus.append((int(match[1]), values))
     vcpus.sort(key=lambda vcpu: vcpu[0])
+    return [values for _, values in vcpus]
+
+
+def count_stats(stats: Iterable[Mapping[str, Any]]) -> list[Counter]:
+    """The counters of what ``query-stats`` with target ``vcpu`` returned."""
     return [
         Counter(CounterKey(stage, "vcpu", "qmp", name=name, cpu=cpu), int(values[name]))
-        for cpu, (_, values) in enumerate(vcpus)
+        for cpu, values in enumerate(vcpu_stats(stats))
         for name, stage in STATISTICS.items()
         if name in values
     ]
