@@ -13,7 +13,14 @@ from harness.analyse.blame import Facts, assigned
 from harness.analyse.case_evidence import CaseEvidence
 from harness.analyse.ruling import Ruling
 from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
-from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, LabDied
+from harness.base.errors import (
+    GuestCrash,
+    GuestError,
+    GuestHang,
+    HarnessError,
+    LabDied,
+    MonitorError,
+)
 from harness.guests import last_words, linux, probe
 from harness.guests.protocols import Said
 from harness.model import lab_faults
@@ -194,12 +201,13 @@ def _failure(
 
 def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence) -> Ruling:
     """What is said of ``error``; of a guest whose time was up, whether it moved."""
+    # In a lab it may be the lab that is slow.
+    qemu = Blame.QEMU if recording.case.backend.host is Host.LOCAL else None
     if not isinstance(error, GuestHang):
         verdict = Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
-        return Ruling(verdict, str(error))
+        return Ruling(verdict, str(error), qemu if isinstance(error, MonitorError) else None)
     if (why := recording.missing.get("last look")) is not None:
-        is_local = recording.case.backend.host is Host.LOCAL
-        return Ruling(Verdict.HANG, f"{error}; {why}", Blame.QEMU if is_local else None)
+        return Ruling(Verdict.HANG, f"{error}; {why}", qemu)
     if not recording.last_looks:
         return Ruling(Verdict.HANG, str(error))
     traced = {} if evidence.sources is None else evidence.sources.tail

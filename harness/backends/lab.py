@@ -34,7 +34,7 @@ from harness.base.errors import CollectError, HostError, LabLost
 from harness.base.ownership import owned_directory
 from harness.base.process import OwnedProcess, owned_process
 from harness.base.sockets import connect, listener
-from harness.guests.console import CONSOLE_END
+from harness.guests.console import end_mark
 from harness.images import cpio
 from harness.images.model import KernelImage, QemuImage
 from harness.model import lab_faults
@@ -328,8 +328,10 @@ class LabGuest:
         console: socket.socket,
         monitor: socket.socket,
         exited: asyncio.Future[int],
+        console_end: str,
     ) -> None:
         self.console = console
+        self.console_end: str | None = console_end
         self.monitor = monitor
         self._shell = shell
         self._files = files
@@ -386,7 +388,8 @@ class LabSession:
             incoming=plan.incoming,
         )
         qemu = shlex.join(qemu_argv(plan.case, _guest_files(self._plan, plan), channels))
-        end = CONSOLE_END.replace("\n", "\\n").replace("\x04", "\\004")
+        end = end_mark()
+        printed = end.replace("\n", "\\n").replace("\x04", "\\004")
         with (
             connect(self._sockets / "console") as console,
             connect(self._sockets / "monitor") as monitor,
@@ -398,10 +401,10 @@ class LabSession:
                 f"{qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; "
                 # First of all: a console that nobody reads any more may block what follows.
                 f"echo '!exit' {name} $? >&3; "
-                f"{_COLLECTED if is_probe else ''}printf '{end}' >{_CONSOLE}; "
+                f"{_COLLECTED if is_probe else ''}printf '{printed}' >{_CONSOLE}; "
                 "} >/dev/null 2>&1 &"
             )
-            guest = LabGuest(self._shell, self.files, console, monitor, exited)
+            guest = LabGuest(self._shell, self.files, console, monitor, exited, end)
             try:
                 yield guest
             finally:

@@ -85,6 +85,7 @@ class LocalGuest:
         directory: Path,
     ) -> None:
         self.console = console
+        self.console_end: str | None = None
         self.monitor = monitor
         self._process = process
         self._directory = directory

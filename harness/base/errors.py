@@ -15,6 +15,7 @@
         │       └── LabDied     the lab that it ran in died under it
         ├── PredictionError     a scenario that the Python chips cannot execute
         ├── CollectError        a collector that could not read its source
+        │   └── MonitorError    QEMU's monitor, which cannot be used or says what it may not
         ├── ReplayRefused       a recorded case that a replay can say nothing about
         ├── CannotRun           what was asked for cannot be run or answered here
         ├── StoreError          a run directory that cannot be written or read
@@ -103,6 +104,10 @@ class PredictionError(HarnessError):
 
 class CollectError(HarnessError):
     """A collector that could not read its source, or read what it cannot understand."""
+
+
+class MonitorError(CollectError):
+    """QEMU's monitor cannot be used: it is silent, gone, refuses, or says what it may not."""
 
 
 class ReplayRefused(HarnessError):

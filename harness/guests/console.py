@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -16,9 +17,6 @@ from pexpect.socket_pexpect import SocketSpawn
 from harness.base.errors import GuestCrash
 
 TAIL_LINES: Final = 12
-CONSOLE_END: Final = "\x04irqmatrix: end of console\n"
-"""Follows a guest's last words where a console's end of file cannot be seen."""
-_END: Final = re.escape(CONSOLE_END)
 _SEARCH_WINDOW: Final = 4096
 
 
@@ -26,6 +24,14 @@ if TYPE_CHECKING:
     _TextSocketSpawn = SocketSpawn[str]
 else:
     _TextSocketSpawn = SocketSpawn
+
+
+def end_mark() -> str:
+    """What follows a guest's last words where a console's end of file cannot be seen.
+
+    No guest can know it, and so end its console before it has said everything.
+    """
+    return f"\x04irqmatrix: end of console {uuid.uuid4().hex}\n"
 
 
 class _Spawn(_TextSocketSpawn):
@@ -39,15 +45,16 @@ class _Spawn(_TextSocketSpawn):
 class Console:
     """What a guest says and is told.  Made by :func:`console` only."""
 
-    def __init__(self, spawn: _Spawn, log: Path) -> None:
+    def __init__(self, spawn: _Spawn, log: Path, end: str | None) -> None:
         self._spawn = spawn
         self._log = log
+        self._ends = [pexpect.EOF] if end is None else [re.escape(end), pexpect.EOF]
         self.ended = False
         """Whether the guest has said its last word."""
 
     async def expect(self, pattern: str) -> re.Match[str]:
         """Read up to ``pattern``; :class:`GuestCrash` where the console ends before it."""
-        index = await self._expect([pattern, _END, pexpect.EOF])
+        index = await self._expect([pattern, *self._ends])
         if index != 0:
             self.ended = True
             raise GuestCrash("the guest's QEMU went away", console_tail=self.tail())
@@ -62,7 +69,7 @@ class Console:
 
     async def comes(self, pattern: str) -> bool:
         """Read up to ``pattern``; False where the console ends before it."""
-        index = await self._expect([pattern, _END, pexpect.EOF])
+        index = await self._expect([pattern, *self._ends])
         self.ended = index != 0
         return index == 0
 
@@ -70,7 +77,7 @@ class Console:
         """The text up to the console's end."""
         if self.ended:
             return ""
-        await self._expect([_END, pexpect.EOF])
+        await self._expect(self._ends)
         self.ended = True
         return str(self._spawn.before)
 
@@ -103,21 +110,25 @@ class Console:
 class _Log:
     """A log that shows what was said as soon as it was, without carriage returns or our mark."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: IO[str], end: str | None) -> None:
         self._file = file
+        self._end = end
 
     def write(self, text: str) -> None:
-        self._file.write(text.replace("\r", "").replace(CONSOLE_END, ""))
+        text = text.replace("\r", "")
+        self._file.write(text if self._end is None else text.replace(self._end, ""))
 
     def flush(self) -> None:
         self._file.flush()
 
 
 @contextlib.contextmanager
-def console(connection: socket.socket, log: Path, *, more: bool = False) -> Iterator[Console]:
+def console(
+    connection: socket.socket, log: Path, *, more: bool = False, end: str | None = None
+) -> Iterator[Console]:
     """The console on ``connection``, for as long as the block lasts; it is kept in ``log``.
 
-    ``more``: behind what is there already, that of an earlier boot.
+    ``more``: behind what is there already, that of an earlier boot.  ``end``: see :func:`end_mark`.
     """
     with log.open("a" if more else "w", encoding="utf-8") as file:
         spawn = _Spawn(
@@ -127,9 +138,9 @@ def console(connection: socket.socket, log: Path, *, more: bool = False) -> Iter
             encoding="utf-8",
             codec_errors="replace",
         )
-        spawn.logfile_read = _Log(file)
+        spawn.logfile_read = _Log(file, end)
         try:
-            yield Console(spawn, log)
+            yield Console(spawn, log, end)
         finally:
             _close(spawn)
 

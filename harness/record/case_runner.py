@@ -195,7 +195,8 @@ async def _run_guest(
 ) -> None:
     """Drive the guest to its end, or to the end of its time, and take it down."""
     log = files.directory / CONSOLE_LOG
-    with console(guest.console, log, more=seen.boots > 0) as con:
+    more, end = seen.boots > 0, guest.console_end
+    with console(guest.console, log, more=more, end=end) as con:
         try:
             await Drive(plan, guest, con, files, trace, seen, step).run()
         except HarnessError as error:

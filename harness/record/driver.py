@@ -149,8 +149,7 @@ class Drive:
         self.step("connecting to the monitor")
         try:
             mon = await self._unless_gone(self._connected(stack))
-            for cpu in await self._unless_gone(mon.execute("query-cpus-fast")):
-                self.seen.vcpu_of_thread[cpu["thread-id"]] = cpu["cpu-index"]
+            self.seen.vcpu_of_thread |= await self._unless_gone(mon.vcpu_threads())
         except GuestCrash:
             return None
         if self.plan.paused:
@@ -214,12 +213,12 @@ class Drive:
             await asyncio.wait({reading})
 
     async def _look(self, mon: Monitor) -> LastLook:
-        status = await mon.execute("query-status")
+        status = await mon.status()
         registers = await mon.human("info registers -a")
         snapshot = await mon.snapshot(self.plan.case.smp)
         return LastLook(
             time_ns=time.time_ns(),
-            status=str(status["status"]),
+            status=status,
             registers=registers,
             lapics=snapshot.lapic_texts,
             stats=snapshot.stats,
