@@ -51,7 +51,8 @@ static void serve(const char *found, int delay_us)
 		line[length] = 0;
 		char *id = strstr(line, "__qmp#"), *end = id ? strchr(id, '"') : 0;
 		const char *answer = strstr(line, "query-commands") ? "[]"
-			: strstr(line, "query-") ? found
+			: strstr(line, "query-cpus") ? (*found == '{' ? "[]" : found)
+			: strstr(line, "query-status") ? found
 			: strstr(line, "human-monitor") ? "\"\""
 			: "{}";
 		usleep(delay_us);
