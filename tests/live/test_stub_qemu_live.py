@@ -95,7 +95,13 @@ def results(folder, guest, programs):
 def flat_results(stubs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("flat")
     image = flat_image.build(folder, "image", "PASS: never\n")
-    found = results(folder, flat(image, timeout_s=1), [stubs[1][name] for name in FLAT])
+    found = {}
+    # What passes on another QEMU is blamed on no guest: those that pass are a run of their own.
+    for passes in (False, True):
+        names = [name for name, row in FLAT.items() if (row.verdict == "pass") is passes]
+        place = folder / str(passes)
+        place.mkdir()
+        found |= results(place, flat(image, timeout_s=1), [stubs[1][name] for name in names])
     return found, stub_qemu.running(stubs[0])
 
 
