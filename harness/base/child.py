@@ -31,7 +31,8 @@ class ChildDied(HarnessError):
 def prepare(modules: Iterable[str]) -> None:
     """Start the server, if there is none: ``modules`` are imported in it, and not in each child."""
     _CONTEXT.set_forkserver_preload(["__main__", "harness.base.fork_server", *modules])
-    forkserver.ensure_running()
+    with contextlib.suppress(OSError):  # the first child will say it
+        forkserver.ensure_running()
 
 
 async def in_child(function: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs) -> _T:
