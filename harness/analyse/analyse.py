@@ -93,8 +93,8 @@ def analyse(
             onsets,
             _observations(recording),
             {name: ruling for name, _, ruling in scenarios},
-            tail.counts(),
         ),
+        tail=tail.counts(),
     )
 
 

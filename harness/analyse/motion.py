@@ -105,7 +105,8 @@ class Tail:
             for counter in self._tally.counters()
             if counter.key.stage == "accepted" and counter.key.controller == "lapic"
         )
-        return {"NMIs": self._nmis, "interrupts": accepted}
+        counts = {"NMIs": self._nmis, "interrupts": accepted}
+        return {name: count for name, count in counts.items() if count}
 
 
 def _is_nmi(event: Event) -> bool:
