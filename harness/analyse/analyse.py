@@ -95,6 +95,7 @@ def analyse(
             {name: ruling for name, _, ruling in scenarios},
             tail.counts(),
         ),
+        tail=tail.counts(),
     )
 
 

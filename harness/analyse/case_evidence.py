@@ -92,6 +92,9 @@ class CaseEvidence:
     scenarios: Mapping[str, ScenarioLog] = field(default_factory=dict)
     """The logs of a probe, by scenario."""
     sources: Sources | None = None
+    tail: Mapping[str, int] = field(default_factory=dict)
+    """What the traces have of the time between the last looks at a guest, by its name; that
+    is in no file."""
 
     @property
     def damage(self) -> str | None:

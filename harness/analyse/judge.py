@@ -213,8 +213,7 @@ def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence
         return Ruling(Verdict.HANG, f"{error}; {why}", qemu)
     if not recording.last_looks:
         return Ruling(Verdict.HANG, str(error))
-    traced = {} if evidence.sources is None else evidence.sources.tail
-    ruling = motion.assess(recording.last_looks, traced, recording.case.timeout_s)
+    ruling = motion.assess(recording.last_looks, evidence.tail, recording.case.timeout_s)
     if ruling.verdict is Verdict.HANG:
         return ruling._replace(detail=f"{error}: {ruling.detail}")
     return ruling

@@ -21,8 +21,7 @@ from harness.record.recording import LastLook
 from userspace_chip.errors import StateError
 from userspace_chip.events import Event
 from userspace_chip.info_lapic import InfoLapic, parse_lapic
-from userspace_chip.lapic_registers import ICR
-from userspace_chip.lapic_timer import LVT_TIMER, MASKED
+from userspace_chip.lapic_registers import ICR, LVT_TIMER, MASKED
 from userspace_chip.messages import DeliveryMode
 
 LOOP_BYTES: Final = 64
@@ -105,7 +104,8 @@ class Tail:
             for counter in self._tally.counters()
             if counter.key.stage == "accepted" and counter.key.controller == "lapic"
         )
-        return {"NMIs": self._nmis, "interrupts": accepted}
+        counts = {"NMIs": self._nmis, "interrupts": accepted}
+        return {name: count for name, count in counts.items() if count}
 
 
 def _is_nmi(event: Event) -> bool:

@@ -130,6 +130,8 @@ def _end(
     """First what matters."""
     good = run.summary.exit_status == 0
     say(f"\n{views.conclusion(run)}", style="green" if good else "bold red")
+    if run.did_not_end:
+        say("  the run did not end: its cases were not compared", style="bold red")
     for cause in causes:
         say(f"  not as expected: {cause}")
     for skip in views.skips(run.cases):

@@ -17,7 +17,7 @@ def said(tmp_path, text, read):
 
     async def reading():
         ours, theirs = socket.socketpair()
-        with theirs, console(ours, tmp_path / "console.log") as con:
+        with theirs, console(ours, tmp_path / "console.log", end=END) as con:
             writing = asyncio.to_thread(theirs.sendall, text.encode())
             done, _ = await asyncio.gather(read(con), writing)
             return done, con.tail()
@@ -34,7 +34,7 @@ def test_console_that_says_too_much_ends_and_is_kept_up_to_its_limit(tmp_path, m
         theirs.setblocking(False)
         flood = asyncio.ensure_future(forever(theirs))
         try:
-            with console(ours, tmp_path / "console.log") as con:
+            with console(ours, tmp_path / "console.log", end=END) as con:
                 with pytest.raises(GuestFlood, match=r"more than 1 MiB .*console_mib=N") as error:
                     await (con.read_all() if ask == "read_all" else con.expect("never"))
                 assert await con.read_all() == ""
