@@ -4,6 +4,7 @@
 # make fresh  make run, pip install and doctor on a Debian with nothing installed (SUITE=trixie)
 # make soak   runs under fault injection (SOAK_ARGS='--minutes 60 --cases 2000')
 # make bench  the benchmarks
+# make fuzz-readers  more than a million texts for the readers of what something else wrote
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -14,7 +15,7 @@ SOAK_ARGS ?= --minutes 10 --cases 2000
 SUITE ?= bookworm
 FRESH := PYTHONPATH=.ci $(PYTHON) -m fresh
 
-.PHONY: run test check fresh soak bench clean system
+.PHONY: run test check fresh soak bench fuzz-readers clean system
 
 run: $(STAMP)
 	$(BIN)/irqmatrix images build
@@ -39,6 +40,12 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/pytest tests/bench --benchmark-only
+
+# For each of 23 readers; FOREIGN_SEED begins elsewhere, so that another night tries other texts.
+fuzz-readers: export FOREIGN_INPUTS ?= 55000
+fuzz-readers: export FOREIGN_SEED ?= $(shell date +%Y%j)000
+fuzz-readers: $(STAMP)
+	$(BIN)/pytest tests/property/test_foreign_readers.py -p no:cacheprovider
 
 system:
 	@PYTHON=$(PYTHON) sh .ci/system-packages

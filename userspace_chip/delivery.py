@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from userspace_chip.knobs import LowestPriority, Model
 from userspace_chip.lapic import Lapic
 from userspace_chip.messages import DeliveryMode, DestMode, LapicMessage, Shorthand
 from userspace_chip.ports import DestMap, Emit
-from userspace_chip.profile import LowestPriority, Model, Profile
+from userspace_chip.profile import Profile
 
 XAPIC_BROADCAST: Final = 0xFF
 X2APIC_BROADCAST: Final = 0xFFFFFFFF

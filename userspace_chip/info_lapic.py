@@ -16,19 +16,15 @@ from typing import Final
 
 from userspace_chip.bits import bits, mask
 from userspace_chip.errors import StateError
-from userspace_chip.lapic import LapicState
-from userspace_chip.lapic_registers import LVT_ERROR, LVT_LINT0, LVT_LINT1, LVT_PERF, LVT_THERMAL
-from userspace_chip.lapic_timer import LVT_TIMER, MASKED, divide_count
+from userspace_chip.lapic_registers import LVT_NAMES, MASKED
+from userspace_chip.lapic_state import LapicState
+from userspace_chip.lapic_timer import divide_count
 from userspace_chip.messages import DeliveryMode
 
 _LVTS: Final = {
-    "LVT0": LVT_LINT0,
-    "LVT1": LVT_LINT1,
-    "LVTPC": LVT_PERF,
-    "LVTERR": LVT_ERROR,
-    "LVTTHMR": LVT_THERMAL,
-    "LVTT": LVT_TIMER,
+    name: LVT_NAMES.index(name) for name in ("LVT0", "LVT1", "LVTPC", "LVTERR", "LVTTHMR", "LVTT")
 }
+"""Places, in the order of the text."""
 _MODES: Final = ("Fixed", "...", "SMI", "...", "NMI", "INIT", "...", "ExtINT")
 _SHORTHANDS: Final = ("no-shorthand", "self", "all-self", "all")
 

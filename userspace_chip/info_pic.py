@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from userspace_chip.architecture import IOAPIC_PINS, IOREDTBL
 from userspace_chip.bits import bits
 from userspace_chip.errors import StateError
-from userspace_chip.ioapic import IOREDTBL, PINS, RTE, IoapicState
+from userspace_chip.ioapic import RTE, IoapicState
 from userspace_chip.messages import DELIVERY_MODES, DeliveryMode
 from userspace_chip.pic import ELCR_MASKS, PicChipState
 
@@ -117,7 +118,7 @@ def parse_info_pic(text: str) -> InfoPic:
                 special_fully_nested_mode=int(match[9]),
                 elcr_mask=ELCR_MASKS[number],
             )
-        elif info.ioapics and (match := _PIN.fullmatch(line)) and int(match[1]) < PINS:
+        elif info.ioapics and (match := _PIN.fullmatch(line)) and int(match[1]) < IOAPIC_PINS:
             info.ioapics[-1][1].rte[int(match[1])] = int(match[2], 16)
         elif info.ioapics and (match := _IRR.fullmatch(line)):
             pins = () if match[1] == "(none)" else match[1].split()

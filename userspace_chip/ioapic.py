@@ -25,8 +25,21 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from userspace_chip.architecture import (
+    APIC_WINDOW,
+    EOIR,
+    IOAPIC_PINS,
+    IOAPICARB,
+    IOAPICID,
+    IOAPICVER,
+    IOREDTBL,
+    IOREGSEL,
+    IOWIN,
+    RTC_PIN,
+)
 from userspace_chip.bits import RO, Field, Register
 from userspace_chip.errors import AccessError, PinRangeError, StateError, VectorRangeError
+from userspace_chip.knobs import Model, RirrRule
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
     DELIVERY_MODES,
@@ -40,25 +53,10 @@ from userspace_chip.messages import (
     Trigger,
 )
 from userspace_chip.ports import Emit, IoapicPort
-from userspace_chip.profile import Model, Profile, RirrRule
+from userspace_chip.profile import Profile
 from userspace_chip.snapshot import copy_state
 
-PINS: Final = 24
-RTC_PIN: Final = 8
-
-# Direct registers, by offset.
-IOREGSEL: Final = 0x00
-IOWIN: Final = 0x10
-EOIR: Final = 0x40
-
-# Indirect registers, by index.
-IOAPICID: Final = 0x00
-IOAPICVER: Final = 0x01
-IOAPICARB: Final = 0x02
-IOREDTBL: Final = 0x10
-
 VERSION_WITH_EOIR: Final = 0x20
-MSI_BASE: Final = 0xFEE00000
 
 RTE: Final = Register(
     "RTE",
@@ -86,7 +84,7 @@ _EXTINT: Final = RTE.pack(delivery_mode=DeliveryMode.EXTINT)
 _WRITE: Final = RTE.write_mask
 _KEEP: Final = RTE.keep_mask
 _LOW: Final = 0xFFFFFFFF
-_ALL_PINS: Final = (1 << PINS) - 1
+_ALL_PINS: Final = (1 << IOAPIC_PINS) - 1
 
 
 @dataclass
@@ -95,16 +93,16 @@ class IoapicState:
 
     ioregsel: int = 0
     id: int = 0
-    rte: list[int] = field(default_factory=lambda: [RTE.reset] * PINS)
+    rte: list[int] = field(default_factory=lambda: [RTE.reset] * IOAPIC_PINS)
     irr: int = 0
     """Requests, a bit a pin."""
     irr_delivered: int = 0
     """KVM: edge requests still in ``irr`` that have already been delivered."""
-    lines: list[int] = field(default_factory=lambda: [0] * PINS)
+    lines: list[int] = field(default_factory=lambda: [0] * IOAPIC_PINS)
     """KVM: the sources that hold the pin high, a bit each.  QEMU: the level last presented."""
-    raised: list[int] = field(default_factory=lambda: [0] * PINS)
+    raised: list[int] = field(default_factory=lambda: [0] * IOAPIC_PINS)
     """QEMU: 0 to 1 changes of each input, before the remap of pin 0 (``info irq``)."""
-    eoi_count: list[int] = field(default_factory=lambda: [0] * PINS)
+    eoi_count: list[int] = field(default_factory=lambda: [0] * IOAPIC_PINS)
     """Consecutive EOIs that found the line still high (storm throttle)."""
     delay_deadline_ns: int | None = None
     """When the throttled requests are serviced."""
@@ -143,7 +141,7 @@ def rte_msi(entry: int) -> MsiMessage:
     Bits 63:48 become address bits 19:4: the interrupt remapping format's index.
     """
     return MsiMessage(
-        address=MSI_BASE | (entry >> 48) << 4 | (entry >> 11 & 1) << 2,
+        address=APIC_WINDOW | (entry >> 48) << 4 | (entry >> 11 & 1) << 2,
         data=entry & (_VECTOR | RTE.delivery_mode.mask | _LEVEL),
     )
 
@@ -191,14 +189,16 @@ class Ioapic:
         """
         for name in ("rte", "lines", "raised", "eoi_count"):
             values = getattr(state, name)
-            if len(values) != PINS or min(values) < 0:
-                raise StateError(f"IOAPIC {name}: {values}", f"expected {PINS} numbers from 0")
+            if len(values) != IOAPIC_PINS or min(values) < 0:
+                raise StateError(
+                    f"IOAPIC {name}: {values}", f"expected {IOAPIC_PINS} numbers from 0"
+                )
         if max(state.rte) >> RTE.width:
             raise StateError(f"IOAPIC rte: {max(state.rte):#x}", "an entry has 64 bits")
         for name in ("irr", "irr_delivered"):
             if not 0 <= getattr(state, name) <= _ALL_PINS:
                 raise StateError(
-                    f"IOAPIC {name}: {getattr(state, name):#x}", f"there are {PINS} pins"
+                    f"IOAPIC {name}: {getattr(state, name):#x}", f"there are {IOAPIC_PINS} pins"
                 )
         if state.rtc_pending_eoi < 0:
             raise StateError(f"IOAPIC rtc_pending_eoi: {state.rtc_pending_eoi}", "it is a count")
@@ -214,11 +214,11 @@ class Ioapic:
         Lines, storm counters, a pending delay and the routes stay as they are.
         """
         if self._kvm:
-            self.set_irqchip(KvmIoapicImage(0, 0, 0, (RTE.reset,) * PINS))
+            self.set_irqchip(KvmIoapicImage(0, 0, 0, (RTE.reset,) * IOAPIC_PINS))
             return
         state = self.state
         state.ioregsel = state.id = state.irr = 0
-        state.rte = [RTE.reset] * PINS
+        state.rte = [RTE.reset] * IOAPIC_PINS
 
     def get_irqchip(self) -> KvmIoapicImage:
         """``kvm_get_ioapic``: delivered edges do not show in ``irr``."""
@@ -229,14 +229,16 @@ class Ioapic:
 
     def set_irqchip(self, image: KvmIoapicImage) -> None:
         """``kvm_set_ioapic``: the image's requests are raised anew; lines and counters stay."""
-        if len(image.rte) != PINS:
-            raise StateError(f"IOAPIC rte: {len(image.rte)} entries", f"there are {PINS} pins")
+        if len(image.rte) != IOAPIC_PINS:
+            raise StateError(
+                f"IOAPIC rte: {len(image.rte)} entries", f"there are {IOAPIC_PINS} pins"
+            )
         state = self.state
         state.ioregsel, state.id, state.rte = image.ioregsel, image.id, list(image.rte)
         state.irr = state.irr_delivered = 0
         state.rtc_pending_eoi = 0
         state.rtc_dest_map.clear()
-        for pin in range(PINS):
+        for pin in range(IOAPIC_PINS):
             if image.irr >> pin & 1:
                 self._set_level(pin, level=True, line_status=True)
         self._rtc_restore()
@@ -250,8 +252,8 @@ class Ioapic:
         the result, which is -1 masked or in service, 0 coalesced or dropped, n accepted by n.
         QEMU: the result is always 1.
         """
-        if not 0 <= pin < PINS:
-            raise PinRangeError(f"IOAPIC pin {pin}", f"pins are 0..{PINS - 1}")
+        if not 0 <= pin < IOAPIC_PINS:
+            raise PinRangeError(f"IOAPIC pin {pin}", f"pins are 0..{IOAPIC_PINS - 1}")
         lines = self.state.lines
         if self.knobs.source_bitmap:
             if not 0 <= source <= 63:
@@ -549,9 +551,9 @@ class Ioapic:
         if index in (IOAPICID, IOAPICARB):
             return (self.state.id & 0xF) << 24
         if index == IOAPICVER:
-            return self.knobs.version | (PINS - 1) << 16
+            return self.knobs.version | (IOAPIC_PINS - 1) << 16
         pin = (index - IOREDTBL) >> 1
-        if 0 <= pin < PINS:
+        if 0 <= pin < IOAPIC_PINS:
             return self.state.rte[pin] >> (32 if index & 1 else 0) & _LOW
         return self.knobs.unmapped_read
 
@@ -570,7 +572,7 @@ class Ioapic:
             self.state.id = value >> 24 & 0xF
             return
         pin = (index - IOREDTBL) >> 1
-        if 0 <= pin < PINS:
+        if 0 <= pin < IOAPIC_PINS:
             old = self.state.rte[pin]
             new = old & _LOW | value << 32 if index & 1 else old >> 32 << 32 | value
             self._write_rte(pin, old, new & _WRITE | old & _KEEP)

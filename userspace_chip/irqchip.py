@@ -30,21 +30,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from userspace_chip import msi
-from userspace_chip.delivery import ApicBus, KvmBus, apic_bus
+from userspace_chip.architecture import (
+    APIC_WINDOW,
+    APIC_WINDOW_BYTES,
+    IOAPIC_BASES,
+    IOAPIC_PAGE_BYTES,
+    IOAPIC_PINS,
+    LAPIC_PAGE_BYTES,
+    MASTER_COMMAND,
+    MASTER_DATA,
+    MSR_APIC_BASE,
+    MSR_KVM_PV_EOI,
+    MSR_TSC_DEADLINE,
+    MSR_X2APIC,
+    PIC_PORTS,
+    PIT_CONTROL,
+    PIT_COUNTER_0,
+    PIT_PORTS,
+    SLAVE_COMMAND,
+    SLAVE_DATA,
+)
+from userspace_chip.chipset import Chipset, EventLog
+from userspace_chip.delivery import KvmBus, apic_bus
 from userspace_chip.errors import AccessError, PinRangeError, StateError
-from userspace_chip.events import Arg, Event
 from userspace_chip.ioapic import Ioapic, IoapicState
-from userspace_chip.lapic import Lapic, LapicState
-from userspace_chip.lapic_registers import EOI, LVT_LINT0
-from userspace_chip.lapic_timer import MASKED
+from userspace_chip.knobs import Model
+from userspace_chip.lapic import Lapic
+from userspace_chip.lapic_registers import EOI, LVT_LINT0, LVT_LINT1, MASKED
+from userspace_chip.lapic_state import LapicState
 from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import Pic, PicState
 from userspace_chip.pit import Pit, PitState
-from userspace_chip.ports import Emit, Irqchip, Source
-from userspace_chip.profile import Model, Profile, profile
+from userspace_chip.ports import Source
+from userspace_chip.profile import Profile, profile
 from userspace_chip.routing import (
     DEFAULT_TABLES,
     MsiRoute,
@@ -54,11 +74,8 @@ from userspace_chip.routing import (
     kernel_default,
 )
 from userspace_chip.snapshot import from_json, head, to_json
-from userspace_chip.vcpu import SCAN_IOAPIC, Entry, Exit, Vcpu, VcpuState
+from userspace_chip.vcpu import Entry, Exit, Vcpu, VcpuState
 from userspace_chip.wiring import (
-    APIC_WINDOW,
-    APIC_WINDOW_BYTES,
-    CHIP_NAMES,
     IoapicWiring,
     LapicWiring,
     PicPins,
@@ -68,57 +85,14 @@ from userspace_chip.wiring import (
     VcpuWiring,
 )
 
-IOAPIC_BASES: Final = (0xFEC00000, 0xFEC10000)
-PIC_PORTS: Final = frozenset({0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1})
-PIT_PORTS: Final = frozenset({0x40, 0x41, 0x42, 0x43, 0x61})
-
 _PORT_REGIONS: Final = {
-    0x20: 0x20,
-    0x21: 0x20,
-    0xA0: 0xA0,
-    0xA1: 0xA0,
-    **dict.fromkeys(range(0x40, 0x44), 0x40),
+    MASTER_COMMAND: MASTER_COMMAND,
+    MASTER_DATA: MASTER_COMMAND,
+    SLAVE_COMMAND: SLAVE_COMMAND,
+    SLAVE_DATA: SLAVE_COMMAND,
+    **dict.fromkeys(range(PIT_COUNTER_0, PIT_CONTROL + 1), PIT_COUNTER_0),
 }
 """Where the region of a port begins, of those with more than one port."""
-
-MSR_APIC_BASE: Final = 0x1B
-MSR_TSC_DEADLINE: Final = 0x6E0
-MSR_X2APIC: Final = 0x800
-MSR_KVM_PV_EOI: Final = 0x4B564D04
-
-_ISA_LINES: Final = 16
-_PINS: Final = 24
-
-
-class EventLog:
-    """Collects the chips' events; what happened when and in whose thread is the machine's."""
-
-    __slots__ = ("_machine", "enabled", "events", "vcpu")
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self.events: list[Event] = []
-        self.vcpu: int | None = None
-        self.enabled = False
-
-    def __call__(self, name: str, *args: Arg) -> None:
-        """One event; see :class:`~userspace_chip.ports.Emit`."""
-        self.events.append(_new(Event, (self._machine.now_ns, "model", name, self.vcpu, args)))
-
-    def enable(self, on: bool) -> None:
-        """Switch all events on or off."""
-        self.enabled = on
-        emit: Emit | None = self if on else None
-        for chip in self._machine.chips:
-            chip.emit = emit
-
-    def take(self) -> list[Event]:
-        """The events so far, which are then forgotten."""
-        events, self.events = self.events, []
-        return events
-
-
-_new = tuple.__new__
 
 
 @dataclass
@@ -135,7 +109,7 @@ class MachineState:
     routes: tuple[Route, ...]
 
 
-class Machine:
+class Machine(Chipset):
     """The interrupt controllers of one machine with ``cpus`` CPUs.
 
     ``board``: ``pc`` (pc and q35) or ``microvm``, which has a second IOAPIC for GSI 24..47.
@@ -164,15 +138,14 @@ class Machine:
         self.on = profile.mode == "on"
         self.split = profile.mode == "split"
         self.now_ns = 0
-        self.deadlines: dict[str, int] = {}
-        self.resamplers: set[int] = set()
-        self.resampled: list[int] = []
-        """GSIs whose irqfd resampler was kicked: the device looks at its line again."""
+        self.deadlines = {}
+        self.resamplers = set()
+        self.resampled = []
         self.log = EventLog(self)
-        self._staged: dict[int, MsiMessage] = {}
-        self.lapics: list[Lapic] = []
-        self.vcpus: list[Vcpu] = []
-        self.bus: ApicBus = apic_bus(profile, self.lapics)
+        self.staged = {}
+        self.lapics = []
+        self.vcpus = []
+        self.bus = apic_bus(profile, self.lapics)
         self._build_cpus(cpus, chain, tsc_khz, physical_bits)
         self.ioapics = [
             Ioapic(self._ioapic_profile(index), IoapicWiring(self, index))
@@ -207,35 +180,7 @@ class Machine:
             return self.profile
         return replace(self.profile, ioapic=profile("split", qemu=self.profile.qemu).ioapic)
 
-    @property
-    def chips(self) -> list[Any]:
-        """Everything that emits events."""
-        return [*self.lapics, *self.vcpus, *self.ioapics, self.pic, self.router, self.bus]
-
     # ------------------------------------------------------------------ devices
-
-    def set_gsi(self, gsi: int, level: int, *, cpu: int | None = None) -> int:
-        """A device drives the board's GSI (``gsi_handler``), in the thread of ``cpu`` if any.
-
-        In on QEMU calls KVM for both chips of an ISA line, and KVM fans out each call; the result
-        is the sum of what KVM said, the number that QEMU's RTC sees.  QEMU's own chips report
-        nothing: 0.  :class:`PinRangeError` for a GSI that the board does not have.
-        """
-        if not 0 <= gsi < _PINS * len(self.ioapics):
-            raise PinRangeError(f"GSI {gsi}", f"the board has {_PINS * len(self.ioapics)}")
-        self.log.vcpu = cpu
-        if self.log.enabled:
-            self.log("x86_gsi_interrupt", gsi, level)
-        if gsi >= _PINS:
-            self.ioapics[1].set_irq(gsi - _PINS, level)
-            return 0
-        if self.on:
-            doubled = gsi < _ISA_LINES and self.profile.route.isa_lines_doubled
-            return sum(self.router.set_irq(gsi, level) for _ in range(2 if doubled else 1))
-        if gsi < _ISA_LINES:
-            self.pic.set_irq(gsi, level)
-        self.ioapics[0].set_irq(gsi, level)
-        return 0
 
     def irq_line(
         self, gsi: int, level: int, source: int = Source.USER, *, cpu: int | None = None
@@ -275,17 +220,6 @@ class Machine:
         self.resamplers.add(gsi)
         self.router.set_irq(gsi, 1, Source.RESAMPLER, False)
 
-    def store_msi(self, message: MsiMessage) -> int:
-        """QEMU ``apic_mem_write``: a message, or by mistake a register of the CPU's own APIC."""
-        offset = message.address & APIC_WINDOW_BYTES - 1
-        if offset > 0xFFF or not offset >> 4:
-            ids_32bit = self.profile.delivery.x2apic_ids
-            decoded = msi.decode_qemu(message, ids_32bit=ids_32bit)
-            return self.bus.deliver(decoded)
-        if self.log.vcpu is not None:
-            self.lapics[self.log.vcpu].write_mmio(offset, 4, message.data, self.now_ns)
-        return 0
-
     # ------------------------------------------------------------------ registers
 
     def mmio_read(self, cpu: int, address: int, size: int) -> int:
@@ -293,7 +227,7 @@ class Machine:
         self.log.vcpu = cpu
         lapic = self.lapics[cpu]
         base = lapic.base_address if self.profile.kvm_lapic else APIC_WINDOW
-        if base <= address < base + 0x1000:
+        if base <= address < base + LAPIC_PAGE_BYTES:
             return lapic.read_mmio(address - base, size, self.now_ns)
         index, offset = self._ioapic_at(address)
         if index is not None:
@@ -311,7 +245,9 @@ class Machine:
         lapic = self.lapics[cpu]
         base = lapic.base_address if self.profile.kvm_lapic else APIC_WINDOW
         offset = address - base
-        if 0 <= offset < 0x1000 and (offset >> 4 or not self.profile.lapic.page0_store_is_msi):
+        if 0 <= offset < LAPIC_PAGE_BYTES and (
+            offset >> 4 or not self.profile.lapic.page0_store_is_msi
+        ):
             lapic.write_mmio(offset, size, value, self.now_ns)
             return
         index, offset = self._ioapic_at(address)
@@ -327,7 +263,7 @@ class Machine:
     def _ioapic_at(self, address: int) -> tuple[int | None, int]:
         for index in range(len(self.ioapics)):
             offset = address - IOAPIC_BASES[index]
-            if 0 <= offset < 0x1000:
+            if 0 <= offset < IOAPIC_PAGE_BYTES:
                 return index, offset
         return None, 0
 
@@ -514,8 +450,8 @@ class Machine:
         """The monitor's ``nmi``: LVT1 (``do_inject_external_nmi``, ``apic_external_nmi``)."""
         lapic = self.lapics[cpu]
         if not self.profile.kvm_lapic:
-            lapic.local_deliver(LVT_LINT0 + 1)
-        elif lapic.state.lvt[LVT_LINT0 + 1] & 0x10700 == 0x400:
+            lapic.local_deliver(LVT_LINT1)
+        elif lapic.state.lvt[LVT_LINT1] & 0x10700 == 0x400:
             self.nmi(cpu)
 
     # ------------------------------------------------------------------ KVM's configuration
@@ -529,81 +465,14 @@ class Machine:
     def add_msi_route(self, message: MsiMessage, *, device: str = "N/A", vector: int = 0) -> int:
         """QEMU ``kvm_irqchip_add_msi_route``: a route on the lowest free GSI from 24 up."""
         table = self.router.table
-        gsi = next(gsi for gsi in range(_PINS, table.size + _PINS + 1) if not table.of(gsi))
+        gsi = next(
+            gsi for gsi in range(IOAPIC_PINS, table.size + IOAPIC_PINS + 1) if not table.of(gsi)
+        )
         if self.log.enabled:
             self.log("kvm_irqchip_add_msi_route", device, vector, gsi)
-        self._staged[gsi] = message
+        self.staged[gsi] = message
         self.commit_routes()
         return gsi
-
-    def stage_route(self, gsi: int, message: MsiMessage) -> None:
-        """``kvm_irqchip_update_msi_route``: takes effect at the commit."""
-        if self.log.enabled:
-            self.log("kvm_irqchip_update_msi_route", gsi)
-        self._staged[gsi] = message
-
-    def commit_routes(self) -> None:
-        """``kvm_irqchip_commit_routes``: KVM takes the table over, and every CPU rescans it."""
-        if self.log.enabled:
-            self.log("kvm_irqchip_commit_routes")
-        table = self.router.table
-        changes = {
-            gsi: message
-            for gsi, message in self._staged.items()
-            if table.of(gsi) != [MsiRoute(gsi, message)]
-        }
-        self._staged = {}
-        if changes:
-            routes: list[Route] = [route for route in table.routes if route.gsi not in changes]
-            routes += [MsiRoute(gsi, message) for gsi, message in changes.items()]
-            self.router.table = RoutingTable(routes, split=self.split)
-        if self.split:
-            self.request_scan()
-
-    # ------------------------------------------------------------------ between the chips
-
-    def recalculate_bus(self) -> None:
-        """The APIC map is stale: recompute it; EOI exit bitmaps follow."""
-        self.bus.recalculate()
-        self.request_scan()
-
-    def request_scan(self, lapics: Iterable[Lapic] | None = None) -> None:
-        """KVM_REQ_SCAN_IOAPIC for the CPUs of ``lapics``, by default for all."""
-        if not self.profile.kvm_lapic:
-            return
-        for lapic in self.lapics if lapics is None else lapics:
-            self.vcpus[lapic.vcpu_id].state.requests |= SCAN_IOAPIC
-
-    def eoi_broadcast(self, vector: int) -> None:
-        """QEMU ``ioapic_eoi_broadcast``: all IOAPICs of QEMU's."""
-        if self.log.enabled:
-            self.log("ioapic_eoi_broadcast", vector)
-        if vector > 0xFF:
-            return
-        for ioapic in self.ioapics:
-            if ioapic.knobs.model is Model.QEMU:
-                ioapic.eoi(vector, self.now_ns)
-
-    def has_ack_notifier(self, pin: int) -> bool:
-        """``kvm_irq_has_notifier`` for an IOAPIC pin: the PIT's, or a resampler's."""
-        gsi = self.router.table.gsi_of(Irqchip.IOAPIC, pin)
-        return (gsi == 0 and bool(self.pit.state.reinject)) or gsi in self.resamplers
-
-    def notify_ack(self, chip: Irqchip, traced_pin: int, pin: int) -> None:
-        """``kvm_notify_acked_irq``."""
-        if self.log.enabled:
-            self.log("kvm_ack_irq", CHIP_NAMES[chip], traced_pin)
-        gsi = self.router.table.gsi_of(chip, pin)
-        if gsi == 0 and self.pit.state.reinject:
-            self.pit.ack(self.now_ns)
-        if gsi is not None and gsi in self.resamplers:
-            self.router.set_irq(gsi, 0, Source.RESAMPLER, False)
-            self.resampled.append(gsi)
-
-    def notify_mask(self, chip: Irqchip, pin: int, masked: bool) -> None:
-        """``kvm_fire_mask_notifiers``: the PIT listens for GSI 0."""
-        if self.router.table.gsi_of(chip, pin) == 0:
-            self.pit.mask_changed(masked, self.now_ns)
 
     # ------------------------------------------------------------------ state
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from userspace_chip.architecture import APIC_WINDOW
 from userspace_chip.bits import RES0, RO, WO, Field, Register
-from userspace_chip.lapic_timer import MASKED
 from userspace_chip.messages import DeliveryMode, DestMode, Shorthand, Trigger
 
 # Offsets in the register page; an x2APIC MSR is 0x800 + offset / 16.
@@ -32,19 +32,26 @@ LVT_CMCI_REG: Final = 0x2F0
 ICR: Final = 0x300
 ICR2: Final = 0x310
 LVTT: Final = 0x320
+LVTTHMR: Final = 0x330
+LVTPC: Final = 0x340
 LVT0: Final = 0x350
+LVT1: Final = 0x360
+LVTERR: Final = 0x370
 TMICT: Final = 0x380
 TMCCT: Final = 0x390
 TDCR: Final = 0x3E0
 SELF_IPI: Final = 0x3F0
 
+LVT_TIMER: Final = 0
 LVT_THERMAL: Final = 1
 LVT_PERF: Final = 2
 LVT_LINT0: Final = 3
 LVT_LINT1: Final = 4
 LVT_ERROR: Final = 5
 LVT_CMCI: Final = 6
-"""Places in ``LapicState.lvt``; the timer is 0.  Offsets run from LVTT in this order."""
+"""Places in ``LapicState.lvt``."""
+MASKED: Final = 0x10000
+"""The mask bit of an LVT entry."""
 
 _VECTOR: Final = Field("vector", 7, 0)
 _MODE: Final = Field("delivery_mode", 10, 8, enum=DeliveryMode)
@@ -106,7 +113,7 @@ APIC_BASE_REGISTER: Final = Register(
 )
 SELF_IPI_REGISTER: Final = Register("SELF_IPI", 32, Field("vector", 7, 0, WO))
 
-DEFAULT_BASE: Final = 0xFEE00000
+DEFAULT_BASE: Final = APIC_WINDOW
 BSP: Final = APIC_BASE_REGISTER.bsp.mask
 EXTD: Final = APIC_BASE_REGISTER.extd.mask
 ENABLE: Final = APIC_BASE_REGISTER.enable.mask
@@ -119,40 +126,45 @@ ICR_BUSY: Final = ICR_REGISTER.delivery_status.mask
 X2APIC_ICR_RESERVED: Final = 0xFFFFFFFF & ~(ICR_REGISTER.write_mask | ICR_REGISTER.read_mask)
 ESR_ILLEGAL_REGISTER: Final = 0x80
 
-NAMES: Final[dict[int, str]] = {
-    ID: "APIC_ID",
-    VERSION: "APIC_LVR",
-    TPR: "APIC_TASKPRI",
-    APR: "APIC_ARBPRI",
-    PPR: "APIC_PROCPRI",
-    EOI: "APIC_EOI",
-    RRR: "APIC_RRR",
-    LDR: "APIC_LDR",
-    DFR: "APIC_DFR",
-    SPIV: "APIC_SPIV",
-    ISR: "APIC_ISR",
-    TMR: "APIC_TMR",
-    IRR: "APIC_IRR",
-    ESR: "APIC_ESR",
-    ICR: "APIC_ICR",
-    ICR2: "APIC_ICR2",
-    0x320: "APIC_LVTT",
-    0x330: "APIC_LVTTHMR",
-    0x340: "APIC_LVTPC",
-    0x350: "APIC_LVT0",
-    0x360: "APIC_LVT1",
-    0x370: "APIC_LVTERR",
-    TMICT: "APIC_TMICT",
-    TMCCT: "APIC_TMCCT",
-    TDCR: "APIC_TDCR",
-    SELF_IPI: "APIC_SELF_IPI",
-    0x400: "APIC_EFEAT",
-    0x410: "APIC_ECTRL",
+LVT_NAMES: Final = ("LVTT", "LVTTHMR", "LVTPC", "LVT0", "LVT1", "LVTERR")
+"""By place in ``LapicState.lvt``; CMCI has no name in traces."""
+LVT_OFFSETS: Final = (LVTT, LVTTHMR, LVTPC, LVT0, LVT1, LVTERR)
+
+SHORT_NAMES: Final[dict[int, str]] = {
+    ID: "ID",
+    VERSION: "LVR",
+    TPR: "TASKPRI",
+    APR: "ARBPRI",
+    PPR: "PROCPRI",
+    EOI: "EOI",
+    RRR: "RRR",
+    LDR: "LDR",
+    DFR: "DFR",
+    SPIV: "SPIV",
+    ISR: "ISR",
+    TMR: "TMR",
+    IRR: "IRR",
+    ESR: "ESR",
+    ICR: "ICR",
+    ICR2: "ICR2",
+    **dict(zip(LVT_OFFSETS, LVT_NAMES, strict=True)),
+    TMICT: "TMICT",
+    TMCCT: "TMCCT",
+    TDCR: "TDCR",
+    SELF_IPI: "SELF_IPI",
+    0x400: "EFEAT",
+    0x410: "ECTRL",
 }
+"""Linux's names (``arch/x86/include/asm/apicdef.h``) without their ``APIC_``."""
+NAMES: Final = {offset: f"APIC_{name}" for offset, name in SHORT_NAMES.items()}
 """The names of ``kvm_trace_symbol_apic``; other offsets are printed as numbers."""
 
 BITMAPS: Final = frozenset(range(ISR, ESR, 0x10))
-LVTS: Final[dict[int, int]] = {LVTT + 0x10 * i: i for i in range(6)} | {LVT_CMCI_REG: LVT_CMCI}
+LVTS: Final[dict[int, int]] = {
+    **{offset: place for place, offset in enumerate(LVT_OFFSETS)},
+    LVT_CMCI_REG: LVT_CMCI,
+}
+"""Place by offset."""
 KVM_READABLE: Final = (
     frozenset({ID, VERSION, TPR, PPR, LDR, SPIV, ESR, ICR, TMICT, TMCCT, TDCR})
     | BITMAPS

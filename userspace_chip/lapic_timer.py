@@ -14,41 +14,9 @@ A timer unit is one nanosecond in both (``APIC_BUS_CYCLE_NS``, QEMU_CLOCK_VIRTUA
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from userspace_chip.lapic import Lapic
-
-ONE_SHOT: Final = 0x00000
-PERIODIC: Final = 0x20000
-TSC_DEADLINE: Final = 0x40000
-"""LVTT bits 18:17.  Both set is none of the three."""
-
-MASKED: Final = 0x10000
-LVT_TIMER: Final = 0
-
-
-@dataclass(slots=True)
-class TimerState:
-    """What the timer holds beside LVTT, TMICT and TDCR."""
-
-    mode: int = ONE_SHOT
-    """KVM: the mode in force (``timer_mode``): LVTT masked with the modes that the CPU has."""
-    period_ns: int = 0
-    """KVM: 0 while no count was started."""
-    target_ns: int = 0
-    """KVM: ``target_expiration``."""
-    tsc_deadline: int = 0
-    """IA32_TSC_DEADLINE."""
-    pending: bool = False
-    """KVM: expired, not yet delivered through LVTT."""
-    armed_ns: int | None = None
-    """The deadline that the machine was asked for."""
-    load_ns: int = 0
-    """QEMU: when TMICT was written."""
-    shift: int = 0
-    """QEMU: log2 of the divider in force (0 after reset, whatever TDCR reads)."""
+from userspace_chip.lapic_delivery import LapicDelivery
+from userspace_chip.lapic_registers import LVT_TIMER, MASKED
+from userspace_chip.lapic_state import ONE_SHOT, PERIODIC, TSC_DEADLINE
 
 
 def divide_count(tdcr: int) -> int:
@@ -65,7 +33,7 @@ class KvmTimer:
 
     __slots__ = ("_keeps_masked", "_lapic", "_min_period_ns", "_mode_mask", "_tsc_khz")
 
-    def __init__(self, lapic: Lapic, *, tsc_khz: int) -> None:
+    def __init__(self, lapic: LapicDelivery, *, tsc_khz: int) -> None:
         self._lapic = lapic
         self._min_period_ns = lapic.profile.lapic.timer_min_period_ns
         self._keeps_masked = lapic.profile.lapic.masked_expiry_kept
@@ -259,7 +227,7 @@ class QemuTimer:
 
     __slots__ = ("_extra_tick", "_keeps_masked", "_lapic")
 
-    def __init__(self, lapic: Lapic) -> None:
+    def __init__(self, lapic: LapicDelivery) -> None:
         self._lapic = lapic
         self._extra_tick = int(lapic.profile.lapic.timer_plus_one_tick)
         self._keeps_masked = lapic.profile.lapic.masked_expiry_kept

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from userspace_chip.architecture import APIC_WINDOW
 from userspace_chip.bits import Field, Register
 from userspace_chip.errors import RouteError
 from userspace_chip.messages import (
@@ -46,7 +47,6 @@ DATA: Final = Register(
     Field("level", 14, 14),
     Field("trigger", 15, 15, enum=Trigger),
 )
-BASE: Final = 0xFEE00000
 
 
 def decode(message: MsiMessage, *, ids_32bit: bool = False) -> LapicMessage:
@@ -107,7 +107,7 @@ def encode(message: LapicMessage) -> MsiMessage:
         dest_mode=message.dest_mode,
         redirection_hint=message.rh,
         dest=message.dest & 0xFF,
-        base=BASE >> 20,
+        base=APIC_WINDOW >> 20,
         dest_high=message.dest >> 8,
     )
     data = DATA.pack(

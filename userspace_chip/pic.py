@@ -14,19 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Final
 
+from userspace_chip.architecture import ELCR, ISA_LINES, MASTER_COMMAND, SLAVE_COMMAND
 from userspace_chip.errors import AccessError, PinRangeError, StateError
+from userspace_chip.knobs import Model
 from userspace_chip.ports import Emit, Irqchip, PicPort
-from userspace_chip.profile import Model, Profile
+from userspace_chip.profile import Profile
 from userspace_chip.snapshot import copy_state
 
-PINS: Final = 16
 CASCADE: Final = 2
 """The master's input to which the slave's output is wired."""
 SPURIOUS: Final = 7
 
-MASTER_COMMAND: Final = 0x20
-SLAVE_COMMAND: Final = 0xA0
-ELCR: Final = 0x4D0
 ELCR_MASKS: Final = (0xF8, 0xDE)
 """The inputs that may be level-triggered: not timer, keyboard, cascade, RTC, FPU."""
 
@@ -96,9 +94,9 @@ class PicState:
     """Master, slave."""
     output: int = 0
     """The master's INTR wire as last driven."""
-    lines: list[int] = field(default_factory=lambda: [0] * PINS)
+    lines: list[int] = field(default_factory=lambda: [0] * ISA_LINES)
     """KVM: the sources that hold each input high.  QEMU: the level last presented."""
-    raised: list[int] = field(default_factory=lambda: [0] * PINS)
+    raised: list[int] = field(default_factory=lambda: [0] * ISA_LINES)
     """QEMU: 0 to 1 changes of each input (``info irq``)."""
 
 
@@ -126,8 +124,8 @@ class Pic:
             _check_chip(chip)
         for name in ("lines", "raised"):
             values = getattr(state, name)
-            if len(values) != PINS or min(values) < 0:
-                raise StateError(f"PIC {name}: {values}", f"expected {PINS} numbers from 0")
+            if len(values) != ISA_LINES or min(values) < 0:
+                raise StateError(f"PIC {name}: {values}", f"expected {ISA_LINES} numbers from 0")
         self.state = copy_state(state)
 
     def get_irqchip(self, chip: Irqchip) -> PicChipState:
@@ -165,8 +163,8 @@ class Pic:
         KVM: the result is -1 masked, 0 coalesced, 1 otherwise; ``source`` (0..63) says who drives
         the line.  QEMU: 1.
         """
-        if not 0 <= pin < PINS:
-            raise PinRangeError(f"PIC input {pin}", f"inputs are 0..{PINS - 1}")
+        if not 0 <= pin < ISA_LINES:
+            raise PinRangeError(f"PIC input {pin}", f"inputs are 0..{ISA_LINES - 1}")
         chip, irq = self.state.chips[pin >> 3], pin & 7
         if not self.knobs.source_bitmap:
             return self._present(chip, irq, level)

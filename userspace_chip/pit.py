@@ -20,14 +20,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Final
 
+from userspace_chip.architecture import PIT_CONTROL, PIT_COUNTER_0, SPEAKER
 from userspace_chip.errors import AccessError, StateError
+from userspace_chip.knobs import Model
 from userspace_chip.ports import PitPort
-from userspace_chip.profile import Model, Profile
+from userspace_chip.profile import Profile
 from userspace_chip.snapshot import copy_state
-
-COUNTER_0: Final = 0x40
-CONTROL: Final = 0x43
-SPEAKER: Final = 0x61
 
 NS_PER_S: Final = 1_000_000_000
 QEMU_FREQUENCY_HZ: Final = 1193182
@@ -104,7 +102,6 @@ class Pit:
         self.knobs = profile.pit
         self.state = PitState()
         self._kvm = profile.pit.model is Model.KVM
-        self._qemu_mode1_after_count = profile.qemu != "7.2"
         if self._kvm:
             self._create_kvm(now_ns)
         else:
@@ -351,21 +348,9 @@ class Pit:
             return channel.count - 2 * elapsed % channel.count
         return channel.count - elapsed % channel.count
 
-    def _out(self, channel: PitChannelState, elapsed: int, qemu: bool = False) -> int:
-        """OUT after that many input clocks (``pit_get_out``)."""
-        mode, count = channel.mode, channel.count
-        if mode == 1:
-            after_count = self.knobs.mode1_out_after_terminal_count
-            if qemu:
-                after_count = self._qemu_mode1_after_count
-            return int(elapsed >= count if after_count else elapsed < count)
-        if mode == 2:
-            return int(elapsed % count == 0 and elapsed != 0)
-        if mode == 3:
-            return int(elapsed % count < (count + 1 >> 1))
-        if mode in (4, 5):
-            return int(elapsed == count)
-        return int(elapsed >= count)
+    def _out(self, channel: PitChannelState, elapsed: int) -> int:
+        """OUT after that many input clocks."""
+        return _out(channel, elapsed, self.knobs.mode1_out_after_terminal_count)
 
     # --- registers
 
@@ -380,7 +365,7 @@ class Pit:
         if self._in_kernel(port):
             if port == SPEAKER:
                 return self._read_speaker(now_ns)
-            if port + size > CONTROL + 1:
+            if port + size > PIT_CONTROL + 1:
                 return (1 << 8 * size) - 1
             return self._read_counter(port, now_ns)
         value = 0
@@ -389,7 +374,7 @@ class Pit:
             if port == SPEAKER:
                 byte = self._read_speaker(now_ns)
             else:
-                byte = self._read_counter(at, now_ns) if at <= CONTROL else 0xFF
+                byte = self._read_counter(at, now_ns) if at <= PIT_CONTROL else 0xFF
             value |= byte << 8 * index
         return value
 
@@ -399,23 +384,23 @@ class Pit:
         if value < 0 or value >> 8 * size:
             raise AccessError(f"write of {value:#x}", f"{size} bytes do not hold it")
         if self._in_kernel(port):
-            size = 0 if port <= CONTROL < port + size - 1 else 1
+            size = 0 if port <= PIT_CONTROL < port + size - 1 else 1
         for index in range(size):
             at, byte = port + index, value >> 8 * index & 0xFF
             if port == SPEAKER:
                 self._write_speaker(byte, now_ns)
-            elif at < CONTROL:
-                self._write_counter(at - COUNTER_0, byte, now_ns)
-            elif at == CONTROL:
+            elif at < PIT_CONTROL:
+                self._write_counter(at - PIT_COUNTER_0, byte, now_ns)
+            elif at == PIT_CONTROL:
                 self._write_control(byte, now_ns)
 
     def _in_kernel(self, port: int) -> bool:
         return self._kvm and (port != SPEAKER or self.knobs.speaker_in_kernel)
 
     def _read_counter(self, port: int, now_ns: int) -> int:
-        if port == CONTROL:
+        if port == PIT_CONTROL:
             return 0
-        channel = self.state.channels[port - COUNTER_0]
+        channel = self.state.channels[port - PIT_COUNTER_0]
         if channel.status_latched:
             channel.status_latched = 0
             return channel.status
@@ -497,7 +482,8 @@ class Pit:
             state.refresh_clock ^= 1
             refresh = state.refresh_clock
             elapsed_ns = now_ns - channel.count_load_time_ns
-            out = self._out(channel, elapsed_ns * QEMU_FREQUENCY_HZ // NS_PER_S, qemu=True)
+            after_count = self.knobs.speaker_mode1_out_after_terminal_count
+            out = _out(channel, elapsed_ns * QEMU_FREQUENCY_HZ // NS_PER_S, after_count)
         return channel.gate | state.speaker_data << 1 | refresh << 4 | out << 5
 
     def _write_speaker(self, value: int, now_ns: int) -> None:
@@ -513,6 +499,20 @@ class Pit:
             self.set_pit2(channels, legacy, now_ns)
 
 
+def _out(channel: PitChannelState, elapsed: int, mode1_after_count: bool) -> int:
+    """``pit_get_out``."""
+    mode, count = channel.mode, channel.count
+    if mode == 1:
+        return int(elapsed >= count if mode1_after_count else elapsed < count)
+    if mode == 2:
+        return int(elapsed % count == 0 and elapsed != 0)
+    if mode == 3:
+        return int(elapsed % count < (count + 1 >> 1))
+    if mode in (4, 5):
+        return int(elapsed == count)
+    return int(elapsed >= count)
+
+
 def _check_channel(channel: PitChannelState) -> None:
     for entry in fields(channel):
         value = getattr(channel, entry.name)
@@ -524,5 +524,5 @@ def _check_channel(channel: PitChannelState) -> None:
 def _check_access(port: int, size: int) -> None:
     if size not in (1, 2, 4):
         raise AccessError(f"access of {size} bytes", "port I/O does 1, 2 or 4")
-    if not COUNTER_0 <= port <= CONTROL and port != SPEAKER:
+    if not PIT_COUNTER_0 <= port <= PIT_CONTROL and port != SPEAKER:
         raise AccessError(f"port {port:#x}", "the PIT has 0x40..0x43 and 0x61")

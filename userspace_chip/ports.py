@@ -44,7 +44,9 @@ class Source(IntEnum):
 class Emit(Protocol):
     """Takes an event: the fields in the order of ``events.EVENT_TYPES[name].fields``.
 
-    The receiver adds time, source and vCPU.
+    The receiver adds time, source and vCPU.  Where no events are wanted a chip has None, and asks:
+    a function that does nothing in its place makes a machine without a log 11 to 18 % slower, for
+    the fields that are computed in vain, and one with a log no faster.
     """
 
     def __call__(self, name: str, *args: Arg) -> None:

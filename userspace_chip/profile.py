@@ -12,20 +12,36 @@ Who emulates what::
     off     QEMU    QEMU               KVM     (QEMU 7.2 only: later ones refuse)
     tcg     QEMU    QEMU               TCG
 
-Adding a knob: a typed line in its group's dataclass and a row in :data:`KNOBS`; the import fails
-where the two disagree.  "KVM" sources are below ``arch/x86/kvm`` of Linux 6.12 unless they say
-otherwise, QEMU's name their file.
+What a knob means is its field in :mod:`userspace_chip.knobs`.  Adding one: a documented field there
+and a row in :data:`KNOBS`; the import fails where the two disagree.  "KVM" sources are below
+``arch/x86/kvm`` of Linux 6.12 unless they say otherwise, QEMU's name their file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from enum import Enum
 from functools import cache
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from userspace_chip.errors import ProfileError
+from userspace_chip.knobs import (
+    ApicBaseRules,
+    CpuProfile,
+    DefaultRoutes,
+    DeliveryProfile,
+    EoiProfile,
+    IoapicProfile,
+    LapicProfile,
+    LowestPriority,
+    Model,
+    PicProfile,
+    PicWiring,
+    PitProfile,
+    RegisterTrace,
+    RirrRule,
+    RouteProfile,
+)
 
 Mode: TypeAlias = Literal["on", "split", "off", "tcg"]
 Qemu: TypeAlias = Literal["7.2", "10.0"]
@@ -34,210 +50,6 @@ Linux: TypeAlias = Literal["6.1", "6.12", "6.18"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 QEMU_VERSIONS: Final[tuple[Qemu, ...]] = get_args(Qemu)
 LINUX_VERSIONS: Final[tuple[Linux, ...]] = get_args(Linux)
-
-
-class Model(Enum):
-    """Whose implementation of a chip is mirrored."""
-
-    KVM = "kvm"
-    QEMU = "qemu"
-
-
-class RirrRule(Enum):
-    """When servicing a level pin sets remote IRR."""
-
-    NONZERO_RESULT = "the delivery's result is not 0 (so also where it is -1)"
-    ALWAYS = "always, before delivery"
-
-
-class LowestPriority(Enum):
-    """Who gets a lowest-priority message."""
-
-    VECTOR_HASH = "candidate number vector mod candidates"
-    ROUND_ROBIN = "the smallest arbitration counter, ties to the lowest index"
-    FIRST_SLOT = "the lowest-numbered APIC of the match set"
-
-
-class PicWiring(Enum):
-    """How the PIC's INTR wire reaches a CPU."""
-
-    LINT0_EXTINT = "every vCPU whose LINT0 is unmasked ExtINT, polled at entry"
-    FIRST_CPU = "CPU 0's INTR line, then KVM_INTERRUPT"
-    LINT0_ANY = "the LINT0 of every CPU whose LVT0 is unmasked"
-    LINT0_OR_FIRST_CPU = "as LINT0_ANY; straight to CPU 0 while its APIC is globally disabled"
-
-
-class ApicBaseRules(Enum):
-    """What a write to IA32_APIC_BASE is checked for."""
-
-    KVM = "reserved bits and illegal transitions #GP"
-    UNCHECKED = "nothing is checked, EXTD is dropped, disabling is for ever"
-    QEMU_CHECKED = "reserved bits and illegal transitions #GP; the id is reset by every write"
-
-
-class DefaultRoutes(Enum):
-    """Which GSI routing table a machine starts with."""
-
-    QEMU_PC = "kvm_pc_setup_irq_routing: GSI 0 to PIC 0 and IOAPIC 2, GSI 2 unrouted"
-    KERNEL = "default_routing: GSI n to PIC n and IOAPIC n"
-    SPLIT_MSI = "24 MSI routes of address 0, data 0"
-    NONE = "there is no table"
-
-
-@dataclass(frozen=True, slots=True)
-class IoapicProfile:
-    """IOAPIC knobs."""
-
-    model: Model
-    version: int
-    eoi_register: bool
-    unmapped_read: int
-    window_sizes: tuple[int, ...]
-    decode_mask: int
-    range_bytes: int
-    source_bitmap: bool
-    edge_latch_when_masked: bool
-    edge_needs_low_before_rearm: bool
-    lower_clears_edge: bool
-    rirr_set_rule: RirrRule
-    service_all_pins: bool
-    eoi_requires_rte_level: bool
-    storm_limit: int
-    storm_delay_ns: int
-    storm_reset_on_rte_write: bool
-    pin0_remap: bool
-    rtc_tracking: bool
-    extint_inta_at_parse: bool
-    resampler_on_unmask: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RouteProfile:
-    """GSI routing and split's MSI routes."""
-
-    default_routes: DefaultRoutes
-    msi_routes: int
-    update_before_service: bool
-    update_on_any_mmio: bool
-    isa_lines_doubled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LapicProfile:
-    """Local APIC knobs."""
-
-    model: Model
-    version: int
-    directed_eoi: bool
-    spiv_mask: int
-    lvt_masks: bool
-    sw_disable_masks_lvt: bool
-    accept_when_sw_disabled: bool
-    deliver_vectors_below_16: bool
-    esr_sticky_illegal_register: bool
-    spurious_possible: bool
-    icr_busy_stored: bool
-    icr2_mask: int
-    x2apic_icr_split: bool
-    x2apic_id_loaded: bool
-    x2apic: bool
-    x2apic_msrs_fault: bool
-    tsc_deadline: bool
-    cmci: bool
-    timer_plus_one_tick: bool
-    timer_min_period_ns: int
-    masked_expiry_kept: bool
-    divider_1_after_reset: bool
-    page0_store_is_msi: bool
-    mmio_needs_xapic_mode: bool
-    apic_base_rules: ApicBaseRules
-    keeps_id_when_leaving_x2apic: bool
-    lint0_reset_extint: bool
-    smi_accepted: bool
-    tpr_access_exits: bool
-    """Once the firmware has run QEMU's kvmvapic ROM: an access of TPR leaves for user space."""
-    apicv: bool
-    register_trace: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryProfile:
-    """APIC bus: destination matching and arbitration."""
-
-    model: Model
-    lowest_priority: LowestPriority
-    rh_honoured: bool
-    broadcast_quirk: bool
-    ids_32bit: bool
-    map_strict: bool
-    scan_stops_at_gap: bool
-    x2apic_ids: bool
-    cluster15_broadcast: bool
-    self_by_initial_id: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CpuProfile:
-    """What KVM makes of the CPU's own part."""
-
-    nmi_iret_exits: bool
-    """SVM without vNMI: the IRET after an NMI is intercepted, and KVM looks for interrupts."""
-
-
-@dataclass(frozen=True, slots=True)
-class PicProfile:
-    """8259 pair knobs."""
-
-    model: Model
-    to_cpu: PicWiring
-    source_bitmap: bool
-    ltim: bool
-    single_mode: bool
-    special_mask: bool
-    icw1_keeps_isr: bool
-    poll_is_inta: bool
-    poll_sets_bit7: bool
-    poll_idle: int
-    slave_wire_pulses: bool
-    slave_acked_first: bool
-    auto_eoi_touches_isr: bool
-    acks_notified: bool
-    wake_only_on_rise: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PitProfile:
-    """8254 knobs."""
-
-    model: Model
-    frequency_hz: int
-    pulse_output: bool
-    reinject: bool
-    source_id: int
-    min_period_ns: int
-    fold_modes_6_7: bool
-    mode1_out_after_terminal_count: bool
-    speaker_in_kernel: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EoiProfile:
-    """How an EOI finds the IOAPIC."""
-
-    needs_handled_bitmap: bool
-    scan_includes_pending: bool
-    scan_tracks_stale: bool
-
-
-Group: TypeAlias = (
-    IoapicProfile
-    | RouteProfile
-    | LapicProfile
-    | DeliveryProfile
-    | PicProfile
-    | PitProfile
-    | EoiProfile
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,8 +217,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob("lapic.tpr_access_exits", "hw/i386/kvmvapic.c vapic_prepare: KVM_TPR_ACCESS_REPORTING; "
          "lapic.c report_tpr_access", True, True, False),
     Knob("lapic.apicv", "enable_apicv: VMX posted interrupts", False),
-    Knob("lapic.register_trace", "trace_kvm_apic; hw/intc/trace-events", "kvm_apic", None,
-         ByQemu({"7.2": "apic_mem", "10.0": "apic_register"})),
+    Knob("lapic.register_trace", "trace_kvm_apic; hw/intc/trace-events", RegisterTrace.KVM_APIC,
+         None, ByQemu({"7.2": RegisterTrace.APIC_MEM, "10.0": RegisterTrace.APIC_REGISTER})),
     # --- APIC bus: KVM lapic.c, irq_comm.c; QEMU hw/intc/apic.c
     Knob("delivery.model", "kvm_irq_delivery_to_apic; apic_bus_deliver", _KVM, _KVM, _QEMU),
     Knob("delivery.lowest_priority", "vector_hashing=1; apic_get_delivery_bitmask ffs",
@@ -458,6 +270,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob("pit.mode1_out_after_terminal_count", "pit_get_out", False,
          ByQemu({"7.2": False, "10.0": True})),
     Knob("pit.speaker_in_kernel", "KVM_PIT_SPEAKER_DUMMY: kvm_pit_realizefn passes flags 0", False),
+    Knob("pit.speaker_mode1_out_after_terminal_count", "hw/audio/pcspk.c; "
+         "hw/timer/i8254_common.c pit_get_out", ByQemu({"7.2": False, "10.0": True})),
     # --- EOI forwarding: KVM lapic.c, ioapic.c, irq_comm.c
     Knob("eoi.needs_handled_bitmap", "kvm_ioapic_handles_vector; apic_eoi", True, True, False),
     Knob("eoi.scan_includes_pending", "kvm_ioapic_scan_entry; kvm_scan_ioapic_routes", True,

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from userspace_chip import msi
+from userspace_chip.architecture import IOAPIC_PINS, ISA_LINES
 from userspace_chip.errors import PinRangeError, RouteError
+from userspace_chip.knobs import DefaultRoutes
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
     DEST_MODE_NAMES,
@@ -23,12 +25,11 @@ from userspace_chip.messages import (
     MsiMessage,
 )
 from userspace_chip.ports import Emit, Irqchip
-from userspace_chip.profile import DefaultRoutes
 
 MAX_GSI: Final = 4096
 """KVM_MAX_IRQ_ROUTES."""
 
-_PINS: Final = {Irqchip.PIC_MASTER: 8, Irqchip.PIC_SLAVE: 8, Irqchip.IOAPIC: 24}
+_PINS: Final = {Irqchip.PIC_MASTER: 8, Irqchip.PIC_SLAVE: 8, Irqchip.IOAPIC: IOAPIC_PINS}
 
 
 class IrqchipRoute(NamedTuple):
@@ -109,21 +110,23 @@ class RoutingTable:
 def kernel_default() -> RoutingTable:
     """``default_routing``: IOAPIC and PIC for 0..15, in this order; IOAPIC for 16..23."""
     routes: list[Route] = []
-    for gsi in range(24):
+    for gsi in range(IOAPIC_PINS):
         routes.append(IrqchipRoute(gsi, Irqchip.IOAPIC, gsi))
-        if gsi < 16:
+        if gsi < ISA_LINES:
             routes.append(_pic_route(gsi))
     return RoutingTable(routes)
 
 
 def qemu_pc() -> RoutingTable:
     """``kvm_pc_setup_irq_routing``: GSI 0 goes to IOAPIC pin 2, GSI 2 nowhere."""
-    routes: list[Route] = [_pic_route(gsi) for gsi in range(16) if gsi != 2]
-    routes += [IrqchipRoute(gsi, Irqchip.IOAPIC, gsi or 2) for gsi in range(24) if gsi != 2]
+    routes: list[Route] = [_pic_route(gsi) for gsi in range(ISA_LINES) if gsi != 2]
+    routes += [
+        IrqchipRoute(gsi, Irqchip.IOAPIC, gsi or 2) for gsi in range(IOAPIC_PINS) if gsi != 2
+    ]
     return RoutingTable(routes)
 
 
-def split_msi(pins: int = 24) -> RoutingTable:
+def split_msi(pins: int = IOAPIC_PINS) -> RoutingTable:
     """``kvm_arch_init_irq_routing``: MSI routes of address 0 and data 0 for the IOAPIC's pins."""
     return RoutingTable([MsiRoute(gsi, MsiMessage(0, 0)) for gsi in range(pins)], split=True)
 

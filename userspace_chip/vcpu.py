@@ -22,9 +22,10 @@ from enum import Enum, IntEnum
 from typing import Final, NamedTuple, Protocol
 
 from userspace_chip.errors import VectorRangeError
+from userspace_chip.knobs import Model, PicWiring
 from userspace_chip.lapic import Lapic
 from userspace_chip.ports import Emit
-from userspace_chip.profile import Model, PicWiring, Profile
+from userspace_chip.profile import Profile
 from userspace_chip.snapshot import copy_state
 
 

@@ -8,34 +8,22 @@ goes, whom the PIC's INTR reaches.  Sources: Linux ``arch/x86/kvm/{lapic,ioapic,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from userspace_chip.architecture import RTC_PIN
+from userspace_chip.chipset import Chipset
 from userspace_chip.delivery import matches
 from userspace_chip.ioapic import rte_message
+from userspace_chip.knobs import PicWiring
 from userspace_chip.lapic import Lapic
 from userspace_chip.lapic_registers import LVT_LINT0
 from userspace_chip.messages import DeliveryMode, LapicMessage, MsiMessage
 from userspace_chip.ports import DestMap, Irqchip
-from userspace_chip.profile import PicWiring
 from userspace_chip.routing import MsiRoute
-from userspace_chip.vcpu import EVENT, IOAPIC_EOI, POLL, SCAN_IOAPIC, TPR_ACCESS
+from userspace_chip.vcpu import EVENT, IOAPIC_EOI, POLL, SCAN_IOAPIC, TPR_ACCESS, Vcpu
 
-if TYPE_CHECKING:
-    from userspace_chip.irqchip import Machine
-    from userspace_chip.vcpu import Vcpu
-
-CHIP_NAMES: Final = {
-    Irqchip.PIC_MASTER: "PIC master",
-    Irqchip.PIC_SLAVE: "PIC slave",
-    Irqchip.IOAPIC: "IOAPIC",
-}
-"""``kvm_irqchips`` of the ``kvm_ack_irq`` tracepoint."""
-
-APIC_WINDOW: Final = 0xFEE00000
-APIC_WINDOW_BYTES: Final = 0x100000
 _RTE_DEST: Final = 0xFF << 56
 _NMI_UNMASKED: Final = DeliveryMode.NMI << 8
-_RTC_PIN: Final = 8
 
 
 class Timer:
@@ -43,7 +31,7 @@ class Timer:
 
     __slots__ = ("_key", "_machine")
 
-    def __init__(self, machine: Machine, key: str) -> None:
+    def __init__(self, machine: Chipset, key: str) -> None:
         self._machine = machine
         self._key = key
 
@@ -64,7 +52,7 @@ class LapicWiring:
     vcpu: Vcpu
     """The CPU, as soon as the machine has it."""
 
-    def __init__(self, machine: Machine, cpu: int) -> None:
+    def __init__(self, machine: Chipset, cpu: int) -> None:
         self._machine = machine
         self._cpu = cpu
         self.timer = Timer(machine, f"lapic{cpu}")
@@ -171,7 +159,7 @@ class IoapicWiring:
 
     __slots__ = ("_machine", "timer")
 
-    def __init__(self, machine: Machine, index: int) -> None:
+    def __init__(self, machine: Chipset, index: int) -> None:
         self._machine = machine
         self.timer = Timer(machine, f"ioapic{index}")
 
@@ -259,7 +247,7 @@ class PicPins:
 
     __slots__ = ("_machine",)
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Chipset) -> None:
         self._machine = machine
 
     def intr(self, level: bool) -> None:
@@ -310,7 +298,7 @@ class PitWiring:
 
     __slots__ = ("_machine", "timer")
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Chipset) -> None:
         self._machine = machine
         self.timer = Timer(machine, "pit")
 
@@ -335,7 +323,7 @@ class RouterWiring:
 
     __slots__ = ("_machine",)
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Chipset) -> None:
         self._machine = machine
 
     def set_pic(self, pin: int, level: int, source: int) -> int:
@@ -356,7 +344,7 @@ class VcpuWiring:
 
     __slots__ = ("_machine",)
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Chipset) -> None:
         self._machine = machine
 
     @property
@@ -400,7 +388,7 @@ class VcpuWiring:
         if vector is not None:
             scan.handled |= 1 << vector
         for pin, entry in enumerate(ioapic.rte):
-            if entry >> 15 & 1 or pin == _RTC_PIN or machine.has_ack_notifier(pin):
+            if entry >> 15 & 1 or pin == RTC_PIN or machine.has_ack_notifier(pin):
                 scan.add(rte_message(entry & ~(1 << 14 | 1 << 16)))
 
 
@@ -409,7 +397,7 @@ class _Scan:
 
     __slots__ = ("_knobs", "_quirk", "handled", "lapic", "stale")
 
-    def __init__(self, machine: Machine, vcpu: int) -> None:
+    def __init__(self, machine: Chipset, vcpu: int) -> None:
         self._knobs = machine.profile.eoi
         self._quirk = machine.profile.delivery.broadcast_quirk
         self.lapic = machine.lapics[vcpu]

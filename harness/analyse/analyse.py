@@ -19,6 +19,7 @@ from harness.analyse.case_evidence import (
     damage_of,
     ioapics_of,
 )
+from harness.analyse.motion import Tail
 from harness.analyse.ruling import Ruling
 from harness.analyse.storm import OnsetTracker
 from harness.analyse.traces import KERNEL, QEMU, Traces, traces_of
@@ -26,7 +27,7 @@ from harness.backends.qemu_argv import QEMU_TRACE_EVENTS
 from harness.base.errors import CollectError
 from harness.ledger.bookkeeper import Bookkeeper
 from harness.model import counters
-from harness.model.case import ProbeGuest
+from harness.model.case import Host, ProbeGuest
 from harness.model.counters import CounterSet, CounterSource
 from harness.model.manifest import CaseFile
 from harness.model.marks import Mark, MarkKind, mark_of
@@ -60,7 +61,9 @@ def analyse(
     traces = traces_of(recording)
     books = Bookkeeper(described.irqchip, smp=described.smp, ioapics=ioapics_of(described))
     windows: dict[str, _Window] = {WHOLE: _Window()}
-    take(_counted(traces.events(), windows, books))
+    # A lab's trace has its own clock; KVM's own counts do there.
+    tail = Tail(recording.last_looks if recording.case.backend.host is Host.LOCAL else ())
+    take(_counted(traces.events(), windows, books, tail))
     missing = dict(recording.missing)
     blind = _blind_spots(recording, traces)
     sets: dict[str, CounterSet] = {
@@ -90,7 +93,9 @@ def analyse(
             onsets,
             _observations(recording),
             {name: ruling for name, _, ruling in scenarios},
+            tail.counts(),
         ),
+        tail=tail.counts(),
     )
 
 
@@ -108,13 +113,14 @@ class _Window:
 
 
 def _counted(
-    events: Iterable[Event], windows: dict[str, _Window], books: Bookkeeper
+    events: Iterable[Event], windows: dict[str, _Window], books: Bookkeeper, tail: Tail
 ) -> Iterator[Event]:
     """``events``, counted in the window that they are in, and booked."""
     window: _Window | None = None
     whole = windows[WHOLE].tally
     for event in events:
         whole.add(event)
+        tail.add(event)
         books.add(event)
         if event.name == "mark":
             window = _window(mark_of(event), windows, window)
@@ -145,6 +151,8 @@ def _blind_spots(recording: Recording, traces: Traces) -> tuple[counters.BlindSp
         report = reports.get(name)
         if report is not None and report.lost:
             spots.append(counters.BlindSpot(source, "*", f"{report.lost} of its events were lost"))
+        if report is not None and name in recording.missing:
+            spots.append(counters.BlindSpot(source, "*", recording.missing[name]))
     for record in recording.workloads:
         for snapshot in (record.monitor_before, record.monitor_after):
             if snapshot is not None:

@@ -54,6 +54,8 @@ class Sources:
     """What the monitor reported of the chips themselves, by id."""
     rulings: Mapping[str, Ruling] = field(default_factory=dict)
     """What each scenario of a probe that ran is, compared with its prediction."""
+    tail: Mapping[str, int] = field(default_factory=dict)
+    """What the traces have of the time between the last looks at a guest, by what it is called."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class CaseEvidence:
     scenarios: Mapping[str, ScenarioLog] = field(default_factory=dict)
     """The logs of a probe, by scenario."""
     sources: Sources | None = None
+    tail: Mapping[str, int] = field(default_factory=dict)
+    """What the traces have of the time between the last looks at a guest, by its name; that
+    is in no file."""
 
     @property
     def damage(self) -> str | None:

@@ -8,12 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.analyse import audit, conformance, flat_verdict, lab_checks
+from harness.analyse import audit, conformance, flat_verdict, lab_checks, motion
 from harness.analyse.blame import Facts, assigned
 from harness.analyse.case_evidence import CaseEvidence
 from harness.analyse.ruling import Ruling
 from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
-from harness.base.errors import GuestCrash, GuestError, GuestHang, HarnessError, LabDied
+from harness.base.errors import (
+    GuestCrash,
+    GuestError,
+    GuestFlood,
+    GuestHang,
+    HarnessError,
+    LabDied,
+    MonitorError,
+)
 from harness.guests import last_words, linux, probe
 from harness.guests.protocols import Said
 from harness.model import lab_faults
@@ -53,13 +61,13 @@ def judge(
     case = recording.case
     if isinstance(case.guest, FlatGuest):
         results = flat_verdict.said(recording, case.guest)
-        failure = _failure(recording, results)
+        failure = _failure(recording, evidence, results)
         parts = flat_verdict.parts(recording, case.guest, results, failure)
     elif isinstance(case.guest, ProbeGuest):
-        failure = _failure(recording)
+        failure = _failure(recording, evidence)
         parts = conformance.parts_of(recording, case.guest, evidence)
     else:
-        failure = _failure(recording)
+        failure = _failure(recording, evidence)
         parts = _linux_parts(recording, case.guest, evidence, failure)
     parts = lab_checks.explained(parts, evidence.described, lab_faults.shipped())
     verdict, detail, blame = _verdict(parts, failure, evidence)
@@ -166,14 +174,17 @@ def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case
     return _Said(f"replay: diverged {place}", diverged=True)
 
 
-def _failure(recording: Recording, results: Said | None = None) -> Ruling | None:
+def _failure(
+    recording: Recording, evidence: CaseEvidence, results: Said | None = None
+) -> Ruling | None:
     """What became of the guest as a whole, where it did not end as it should.
 
     ``results`` are a flat image's.
     """
     guest = recording.case.guest
     if recording.failure is not None:
-        return Ruling(_verdict_of(recording.failure), _with_tail(recording, results))
+        ruling = _ruling_of(recording, recording.failure, evidence)
+        return ruling._replace(detail=_with_tail(recording, ruling.detail, results))
     killed_by = _signal(recording)
     if killed_by is not None:
         return Ruling(Verdict.CRASH, f"QEMU was killed by {killed_by}")
@@ -189,16 +200,28 @@ def _failure(recording: Recording, results: Said | None = None) -> Ruling | None
     return None
 
 
-def _verdict_of(error: HarnessError) -> Verdict:
-    if isinstance(error, GuestHang):
-        return Verdict.HANG
-    return Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
+def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence) -> Ruling:
+    """What is said of ``error``; of a guest whose time was up, whether it moved."""
+    # In a lab it may be the lab that is slow.
+    qemu = Blame.QEMU if recording.case.backend.host is Host.LOCAL else None
+    if not isinstance(error, GuestHang):
+        verdict = Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
+        if isinstance(error, GuestFlood):
+            return Ruling(verdict, str(error), Blame.GUEST)
+        return Ruling(verdict, str(error), qemu if isinstance(error, MonitorError) else None)
+    if (why := recording.missing.get("last look")) is not None:
+        return Ruling(Verdict.HANG, f"{error}; {why}", qemu)
+    if not recording.last_looks:
+        return Ruling(Verdict.HANG, str(error))
+    ruling = motion.assess(recording.last_looks, evidence.tail, recording.case.timeout_s)
+    if ruling.verdict is Verdict.HANG:
+        return ruling._replace(detail=f"{error}: {ruling.detail}")
+    return ruling
 
 
-def _with_tail(recording: Recording, results: Said | None) -> str:
+def _with_tail(recording: Recording, text: str, results: Said | None) -> str:
     """The failure, how far a flat image got, why QEMU ended if it did, and the last words."""
     error = recording.failure
-    text = str(error)
     if results is not None and results.protocol is not None:
         text += f" after {results.plan}"
     if isinstance(error, GuestCrash):
@@ -250,11 +273,13 @@ _TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 """What QEMU puts before its words with ``-msg timestamp=on``."""
 
 
+_ENDED: Final = re.compile(r"terminating on signal \d+ from pid \d+")
+"""What QEMU says when it is ended from here."""
+
+
 def _stderr(recording: Recording) -> str:
-    lines = recording.stderr.splitlines()
-    errors = [
-        _TIME.sub("", line.strip()) for line in lines if line.strip() and "warning:" not in line
-    ]
+    errors = [_TIME.sub("", line.strip()) for line in recording.stderr.splitlines() if line.strip()]
+    errors = [line for line in errors if "warning:" not in line and not _ENDED.search(line)]
     return " | ".join(errors)[-MAX_STDERR_CHARACTERS:]
 
 
@@ -328,6 +353,8 @@ def _verdict(
     verdict = judged(parts)
     drowned = verdict is Verdict.STORM and failure is not None and failure.verdict is Verdict.HANG
     if failure is not None and not drowned:
+        if (cut := evidence.missing.get("QEMU trace")) is not None:
+            return failure._replace(detail=f"{failure.detail}; QEMU trace {cut}")
         return failure
     notable = [part for part in parts if part.verdict is verdict]
     detail = ""
@@ -336,6 +363,7 @@ def _verdict(
         first = notable[0]
         detail = f"{first.id}: {first.detail}{more}" if first.detail else f"{first.id}{more}"
     if (damage := evidence.damage) is not None:
+        damage = evidence.missing.get("QEMU trace", damage)
         detail = f"{detail}; events incomplete: {damage}".lstrip("; ")
     return Ruling(verdict, detail)
 

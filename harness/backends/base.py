@@ -49,7 +49,9 @@ class RunningGuest(Protocol):
     """A guest under test and its QEMU."""
 
     console: socket.socket
-    """Connected to its serial line; ends with an end of file or with the console's own end mark."""
+    """Connected to its serial line; ends with an end of file, or with :attr:`console_end`."""
+    console_end: str | None
+    """What comes behind a guest's last words, where there is no end of file."""
     monitor: socket.socket
     """Connected to its QMP monitor, whose greeting may already be waiting."""
 

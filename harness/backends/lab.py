@@ -28,17 +28,18 @@ from harness.backends.qemu_argv import (
     chardev,
     command_text,
     escaped,
+    max_file_bytes,
     qemu_argv,
 )
 from harness.base.errors import CollectError, HostError, LabLost
 from harness.base.ownership import owned_directory
-from harness.base.process import OwnedProcess, owned_process
+from harness.base.process import BLOCK_BYTES, OwnedProcess, owned_process
 from harness.base.sockets import connect, listener
-from harness.guests.console import CONSOLE_END
+from harness.guests.console import end_mark
 from harness.images import cpio
 from harness.images.model import KernelImage, QemuImage
 from harness.model import lab_faults
-from harness.model.case import Accel, ProbeGuest
+from harness.model.case import Accel, Case, ProbeGuest
 from harness.model.lab_faults import LabFault
 
 BOOT_TIMEOUT_S: Final = 60.0
@@ -328,8 +329,10 @@ class LabGuest:
         console: socket.socket,
         monitor: socket.socket,
         exited: asyncio.Future[int],
+        console_end: str,
     ) -> None:
         self.console = console
+        self.console_end: str | None = console_end
         self.monitor = monitor
         self._shell = shell
         self._files = files
@@ -386,7 +389,8 @@ class LabSession:
             incoming=plan.incoming,
         )
         qemu = shlex.join(qemu_argv(plan.case, _guest_files(self._plan, plan), channels))
-        end = CONSOLE_END.replace("\n", "\\n").replace("\x04", "\\004")
+        end = end_mark()
+        printed = end.replace("\n", "\\n").replace("\x04", "\\004")
         with (
             connect(self._sockets / "console") as console,
             connect(self._sockets / "monitor") as monitor,
@@ -394,14 +398,14 @@ class LabSession:
             exited = self._shell.exit_of(name)
             await self._shell.check(
                 f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; cd {_GUEST_DIR}; "
-                f"{{ {_COLLECT if is_probe else ''}"
+                f"{{ {_limit(plan.case)}{_COLLECT if is_probe else ''}"
                 f"{qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; "
                 # First of all: a console without a reader may block what follows.
                 f"echo '!exit' {name} $? >&3; "
-                f"{_COLLECTED if is_probe else ''}printf '{end}' >{_CONSOLE}; "
+                f"{_COLLECTED if is_probe else ''}printf '{printed}' >{_CONSOLE}; "
                 "} >/dev/null 2>&1 &"
             )
-            guest = LabGuest(self._shell, self.files, console, monitor, exited)
+            guest = LabGuest(self._shell, self.files, console, monitor, exited, end)
             try:
                 yield guest
             finally:
@@ -413,6 +417,12 @@ class LabSession:
         return by_hand(self._plan, plan)
 
 
+def _limit(case: Case) -> str:
+    """Shell: files of what follows are cut where they get too long; see ``base/process.py``."""
+    most = max_file_bytes(case)
+    return "" if most is None else f"trap '' XFSZ; ulimit -f {most // BLOCK_BYTES}; "
+
+
 def _guest_files(lab: LabPlan, plan: GuestPlan) -> GuestFiles:
     return GuestFiles(
         qemu=(lab.qemu.lab_binary,),
@@ -420,6 +430,13 @@ def _guest_files(lab: LabPlan, plan: GuestPlan) -> GuestFiles:
         kernel=lab.path_inside(plan.kernel),
         initrd=None if plan.initrd is None else lab.path_inside(plan.initrd),
     )
+
+
+def _not_in(word: str, text: str) -> str:
+    """``word``, or what begins with it and is not in ``text``."""
+    while word in text:
+        word += "_"
+    return word
 
 
 def by_hand(lab: LabPlan, plan: GuestPlan) -> str:
@@ -430,6 +447,7 @@ def by_hand(lab: LabPlan, plan: GuestPlan) -> str:
     payload = (plan.kernel,) if plan.initrd is None else (plan.kernel, plan.initrd)
     only = dataclasses.replace(lab, payload=payload)
     guest = command_text(qemu_argv(plan.case, _guest_files(only, plan), Channels(console="stdio")))
+    end = _not_in("END_OF_GUEST", guest)
     argv = lab_argv(
         only,
         serial="stdio",
@@ -447,9 +465,9 @@ def by_hand(lab: LabPlan, plan: GuestPlan) -> str:
         f'dir=$(mktemp -d) && mkdir "$dir{_PAYLOAD_DIR}"\n'
         f"{copies}\n"
         f'(cd "$dir" && busybox find {_PAYLOAD_DIR[1:]} | busybox cpio -o -H newc >disk)\n'
-        "cat >\"$dir/guest\" <<'END_OF_GUEST'\n"
+        f"cat >\"$dir/guest\" <<'{end}'\n"
         f'{guest}echo "irqmatrix: QEMU ended with status $?"\n'
-        "END_OF_GUEST\n"
+        f"{end}\n"
         # From inside, so that the folder's name, whatever it contains, is in no option.
         f'(cd "$dir" &&\n{boot})\n'
         'rm -r "$dir"\n'

@@ -6,12 +6,14 @@ described in qemu-system-x86_64(1), the exit device in QEMU's ``hw/misc/debugexi
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.base import limits
 from harness.guests import flat, linux, probe
 from harness.guests.linux import WORKLOADS, Workload
 from harness.model.case import (
@@ -94,6 +96,24 @@ def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, .
 ICOUNT_TSC_KHZ: Final = 1_000_000
 """With -icount the time-stamp counter counts nanoseconds (QEMU ``softmmu/cpu-timers.c``,
 ``cpu_get_ticks``)."""
+
+_FILE_OPTIONS: Final = re.compile(
+    r"-(drive|blockdev|[hfs]d[a-d]?|pflash|mtdblock|object|chardev)\b"
+)
+"""Options that may name a file, or memory that is one, of any size."""
+
+
+def max_file_bytes(case: Case) -> int | None:
+    """How long a file of its QEMU may get: its trace, or a state that is saved in it.
+
+    None where the case has disks of its own.
+    """
+    if any(_FILE_OPTIONS.match(option) for option in case.options):
+        return None
+    trace = limits.current().trace_mib * limits.MIB
+    moves = isinstance(case.guest, LinuxGuest) and case.guest.migrate
+    return max(trace, 2 * case.memory_mib * limits.MIB) if moves else trace
+
 
 _DETERMINISM: Final = (
     *("-icount", "shift=1,sleep=off"),

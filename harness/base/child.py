@@ -10,6 +10,7 @@ import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -28,8 +29,10 @@ class ChildDied(HarnessError):
 
 
 def prepare(modules: Iterable[str]) -> None:
-    """Have ``modules`` imported once, in the server, and not in each child."""
+    """Start the server, if there is none: ``modules`` are imported in it, and not in each child."""
     _CONTEXT.set_forkserver_preload(["__main__", "harness.base.fork_server", *modules])
+    with contextlib.suppress(OSError):  # the first child will say it
+        forkserver.ensure_running()
 
 
 async def in_child(function: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs) -> _T:

@@ -11,10 +11,12 @@
         ├── LaunchError         a QEMU that did not start
         ├── GuestError          a guest that stopped being one, with its last console lines
         │   ├── GuestHang       it said nothing more within its time
-        │   └── GuestCrash      its QEMU went away
-        │       └── LabDied     the lab that it ran in died under it
+        │   ├── GuestCrash      its QEMU went away
+        │   │   └── LabDied     the lab that it ran in died under it
+        │   └── GuestFlood      it said more than its console may
         ├── PredictionError     a scenario that the Python chips cannot execute
         ├── CollectError        a collector that could not read its source
+        │   └── MonitorError    QEMU's monitor, which cannot be used or says what it may not
         ├── ReplayRefused       a recorded case that a replay can say nothing about
         ├── CannotRun           what was asked for cannot be run or answered here
         ├── StoreError          a run directory that cannot be written or read
@@ -97,12 +99,20 @@ class LabDied(GuestCrash):
     """The lab died under the guest; ``why`` says how."""
 
 
+class GuestFlood(GuestError):
+    """The guest said more than its console may."""
+
+
 class PredictionError(HarnessError):
     """A scenario that the Python chips cannot execute: it reaches where no chip is."""
 
 
 class CollectError(HarnessError):
     """A collector that could not read its source, or read what it cannot understand."""
+
+
+class MonitorError(CollectError):
+    """QEMU's monitor cannot be used: it is silent, gone, refuses, or says what it may not."""
 
 
 class ReplayRefused(HarnessError):

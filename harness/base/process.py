@@ -18,9 +18,19 @@ from harness.base.ownership import OWNER, end_processes
 GRACE_S = 1.0
 """How long a process may take to obey SIGTERM; a guest in KVM's emulator ignores it for minutes."""
 
-_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
+_UNLESS_ORPHANED = """[ "$PPID" = "$0" ] || exit
+trap "" XFSZ
+ulimit -f "$1"
+shift
+exec "$@"
+"""
 """Shell: run the program if the parent is still the one given; if it died before the child asked
-to die with it, no parent is left whose death could be noticed."""
+to die with it, no parent is left whose death could be noticed.  A file that reaches its limit
+(setrlimit(2), RLIMIT_FSIZE) is cut there: without the signal a write fails, and a log's writer
+ignores that."""
+
+BLOCK_BYTES = 512
+"""The unit of a shell's ``ulimit -f`` (POSIX)."""
 
 
 class OwnedProcess:
@@ -89,6 +99,7 @@ async def owned_process(
     env: Mapping[str, str] | None = None,
     grace_s: float = GRACE_S,
     owner: Path | None = None,
+    max_file_bytes: int | None = None,
 ) -> AsyncIterator[OwnedProcess]:
     """Run ``argv`` for as long as the block lasts.
 
@@ -98,16 +109,18 @@ async def owned_process(
     order.  What it starts goes with it, in whatever session that is; with ``owner``, a folder of
     :func:`~harness.base.ownership.owned_directory`, also where its parent could not see to it.
 
-    Raises :class:`LaunchError` where the program is not there or cannot be executed.
+    No file that it writes gets longer than ``max_file_bytes``.  Raises :class:`LaunchError` where
+    the program is not there or cannot be executed.
     """
     program = shutil.which(argv[0], path=None if env is None else env.get("PATH"))
     if program is None:
         raise LaunchError(f"cannot run {argv[0]!r}", "no such program", "see irqmatrix doctor")
     token = uuid.uuid4().hex if owner is None else str(owner)
+    limit = "unlimited" if max_file_bytes is None else str(max_file_bytes // BLOCK_BYTES)
     try:
         process = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "KILL", "--"),
-            *("sh", "-c", _UNLESS_ORPHANED, str(os.getpid()), program, *argv[1:]),
+            *("sh", "-c", _UNLESS_ORPHANED, str(os.getpid()), limit, program, *argv[1:]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

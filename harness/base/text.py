@@ -14,8 +14,12 @@ _ACTIVE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and line feed, DEL, C1
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls (Unicode UAX #9)
     "\u2028\u2029"  # line and paragraph separators
+    "\ufffe\uffff"  # no characters (XML 1.0, section 2.2)
     "\ud800-\udfff]"  # what no encoding can hold: bytes of a file name that are not UTF-8
 )
+
+LONG_NUMBER: Final = re.compile(r"\d{100}")
+"""A number that counts and names nothing; Python refuses to read one of 4300 digits."""
 
 
 def plain(text: str) -> str:

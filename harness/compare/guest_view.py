@@ -26,49 +26,37 @@ from typing import Final, NamedTuple, TypeAlias
 from harness.ledger.bookkeeper import Bookkeeper
 from harness.ledger.ledger import Ledger
 from harness.ledger.rules.base import Observer
-from harness.ledger.rules.state import BY_IPI, BY_MSI, IOAPIC_BASE, Args, Cpu, Pin
+from harness.ledger.rules.state import BY_IPI, BY_MSI, Args, Cpu, Pin
 from harness.model.case import Irqchip
 from harness.model.counters import CounterSet
+from userspace_chip.architecture import (
+    IOAPIC_BASES,
+    IOAPICVER,
+    IOREGSEL,
+    IOWIN,
+    MASTER_COMMAND,
+    MASTER_DATA,
+    SLAVE_COMMAND,
+    SLAVE_DATA,
+)
 from userspace_chip.events import Event
+from userspace_chip.lapic_registers import LVT_NAMES, SHORT_NAMES, VERSION
 
 LONGEST_LOOP: Final = 6
 """A repetition of up to this number of steps stands once."""
 
-LAPIC_REGISTERS: Final[Mapping[int, str]] = {
-    0x02: "ID",
-    0x03: "LVR",
-    0x08: "TASKPRI",
-    0x0B: "EOI",
-    0x0D: "LDR",
-    0x0E: "DFR",
-    0x0F: "SPIV",
-    0x28: "ESR",
-    0x2F: "LVTCMCI",
-    0x30: "ICR",
-    0x31: "ICR2",
-    0x32: "LVTT",
-    0x33: "LVTTHMR",
-    0x34: "LVTPC",
-    0x35: "LVT0",
-    0x36: "LVT1",
-    0x37: "LVTERR",
-    0x38: "TMICT",
-    0x3E: "TDCR",
-}
-"""By offset / 16 (SDM 3A, Local APIC Register Address Map), in the words of KVM's ``kvm_apic``."""
-
 _TIME_DRIVEN: Final = frozenset({"EOI", "TMICT", "ICR2"})
 _LVTS: Final[Mapping[object, str]] = {
-    **{f"APIC_{name}": name for name in ("LVTT", "LVT0", "LVT1", "LVTPC", "LVTERR", "LVTTHMR")},
-    **dict(enumerate(("LVTT", "LVTTHMR", "LVTPC", "LVT0", "LVT1", "LVTERR"))),
+    **{f"APIC_{name}": name for name in LVT_NAMES},
+    **dict(enumerate(LVT_NAMES)),
 }
 """The keys of a bookkeeper's LVTs: KVM's names, or QEMU's indexes."""
 _MODES: Final = ("Fixed", "LowPrio", "SMI", "reserved", "NMI", "INIT", "SIPI", "ExtINT")
 _PIC_PORTS: Final[Mapping[int, str]] = {
-    0x20: "master/command",
-    0x21: "master/data",
-    0xA0: "slave/command",
-    0xA1: "slave/data",
+    MASTER_COMMAND: "master/command",
+    MASTER_DATA: "master/data",
+    SLAVE_COMMAND: "slave/command",
+    SLAVE_DATA: "slave/data",
 }
 
 
@@ -192,7 +180,8 @@ class GuestView(Observer):
         self._lapic_index_written(event, args[0], args[1])
 
     def _lapic_index_written(self, event: Event, index: int, value: int) -> None:
-        self._lapic_written(event, LAPIC_REGISTERS.get(index, f"{index << 4:#x}"), value)
+        offset = index << 4
+        self._lapic_written(event, SHORT_NAMES.get(offset, f"{offset:#x}"), value)
 
     def _lapic_written(self, event: Event, name: str, value: int) -> None:
         if name in _TIME_DRIVEN or event.vcpu is None:
@@ -207,21 +196,21 @@ class GuestView(Observer):
 
     def _lapic_read(self, event: Event, args: Args) -> None:
         offset, value = args
-        if offset == (0x30 if event.name == "apic_mem_readl" else 0x03):
+        if offset == (VERSION if event.name == "apic_mem_readl" else VERSION >> 4):
             self._read_once("lapic/LVR", value)
 
     def _kvm_mmio(self, event: Event, args: Args) -> None:
         access, _length, address, value = args
-        if not self._in_kernel or address & ~0xFF != IOAPIC_BASE:
+        if not self._in_kernel or address & ~0xFF != IOAPIC_BASES[0]:
             return
-        if access == "write" and address == IOAPIC_BASE:
+        if access == "write" and address == IOAPIC_BASES[0] + IOREGSEL:
             self._select = value & 0xFF
-        elif access == "read" and address == IOAPIC_BASE + 0x10 and self._select == 1:
+        elif access == "read" and address == IOAPIC_BASES[0] + IOWIN and self._select == IOAPICVER:
             self._read_once("ioapic/VER", value)
 
     def _ioapic_read(self, event: Event, args: Args) -> None:
         address, select, _size, value = args
-        if address & 0xFF == 0x10 and select == 1:
+        if address & 0xFF == IOWIN and select == IOAPICVER:
             self._read_once("ioapic/VER", value)
 
     def _kvm_pio(self, event: Event, args: Args) -> None:

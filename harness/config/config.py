@@ -107,7 +107,17 @@ class LabModel(Strict):
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]*$")]
 """A word for a case's id."""
 ExpectedVerdict: TypeAlias = Literal[
-    "pass", "fail", "storm", "lost", "stuck", "misrouted", "diverged", "hang", "crash", "skip"
+    "pass",
+    "fail",
+    "storm",
+    "lost",
+    "stuck",
+    "misrouted",
+    "diverged",
+    "hang",
+    "timeout",
+    "crash",
+    "skip",
 ]
 
 

@@ -23,7 +23,7 @@ DONE: Final = "done"
 STALL_S: Final = 20.0
 """A scenario that says nothing for so long has lost what CPU 0 sleeps for, or the probe is dead."""
 
-_BEGUN: Final = re.compile(r"(?m)^= ([0-9a-f]+)\r?$")
+_BEGUN: Final = re.compile(r"(?m)^= ([0-9a-f]{1,8})\r?$")
 
 
 def reached(console: str, boots: int, first: int) -> int | None:
@@ -53,8 +53,8 @@ def parse_logs(console: str) -> Mapping[int, Log]:
     index: int | None = None
     events: list[LogEvent] = []
     for line in console.replace("\r", "").splitlines():
-        if line[:2] == "= ":
-            index, events = int(line[2:], 16), []
+        if (begun := _BEGUN.fullmatch(line)) is not None:
+            index, events = int(begun[1], 16), []
             logs[index] = Log((), complete=False)
         elif line[:2] == ". " and index is not None:
             logs[index], index = Log(tuple(events)), None

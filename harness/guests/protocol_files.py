@@ -6,6 +6,7 @@ The language is described in ``docs/configuration.md``.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -87,8 +88,9 @@ def _patterns(model: ProtocolModel) -> Iterator[tuple[Location, str]]:
 
 def _check_pattern(file: YamlFile, location: Location, pattern: str) -> None:
     try:
-        compiled = re.compile(f"(?:{pattern})")  # as it is joined with others
-    except re.error as error:
+        with warnings.catch_warnings(action="error"):
+            compiled = re.compile(f"(?:{pattern})")  # as it is joined with others
+    except (re.error, FutureWarning, OverflowError, RecursionError) as error:
         what = f"{pattern!r} is not a regular expression"
         raise file.error(location, what, str(error)) from None
     if unknown := sorted(compiled.groupindex.keys() - GROUPS):

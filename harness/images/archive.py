@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness.base.errors import ImageError
+from harness.base.text import LONG_NUMBER
 from harness.images.model import Offer
 
 KERNEL_PACKAGE: Final = re.compile(r"linux-image-\d+\.\d+\.\d+\S*-cloud-amd64")
@@ -130,7 +131,8 @@ def parse_parts(shown: str) -> Mapping[str, tuple[str, ...]]:
     return {
         f"{fields['Package']}={fields['Version']}": _parts(fields)
         for stanza in shown.split("\n\n")
-        if "Version" in (fields := dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE)))
+        if {"Package", "Version"}
+        <= (fields := dict(re.findall(r"^(\S+): (.*)$", stanza, re.MULTILINE))).keys()
     }
 
 
@@ -164,7 +166,7 @@ def mark_missing(
 def upstream_version(package_version: str) -> str:
     """``1:10.0.2+ds-2+deb13u1~bpo12+1`` to ``10.0.2``."""
     match = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", package_version)
-    if match is None:
+    if match is None or LONG_NUMBER.search(package_version) is not None:
         raise ImageError(f"cannot read the package version {package_version!r}")
     return match[1]
 
@@ -191,7 +193,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def parse_downloads(print_uris: str) -> tuple[Download, ...]:
     """Read ``apt-get --print-uris``: 'address' file size SHA256:hash."""
-    pattern = re.compile(r"^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", re.MULTILINE)
+    pattern = re.compile(r"^'[^']+' (\S+) (\d{1,20}) SHA256:([0-9a-f]{64})$", re.MULTILINE)
     return tuple(
         Download(name, int(size), sha256) for name, size, sha256 in pattern.findall(print_uris)
     )

@@ -135,6 +135,8 @@ def _elf_defect(image: Image) -> str | None:
     if number == 0 or at + size * number > len(image):
         return "it is truncated: its program headers are not in the file"
     loaded = [segment for segment in _segments(image) if segment.is_loaded]
+    if not loaded:
+        return "nothing of it is to be loaded"
     for segment in loaded:
         end = segment.offset + segment.file_bytes
         if end > len(image):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from harness.base.errors import ImageError
 from harness.images.elf import build_id, interpreter, libraries
@@ -144,13 +145,32 @@ def _closure(loader: Sequence[str], programs: Sequence[Path]) -> dict[str, Path]
     return dict(sorted(closure.items()))
 
 
+ANSWER_TIMEOUT_S: Final = 15
+MAX_ANSWER_BYTES: Final = 1 << 20
+
+
 def _ask(launcher: Sequence[str], *arguments: str) -> str:
-    try:
-        return subprocess.run(
-            [*launcher, *arguments], check=True, capture_output=True, text=True, timeout=30
-        ).stdout
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines()[-1:] or [f"exit status {error.returncode}"]
-        raise ImageError(f"{launcher[-1]} does not run", said[0]) from error
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ImageError(f"{launcher[-1]} does not run", str(error)) from error
+    """What it prints; more than :data:`MAX_ANSWER_BYTES` ends it (``prlimit``, util-linux)."""
+    limited = ("prlimit", f"--fsize={MAX_ANSWER_BYTES}", "--core=0", "--", *launcher, *arguments)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        try:
+            ended = subprocess.run(
+                limited,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                timeout=ANSWER_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ImageError(f"{launcher[-1]} does not run", str(error)) from error
+        said, complaint = (_text(file) for file in (output, errors))
+    if ended.returncode != 0:
+        why = complaint.strip().splitlines()[-1:] or [f"exit status {ended.returncode}"]
+        raise ImageError(f"{launcher[-1]} does not run", why[0])
+    return said
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="backslashreplace")

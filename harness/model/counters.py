@@ -21,6 +21,17 @@ from pydantic import StrictInt, TypeAdapter, ValidationError
 from harness.base import files
 from harness.base.errors import CollectError
 from harness.model.case import Irqchip
+from userspace_chip.architecture import (
+    ELCR,
+    IOAPIC_BASES,
+    IOAPIC_PAGE_BYTES,
+    MASTER_COMMAND,
+    MASTER_DATA,
+    PIT_CONTROL,
+    PIT_COUNTER_0,
+    SLAVE_COMMAND,
+    SLAVE_DATA,
+)
 from userspace_chip.events import KVM_EVENTS, QEMU_EVENTS, Arg, Event, event_type
 
 SCHEMA: Final = "irqmatrix-counters"
@@ -514,6 +525,17 @@ class CountRule:
 
 _R: TypeAlias = CountRule
 
+
+def _ports(controller: str, first: int, last: int) -> CountRule:
+    """Accesses to the ports from ``first`` to ``last``."""
+    return CountRule(
+        *("kvm_pio", "access", controller),
+        name=("access", "port"),
+        cpu="vcpu",
+        within=("port", first, last),
+    )
+
+
 COUNT_RULES: Final[tuple[CountRule, ...]] = (
     # KVM: virt/kvm/irqchip.c, arch/x86/kvm/{ioapic,i8259,irq_comm,lapic,x86}.c
     _R("kvm_set_irq", "raised", "gsi", "gsi", when={"level": 1}),
@@ -559,25 +581,12 @@ COUNT_RULES: Final[tuple[CountRule, ...]] = (
         "ioapic",
         name=("access", "gpa"),
         cpu="vcpu",
-        within=("gpa", 0xFEC00000, 0xFEC00FFF),
+        within=("gpa", IOAPIC_BASES[0], IOAPIC_BASES[0] + IOAPIC_PAGE_BYTES - 1),
     ),
-    _R(
-        "kvm_pio", "access", "pic", name=("access", "port"), cpu="vcpu", within=("port", 0x20, 0x21)
-    ),
-    _R(
-        "kvm_pio", "access", "pic", name=("access", "port"), cpu="vcpu", within=("port", 0xA0, 0xA1)
-    ),
-    _R(
-        "kvm_pio",
-        "access",
-        "pic",
-        name=("access", "port"),
-        cpu="vcpu",
-        within=("port", 0x4D0, 0x4D1),
-    ),
-    _R(
-        "kvm_pio", "access", "pit", name=("access", "port"), cpu="vcpu", within=("port", 0x40, 0x43)
-    ),
+    _ports("pic", MASTER_COMMAND, MASTER_DATA),
+    _ports("pic", SLAVE_COMMAND, SLAVE_DATA),
+    _ports("pic", ELCR, ELCR + 1),
+    _ports("pit", PIT_COUNTER_0, PIT_CONTROL),
     # QEMU: hw/i386/x86.c (x86-common.c), hw/intc/{i8259,ioapic,apic}.c, accel/kvm/kvm-all.c
     _R("x86_gsi_interrupt", "raised", "gsi", "gsi", when={"level": 1}),
     _R("x86_gsi_interrupt", "lowered", "gsi", "gsi", when={"level": 0}),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from harness.base import limits
+from harness.base.text import shortened
 from harness.model.case import Case, GuestKind, kind_of
 
 
@@ -132,7 +134,8 @@ def of_case(
     status: int | None = None,
     notes: tuple[str, ...] = (),
 ) -> CaseResult:
-    """The result of ``case``, which is in the folder of its name."""
+    """The result of ``case``, in the folder of its name; its details are cut to their limit."""
+    most = limits.current().detail_characters
     return CaseResult(
         id=case.id,
         subject=case.subject,
@@ -140,10 +143,10 @@ def of_case(
         axes=case.axes,
         guest=kind_of(case.guest),
         verdict=verdict,
-        detail=detail,
+        detail=shortened(detail, most),
         duration_s=round(duration_s, 3),
         dir=case.directory_name,
-        parts=parts,
+        parts=tuple(replace(part, detail=shortened(part.detail, most)) for part in parts),
         observations=dict(observations or {}),
         as_expected=as_expected,
         expected=expected,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ from typing import Final
 
 from harness.backends.base import GuestPlan, RunningGuest, Session
 from harness.backends.lab import COMMAND_TIMEOUT_S
+from harness.base import limits
 from harness.base.errors import (
     GuestCrash,
     GuestError,
@@ -22,12 +24,13 @@ from harness.base.errors import (
     LabLost,
     advice,
 )
+from harness.base.files import shorten
 from harness.guests import probe
 from harness.guests.console import console
 from harness.model.case import Accel, Case, Host, ProbeGuest
 from harness.record import recording_file, trace_files
 from harness.record.collectors.tracefs import Trace, clock_offset_ns, tracing
-from harness.record.driver import EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
+from harness.record.driver import CONSOLE_LOG, EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
 from harness.record.recording import Recording
 
 MAX_BOOTS: Final = 8
@@ -90,6 +93,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         missing=seen.missing,
         stalled=seen.stalled,
         stderr=recording_file.read_text(directory / recording_file.STDERR),
+        last_looks=tuple(seen.last_looks),
     )
     await asyncio.to_thread(recording_file.write, recording)
     return recording
@@ -193,8 +197,9 @@ async def _run_guest(
     step: Step,
 ) -> None:
     """Drive the guest to its end, or to the end of its time, and take it down."""
-    log = files.directory / "console.log"
-    with console(guest.console, log, more=seen.boots > 0) as con:
+    log = files.directory / CONSOLE_LOG
+    more, end = seen.boots > 0, guest.console_end
+    with console(guest.console, log, more=more, end=end) as con:
         try:
             await Drive(plan, guest, con, files, trace, seen, step).run()
         except HarnessError as error:
@@ -207,9 +212,23 @@ async def _run_guest(
         except TimeoutError:
             raise GuestHang(f"its QEMU could not be ended within {END_TIMEOUT_S:g} s") from None
         part = files.directory / "qemu.trace.part"
-        await guest.collect(files.directory / "stderr.log", part)
+        stderr = files.directory / "stderr.log"
+        await guest.collect(stderr, part)
+        shorten(stderr, limits.current().stderr_kib * 1024)
+        if _was_cut(part):
+            hint = limits.hint("trace_mib")
+            seen.missing["QEMU trace"] = f"cut at {limits.current().trace_mib} MiB ({hint})"
         _append(part, files.directory / "qemu.trace")
     seen.console = log.read_text(encoding="utf-8", errors="replace")
+
+
+def _was_cut(trace: Path) -> bool:
+    """Whether a trace reached its limit; its last line then ends where its reader sees that."""
+    size = trace.stat().st_size
+    if size < limits.current().trace_mib * limits.MIB:
+        return False
+    os.truncate(trace, size - 1)
+    return True
 
 
 def _append(part: Path, whole: Path) -> None:

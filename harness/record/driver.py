@@ -18,13 +18,15 @@ from harness.model.case import FlatGuest, LinuxGuest, ProbeGuest
 from harness.model.marks import LOADED, READY, SAVED, Mark, MarkKind
 from harness.record.collectors.qmp import Monitor, monitor
 from harness.record.collectors.tracefs import Trace
-from harness.record.recording import MarkRecord, WorkloadRecord
+from harness.record.recording import LastLook, MarkRecord, WorkloadRecord
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
+BETWEEN_LOOKS_S: Final = 1.0
 AFTER_RESULTS_S: Final = 2.0
 """For an image to exit, reset or power off after its last line, which says more than its end."""
 MAX_END_LINES: Final = 100
 """That are looked at; an image with more of them does not mean them."""
+CONSOLE_LOG: Final = "console.log"
 EXIT_TIMEOUT_S: Final = 5.0
 """A connection that breaks, or a console that ends, does so a little before the process does."""
 
@@ -51,6 +53,7 @@ class Progress:
     missing: dict[str, str] = field(default_factory=dict)
     boots: int = 0
     stalled: dict[int, HarnessError] = field(default_factory=dict)
+    last_looks: list[LastLook] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ class Drive:
                             self.seen.ended_by = await mon.shutdown_reason()
             except TimeoutError:
                 self._note_unanswered()
-                self.step("hangs: looking at its chips")
-                await self._last_look(mon, stack)
+                self.step("its time is up: looking whether it moves")
+                await self._look_twice(mon, stack)
                 raise GuestHang(
                     f"nothing more within {case.timeout_s:g} s", console_tail=self.console.tail()
                 ) from None
@@ -146,8 +149,7 @@ class Drive:
         self.step("connecting to the monitor")
         try:
             mon = await self._unless_gone(self._connected(stack))
-            for cpu in await self._unless_gone(mon.execute("query-cpus-fast")):
-                self.seen.vcpu_of_thread[cpu["thread-id"]] = cpu["cpu-index"]
+            self.seen.vcpu_of_thread |= await self._unless_gone(mon.vcpu_threads())
         except GuestCrash:
             return None
         if self.plan.paused:
@@ -189,6 +191,39 @@ class Drive:
         except (TimeoutError, CollectError) as error:
             why = f"the monitor of the hanging guest: {error or 'no answer'}"
             self.seen.missing["last look"] = why
+
+    async def _look_twice(self, mon: Monitor | None, stack: contextlib.AsyncExitStack) -> None:
+        """What moves and what does not, a second apart.
+
+        The console is read in the meantime: a guest that talks would wait for its reader.
+        """
+        reading = asyncio.ensure_future(self.console.read_all())
+        try:
+            async with asyncio.timeout(2 * LAST_LOOK_TIMEOUT_S):
+                if mon is None:
+                    mon = await self._connected(stack)
+                first = await self._look(mon)
+                await asyncio.sleep(BETWEEN_LOOKS_S)
+                self.seen.last_looks += [first, await self._look(mon)]
+        except (TimeoutError, CollectError) as error:
+            why = f"the monitor of the guest: {error if str(error) else 'no answer'}"
+            self.seen.missing["last look"] = why
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+
+    async def _look(self, mon: Monitor) -> LastLook:
+        status = await mon.status()
+        registers = await mon.human("info registers -a")
+        snapshot = await mon.snapshot(self.plan.case.smp)
+        return LastLook(
+            time_ns=time.time_ns(),
+            status=status,
+            registers=registers,
+            lapics=snapshot.lapic_texts,
+            stats=snapshot.stats,
+            console_bytes=(self.files.directory / CONSOLE_LOG).stat().st_size,
+        )
 
     # --- Linux
 

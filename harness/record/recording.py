@@ -72,6 +72,23 @@ Failure: TypeAlias = Annotated[HarnessError, PlainValidator(_error), PlainSerial
 
 
 @dataclass(frozen=True)
+class LastLook:
+    """What a guest did when its time was up; two of them tell whether it moved.
+
+    ``status`` is QEMU's run state (``query-status``), ``registers`` the text of ``info registers
+    -a``, ``lapics`` those of ``info lapic`` by CPU, ``stats`` what ``query-stats`` gave;
+    ``console_bytes`` is how much the guest had said.
+    """
+
+    time_ns: int
+    status: str
+    registers: str
+    lapics: tuple[str, ...]
+    stats: tuple[Mapping[str, Any], ...]
+    console_bytes: int
+
+
+@dataclass(frozen=True)
 class Recording:
     """All that is known of a case's run; its files are in ``directory``.
 
@@ -101,3 +118,5 @@ class Recording:
     stalled: Mapping[int, Failure] = field(default_factory=dict)
     """What ended the boot in which a scenario (by index) did not come to its end."""
     stderr: str = ""
+    last_looks: tuple[LastLook, ...] = ()
+    """Two, at a guest whose time was up; none where it ended before, or no monitor answered."""

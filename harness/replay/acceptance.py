@@ -15,8 +15,7 @@ from typing import Final
 from harness.replay.kvm_stimuli import DisagreementError, Lookahead, What
 from userspace_chip.events import Event
 from userspace_chip.irqchip import Machine
-from userspace_chip.lapic_registers import EOI, ICR
-from userspace_chip.lapic_timer import LVT_TIMER
+from userspace_chip.lapic_registers import EOI, ICR, LVT_TIMER
 from userspace_chip.vcpu import MpState
 
 _NO_VECTOR: Final = 0xFFFFFFFF

@@ -14,20 +14,20 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
-from userspace_chip.errors import ChipError
-from userspace_chip.events import KVM_EVENTS, Arg, Event, check_names
-from userspace_chip.irqchip import (
+from userspace_chip.architecture import (
     IOAPIC_BASES,
     MSR_APIC_BASE,
     MSR_KVM_PV_EOI,
     MSR_TSC_DEADLINE,
     PIC_PORTS,
-    Machine,
 )
+from userspace_chip.errors import ChipError
+from userspace_chip.events import KVM_EVENTS, Arg, Event, check_names
+from userspace_chip.irqchip import Machine
 from userspace_chip.kvm.layout import lapic_to_kvm, restore_lapic
 from userspace_chip.lapic import Lapic
 from userspace_chip.lapic_registers import ICR, LVTT, NAMES, TMCCT, TMICT
-from userspace_chip.lapic_timer import ONE_SHOT, PERIODIC
+from userspace_chip.lapic_state import ONE_SHOT, PERIODIC
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
     DELIVERY_MODES,

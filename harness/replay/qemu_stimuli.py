@@ -18,19 +18,23 @@ from typing import Final
 
 from harness.replay.acceptance import Taking
 from harness.replay.kvm_stimuli import DisagreementError, Lookahead, What, start_cpus
+from userspace_chip.architecture import (
+    ELCR_PORTS,
+    IOAPIC_BASES,
+    IOAPIC_PINS,
+    MASTER_COMMAND,
+    MSR_APIC_BASE,
+    SLAVE_COMMAND,
+)
 from userspace_chip.errors import ChipError
 from userspace_chip.events import QEMU_EVENTS, Event, check_names
-from userspace_chip.irqchip import IOAPIC_BASES, MSR_APIC_BASE, Machine
-from userspace_chip.lapic_registers import EOI, LVT_LINT0, TMCCT, TMICT
-from userspace_chip.lapic_timer import LVT_TIMER
+from userspace_chip.irqchip import Machine
+from userspace_chip.lapic_registers import EOI, LVT_LINT0, LVT_TIMER, MASKED, TMCCT, TMICT
 from userspace_chip.messages import DELIVERY_MODES, DEST_MODES, TRIGGERS, LapicMessage
 
-_PINS: Final = 24
 _LEVEL: Final = 1 << 15
 _REMOTE_IRR: Final = 1 << 14
-_MASKED: Final = 1 << 16
 _LINES: Final = frozenset({"pic_set_irq", "ioapic_set_irq"})
-_ELCR_PORTS: Final = frozenset({0x4D0, 0x4D1})
 _NEVER_TRACED: Final = frozenset({"cpu_get_apic_base", "x86_gsi_interrupt", "x86_pic_interrupt"})
 """Events of QEMU's that the machine has and no case records."""
 _CONTEXT: Final = frozenset(
@@ -270,7 +274,7 @@ class QemuStimuli:
             return
         pin = int(event.args[0])
         state = self.machine.ioapics[0].state
-        if not state.irr >> pin & 1 or state.rte[pin] & _MASKED:
+        if not state.irr >> pin & 1 or state.rte[pin] & MASKED:
             return
         behind = self._behind(ahead)
         following = own = next(behind, event)
@@ -292,7 +296,7 @@ class QemuStimuli:
         self._unlocked.add(thread)
 
     def _kvm_irqchip_update_msi_route(self, event: Event, ahead: Lookahead) -> None:
-        if int(event.args[0]) < _PINS:
+        if int(event.args[0]) < IOAPIC_PINS:
             raise DisagreementError("the model did not predict it")
 
     def _kvm_irqchip_commit_routes(self, event: Event, ahead: Lookahead) -> None:
@@ -315,11 +319,15 @@ class QemuStimuli:
 
     def _pic_ioport_write(self, event: Event, ahead: Lookahead) -> None:
         master, address, value = map(int, event.args)
-        self.machine.pio_write(self._cpu(event), (0x20 if master else 0xA0) + address, value)
+        self.machine.pio_write(
+            self._cpu(event), (MASTER_COMMAND if master else SLAVE_COMMAND) + address, value
+        )
 
     def _pic_ioport_read(self, event: Event, ahead: Lookahead) -> None:
         master, address, _ = map(int, event.args)
-        self.machine.pio_read(self._cpu(event), (0x20 if master else 0xA0) + address)
+        self.machine.pio_read(
+            self._cpu(event), (MASTER_COMMAND if master else SLAVE_COMMAND) + address
+        )
 
     def _apic_mem_writel(self, event: Event, ahead: Lookahead) -> None:
         register, value = map(int, event.args)
@@ -380,7 +388,7 @@ class QemuStimuli:
         if event.name == "kvm_inj_virq" and args[0] == "IRQ":
             self.count["kvm_inj_virq"] += 1
             self.taking.inject(cpu, int(args[1]))
-        elif event.name == "kvm_pio" and args[1] in _ELCR_PORTS and args[0] == "write":
+        elif event.name == "kvm_pio" and args[1] in ELCR_PORTS and args[0] == "write":
             machine.pio_write(cpu, int(args[1]), int(args[4]), int(args[2]))
         elif event.name == "kvm_msr" and args[:2] == ("write", MSR_APIC_BASE):
             machine.msr_write(cpu, MSR_APIC_BASE, int(args[2]))

@@ -24,9 +24,10 @@ from userspace_chip.info_lapic import parse_lapic
 from userspace_chip.info_pic import InfoPic, parse_info_pic
 from userspace_chip.ioapic import IoapicState
 from userspace_chip.irqchip import Machine
-from userspace_chip.lapic import Lapic, LapicState
+from userspace_chip.knobs import Model
+from userspace_chip.lapic import Lapic
+from userspace_chip.lapic_state import LapicState
 from userspace_chip.pic import PicChipState
-from userspace_chip.profile import Model
 
 NAME: Final = "looks.json"
 

@@ -120,7 +120,8 @@ def _able(items: Iterable[Prepared]) -> list[Prepared]:
 
 def incomplete(case: Case) -> CaseResult:
     """What is known of a case before it has ended."""
-    return of_case(case, Verdict.INCOMPLETE, "the run ended before it", 0.0, as_expected=False)
+    why = "the run ended before it"
+    return of_case(case, Verdict.INCOMPLETE, why, 0.0, as_expected=False, blame=Blame.HARNESS)
 
 
 def _without_run(failed: Failed) -> CaseResult:

@@ -96,7 +96,10 @@ async def _run_in(
 
     def so_far() -> RunResult:
         cases = tuple(results.get(case.id) or incomplete(case) for case in config.cases)
-        return run_result(config.name, environment, cases)
+        found = run_result(config.name, environment, cases)
+        # It is no success, whatever its cases are: nothing was compared.
+        summary = dataclasses.replace(found.summary, exit_status=1)
+        return dataclasses.replace(found, summary=summary)
 
     with checkpoint(out / RESULT, so_far, shown.note) as kept:
 

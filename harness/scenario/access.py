@@ -11,7 +11,6 @@ from typing import Final, assert_never
 
 from harness.base.errors import ConfigError
 from harness.base.yamlfile import Location
-from harness.scenario.baseline import APIC_BASE, X2APIC
 from harness.scenario.language import Action, Do, Parallel, ScenarioText, Write
 from harness.scenario.program import Feature, Op, Opcode
 from harness.scenario.registers import (
@@ -25,9 +24,9 @@ from harness.scenario.registers import (
     Target,
     field_value,
 )
+from userspace_chip.architecture import MSR_APIC_BASE, MSR_X2APIC
+from userspace_chip.lapic_registers import DEFAULT_BASE, ENABLE, EXTD
 
-_APIC_BASE_MSR: Final = 0x1B
-_APIC_ENABLED: Final = 1 << 11
 _LIMITS: Final[Mapping[str, int]] = {"lapic": 0x1000, "io": 0x10000}
 _TRANSITIONS: Final[Mapping[ApicMode, frozenset[ApicMode]]] = {
     ApicMode.XAPIC: frozenset(ApicMode),
@@ -107,7 +106,7 @@ class Accesses:
         """A register's value of its fields; those that are not named are 0."""
         register, value = target.register, target.register.fixed
         if register.name == "lapic.base":
-            fields = {"page": APIC_BASE >> 12, "bsp": cpu == 0, **fields}
+            fields = {"page": DEFAULT_BASE >> 12, "bsp": cpu == 0, **fields}
         for entry in register.fields:
             if entry.name not in fields:
                 continue
@@ -170,7 +169,7 @@ class Accesses:
         allowed = register.modes & register.write_modes if writes else register.modes
         if register.space is Space.LAPIC and mode is not None and mode not in allowed:
             does = "be written" if writes else "be read"
-            number = 0x800 + target.address // 16
+            number = MSR_X2APIC + target.address // 16
             raise self.text.error(
                 at,
                 f"{register.name} cannot {does} in {mode.value} mode",
@@ -182,14 +181,14 @@ class Accesses:
         """Follows IA32_APIC_BASE as far as the architecture's state transitions go."""
         # A local APIC of QEMU 7.2 that was switched off stays off (cpu_set_apic_base).
         named = target.register.name == "lapic.base"
-        if (named and value & X2APIC) or not value & _APIC_ENABLED:
+        if (named and value & EXTD) or not value & ENABLE:
             self.needs |= Feature.X2APIC
         if cpu is None:
             return
         old = self.modes[cpu]
-        new: ApicMode | None = ApicMode.X2APIC if value & X2APIC else ApicMode.XAPIC
-        if not value & _APIC_ENABLED:
-            new = None if value & X2APIC else ApicMode.DISABLED  # #GP, where that is checked
+        new: ApicMode | None = ApicMode.X2APIC if value & EXTD else ApicMode.XAPIC
+        if not value & ENABLE:
+            new = None if value & EXTD else ApicMode.DISABLED  # #GP, where that is checked
         self.modes[cpu] = new if old is not None and new in _TRANSITIONS[old] else None
 
     def _field(self, register: Register, entry: Field, given: object, at: Location) -> int:
@@ -247,7 +246,7 @@ def _write_ops(target: Target, value: int, size: int) -> list[Op]:
 
 
 def _is_base(target: Target) -> bool:
-    return target.register.space is Space.MSR and target.address == _APIC_BASE_MSR
+    return target.register.space is Space.MSR and target.address == MSR_APIC_BASE
 
 
 def _moves_base(action: Action) -> bool:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Final
 
 from harness.scenario.program import Feature, Op, Opcode, OpFlag
-from harness.scenario.registers import IOAPIC_PINS, REGISTERS, ApicMode
+from harness.scenario.registers import REGISTERS, ApicMode
+from userspace_chip.architecture import (
+    ELCR,
+    IOAPIC_PINS,
+    IOREDTBL,
+    MASTER_COMMAND,
+    MSR_APIC_BASE,
+    SLAVE_COMMAND,
+)
+from userspace_chip.lapic_registers import BSP, DEFAULT_BASE, ENABLE, EXTD, MASKED
 
-APIC_BASE: Final = 0xFEE00800
-"""IA32_APIC_BASE: the page at 0xfee00000, enabled."""
-BSP: Final = 1 << 8
-X2APIC: Final = 1 << 10
-
-_MASKED = 1 << 16
 _LVTS = ("timer", "thermal", "perf", "lint0", "lint1", "error")
-_MASTER, _SLAVE, _ELCR = 0x20, 0xA0, 0x4D0
 
 
 def prologue(cpus: int, mode: ApicMode, *, interrupts: bool, needs: Feature) -> tuple[Op, ...]:
@@ -46,15 +47,15 @@ def _by_reset(ops: Iterator[Op]) -> Iterator[Op]:
 
 
 def _pic() -> Iterator[Op]:
-    for chip, base, cascade in ((_MASTER, 0x20, 4), (_SLAVE, 0x28, 2)):
+    for chip, base, cascade in ((MASTER_COMMAND, 0x20, 4), (SLAVE_COMMAND, 0x28, 2)):
         for offset, value in ((0, 0x11), (1, base), (1, cascade), (1, 0x01)):
             yield _out(chip + offset, value)
-    for chip in (_MASTER, _SLAVE):
+    for chip in (MASTER_COMMAND, SLAVE_COMMAND):
         yield _out(chip + 1, 0xFF)  # OCW1: all masked
         yield _out(chip, 0x00)  # OCW2: no rotation in auto-EOI mode
         yield _out(chip, 0x4A)  # OCW3: no special mask mode, the port reads IRR
-    yield _out(_ELCR, 0)
-    yield _out(_ELCR + 1, 0)
+    yield _out(ELCR, 0)
+    yield _out(ELCR + 1, 0)
 
 
 def _ioapics(number: int) -> Iterator[Op]:
@@ -63,19 +64,19 @@ def _ioapics(number: int) -> Iterator[Op]:
     QEMU ``hw/intc/ioapic.c:ioapic_update_kvm_routes``, split.
     """
     for chip in range(number):
-        for index in range(0x10, 0x10 + 2 * IOAPIC_PINS, 2):
-            for half, value in ((1, 0), (0, 0), (0, _MASKED)):
+        for index in range(IOREDTBL, IOREDTBL + 2 * IOAPIC_PINS, 2):
+            for half, value in ((1, 0), (0, 0), (0, MASKED)):
                 yield Op(Opcode.IOAPIC_WRITE, index + half, value, chip)
 
 
 def _lapic(cpu: int, mode: ApicMode) -> Iterator[Op]:
     if mode is ApicMode.X2APIC:
-        base = APIC_BASE | X2APIC | (BSP if cpu == 0 else 0)
-        yield Op(Opcode.MSR_WRITE, 0x1B, base, cpu=cpu)
+        base = DEFAULT_BASE | ENABLE | EXTD | (BSP if cpu == 0 else 0)
+        yield Op(Opcode.MSR_WRITE, MSR_APIC_BASE, base, cpu=cpu)
     values = {"lapic.svr": 0x1FF, "lapic.tpr": 0}
     if mode is ApicMode.XAPIC:
         values |= {"lapic.id": cpu << 24, "lapic.dfr": 0xFFFFFFFF, "lapic.ldr": 1 << cpu << 24}
-    values |= {f"lapic.lvt_{name}": _MASKED for name in _LVTS}
+    values |= {f"lapic.lvt_{name}": MASKED for name in _LVTS}
     values |= {"lapic.timer_divide": 0, "lapic.timer_initial": 0, "lapic.esr": 0}
     writes = [(REGISTERS[name].address, value) for name, value in values.items()]
     yield from _by_reset(Op(Opcode.LAPIC_WRITE, *write, cpu=cpu) for write in writes)

@@ -32,7 +32,6 @@ from harness.scenario.program import (
     Scenario,
 )
 from harness.scenario.registers import (
-    IOAPIC_PINS,
     LEVEL,
     LINES,
     REGISTERS,
@@ -57,6 +56,14 @@ from harness.scenario.vocabulary import (
     Word,
 )
 from userspace_chip import msi
+from userspace_chip.architecture import (
+    APIC_WINDOW,
+    IOAPIC_PINS,
+    MASTER_COMMAND,
+    PIT_CONTROL,
+    PIT_COUNTER_0,
+    SLAVE_COMMAND,
+)
 
 MAX_OPS: Final = 10_000
 """Operations of a program."""
@@ -328,7 +335,7 @@ class _Compiler:
                 dest_mode=verb.dest_mode,
                 redirection_hint=verb.redirection_hint,
                 dest=dest,
-                base=msi.BASE >> 20,
+                base=APIC_WINDOW >> 20,
             )
             data = msi.DATA.pack(
                 vector=verb.vector,
@@ -344,8 +351,8 @@ class _Compiler:
         icw4 = 0x01 | verb.special_fully_nested << 4 | verb.auto_eoi << 1
         ops: list[Op] = []
         for name, port, base, cascade in (
-            ("master", 0x20, verb.master_base, 4),
-            ("slave", 0xA0, verb.slave_base, 2),
+            ("master", MASTER_COMMAND, verb.master_base, 4),
+            ("slave", SLAVE_COMMAND, verb.slave_base, 2),
         ):
             if verb.chip not in (name, "both"):
                 continue
@@ -357,8 +364,8 @@ class _Compiler:
     def _pit_channel(self, verb: PitChannel) -> list[Op]:
         self.accesses.needs |= Feature.PIT
         control = verb.channel << 6 | 0x30 | verb.mode << 1
-        port = 0x40 + verb.channel
-        writes = ((0x43, control), (port, verb.count & 0xFF), (port, verb.count >> 8))
+        port = PIT_COUNTER_0 + verb.channel
+        writes = ((PIT_CONTROL, control), (port, verb.count & 0xFF), (port, verb.count >> 8))
         return [Op(Opcode.PIO_WRITE, where, value, size=1) for where, value in writes]
 
     # --- handlers

@@ -34,13 +34,22 @@ from harness.scenario.program import (
     OpFlag,
     Program,
 )
+from userspace_chip.architecture import (
+    APIC_WINDOW,
+    APIC_WINDOW_BYTES,
+    IOAPIC_BASES,
+    IOREDTBL,
+    IOREGSEL,
+    IOWIN,
+    MSR_X2APIC,
+    PIT_CONTROL,
+    PIT_COUNTER_0,
+)
 from userspace_chip.errors import ChipError
-from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
-from userspace_chip.irqchip import IOAPIC_BASES, MSR_X2APIC, Machine, MachineState
+from userspace_chip.irqchip import Machine, MachineState
 from userspace_chip.lapic_registers import ICR, ICR2, LDR, SPIV
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import IntrType, MpState
-from userspace_chip.wiring import APIC_WINDOW, APIC_WINDOW_BYTES
 
 Board: TypeAlias = Literal["pc", "microvm"]
 Activity: TypeAlias = Generator[bool, None, None]
@@ -55,7 +64,7 @@ WATCHDOG_NS: Final = 1_000_000_000
 
 _NS_PER_US: Final = 1000
 _SVR: Final = 0x1FF
-_QUIET_PIT: Final = ((0x43, 0x38), (0x40, 1), (0x40, 0))
+_QUIET_PIT: Final = ((PIT_CONTROL, 0x38), (PIT_COUNTER_0, 1), (PIT_COUNTER_0, 0))
 """Counter 0 in mode 4 with a count of 1: see ``images/probe/pit.c``."""
 _PIT_RUNS_OUT_NS: Final = 10_000
 _NMI_TYPE: Final = IntrType.NMI << 8

@@ -16,8 +16,26 @@ from typing import Final
 from harness.base import suggest
 from harness.base.errors import ConfigError
 from harness.scenario.program import Feature
+from userspace_chip import lapic_registers as lapic
+from userspace_chip.architecture import (
+    ELCR,
+    EOIR,
+    IOAPIC_BASES,
+    IOAPIC_PINS,
+    IOAPICARB,
+    IOAPICID,
+    IOAPICVER,
+    IOREDTBL,
+    IOREGSEL,
+    IOWIN,
+    MASTER_COMMAND,
+    MSR_APIC_BASE,
+    MSR_TSC_DEADLINE,
+    PIT_CONTROL,
+    PIT_COUNTER_0,
+    SLAVE_COMMAND,
+)
 
-IOAPIC_PINS: Final = 24
 LINES: Final = 16
 """Input lines that can be driven: QEMU's ``hw/misc/pc-testdev.c`` has the ISA bus's."""
 
@@ -189,51 +207,71 @@ _RO, _WO = Access.RO, Access.WO
 _LAPIC, _IOAPIC, _PORT = Space.LAPIC, Space.IOAPIC, Space.PORT
 
 _LOCAL_APIC = (
-    Register("lapic.id", _LAPIC, 0x20, "APIC ID", write_modes=_X),
-    Register("lapic.version", _LAPIC, 0x30, "version", access=_RO),
-    Register("lapic.tpr", _LAPIC, 0x80, "task priority"),
-    Register("lapic.apr", _LAPIC, 0x90, "arbitration priority", access=_RO, modes=_X),
-    Register("lapic.ppr", _LAPIC, 0xA0, "processor priority", access=_RO),
-    Register("lapic.eoi", _LAPIC, 0xB0, "end of interrupt", access=_WO),
-    Register("lapic.rrr", _LAPIC, 0xC0, "remote read", access=_RO, modes=_X),
-    Register("lapic.ldr", _LAPIC, 0xD0, "logical destination", write_modes=_X),
+    Register("lapic.id", _LAPIC, lapic.ID, "APIC ID", write_modes=_X),
+    Register("lapic.version", _LAPIC, lapic.VERSION, "version", access=_RO),
+    Register("lapic.tpr", _LAPIC, lapic.TPR, "task priority"),
+    Register("lapic.apr", _LAPIC, lapic.APR, "arbitration priority", access=_RO, modes=_X),
+    Register("lapic.ppr", _LAPIC, lapic.PPR, "processor priority", access=_RO),
+    Register("lapic.eoi", _LAPIC, lapic.EOI, "end of interrupt", access=_WO),
+    Register("lapic.rrr", _LAPIC, lapic.RRR, "remote read", access=_RO, modes=_X),
+    Register("lapic.ldr", _LAPIC, lapic.LDR, "logical destination", write_modes=_X),
     Register(
-        *("lapic.dfr", _LAPIC, 0xE0, "destination format"),
+        *("lapic.dfr", _LAPIC, lapic.DFR, "destination format"),
         fields=(Field("model", 31, 28, DFR_MODEL),),
         fixed=0x0FFFFFFF,
         modes=_X,
     ),
     Register(
-        *("lapic.svr", _LAPIC, 0xF0, "spurious-interrupt vector"),
+        *("lapic.svr", _LAPIC, lapic.SPIV, "spurious-interrupt vector"),
         fields=(
             *(_VECTOR, Field("enable", 8, 8), Field("focus_disabled", 9, 9)),
             Field("suppress_eoi_broadcast", 12, 12),
         ),
     ),
-    Register("lapic.isr", _LAPIC, 0x100, "in service", access=_RO, count=8, stride=0x10),
-    Register("lapic.tmr", _LAPIC, 0x180, "trigger mode", access=_RO, count=8, stride=0x10),
-    Register("lapic.irr", _LAPIC, 0x200, "interrupt request", access=_RO, count=8, stride=0x10),
-    Register("lapic.esr", _LAPIC, 0x280, "error status"),
-    Register("lapic.lvt_cmci", _LAPIC, 0x2F0, "LVT: corrected machine check", fields=_LOCAL),
-    Register("lapic.icr", _LAPIC, 0x300, "interrupt command", 64, ICR_FIELDS),
-    Register("lapic.icr_high", _LAPIC, 0x310, "its upper half alone", modes=_X),
+    Register("lapic.isr", _LAPIC, lapic.ISR, "in service", access=_RO, count=8, stride=0x10),
+    Register("lapic.tmr", _LAPIC, lapic.TMR, "trigger mode", access=_RO, count=8, stride=0x10),
+    Register("lapic.irr", _LAPIC, lapic.IRR, "interrupt request", access=_RO, count=8, stride=0x10),
+    Register("lapic.esr", _LAPIC, lapic.ESR, "error status"),
     Register(
-        *("lapic.lvt_timer", _LAPIC, 0x320, "LVT: timer"),
+        "lapic.lvt_cmci", _LAPIC, lapic.LVT_CMCI_REG, "LVT: corrected machine check", fields=_LOCAL
+    ),
+    Register("lapic.icr", _LAPIC, lapic.ICR, "interrupt command", 64, ICR_FIELDS),
+    Register("lapic.icr_high", _LAPIC, lapic.ICR2, "its upper half alone", modes=_X),
+    Register(
+        *("lapic.lvt_timer", _LAPIC, lapic.LVTT, "LVT: timer"),
         fields=(_VECTOR, _STATUS, _MASK, Field("mode", 18, 17, TIMER_MODE)),
     ),
-    Register("lapic.lvt_thermal", _LAPIC, 0x330, "LVT: thermal sensor", fields=_LOCAL),
-    Register("lapic.lvt_perf", _LAPIC, 0x340, "LVT: performance counters", fields=_LOCAL),
-    Register("lapic.lvt_lint0", _LAPIC, 0x350, "LVT: LINT0", fields=_LINT),
-    Register("lapic.lvt_lint1", _LAPIC, 0x360, "LVT: LINT1", fields=_LINT),
-    Register("lapic.lvt_error", _LAPIC, 0x370, "LVT: error", fields=(_VECTOR, _STATUS, _MASK)),
-    Register("lapic.timer_initial", _LAPIC, 0x380, "timer: initial count"),
-    Register("lapic.timer_current", _LAPIC, 0x390, "timer: current count", access=_RO),
     Register(
-        *("lapic.timer_divide", _LAPIC, 0x3E0, "timer: divide configuration"),
+        "lapic.lvt_thermal",
+        _LAPIC,
+        lapic.LVTTHMR,
+        "LVT: thermal sensor",
+        fields=_LOCAL,
+    ),
+    Register(
+        "lapic.lvt_perf",
+        _LAPIC,
+        lapic.LVTPC,
+        "LVT: performance counters",
+        fields=_LOCAL,
+    ),
+    Register("lapic.lvt_lint0", _LAPIC, lapic.LVT0, "LVT: LINT0", fields=_LINT),
+    Register("lapic.lvt_lint1", _LAPIC, lapic.LVT1, "LVT: LINT1", fields=_LINT),
+    Register(
+        "lapic.lvt_error",
+        _LAPIC,
+        lapic.LVTERR,
+        "LVT: error",
+        fields=(_VECTOR, _STATUS, _MASK),
+    ),
+    Register("lapic.timer_initial", _LAPIC, lapic.TMICT, "timer: initial count"),
+    Register("lapic.timer_current", _LAPIC, lapic.TMCCT, "timer: current count", access=_RO),
+    Register(
+        *("lapic.timer_divide", _LAPIC, lapic.TDCR, "timer: divide configuration"),
         fields=(Field("divide", 3, 0, DIVIDE),),
     ),
     Register(
-        *("lapic.self_ipi", _LAPIC, 0x3F0, "self-IPI"),
+        *("lapic.self_ipi", _LAPIC, lapic.SELF_IPI, "self-IPI"),
         fields=(_VECTOR,),
         access=_WO,
         modes=_X2,
@@ -241,14 +279,14 @@ _LOCAL_APIC = (
     ),
     Register("lapic", _LAPIC, 0, "any offset of the register page", count=0),
     Register(
-        *("lapic.base", Space.MSR, 0x1B, "IA32_APIC_BASE", 64),
+        *("lapic.base", Space.MSR, MSR_APIC_BASE, "IA32_APIC_BASE", 64),
         fields=(
             *(Field("bsp", 8, 8), Field("x2apic", 10, 10), Field("enable", 11, 11)),
             Field("page", 51, 12),
         ),
     ),
     Register(
-        *("lapic.tsc_deadline", Space.MSR, 0x6E0, "IA32_TSC_DEADLINE", 64),
+        *("lapic.tsc_deadline", Space.MSR, MSR_TSC_DEADLINE, "IA32_TSC_DEADLINE", 64),
         needs=Feature.TSC_DEADLINE,
     ),
 )
@@ -257,11 +295,11 @@ _LOCAL_APIC = (
 
 def _ioapic(name: str, number: int, base: int, needs: Feature) -> tuple[Register, ...]:
     return (
-        Register(f"{name}.id", _IOAPIC, 0, "IOAPIC ID", chip=number, needs=needs),
-        Register(f"{name}.version", _IOAPIC, 1, "version", chip=number, needs=needs),
-        Register(f"{name}.arb", _IOAPIC, 2, "arbitration ID", chip=number, needs=needs),
+        Register(f"{name}.id", _IOAPIC, IOAPICID, "IOAPIC ID", chip=number, needs=needs),
+        Register(f"{name}.version", _IOAPIC, IOAPICVER, "version", chip=number, needs=needs),
+        Register(f"{name}.arb", _IOAPIC, IOAPICARB, "arbitration ID", chip=number, needs=needs),
         Register(
-            *(f"{name}.redir", _IOAPIC, 0x10, "redirection table", 64, REDIR_FIELDS),
+            *(f"{name}.redir", _IOAPIC, IOREDTBL, "redirection table", 64, REDIR_FIELDS),
             count=IOAPIC_PINS,
             stride=2,
             chip=number,
@@ -274,10 +312,10 @@ def _ioapic(name: str, number: int, base: int, needs: Feature) -> tuple[Register
             chip=number,
             needs=needs,
         ),
-        Register(f"{name}.select", Space.MEMORY, base, "IOREGSEL itself", needs=needs),
-        Register(f"{name}.window", Space.MEMORY, base + 0x10, "IOWIN itself", needs=needs),
+        Register(f"{name}.select", Space.MEMORY, base + IOREGSEL, "IOREGSEL itself", needs=needs),
+        Register(f"{name}.window", Space.MEMORY, base + IOWIN, "IOWIN itself", needs=needs),
         Register(
-            f"{name}.eoi", Space.MEMORY, base + 0x40, "EOI register (version 0x20)", needs=needs
+            f"{name}.eoi", Space.MEMORY, base + EOIR, "EOI register (version 0x20)", needs=needs
         ),
     )
 
@@ -330,14 +368,17 @@ def _pic(name: str, command: int) -> tuple[Register, ...]:
 
 
 _PIT = (
-    Register("pit.control", _PORT, 0x43, "control word", 8, access=_WO, needs=Feature.PIT),
+    Register("pit.control", _PORT, PIT_CONTROL, "control word", 8, access=_WO, needs=Feature.PIT),
     Register(
-        *("pit.counter", _PORT, 0x40, "a counter's port", 8), count=3, stride=1, needs=Feature.PIT
+        *("pit.counter", _PORT, PIT_COUNTER_0, "a counter's port", 8),
+        count=3,
+        stride=1,
+        needs=Feature.PIT,
     ),
     Register(
-        *("pit.status", _PORT, 0x40, "channel 0's status, by read-back", 8),
+        *("pit.status", _PORT, PIT_COUNTER_0, "channel 0's status, by read-back", 8),
         access=_RO,
-        select=((0x43, 0xE2),),
+        select=((PIT_CONTROL, 0xE2),),
         needs=Feature.PIT,
     ),
 )
@@ -346,11 +387,11 @@ REGISTERS: Final[Mapping[str, Register]] = {
     register.name: register
     for register in (
         *_LOCAL_APIC,
-        *_ioapic("ioapic", 0, 0xFEC00000, Feature.NONE),
-        *_ioapic("ioapic2", 1, 0xFEC10000, Feature.IOAPIC2),
-        *_pic("master", 0x20),
-        *_pic("slave", 0xA0),
-        Register("pic.elcr", _PORT, 0x4D0, "edge/level control", 16, needs=Feature.PIC),
+        *_ioapic("ioapic", 0, IOAPIC_BASES[0], Feature.NONE),
+        *_ioapic("ioapic2", 1, IOAPIC_BASES[1], Feature.IOAPIC2),
+        *_pic("master", MASTER_COMMAND),
+        *_pic("slave", SLAVE_COMMAND),
+        Register("pic.elcr", _PORT, ELCR, "edge/level control", 16, needs=Feature.PIC),
         *_PIT,
         Register("cr8", Space.CR8, 0, "priority class", 4, access=_WO, needs=Feature.CR8),
         Register("msr", Space.MSR, 0, "any MSR", 64, count=0),

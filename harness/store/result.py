@@ -60,6 +60,11 @@ class RunResult:
     nowhere: Nowhere
     summary: Summary
 
+    @property
+    def did_not_end(self) -> bool:
+        """Whether the run was ended before it had compared its cases."""
+        return self.environment.get("finished", "") is None
+
     def of(self, status: Status) -> tuple[Finding, ...]:
         """The findings of that status."""
         return tuple(finding for finding in self.findings if finding.status is status)

@@ -12,7 +12,7 @@ from support.ioapic_steps import load_step, rte_step, window_step
 from support.kernel_machine import APIC_ADDRESS, MachineConfig
 from support.lapic_steps import load_lapic, random_msi
 from support.model_machine import explain, open_pair
-from userspace_chip.ioapic import PINS
+from userspace_chip.architecture import IOAPIC_PINS
 from userspace_chip.lapic_registers import EOI
 from userspace_chip.ports import Irqchip
 from userspace_chip.routing import IrqchipRoute
@@ -23,12 +23,12 @@ SEEDS = range(100)
 STEPS = 300
 CONFIG = MachineConfig("on", cpus=2, observed=("ioapic", "lapics"))
 
-ROUTES = Step("routes", tuple(IrqchipRoute(pin, Irqchip.IOAPIC, pin) for pin in range(PINS)))
+ROUTES = Step("routes", tuple(IrqchipRoute(pin, Irqchip.IOAPIC, pin) for pin in range(IOAPIC_PINS)))
 
 
 def random_step(rng: random.Random) -> Step:
     vcpu = rng.randrange(CONFIG.cpus)
-    pin = rng.choice((rng.randrange(PINS), 1, 8))
+    pin = rng.choice((rng.randrange(IOAPIC_PINS), 1, 8))
     kind = rng.randrange(40)
     if kind < 18:
         return Step("line", (pin, rng.randrange(2)))

@@ -89,6 +89,8 @@ def test_run_that_is_killed_leaves_what_had_ended_and_the_next_one_is_clean(tmp_
     )
     assert report.returncode == 0
     assert "1 pass, 1 incomplete" in report.stdout
+    assert "the run did not end" in report.stdout
+    assert json.loads((out / "result.json").read_text())["summary"]["exit_status"] == 1
 
     second = write_config(tmp_path, [flat(flats["failing"])])
     with running("run", second, "--out", out) as run:

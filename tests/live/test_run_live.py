@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from harness.backends.base import GuestPlan
 from harness.backends.local import LocalGuest, LocalSession
 from harness.run import scheduler
+from support import flat_image
 from support.live import execute, flat, write_config
 
 pytestmark = pytest.mark.live
@@ -264,10 +266,8 @@ def test_run_interrupted_is_status_130_and_keeps_what_had_ended(tmp_path, flats,
         child.close()
     assert child.exitstatus == 130, said.getvalue()
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert {case["id"].split("/")[0]: case["verdict"] for case in result["cases"]} == {
-        "flat-passing": "pass",
-        "flat-hanging": "incomplete",
-    }
+    found = {case["id"].split("/")[0]: case["verdict"] for case in result["cases"]}
+    assert found == {"flat-passing": "pass", "flat-hanging": "incomplete"}
 
 
 def test_run_harness_killed_by_sigkill_leaves_no_qemu(tmp_path, flats):
@@ -394,3 +394,29 @@ def test_run_guest_that_cannot_be_loaded_is_a_crash_with_qemus_words(tmp_path, m
     (case,) = result.cases
     assert case.verdict == "crash"
     assert "Not a migration stream" in case.detail
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    """What becomes of images that never end, by what they do instead."""
+    folder = tmp_path_factory.mktemp("endless")
+    names = ("NMIS", "SLEEPS_OFF", "SLEEPS_BEHIND_PPR", "COUNTS", "TALKS")
+    images = [flat_image.assemble(folder, name, "endless.S", f"-DWHAT={name}") for name in names]
+    guests = [flat(image, timeout_s=1) for image in images]
+    result, _ = execute(folder, write_config(folder, guests))
+    return {case.id.partition("/")[0].removeprefix("flat-"): case for case in result.cases}
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "why"),
+    [
+        ("NMIS", "timeout", r"still running: \d+ NMIs a second; more time with timeout_s"),
+        ("SLEEPS_OFF", "hang", "CPU 0 sleeps with interrupts off"),
+        ("SLEEPS_BEHIND_PPR", "hang", "IRR 0x51, PPR 0x60: nothing can wake it"),
+        ("COUNTS", "timeout", "still running: CPU 0 runs at 0x4"),
+        ("TALKS", "timeout", r"still running: \d+ console characters a second"),
+    ],
+)
+def test_run_tells_a_guest_that_hangs_from_one_that_is_not_done(endless, name, verdict, why):
+    assert endless[name].verdict == verdict
+    assert re.search(why, endless[name].detail)

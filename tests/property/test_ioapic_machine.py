@@ -5,10 +5,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.chip_ports import IoapicRecorder
-from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN, PINS, RTC_PIN, RTE, Ioapic, rte_message
+from userspace_chip.architecture import IOAPIC_PINS, IOREDTBL, IOREGSEL, IOWIN, RTC_PIN
+from userspace_chip.ioapic import RTE, Ioapic, rte_message
+from userspace_chip.knobs import Model
 from userspace_chip.messages import LapicMessage, MsiMessage
 from userspace_chip.ports import DestMap
-from userspace_chip.profile import Model, profile
+from userspace_chip.profile import profile
 
 PROFILES = [
     *(profile("on", linux=linux) for linux in ("6.1", "6.12", "6.18")),
@@ -96,7 +98,7 @@ class IoapicMachine(RuleBasedStateMachine):
 
     def note_dropped(self, *serviced):
         """After a service of these pins, or of any."""
-        bits = sum(1 << pin for pin in serviced or range(PINS))
+        bits = sum(1 << pin for pin in serviced or range(IOAPIC_PINS))
         if self.port.result == 0:
             self.dropped |= bits
         elif serviced:
@@ -175,7 +177,7 @@ class IoapicMachine(RuleBasedStateMachine):
     @invariant()
     def kvm_requests_come_from_lines_that_are_high(self):
         if self.kvm:
-            for pin in range(PINS):
+            for pin in range(IOAPIC_PINS):
                 assert self.chip.state.lines[pin] or not self.chip.state.irr >> pin & 1
 
     @invariant()

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.machines import SUBJECTS, name_of, program, ready
 from userspace_chip.bits import bits
 from userspace_chip.irqchip import Machine
-from userspace_chip.profile import Model
+from userspace_chip.knobs import Model
 
 PINS = {16: 0x41, 17: 0x52, 18: 0x63, 19: 0x74}
 CPUS = 2

@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.lapic_board import LapicBoard
 from support.machines import SUBJECTS, name_of
 from userspace_chip.bits import bits
+from userspace_chip.knobs import Model
 from userspace_chip.lapic_registers import PPR, SPIV, TPR
 from userspace_chip.messages import TRIGGERS, LapicMessage
-from userspace_chip.profile import Model
 from userspace_chip.snapshot import from_json, to_json
 
 VECTORS = st.integers(0, 255)

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from support.chip_ports import PicRecorder
+from userspace_chip.knobs import Model
 from userspace_chip.pic import CASCADE, Pic
-from userspace_chip.profile import Model, profile
+from userspace_chip.profile import profile
 
 PROFILES = [
     *(profile("on", linux=linux) for linux in ("6.1", "6.12", "6.18")),

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from support.chip_ports import PitRecorder
+from userspace_chip.knobs import Model
 from userspace_chip.pit import FULL_COUNT, Pit
-from userspace_chip.profile import Model, profile, tune
+from userspace_chip.profile import profile, tune
 
 PROFILES = [
     profile("on"),

@@ -11,7 +11,8 @@ from harness.base import yamlfile
 from harness.base.errors import ConfigError
 from harness.scenario import compile, language
 from harness.scenario.program import FORMAT, MAGIC, Op, Opcode, Program, encode
-from harness.scenario.registers import IOAPIC_PINS, LINES, REGISTERS, Access, ApicMode, Register
+from harness.scenario.registers import LINES, REGISTERS, Access, ApicMode, Register
+from userspace_chip.architecture import IOAPIC_PINS
 
 CPUS = 4
 CPU = st.integers(0, CPUS - 1)

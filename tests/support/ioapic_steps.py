@@ -5,8 +5,7 @@ import random
 from support.differential import Step
 from support.kernel_machine import Entries
 from support.lapic_steps import GUEST_MODES, random_dest, random_vector
-from userspace_chip.ioapic import IOREGSEL, IOWIN, PINS
-from userspace_chip.kvm.layout import IOAPIC_BASE_ADDRESS
+from userspace_chip.architecture import IOAPIC_BASES, IOAPIC_PINS, IOREGSEL, IOWIN
 
 MASKED = 1 << 16
 OTHER_MODES = 6 << 8
@@ -29,7 +28,7 @@ def random_rte(rng: random.Random) -> int:
 def random_entries(rng: random.Random) -> Entries:
     """Entries as a guest can have made them: an edge pin has no remote IRR."""
     entries = []
-    for pin in range(PINS):
+    for pin in range(IOAPIC_PINS):
         if rng.random() < 0.8:
             rte = random_rte(rng) & ~(1 << 12)
             entries.append((pin, rte if rte >> 15 & 1 else rte & ~(1 << 14)))
@@ -37,7 +36,7 @@ def random_entries(rng: random.Random) -> Entries:
 
 
 def load_step(rng: random.Random) -> Step:
-    irr = rng.getrandbits(PINS) & rng.getrandbits(PINS) & rng.getrandbits(PINS)
+    irr = rng.getrandbits(IOAPIC_PINS) & rng.getrandbits(IOAPIC_PINS) & rng.getrandbits(IOAPIC_PINS)
     return Step("load_ioapic", (rng.randrange(256), rng.randrange(16), irr, random_entries(rng)))
 
 
@@ -50,7 +49,7 @@ def window_step(rng: random.Random, vcpu: int) -> Step:
     """An access to the register page, of any size, at any register."""
     size = rng.choice((1, 2, 4, 4, 4))
     offset = rng.choice((IOREGSEL, IOREGSEL, IOWIN, IOWIN, 0x20, 0x40, 0xF0))
-    address = IOAPIC_BASE_ADDRESS + offset
+    address = IOAPIC_BASES[0] + offset
     if rng.random() < 0.5:
         return Step("read", (vcpu, address, size))
     value = rng.choice((rng.randrange(4), rng.randrange(0x44), rng.getrandbits(8 * size)))

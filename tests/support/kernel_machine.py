@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from support.kvm import skip_without_irqchip
 from support.mini_guest import MiniGuest
-from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN, PINS, RTE, KvmIoapicImage
+from userspace_chip.architecture import IOAPIC_BASES, IOAPIC_PINS, IOREDTBL, IOREGSEL, IOWIN
+from userspace_chip.ioapic import RTE, KvmIoapicImage
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.fds import KvmFd, VcpuFd, VmFd
-from userspace_chip.kvm.layout import IOAPIC_BASE_ADDRESS as IOAPIC_ADDRESS
 from userspace_chip.kvm.layout import ioapic_to_kvm, pic_to_kvm
 from userspace_chip.lapic_registers import DFR, EOI, IRR, ISR, TMCCT, TMICT
 from userspace_chip.messages import MsiMessage
@@ -88,7 +88,7 @@ def _put(image: abi.KvmLapicState, offset: int, value: int) -> None:
 def ioapic_image(ioregsel: int, id_: int, irr: int, entries: Entries) -> KvmIoapicImage:
     rtes = dict(entries)
     return KvmIoapicImage(
-        ioregsel, id_, irr, tuple(rtes.get(pin, RTE.reset) for pin in range(PINS))
+        ioregsel, id_, irr, tuple(rtes.get(pin, RTE.reset) for pin in range(IOAPIC_PINS))
     )
 
 
@@ -219,8 +219,8 @@ class KernelMachine:
 
     def rte(self, pin: int, half: int, value: int) -> None:
         """Write the low (0) or high (1) half of a redirection table entry."""
-        self._guest.write(0, IOAPIC_ADDRESS + IOREGSEL, IOREDTBL + 2 * pin + half)
-        self._guest.write(0, IOAPIC_ADDRESS + IOWIN, value)
+        self._guest.write(0, IOAPIC_BASES[0] + IOREGSEL, IOREDTBL + 2 * pin + half)
+        self._guest.write(0, IOAPIC_BASES[0] + IOWIN, value)
 
     def rdmsr(self, vcpu: int, index: int) -> int | None:
         value = self._guest.rdmsr(vcpu, index)

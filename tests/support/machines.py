@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from userspace_chip.irqchip import IOAPIC_BASES, Machine
+from userspace_chip.architecture import IOAPIC_BASES
+from userspace_chip.irqchip import Machine
 from userspace_chip.lapic_registers import LVT0, SPIV
 from userspace_chip.profile import Profile, profile
 

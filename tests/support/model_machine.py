@@ -23,12 +23,11 @@ from support.kernel_machine import (
 )
 from support.kvm import local_kvm, local_linux
 from support.mini_guest import EXCEPTION_GP
+from userspace_chip.architecture import IOAPIC_BASES, IOREDTBL, IOREGSEL, IOWIN
 from userspace_chip.errors import RouteError, StateError, VectorRangeError
-from userspace_chip.ioapic import IOREDTBL, IOREGSEL, IOWIN
 from userspace_chip.irqchip import Machine
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.layout import (
-    IOAPIC_BASE_ADDRESS,
     ioapic_to_kvm,
     lapic_to_kvm,
     pic_to_kvm,
@@ -212,8 +211,8 @@ class ModelMachine:
             self.idle(vcpu)
 
     def rte(self, pin: int, half: int, value: int) -> None:
-        self.write(0, IOAPIC_BASE_ADDRESS + IOREGSEL, IOREDTBL + 2 * pin + half)
-        self.write(0, IOAPIC_BASE_ADDRESS + IOWIN, value)
+        self.write(0, IOAPIC_BASES[0] + IOREGSEL, IOREDTBL + 2 * pin + half)
+        self.write(0, IOAPIC_BASES[0] + IOWIN, value)
 
     def rdmsr(self, vcpu: int, index: int) -> int | None:
         self._enter(vcpu)

@@ -9,6 +9,7 @@ import pytest
 
 import harness
 import userspace_chip
+from userspace_chip import architecture
 
 ROOMS = (
     {"base"},
@@ -93,14 +94,49 @@ def test_layer_test_with_a_planted_back_import_finds_it():
     assert back_imports("analyse.judge", planted) == {"store.result", "cli"}
 
 
-def test_modules_import_each_other_in_no_circle():
-    root = Path(harness.__file__).parent
+def graph_of(package) -> dict[str, set[str]]:
+    """By module, those of the same package that it imports."""
+    root = Path(package.__file__).parent
     paths = {
-        ".".join(("harness", *path.relative_to(root).with_suffix("").parts)): path
-        for path in modules(harness)
+        ".".join((package.__name__, *path.relative_to(root).with_suffix("").parts)): path
+        for path in modules(package)
         if path.stem != "__init__"
     }
-    assert circles({name: imports(path) & paths.keys() for name, path in paths.items()}) == set()
+    return {name: imports(path) & paths.keys() for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("package", [harness, userspace_chip], ids=lambda package: package.__name__)
+def test_modules_import_each_other_in_no_circle(package):
+    assert circles(graph_of(package)) == set()
+
+
+def test_circle_test_with_a_planted_import_finds_it():
+    graph = graph_of(userspace_chip)
+    graph["userspace_chip.architecture"] = {"userspace_chip.irqchip"}
+    assert {"userspace_chip.architecture", "userspace_chip.irqchip"} <= circles(graph)
+
+
+def numbers(path: Path) -> set[int]:
+    """The integers that a file's code has as literals."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return {
+        node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int
+    }
+
+
+@pytest.mark.parametrize("package", [harness, userspace_chip], ids=lambda package: package.__name__)
+def test_addresses_and_msrs_are_written_in_one_file_only(package):
+    named = {
+        architecture.APIC_WINDOW,
+        *architecture.IOAPIC_BASES,
+        architecture.ELCR,
+        architecture.MSR_TSC_DEADLINE,
+        architecture.MSR_KVM_PV_EOI,
+    }
+    home = Path(architecture.__file__)
+    assert named <= numbers(home)
+    found = {path.name for path in modules(package) if path != home and numbers(path) & named}
+    assert found == set(), "import it from userspace_chip.architecture"
 
 
 @pytest.mark.parametrize("path", modules(userspace_chip), ids=lambda path: path.stem)

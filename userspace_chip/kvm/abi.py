@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Annotated, Final, TypeAlias, TypeVar, get_args, get_type_hints
 
+from userspace_chip.architecture import IOAPIC_PINS
+
 U8: TypeAlias = Annotated[int, ctypes.c_uint8]
 U16: TypeAlias = Annotated[int, ctypes.c_uint16]
 U32: TypeAlias = Annotated[int, ctypes.c_uint32]
@@ -38,7 +40,6 @@ def abi_struct(cls: _T) -> _T:
 
 # ---------------------------------------------------------------- interrupt controllers
 
-IOAPIC_PINS: Final = 24
 PIT_CHANNELS: Final = 3
 LAPIC_REGISTERS_BYTES: Final = 0x400
 

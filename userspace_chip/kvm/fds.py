@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
+from userspace_chip.architecture import IOAPIC_PINS
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError, KvmUnavailableError
 from userspace_chip.messages import MsiMessage
@@ -159,7 +160,7 @@ class VmFd(_Fd):
         """``KVM_CREATE_IRQCHIP``: LAPIC, IOAPIC and PIC in the kernel (mode ``on``)."""
         self._call(abi.CREATE_IRQCHIP)
 
-    def enable_split_irqchip(self, reserved_routes: int = abi.IOAPIC_PINS) -> None:
+    def enable_split_irqchip(self, reserved_routes: int = IOAPIC_PINS) -> None:
         """``KVM_CAP_SPLIT_IRQCHIP``: only LAPICs in the kernel (mode ``split``).
 
         The first ``reserved_routes`` GSIs are the pins of IOAPICs in user space: EOIs of their

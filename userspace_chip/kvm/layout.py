@@ -13,18 +13,17 @@ from dataclasses import fields
 from typing import Final
 
 from userspace_chip import lapic_registers as reg
+from userspace_chip.architecture import IOAPIC_BASES
 from userspace_chip.errors import StateError
 from userspace_chip.ioapic import KvmIoapicImage
 from userspace_chip.irqchip import Machine
 from userspace_chip.kvm import abi
-from userspace_chip.lapic import LapicState
-from userspace_chip.lapic_registers import x2apic_ldr
-from userspace_chip.lapic_timer import MASKED, KvmTimer
+from userspace_chip.lapic_registers import MASKED, x2apic_ldr
+from userspace_chip.lapic_state import LapicState
+from userspace_chip.lapic_timer import KvmTimer
 from userspace_chip.pic import PicChipState
 from userspace_chip.pit import PitChannelState
 from userspace_chip.ports import Irqchip
-
-IOAPIC_BASE_ADDRESS: Final = 0xFEC0_0000
 
 _PIT_FIELDS: Final = tuple(
     field.name for field in fields(PitChannelState) if hasattr(abi.KvmPitChannelState, field.name)
@@ -55,7 +54,7 @@ def ioapic_to_kvm(image: KvmIoapicImage) -> abi.KvmIrqchip:
     """
     out = abi.KvmIrqchip(chip_id=Irqchip.IOAPIC)
     ioapic = out.chip.ioapic
-    ioapic.base_address = IOAPIC_BASE_ADDRESS
+    ioapic.base_address = IOAPIC_BASES[0]
     ioapic.ioregsel, ioapic.id, ioapic.irr = image.ioregsel, image.id, image.irr
     ioapic.redirtbl[:] = list(image.rte)
     return out
@@ -121,7 +120,7 @@ _WORD: Final = struct.Struct("<I")
 _ICR_HIGH: Final = reg.ICR + 4
 """In x2APIC mode KVM's ICR is one 64-bit register; it shows the upper half in ICR2 as well."""
 
-_LVT_SLOTS: Final = (*(reg.LVTT + 0x10 * place >> 4 for place in range(6)), reg.LVT_CMCI_REG >> 4)
+_LVT_SLOTS: Final = tuple(offset >> 4 for offset in (*reg.LVT_OFFSETS, reg.LVT_CMCI_REG))
 _BITMAP_WORDS: Final = 8
 
 

@@ -34,7 +34,6 @@ from harness.ledger.rules.state import (
     NEAR_EVENTS,
     NEAR_NS,
     PENDING,
-    PINS,
     RANGES,
     REDELIVERED,
     REDELIVERIES,
@@ -50,6 +49,7 @@ from harness.ledger.rules.state import (
 from harness.model.case import Irqchip
 from harness.model.counters import CounterSet
 from harness.model.marks import LOADED, MarkKind, mark_of
+from userspace_chip.architecture import IOAPIC_PINS, IOREDTBL
 from userspace_chip.events import Event, Source
 
 NEEDED_SOURCES: Final[Mapping[Irqchip, frozenset[Source]]] = {
@@ -116,7 +116,7 @@ class Books:
         for number in range(smp):
             self._cpu(number)
         self._threads: dict[int | None, Thread] = {None: Thread()}
-        self._pins = [Pin(number, [0] * len(STAGES)) for number in range(PINS)]
+        self._pins = [Pin(number, [0] * len(STAGES)) for number in range(IOAPIC_PINS)]
         self._pic = [[0] * len(STAGES) for _ in range(16)]
         self._pic_lines = 0
         self._pic_latched = 0
@@ -408,9 +408,9 @@ class Books:
         return found
 
     def _entry_written(self, select: int, value: int) -> None:
-        if not 0x10 <= select < 0x10 + 2 * PINS:
+        if not IOREDTBL <= select < IOREDTBL + 2 * IOAPIC_PINS:
             return
-        pin = self._pins[(select - 0x10) >> 1]
+        pin = self._pins[(select - IOREDTBL) >> 1]
         if select & 1:
             pin.dst = value >> 24
             self._observer.entry_written(pin, None)

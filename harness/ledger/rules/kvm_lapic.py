@@ -7,24 +7,23 @@ from harness.ledger.rules import synic
 from harness.ledger.rules.base import Books
 from harness.ledger.rules.state import (
     ACCEPTED,
-    APIC_BASE,
     BY_IPI,
     BY_LVT,
     BY_PIN,
     BY_SYNIC,
     FAR_NS,
-    IOAPIC_EOI_REASON,
     KVM_LVTS,
     NEAR_EVENTS,
     SAME_TIME_NS,
-    TSC_DEADLINE,
     Args,
     Cpu,
     Message,
     Pin,
     Thread,
 )
+from userspace_chip.architecture import MSR_APIC_BASE, MSR_TSC_DEADLINE
 from userspace_chip.events import Event
+from userspace_chip.vcpu import Exit
 
 
 class KvmLapics(Books):
@@ -170,14 +169,14 @@ class KvmLapics(Books):
         if access != "write":
             return
         is_synic = synic.is_source(register)
-        if not is_synic and register not in (TSC_DEADLINE, APIC_BASE):
+        if not is_synic and register not in (MSR_TSC_DEADLINE, MSR_APIC_BASE):
             return
         cpu = self._own_cpu(event)
         if cpu is None:
             return
         if is_synic:
             self._synic(cpu, register, value)
-        elif register == TSC_DEADLINE:
+        elif register == MSR_TSC_DEADLINE:
             cpu.armed = int(value != 0)
         else:
             cpu.x2apic = bool(value >> 10 & 1)
@@ -233,7 +232,7 @@ class KvmLapics(Books):
 
     def kvm_userspace_exit(self, event: Event, args: Args) -> None:
         """split: KVM leaves for QEMU's IOAPIC to see an EOI."""
-        if args[1] != IOAPIC_EOI_REASON:
+        if args[1] != Exit.IOAPIC_EOI:
             return
         cpu = self._own_cpu(event)
         if cpu is None:

@@ -13,14 +13,11 @@ from harness.ledger.rules.state import (
     COALESCED,
     DELIVERED,
     FAR_NS,
-    FIRST_VECTOR,
     HELD,
-    IOAPIC_BASE,
     LEVEL_DELIVERED,
     MASKED,
     NEAR_EVENTS,
-    PIC_PORTS,
-    PINS,
+    PIC_CHIPS,
     RAISED,
     THROTTLED,
     Args,
@@ -28,6 +25,7 @@ from harness.ledger.rules.state import (
     Pin,
     Thread,
 )
+from userspace_chip.architecture import FIRST_VECTOR, IOAPIC_BASES, IOAPIC_PINS, IOREGSEL, IOWIN
 from userspace_chip.events import Event
 
 
@@ -41,7 +39,7 @@ class KvmLines(Books):
         thread.gsi, thread.level = gsi, level
         thread.raising = bool(level)
         if self._in_kernel:
-            if gsi < PINS:
+            if gsi < IOAPIC_PINS:
                 pin = self._pins[gsi or 2]
                 before, bit = pin.lines, 1 << source
                 pin.lines = before | bit if level else before & ~bit
@@ -56,7 +54,7 @@ class KvmLines(Books):
     def _driven(self, event: Event, thread: Thread, gsi: int) -> None:
         """split: a route was raised, by QEMU's IOAPIC or by a device; its message follows."""
         detail = "its route was raised, and no message followed"
-        pin = self._pins[gsi] if gsi < PINS else None
+        pin = self._pins[gsi] if gsi < IOAPIC_PINS else None
         if pin is not None:
             for number, (expected, debt) in enumerate(self._announced):
                 if expected is pin:
@@ -81,7 +79,7 @@ class KvmLines(Books):
         if route is not None:
             route.paid = True
             gsi = thread.gsi
-            if gsi is not None and gsi < PINS:
+            if gsi is not None and gsi < IOAPIC_PINS:
                 column = BY_PIN
                 self._check_route(event, self._pins[gsi], vector, dst)
         message = Message(self._index, dst, dest_mode == "logical", column)
@@ -217,11 +215,11 @@ class KvmLines(Books):
     def kvm_mmio(self, event: Event, args: Args) -> None:
         """A write to the IOAPIC's window."""
         access, _length, gpa, value = args
-        if access != "write" or gpa & ~0xFF != IOAPIC_BASE:
+        if access != "write" or gpa & ~0xFF != IOAPIC_BASES[0]:
             return
-        if gpa & 0xFF == 0:
+        if gpa & 0xFF == IOREGSEL:
             self._select = value & 0xFF
-        elif gpa & 0xFF == 0x10:
+        elif gpa & 0xFF == IOWIN:
             self._thread(event[3]).service = self._index
             self._entry_written(self._select, value)
 
@@ -246,7 +244,7 @@ class KvmLines(Books):
 
     def kvm_pio(self, event: Event, args: Args) -> None:
         """ICW2 sets the base of a PIC's vectors."""
-        port = PIC_PORTS.get(args[1])
+        port = PIC_CHIPS.get(args[1])
         if port is None or args[0] != "write":
             return
         chip, address = port

@@ -12,14 +12,11 @@ from harness.ledger.rules.state import (
     BY_PIN,
     DELIVERED,
     FAR_NS,
-    FIRST_VECTOR,
     HELD,
     INJECTED,
     LEVEL_DELIVERED,
     MASKED,
     NEAR_EVENTS,
-    PINS,
-    QEMU_LVT_REGISTERS,
     RAISED,
     SAME_ACCESS,
     SAME_TIME_NS,
@@ -29,6 +26,8 @@ from harness.ledger.rules.state import (
     Debt,
     Pin,
 )
+from userspace_chip import lapic_registers as lapic
+from userspace_chip.architecture import EOIR, FIRST_VECTOR, IOAPIC_PINS, IOWIN
 from userspace_chip.events import Event
 
 
@@ -40,9 +39,9 @@ class QemuIoapics(Books):
         address, select, size, value = args
         if size != 4:
             return
-        if address & 0xFF == 0x10:
+        if address & 0xFF == IOWIN:
             self._entry_written(select, value)
-        elif address & 0xFF == 0x40:
+        elif address & 0xFF == EOIR:
             thread = self._thread(event[3])
             thread.eoi = self._index, value & 0xFF
             thread.register = self._index
@@ -50,7 +49,7 @@ class QemuIoapics(Books):
     def ioapic_set_irq(self, event: Event, args: Args) -> None:
         """A line moves: what its entry says has to follow."""
         number, level = args
-        if number >= PINS:
+        if number >= IOAPIC_PINS:
             return
         pin = self._pins[number or 2]
         before, pin.lines = pin.lines, level
@@ -111,13 +110,13 @@ class QemuIoapics(Books):
             pin.driven = event[0] - 2 * SAME_TIME_NS
             return
         detail = "asserted, not masked, and no message followed"
-        if len(self._announced) > PINS:
+        if len(self._announced) > IOAPIC_PINS:
             del self._announced[0]
         self._announced.append((pin, self._owe("lost", pin.subject, event, detail, FAR_NS)))
 
     def ioapic_set_remote_irr(self, event: Event, args: Args) -> None:
         """A level interrupt is delivered, for the first time or again."""
-        if args[0] >= PINS or not self._checks_pins:
+        if args[0] >= IOAPIC_PINS or not self._checks_pins:
             return
         pin = self._pins[args[0]]
         self._settle_service(pin)
@@ -184,7 +183,7 @@ class QemuIoapics(Books):
     def ioapic_clear_remote_irr(self, event: Event, args: Args) -> None:
         """A pin's interrupt was ended; a line that is still high comes back."""
         number, _vector = args
-        if number >= PINS or not self._checks_pins:
+        if number >= IOAPIC_PINS or not self._checks_pins:
             return
         pin = self._pins[number]
         if pin.clear is not None:
@@ -302,22 +301,23 @@ class QemuLapics(Books):
         if cpu is None:
             return
         cpu.progress = True
-        if index == 0x0B:
+        register = index << 4
+        if register == lapic.EOI:
             self._qemu_eoi(event, cpu)
-        elif index == 0x02:
+        elif register == lapic.ID:
             cpu.id = value >> 24
-        elif index == 0x0F:
+        elif register == lapic.SPIV:
             cpu.spurious = value & 0xFF
-        elif index == 0x0D:
+        elif register == lapic.LDR:
             cpu.ldr = value
-        elif index == 0x0E:
+        elif register == lapic.DFR:
             cpu.dfr_flat = value >> 28 & 0xF == 0xF
-        elif index == 0x31:
+        elif register == lapic.ICR2:
             cpu.icr_high = value
-        elif index == 0x30:
+        elif register == lapic.ICR:
             self._qemu_ipi(event, cpu, value)
-        elif index in QEMU_LVT_REGISTERS:
-            self._lvt(cpu, index - 0x32, value, timer=False)
+        elif register in lapic.LVT_OFFSETS:
+            self._lvt(cpu, lapic.LVTS[register], value, timer=False)
 
     def _qemu_ipi(self, event: Event, cpu: Cpu, value: int) -> None:
         """ICR (SDM 3A, Interrupt Command Register): fixed IPIs have no trace event of their own."""

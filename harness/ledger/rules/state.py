@@ -7,7 +7,16 @@ from typing import Any, Final, TypeAlias
 
 from harness.ledger.ledger import COLUMN, STAGES, Kind
 from harness.ledger.rules.synic import SynicSource
+from userspace_chip.architecture import (
+    FIRST_VECTOR,
+    IOAPIC_PINS,
+    MASTER_COMMAND,
+    MASTER_DATA,
+    SLAVE_COMMAND,
+    SLAVE_DATA,
+)
 from userspace_chip.events import Event, event_type
+from userspace_chip.lapic_registers import LVT_NAMES
 
 NEAR_EVENTS: Final = 200
 NEAR_NS: Final = 20_000_000
@@ -29,23 +38,14 @@ KEPT_FINDINGS: Final = 100
 KEPT_OF_SUBJECT: Final = 3
 KEPT_WARNINGS: Final = 20
 CHECK_EVERY: Final = 64
-PINS: Final = 24
-FIRST_VECTOR: Final = 16
-"""Lower vectors are reserved; KVM's local APIC takes them and never delivers them (SDM 3A, Valid
-Interrupt Vectors)."""
-APIC_BASE: Final = 0x1B
-TSC_DEADLINE: Final = 0x6E0
-"""MSRs (SDM 4, Architectural MSRs)."""
-IOAPIC_BASE: Final = 0xFEC00000
-IOAPIC_EOI_REASON: Final = 26
-"""KVM_EXIT_IOAPIC_EOI (Linux include/uapi/linux/kvm.h)."""
-KVM_LVTS: Final = frozenset(
-    ("APIC_LVTT", "APIC_LVT0", "APIC_LVT1", "APIC_LVTPC", "APIC_LVTERR", "APIC_LVTTHMR")
-)
-QEMU_LVT_REGISTERS: Final = (0x32, 0x33, 0x34, 0x35, 0x36, 0x37)
-"""By LVT index: timer, thermal, performance, LINT0, LINT1, error (QEMU
-include/hw/i386/apic_internal.h)."""
-PIC_PORTS: Final = {0x20: (0, 0), 0x21: (0, 1), 0xA0: (1, 0), 0xA1: (1, 1)}
+KVM_LVTS: Final = frozenset(f"APIC_{name}" for name in LVT_NAMES)
+PIC_CHIPS: Final = {
+    MASTER_COMMAND: (0, 0),
+    MASTER_DATA: (0, 1),
+    SLAVE_COMMAND: (1, 0),
+    SLAVE_DATA: (1, 1),
+}
+"""By port: chip and address."""
 
 RAISED: Final = COLUMN["raised"]
 ASSERTED: Final = COLUMN["asserted"]
@@ -287,7 +287,7 @@ class Cpu:
 
 
 _VECTOR: Final = (0, 0x100)
-_PIN: Final = (0, PINS)
+_PIN: Final = (0, IOAPIC_PINS)
 _VALUES: Final[Mapping[str, Mapping[str, tuple[int, int]]]] = {
     "kvm_set_irq": {"source": (0, 64)},
     "kvm_ioapic_set_irq": {"pin": _PIN, "vector": _VECTOR},

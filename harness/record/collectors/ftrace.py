@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from harness.base.text import LONG_NUMBER
 from harness.record.eventlog import CACHE_SIZE, Bodies, Body, LogReport, LogTally
 from userspace_chip.events import KVM_EVENTS, Event, Source
 
@@ -102,12 +103,12 @@ class FtraceReader:
             return None
         if line.startswith("#") or line == "\n":
             return None
-        if (lost := _LOST.fullmatch(line)) is not None:
+        if (lost := _LOST.fullmatch(line)) is not None and not LONG_NUMBER.search(line):
             count = int(lost[2] or 1)  # the kernel does not always know how many: at least one
             self._losses.append((int(lost[1]), count))
             self._tally.lost += count
             return None
-        match = _LINE.fullmatch(line)
+        match = None if LONG_NUMBER.search(line) else _LINE.fullmatch(line)
         if match is None:
             self._tally.damage(number, line)
             return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.base.errors import CollectError
+from harness.base.text import LONG_NUMBER
 from harness.model.counters import Counter, CounterKey, Stage
 
 # --- x-query-irq --------------------------------------------------------------------------------
@@ -42,11 +43,18 @@ class IrqStatistics:
     counts: Mapping[int, int]
 
 
+def _check_numbers(text: str) -> None:
+    """:class:`CollectError` for what no monitor says."""
+    if (found := LONG_NUMBER.search(text)) is not None:
+        raise CollectError("the monitor's text cannot be read", f"found {found[0][:40]}...")
+
+
 def parse_irq_statistics(text: str) -> tuple[IrqStatistics, ...]:
     """The providers of ``x-query-irq``; :class:`CollectError` for a line that is none of its.
 
     An input counts under its number at the device: the PIT is input 0 of an IOAPIC, not pin 2.
     """
+    _check_numbers(text)
     found: list[tuple[str, dict[int, int]]] = []
     for line in text.splitlines():
         if (match := _PROVIDER.fullmatch(line)) is not None:
@@ -105,29 +113,40 @@ STATISTICS: Final[Mapping[str, Stage]] = {
 """KVM's statistics of a vCPU that only grow and tell of interrupts (Linux ``arch/x86/kvm/x86.c``,
 kvm_vcpu_stats_desc; 6.1 and 6.12), and what they count."""
 
-_LAST_NUMBER: Final = re.compile(r"\[(\d+)\]$")
+_LAST_NUMBER: Final = re.compile(r"\[(\d{1,9})\]$")
 
 
-def count_stats(stats: Iterable[Mapping[str, Any]]) -> list[Counter]:
-    """The counters of what ``query-stats`` with target ``vcpu`` returned.
+def vcpu_stats(stats: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What ``query-stats`` with target ``vcpu`` returned, by vCPU and by the statistic's name.
 
     QEMU lists the vCPUs last one first and does not number them; their paths
     (``/machine/unattached/device[2]``) are numbered in the order of the vCPUs.
     """
     vcpus = []
+    if not isinstance(stats, Sequence):
+        raise CollectError("query-stats cannot be read", f"found {str(stats)[:100]}")
     for entry in stats:
         try:
             match = _LAST_NUMBER.search(entry["qom-path"])
-            values = {stat["name"]: stat["value"] for stat in entry["stats"]}
-        except (KeyError, TypeError):
+            values = {
+                stat["name"]: int(stat["value"])
+                for stat in entry["stats"]
+                if stat["name"] in STATISTICS
+            }
+        except (KeyError, TypeError, ValueError, OverflowError):
             match, values = None, {}
         if match is None:
             raise CollectError("query-stats cannot be read", f"found {str(entry)[:100]}")
         vcpus.append((int(match[1]), values))
     vcpus.sort(key=lambda vcpu: vcpu[0])
+    return [values for _, values in vcpus]
+
+
+def count_stats(stats: Iterable[Mapping[str, Any]]) -> list[Counter]:
+    """The counters of what ``query-stats`` with target ``vcpu`` returned."""
     return [
-        Counter(CounterKey(stage, "vcpu", "qmp", name=name, cpu=cpu), int(values[name]))
-        for cpu, (_, values) in enumerate(vcpus)
+        Counter(CounterKey(stage, "vcpu", "qmp", name=name, cpu=cpu), values[name])
+        for cpu, values in enumerate(vcpu_stats(stats))
         for name, stage in STATISTICS.items()
         if name in values
     ]
@@ -179,6 +198,7 @@ _PINS: Final = re.compile(r"  (IRR|Remote IRR) +(\(none\)|[\d ]+)")
 
 def parse_controllers(text: str) -> Controllers:
     """The text of ``info pic``; :class:`CollectError` where there is no controller in it."""
+    _check_numbers(text)
     versions: list[int] = []
     pins: dict[str, list[tuple[int, ...]]] = {"IRR": [], "Remote IRR": []}
     pics: dict[int, PicPending] = {}
@@ -223,6 +243,7 @@ _VECTOR: Final = re.compile(r"(\d+)(\(level\))?")
 
 def parse_lapic(text: str) -> LapicPending:
     """The text of ``info lapic``; :class:`CollectError` where it is none, or was cut off."""
+    _check_numbers(text)
     plain = text.replace("\r\n", "\n")
     cpu = _LAPIC_CPU.search(plain)
     spiv = _SPIV.search(plain)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.base.errors import CollectError
+from harness.base.text import LONG_NUMBER
 from harness.model.counters import Counter, CounterKey, CounterSet, Stage
 
 ALL_CPUS: Final = frozenset({"ERR", "MIS"})
@@ -72,6 +73,8 @@ def parse_interrupts(text: str) -> tuple[InterruptLine, ...]:
     Only CPUs that are online have a column, so a column's CPU is what its heading says.
     :class:`CollectError` for a heading or a line that is none, and for a text cut off in a line.
     """
+    if LONG_NUMBER.search(text) is not None:
+        raise CollectError("the guest's counts cannot be read", "a number has no end")
     heading, _, body = text.partition("\n")
     words = heading.split()
     cpus = [int(match[1]) for word in words if (match := _CPU.fullmatch(word)) is not None]
@@ -146,6 +149,8 @@ _TOTALS: Final[Mapping[str, tuple[Stage, str, str]]] = {
 
 def parse_stat(text: str) -> tuple[Counter, ...]:
     """The counters of ``/proc/stat``; :class:`CollectError` for what is none."""
+    if LONG_NUMBER.search(text) is not None:
+        raise CollectError("the guest's counts cannot be read", "a number has no end")
     counters: list[Counter] = []
     seen: set[str] = set()
     for line in text.splitlines():

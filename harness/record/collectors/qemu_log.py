@@ -20,10 +20,10 @@ from typing import Final
 from harness.record.eventlog import Bodies, Body, LogReport, LogTally
 from userspace_chip.events import QEMU_EVENTS, Arg, Event
 
-_STAMPED: Final = re.compile(r"(\d+)@(\d+)\.(\d{6}):(\w+ .*)\n", re.DOTALL)
+_STAMPED: Final = re.compile(r"(\d{1,10})@(\d{1,12})\.(\d{6}):(\w+ .*)\n", re.DOTALL)
 _PLAIN: Final = re.compile(r"([a-z]\w+ .*)\n", re.DOTALL)
 _ANYTHING_STAMPED: Final = re.compile(r"\d+@\d")
-_TAKEN: Final = re.compile(r"Servicing hardware INT=0x([0-9a-f]+)\n")
+_TAKEN: Final = re.compile(r"Servicing hardware INT=0x([0-9a-f]{1,8})\n")
 _TASK: Final = re.compile(r"TR =[0-9a-f]{4} ([0-9a-f]+) ")
 _DUMP: Final = re.compile(
     r" *\d+: v=([0-9a-f]{2}) e=[0-9a-f]{4} i=\d cpl=\d IP=[0-9a-f]{4}:[0-9a-f]{16}"

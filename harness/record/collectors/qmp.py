@@ -7,14 +7,14 @@ import contextlib
 import json
 import shlex
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 from qemu.qmp import ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError
 
-from harness.base.errors import CollectError
+from harness.base.errors import MonitorError
 
 TIMEOUT_S: Final = 20.0
 """How long a monitor may take to answer; an L1 under TCG on a busy machine is slow, not dead."""
@@ -66,6 +66,17 @@ class _RecordingClient(QMPClient):
         self._log_file.write(json.dumps({"direction": direction, "message": dict(message)}) + "\n")
 
 
+@contextlib.contextmanager
+def _as_documented(command: str, found: object) -> Iterator[None]:
+    """:class:`MonitorError` where ``found``, the answer to ``command``, has another shape."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MonitorError(
+            f"the monitor's answer to {command} cannot be read", f"found {str(found)[:100]}"
+        ) from error
+
+
 class Monitor:
     """A connected QMP monitor.  Made by :func:`monitor` only."""
 
@@ -84,23 +95,35 @@ class Monitor:
         return None
 
     async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """The command's return value; :class:`CollectError` where QEMU refuses or says nothing."""
+        """The command's return value; :class:`MonitorError` where QEMU refuses or says nothing."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await self._client.execute(command, arguments)
         except TimeoutError:
-            raise CollectError(
+            raise MonitorError(
                 f"the monitor did not answer to {command}", f"nothing for {TIMEOUT_S:g} s"
             ) from None
         except ExecuteError as error:
-            raise CollectError(f"the monitor refused {command}", str(error)) from None
+            raise MonitorError(f"the monitor refused {command}", str(error)) from None
         except (ExecInterruptedError, QMPError, OSError) as error:
-            raise CollectError(f"the monitor went away at {command}", repr(error)) from None
+            raise MonitorError(f"the monitor went away at {command}", repr(error)) from None
+
+    async def status(self) -> str:
+        """QEMU's run state: ``running``, ``paused``, ``shutdown`` ..."""
+        found = await self.execute("query-status")
+        with _as_documented("query-status", found):
+            return str(found["status"])
+
+    async def vcpu_threads(self) -> dict[int, int]:
+        """The vCPU of each of QEMU's threads that runs one."""
+        found = await self.execute("query-cpus-fast")
+        with _as_documented("query-cpus-fast", found):
+            return {int(cpu["thread-id"]): int(cpu["cpu-index"]) for cpu in found}
 
     async def save(self, state_file: str) -> None:
         """Stop the guest, and write its state to a file on its host.
 
-        :class:`CollectError` where QEMU cannot.
+        :class:`MonitorError` where QEMU cannot.
         """
         await self.execute("stop")
         await self._migrate("migrate", f"exec:cat >{shlex.quote(state_file)}")
@@ -108,7 +131,7 @@ class Monitor:
     async def load(self, state_file: str) -> None:
         """A state into a QEMU that waits for it (``-incoming defer``); the file goes.
 
-        The guest stands still.  :class:`CollectError` where QEMU refuses; where it is not the state
+        The guest stands still.  :class:`MonitorError` where QEMU refuses; where it is not the state
         of its machine it ends, and says no more here.
         """
         file = shlex.quote(state_file)
@@ -126,7 +149,7 @@ class Monitor:
                     return
                 if status in ("failed", "cancelled"):
                     told = await self.execute("query-migrate")
-                    raise CollectError(f"{command} failed", told.get("error-desc", status))
+                    raise MonitorError(f"{command} failed", told.get("error-desc", status))
 
     async def human(self, command_line: str, *, cpu: int | None = None) -> str:
         """The text of a human monitor command, which is about ``cpu`` if it is about one.
@@ -159,7 +182,9 @@ class Monitor:
         if command not in self.commands:
             missing[command] = "this QEMU does not have it"
             return None
-        return str((await self.execute(command))["human-readable-text"])
+        found = await self.execute(command)
+        with _as_documented(command, found):
+            return str(found["human-readable-text"])
 
     async def _stats(self, missing: dict[str, str]) -> tuple[Mapping[str, Any], ...]:
         if "query-stats" not in self.commands:
@@ -168,30 +193,36 @@ class Monitor:
         stats = await self.execute("query-stats", {"target": "vcpu"})
         if not stats:
             missing["query-stats"] = "there are no statistics of KVM where KVM does not run"
-        return tuple(stats)
+        with _as_documented("query-stats", stats):
+            return tuple(stats)
 
 
 @contextlib.asynccontextmanager
 async def monitor(connection: socket.socket, log: Path) -> AsyncIterator[Monitor]:
     """A monitor on ``connection``, for as long as the block lasts; its messages go to ``log``.
 
-    Raises :class:`CollectError` where nobody greets.
+    Raises :class:`MonitorError` where nobody greets.
     """
     with log.open("a", encoding="utf-8") as file:
         client = _RecordingClient("guest", file)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await client.connect(connection)
-                known: Any = await client.execute("query-commands")
-        except TimeoutError:
-            raise CollectError(
-                "the monitor never answered", f"no QMP greeting within {TIMEOUT_S:g} s"
-            ) from None
-        except (ExecuteError, ExecInterruptedError, QMPError, OSError) as error:
-            raise CollectError("the monitor cannot be used", repr(error)) from None
-        try:
-            yield Monitor(client, frozenset(command["name"] for command in known))
+            yield await _connected(client, connection)
         finally:
             with contextlib.suppress(QMPError, OSError, EOFError, asyncio.TimeoutError):
                 async with asyncio.timeout(DISCONNECT_TIMEOUT_S):
                     await client.disconnect()
+
+
+async def _connected(client: _RecordingClient, connection: socket.socket) -> Monitor:
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await client.connect(connection)
+            known: Any = await client.execute("query-commands")
+    except TimeoutError:
+        raise MonitorError(
+            "the monitor never answered", f"no QMP greeting within {TIMEOUT_S:g} s"
+        ) from None
+    except (ExecuteError, ExecInterruptedError, QMPError, OSError) as error:
+        raise MonitorError("the monitor cannot be used", repr(error)) from None
+    with _as_documented("query-commands", known):
+        return Monitor(client, frozenset(str(command["name"]) for command in known))

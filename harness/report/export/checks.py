@@ -8,10 +8,11 @@ FAILs or is an ERROR is there if, and only if, the run's exit status is 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from harness.base.text import plain
 from harness.compare.diff import Comparison, Status
 from harness.compare.expectations import RuleResult
 from harness.compare.finding import Finding
@@ -21,6 +22,7 @@ from harness.store.result import RunResult
 
 WHOLE: Final = "the whole case"
 """The check of a case for what is not said of any of its parts."""
+UNNAMED: Final = "(no name)"
 KNOWN: Final = "known differences"
 COVERAGE: Final = "what ran"
 EVERYWHERE: Final = "everything ran somewhere"
@@ -80,7 +82,7 @@ class Group:
 def groups_of(run: RunResult) -> tuple[Group, ...]:
     """The checks of ``run``: cases, comparisons, the known differences that have to show."""
     groups = [
-        *(Group(case.id, tuple(_case_checks(case)), case.duration_s) for case in run.cases),
+        *(Group(case.id, _named(_case_checks(case)), case.duration_s) for case in run.cases),
         *_comparisons(run),
     ]
     rules = [rule for rule in run.rules if rule.always]  # the others may be silent
@@ -88,6 +90,19 @@ def groups_of(run: RunResult) -> tuple[Group, ...]:
         groups.append(Group(KNOWN, tuple(map(_rule_check, rules))))
     groups.append(Group(COVERAGE, (_coverage(run),)))
     return tuple(groups)
+
+
+def _named(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """``checks`` on a line each, whose names are all others: systems take equal ones for one."""
+    found: dict[str, Check] = {}
+    for check in checks:
+        name = first = " ".join(plain(check.name).split()) or UNNAMED
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{first}~{number}"
+        found[name] = replace(check, name=name)
+    return tuple(found.values())
 
 
 # --- Cases --------------------------------------------------------------------------------------
@@ -173,7 +188,7 @@ def _comparisons(run: RunResult) -> Iterable[Group]:
         names = dict.fromkeys(
             name for each in of_family for name in (*each.workloads, *each.checks)
         )
-        checks = tuple(_compared(name, [f for f in own if f.part == name]) for name in names)
+        checks = _named(_compared(name, [f for f in own if f.part == name]) for name in names)
         yield Group(f"{family}: backends compared", checks)
 
 

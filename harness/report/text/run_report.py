@@ -130,6 +130,8 @@ def _end(
     """First what matters."""
     good = run.summary.exit_status == 0
     say(f"\n{views.conclusion(run)}", style="green" if good else "bold red")
+    if run.did_not_end:
+        say("  the run did not end: its cases were not compared", style="bold red")
     for cause in causes:
         say(f"  not as expected: {cause}")
     for skip in views.skips(run.cases):
@@ -137,6 +139,8 @@ def _end(
     if run.nowhere.parts:
         style = "bold red" if run.nowhere.is_error else "yellow"
         say(f"  ran nowhere: {', '.join(run.nowhere.parts)}", style=style)
+    if run.did_not_end:
+        say("  the run did not end: its cases were not compared", style="bold red")
     if xpassed := sum(rule.xpass for rule in run.rules):
         text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
         say(text, style="bold magenta")

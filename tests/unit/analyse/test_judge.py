@@ -1,9 +1,11 @@
+import json
+
 import pytest
 
-from harness.base.errors import CollectError, GuestCrash, GuestHang
+from harness.base.errors import CollectError, GuestCrash, GuestFlood, GuestHang
 from harness.guests import linux
 from harness.model.case import FlatGuest, LinuxGuest
-from harness.model.verdict import Verdict
+from harness.model.verdict import Blame, Verdict
 from support import cases
 from support.judging import judge
 
@@ -252,3 +254,32 @@ def test_judge_of_a_case_whose_raw_traces_are_not_kept_removes_them(tmp_path):
     judge(recording, keep_raw=False)
     assert "kvm_set_irq" in (tmp_path / "events.jsonl").read_text()
     assert not recording.kernel_trace.exists()
+
+
+def test_flat_console_without_line_ends_gives_a_short_detail(tmp_path):
+    failure = GuestHang("no end", console_tail=("x" * 1_000_000,))
+    result = flat(tmp_path, "x" * 1_000_000, status=None, failure=failure)
+    assert len(result.detail) < 2100
+    assert "characters ..." in result.detail
+
+
+def test_flat_that_floods_its_console_is_an_error_of_the_guests(tmp_path):
+    result = flat(tmp_path, "PASS: x\n" * 9, status=None, failure=GuestFlood("it said too much"))
+    assert (result.verdict, result.blame) == (Verdict.ERROR, Blame.GUEST)
+
+
+@pytest.mark.parametrize(("status", "failure"), [(1, None), (None, GuestHang("no end"))])
+def test_flat_whose_trace_was_cut_says_so_and_counts_nothing_from_it(tmp_path, status, failure):
+    trace = tmp_path / "qemu.trace"
+    trace.write_text("2026-01-01T00:00:00.000000Z ioapic_set_irq vector: 4 level: 1\n2026-01-01T")
+    cut = {"QEMU trace": "cut at 1 MiB (set another limit)"}
+    result = flat(
+        tmp_path, "PASS: one\nSUMMARY: 1 tests\n", status, failure=failure, qemu_trace=trace,
+        missing=cut,
+    )  # fmt: skip
+    assert "cut at 1 MiB" in result.detail
+    (spot, *_) = [
+        spot for spot in json.loads((tmp_path / "counters.json").read_text())["*"]["not_observable"]
+        if spot["source"] == "qemu" and spot["counter"] == "*"
+    ]  # fmt: skip
+    assert spot["reason"] == cut["QEMU trace"]

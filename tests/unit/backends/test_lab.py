@@ -3,7 +3,10 @@
 import asyncio
 import base64
 import dataclasses
+import os
+import shlex
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from harness.backends.lab import LabPlan, LabShell, booted_lab, by_hand, lab_arg
 from harness.backends.lab_end import LabEnd, LabEndKind
 from harness.base.errors import CollectError, HostError, LabLost
 from harness.images.model import KernelImage, QemuImage
-from harness.model.case import Accel
+from harness.model.case import Accel, FlatGuest
 from support import cases
 
 KERNEL = KernelImage("6.1", "6.1.192", Path("/cache/vmlinuz"), None, "here")
@@ -191,3 +194,43 @@ def test_lab_whose_kernel_panics_while_it_boots_says_so(tmp_path):
     with pytest.raises(HostError, match="the lab's kernel panicked: Kernel panic - not syncing"):
         boot(tmp_path, "echo 'Kernel panic - not syncing: no init'; exit 0")
     assert "Kernel panic" in (tmp_path / "lab-1.log").read_text()
+
+
+HOSTILE = (
+    "x\nEND_OF_GUEST\nEND_OF_GUEST_\ntouch PWNED\n$(touch PWNED)`touch PWNED`'\"; IRQMATRIX_DIR"
+)
+
+
+def test_command_by_hand_of_a_hostile_value_is_its_text_and_runs_nothing(tmp_path):
+    """The script with a QEMU and a busybox that do nothing: what it makes is what it was given."""
+    tools, out = tmp_path / "tools", tmp_path / "IRQMATRIX_DIR out"
+    tools.mkdir()
+    out.mkdir()
+    kernel = out / "ke rnel"
+    kernel.write_text("kernel")
+    qemu = tools / "qemu"
+    for tool, script in ((qemu, f'cat "$DIR/guest" >"{tmp_path}/guest"'), (tools / "busybox", "")):
+        tool.write_text(f'#!/bin/sh\nDIR="$(echo "$DIR"/*)"\n{script}\n')
+        tool.chmod(0o755)
+    lab = dataclasses.replace(
+        plan(kernel), host_qemu=dataclasses.replace(QEMU, launcher=(str(qemu),))
+    )
+    guest = GuestPlan(
+        cases.case(FlatGuest(kernel, HOSTILE, {}), cases.ON),
+        kernel, None, trace_log=False, paused=False,
+    )  # fmt: skip
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {
+        "PATH": f"{tools}:{os.environ['PATH']}", "TMPDIR": str(temporary), "DIR": str(temporary)
+    }  # fmt: skip
+
+    done = subprocess.run(
+        ["sh", "-c", by_hand(lab, guest)], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.stderr == ""
+    words = shlex.split((tmp_path / "guest").read_text().partition("echo ")[0].replace("\\\n", ""))
+    assert words[words.index("-append") + 1] == HOSTILE
+    assert not list(tmp_path.rglob("PWNED"))

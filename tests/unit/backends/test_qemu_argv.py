@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.backends.qemu_argv import Channels, GuestFiles, command_text, qemu_argv
+from harness.backends.qemu_argv import Channels, GuestFiles, command_text, max_file_bytes, qemu_argv
 from harness.model.case import FlatGuest, LinuxGuest, Machine, Output, ProbeGuest
 from support import cases
 
@@ -171,3 +171,17 @@ def test_argv_deterministic_linux_gets_its_commands_with_the_kernel_and_another_
 
     assert words.endswith(" quiet -- do:run,idle do:report do:poweroff")
     assert "tsc_early_khz=1000000 " in others
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [((), 128 << 20), (("-no-shutdown",), 128 << 20), (("-drive file=x.img",), None)],
+)
+def test_files_of_qemu_are_limited_where_it_has_no_disks_of_its_own(options, most):
+    case = replace(cases.case(), options=options)
+    assert max_file_bytes(case) == most
+
+
+def test_files_of_qemu_may_hold_the_state_of_a_guest_that_moves():
+    case = cases.case(LinuxGuest(("idle",), migrate=True))
+    assert max_file_bytes(case) == 2 * case.memory_mib << 20

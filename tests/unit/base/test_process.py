@@ -135,3 +135,14 @@ def test_process_parent_killed_before_the_child_could_ask_takes_it_along_too(tmp
         gate.write_text("go\n")
         ended, _, _ = select.select([child], [], [], 30)
         assert ended
+
+
+def test_process_file_that_gets_too_long_is_cut_and_the_process_goes_on(tmp_path):
+    script = f"dd if=/dev/zero bs=4096 count=4 of={tmp_path}/long 2>/dev/null; exit 7"
+
+    async def run() -> int:
+        async with owned_process(["sh", "-c", script], max_file_bytes=8192) as process:
+            return await process.wait()
+
+    assert asyncio.run(run()) == 7
+    assert (tmp_path / "long").stat().st_size == 8192

@@ -3,10 +3,11 @@ import pytest
 from support.lapic_board import RecordingPort
 from userspace_chip.delivery import KvmBus, QemuBus, apic_bus, matches
 from userspace_chip.events import event_type
+from userspace_chip.knobs import LowestPriority
 from userspace_chip.lapic import Lapic
 from userspace_chip.lapic_registers import DFR, ID, LDR, SPIV
 from userspace_chip.messages import DeliveryMode, DestMode, LapicMessage, Shorthand, Trigger
-from userspace_chip.profile import LowestPriority, profile, tune
+from userspace_chip.profile import profile, tune
 
 LOGICAL = DestMode.LOGICAL
 LOWEST = DeliveryMode.LOWEST

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from support import golden
 from userspace_chip.errors import StateError
 from userspace_chip.info_lapic import InfoLapic, format_lapic, parse_lapic
-from userspace_chip.lapic import LapicState
 from userspace_chip.lapic_registers import LVT_LINT0, LVT_LINT1
+from userspace_chip.lapic_state import LapicState
 
 STOPPED = (
     "dumping local APIC state for CPU 0 \n"

@@ -3,24 +3,19 @@
 import pytest
 
 from support.chip_ports import IoapicRecorder
-from userspace_chip.errors import AccessError, PinRangeError, StateError, VectorRangeError
-from userspace_chip.ioapic import (
+from userspace_chip.architecture import (
     EOIR,
+    IOAPIC_PINS,
     IOAPICARB,
     IOAPICID,
     IOAPICVER,
     IOREDTBL,
     IOREGSEL,
     IOWIN,
-    PINS,
     RTC_PIN,
-    RTE,
-    Ioapic,
-    IoapicState,
-    KvmIoapicImage,
-    rte_message,
-    rte_msi,
 )
+from userspace_chip.errors import AccessError, PinRangeError, StateError, VectorRangeError
+from userspace_chip.ioapic import RTE, Ioapic, IoapicState, KvmIoapicImage, rte_message, rte_msi
 from userspace_chip.messages import DeliveryMode, DestMode, LapicMessage, Trigger
 from userspace_chip.profile import Profile, profile, tune
 
@@ -119,7 +114,7 @@ def test_every_rte_is_masked_after_reset(which):
     program(chip, 3, 0x31)
     write_register(chip, IOAPICID, 0x01000000)
     chip.reset()
-    assert chip.state.rte == [MASKED] * PINS
+    assert chip.state.rte == [MASKED] * IOAPIC_PINS
     assert (chip.state.id, chip.state.ioregsel, chip.state.irr) == (0, 0, 0)
 
 
@@ -868,7 +863,7 @@ def test_state_of_no_ioapic_is_refused(state):
 
 def test_kvm_set_irqchip_raises_the_images_requests_anew():
     chip, port = make(ON)
-    rte = [MASKED] * PINS
+    rte = [MASKED] * IOAPIC_PINS
     rte[3], rte[9] = 0x31, LEVEL | 0x41
     chip.set_irqchip(KvmIoapicImage(0x13, 2, 1 << 3 | 1 << 9 | 1 << 10, tuple(rte)))
     assert [call[1].vector for call in port.named("deliver")] == [0x31, 0x41]

@@ -3,8 +3,8 @@ import pytest
 from support.lapic_board import LapicBoard
 from userspace_chip import lapic_registers as reg
 from userspace_chip.errors import AccessError, StateError, VectorRangeError
-from userspace_chip.lapic import LapicState
 from userspace_chip.lapic_registers import LVT_REGISTERS
+from userspace_chip.lapic_state import LapicState
 from userspace_chip.messages import DeliveryMode, DestMode, LapicMessage, Shorthand, Trigger
 from userspace_chip.profile import profile, tune
 

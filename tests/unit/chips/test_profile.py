@@ -1,20 +1,27 @@
+import ast
+import inspect
 from dataclasses import fields
+from itertools import pairwise
+from typing import get_args
 
 import pytest
 
 from userspace_chip.errors import ProfileError
+from userspace_chip.knobs import (
+    ApicBaseRules,
+    DefaultRoutes,
+    Group,
+    LowestPriority,
+    Model,
+    PicWiring,
+    RirrRule,
+)
 from userspace_chip.profile import (
     KNOBS,
     LINUX_VERSIONS,
     MODES,
     QEMU_VERSIONS,
-    ApicBaseRules,
-    DefaultRoutes,
-    LowestPriority,
-    Model,
-    PicWiring,
     Profile,
-    RirrRule,
     knob,
     profile,
     tune,
@@ -44,6 +51,28 @@ def test_profile_of_every_combination_has_a_value_for_every_knob(mode, qemu, lin
 
 def test_knobs_all_name_their_source():
     assert [row.name for row in KNOBS if len(row.source) < 4] == []
+
+
+def documented(kind):
+    """The annotated names in a class's body that a docstring follows."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body
+    return [
+        field.target.id
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    ]
+
+
+@pytest.mark.parametrize("kind", get_args(Group), ids=lambda kind: kind.__name__)
+def test_knob_says_what_it_does_where_it_is_declared(kind):
+    assert documented(kind) == [field.name for field in fields(kind)]
+
+
+def test_groups_are_those_of_a_profile():
+    groups = {type(getattr(profile("on"), field.name)) for field in fields(Profile)}
+    assert groups >= set(get_args(Group))
 
 
 def test_profile_off_with_a_qemu_that_refuses_it_raises():

@@ -83,3 +83,10 @@ def test_first_line_ends_there_though_everything_comes_at_once(tmp_path, newline
             return [(await con.expect(pattern))[0].strip() for pattern in patterns]
 
     assert asyncio.run(asyncio.wait_for(heard(), 30)) == [BOOT.strip(), ". 0", "done"]
+
+
+@pytest.mark.parametrize("line", ["= zz", "= ", "= -1", "= " + "f" * 5000, "= 0x1"])
+def test_parse_logs_of_a_line_that_begins_no_scenario_is_passed_over(line):
+    logs = parse_logs(f"{line}\n= 0\n. 0\n{line}\n")
+    assert list(logs) == [0]
+    assert reached(f"{line}\n", 1, 0) is None

@@ -119,7 +119,9 @@ class DyingLab:
         exited = asyncio.get_running_loop().create_future()
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            yield SimpleNamespace(console=ours, monitor=theirs, exited=exited, kill=self.kill)
+            yield SimpleNamespace(
+                console=ours, console_end=None, monitor=theirs, exited=exited, kill=self.kill
+            )
 
     async def kill(self):
         raise self.lost

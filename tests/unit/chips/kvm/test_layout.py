@@ -17,9 +17,8 @@ from userspace_chip.kvm.layout import (
     pit_from_kvm,
     pit_to_kvm,
 )
-from userspace_chip.lapic import LapicState
-from userspace_chip.lapic_registers import DEFAULT_BASE, ENABLE, EXTD
-from userspace_chip.lapic_timer import MASKED
+from userspace_chip.lapic_registers import DEFAULT_BASE, ENABLE, EXTD, MASKED
+from userspace_chip.lapic_state import LapicState
 from userspace_chip.pic import PicChipState
 from userspace_chip.pit import PitChannelState
 from userspace_chip.ports import Irqchip

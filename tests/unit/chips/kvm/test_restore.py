@@ -5,9 +5,10 @@ The same against the kernel, at random: tests/differential/test_kvm_*.py.
 
 import pytest
 
+from userspace_chip.architecture import MSR_APIC_BASE, MSR_TSC_DEADLINE
 from userspace_chip.errors import StateError
 from userspace_chip.ioapic import KvmIoapicImage
-from userspace_chip.irqchip import MSR_APIC_BASE, MSR_TSC_DEADLINE, Machine
+from userspace_chip.irqchip import Machine
 from userspace_chip.kvm.layout import (
     ioapic_to_kvm,
     lapic_to_kvm,
@@ -15,8 +16,8 @@ from userspace_chip.kvm.layout import (
     restore_irqchip,
     restore_lapic,
 )
-from userspace_chip.lapic import LapicState
 from userspace_chip.lapic_registers import ENABLE, EXTD, LVTT, TMICT
+from userspace_chip.lapic_state import LapicState
 from userspace_chip.pic import PicChipState
 from userspace_chip.ports import Irqchip
 from userspace_chip.profile import profile, tune
