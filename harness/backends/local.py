@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from harness.backends.base import GuestPlan
+from harness.backends.base import GuestPlan, HostPlan
 from harness.backends.qemu_argv import Channels, GuestFiles, command_text, max_file_bytes, qemu_argv
 from harness.base.errors import CollectError
 from harness.base.ownership import claim, owned_directory
@@ -137,6 +137,7 @@ class LocalSession:
         mounted = Path(TRACEFS, "trace").exists() and os.access(TRACEFS, os.W_OK)
         self.tracefs: str | None = TRACEFS if mounted else None
         self.lost = False
+        self.description: str | None = None
 
     def state_file(self, directory: Path) -> str:
         """In the case's folder, until it is loaded."""
@@ -198,3 +199,17 @@ class LocalSession:
             initrd=None if plan.initrd is None else str(plan.initrd),
             cpuinfo=self._cpuinfo,
         )
+
+
+class LocalBackend:
+    """This machine, which is up."""
+
+    def prepare(self, plan: HostPlan) -> None:
+        """There is nothing to boot."""
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, plan: HostPlan, guests: Sequence[GuestPlan], log: Path
+    ) -> AsyncIterator[LocalSession]:
+        """This machine, with the QEMU of ``plan``."""
+        yield LocalSession(plan.images.qemu(plan.qemu))

@@ -16,16 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
-from harness.backends.base import GuestPlan, Session
-from harness.backends.lab import LabPlan, booted_lab
-from harness.backends.local import LocalSession
+from harness.backends.base import GuestPlan, HostPlan, LabHardware, Session
+from harness.backends.table import BACKENDS
 from harness.base.errors import HarnessError, LabLost, StoreError, advice
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
 from harness.images import multiboot
 from harness.images.cache import ImageCache
-from harness.images.model import QemuImage
 from harness.model import manifest
 from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest, folder_name
 from harness.model.manifest import CaseFile
@@ -112,7 +110,8 @@ def prepare(
     for case in config.cases:
         key = HostKey.of(case)
         if key not in hosts:
-            hosts[key] = _error_of(functools.partial(_prepare_host, key, config, cache))
+            plan = _host_plan(key, config, cache, local)
+            hosts[key] = _error_of(functools.partial(BACKENDS[key.host].prepare, plan))
         try:
             if (error := hosts[key]) is not None:
                 raise error
@@ -122,10 +121,12 @@ def prepare(
     return Preparation(tuple(prepared), failed)
 
 
-def _prepare_host(key: HostKey, config: RunConfig, cache: ImageCache) -> None:
-    if key.host is Host.LAB:
-        cache.lab_initrd(cache.kernel(key.kernel or "default"), cache.qemu(key.qemu))
-        cache.qemu(config.lab.qemu)
+def _host_plan(
+    key: HostKey, config: RunConfig, cache: ImageCache, local: LocalFacts | None
+) -> HostPlan:
+    lab, accel = config.lab, feasibility.lab_accel(local)
+    hardware = LabHardware(lab.qemu, accel, lab.memory_mib, lab.smp)
+    return HostPlan(cache, key.qemu, key.kernel, hardware)
 
 
 def _error_of(work: Callable[[], None]) -> HarnessError | None:
@@ -212,7 +213,7 @@ class Scheduler:
         self._progress = progress
         self._waiting: dict[HostKey, list[Prepared]] = {}
         self._lab_failures: Counter[HostKey] = Counter()
-        self._lab_numbers = itertools.count(1)
+        self._numbers = {host: itertools.count(1) for host in BACKENDS}
         self._labs_ended: Counter[_CellKey] = Counter()
 
     async def record(self, items: Iterable[Prepared], jobs: int, take: Take) -> None:
@@ -277,34 +278,16 @@ class Scheduler:
 
     @contextlib.asynccontextmanager
     async def _session(self, key: HostKey) -> AsyncIterator[Session]:
-        qemu = self._cache.qemu(key.qemu)
-        if key.host is Host.LOCAL:
-            yield LocalSession(qemu)
-            return
-        number = next(self._lab_numbers)
-        log = self._out / f"lab-{number}.log"
+        plan = _host_plan(key, self._config, self._cache, self._local)
+        guests = [item.plan for item in self._waiting.get(key, [])]
+        number = next(self._numbers[key.host])
+        log = self._out / f"{key.host}-{number}.log"
         started = time.monotonic()
-        async with booted_lab(self._lab_plan(key, qemu), log) as session:
-            took_s = time.monotonic() - started
-            self._progress.note(f"lab {number}: Linux {session.description}, up in {took_s:.1f} s")
+        async with BACKENDS[key.host].open(plan, guests, log) as session:
+            if (booted := session.description) is not None:
+                took_s = time.monotonic() - started
+                self._progress.note(f"{key.host} {number}: Linux {booted}, up in {took_s:.1f} s")
             yield session
-
-    def _lab_plan(self, key: HostKey, qemu: QemuImage) -> LabPlan:
-        kernel = self._cache.kernel(key.kernel or "default")
-        plans = [item.plan for item in self._waiting.get(key, [])]
-        files = dict.fromkeys(
-            path for plan in plans for path in (plan.kernel, plan.initrd) if path is not None
-        )
-        return LabPlan(
-            kernel=kernel,
-            qemu=qemu,
-            initrd=self._cache.lab_initrd(kernel, qemu),
-            host_qemu=self._cache.qemu(self._config.lab.qemu),
-            payload=tuple(files),
-            accel=feasibility.lab_accel(self._local),
-            memory_mib=self._config.lab.memory_mib,
-            smp=self._config.lab.smp,
-        )
 
     async def _recorded(self, session: Session, item: Prepared) -> Recording | Failed:
         case = item.case
