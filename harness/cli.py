@@ -22,6 +22,7 @@ from harness.base.errors import CannotRun, Interrupted, ReplayRefused
 from harness.base.terminal import Outlet, Printer, open_missing, print_json, printer
 from harness.base.text import shortened
 from harness.model.case import Machine
+from harness.model.layout import RunDir
 from harness.report.formats import FORMATS
 from userspace_chip.errors import IrqmatrixError
 
@@ -254,7 +255,7 @@ def report(
     from harness.report.text.run_report import run_report
     from harness.store import result as result_module
 
-    result = result_module.read(run_dir / "result.json")
+    result = result_module.read(RunDir(run_dir).result)
     export.write(result, files)
     if json:
         print_json(result_module.dump(result))

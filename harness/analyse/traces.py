@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from harness.analyse import case_evidence
 from harness.base.errors import StoreError
 from harness.model.counters import CounterSource
+from harness.model.layout import CaseDir
 from harness.model.marks import history
 from harness.record import trace_files
 from harness.record.collectors.ftrace import FtraceReader
@@ -123,7 +124,7 @@ class AnalysedTraces:
         if found is None:
             raise StoreError(
                 f"{directory} has no traces",
-                f"neither raw ones nor {case_evidence.SOURCES}",
+                f"neither raw ones nor {CaseDir.evidence}",
                 "run the case again",
             )
         self.sources = found.sources

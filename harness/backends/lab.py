@@ -41,6 +41,7 @@ from harness.images.model import KernelImage, QemuImage
 from harness.model import lab_faults
 from harness.model.case import Accel, Case, ProbeGuest
 from harness.model.lab_faults import LabFault
+from harness.model.layout import CaseDir
 
 BOOT_TIMEOUT_S: Final = 60.0
 COMMAND_TIMEOUT_S: Final = 60.0
@@ -67,7 +68,7 @@ _CONSOLE: Final = f"/dev/vport0p{_PORTS.index('console') + 1}"
 _MONITOR: Final = f"/dev/vport0p{_PORTS.index('monitor') + 1}"
 _FILES: Final = f"/dev/vport0p{_PORTS.index('files') + 1}"
 _GUEST_DIR: Final = "/run/guest"
-_STATE: Final = "/run/guest.state"
+_STATE: Final = f"/run/{CaseDir.guest_state}"
 _PAYLOAD_DIR: Final = "/payload"
 _FIFO: Final = f"{_GUEST_DIR}/console"
 _COLLECT: Final = f"mkfifo {_FIFO}; cat <{_FIFO} >{_CONSOLE} & renice -n 19 -p $!; "

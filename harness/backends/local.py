@@ -22,6 +22,7 @@ from harness.base.process import OwnedProcess, owned_process
 from harness.base.sockets import pair, roomy
 from harness.images.model import QemuImage
 from harness.model.case import ProbeGuest
+from harness.model.layout import CaseDir
 
 TRACEFS = "/sys/kernel/tracing"
 
@@ -141,7 +142,7 @@ class LocalSession:
 
     def state_file(self, directory: Path) -> str:
         """In the case's folder, until it is loaded."""
-        return str(directory / "guest.state")
+        return str(CaseDir(directory).guest_state)
 
     @contextlib.asynccontextmanager
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:

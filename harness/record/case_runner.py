@@ -28,9 +28,10 @@ from harness.base.files import shorten
 from harness.guests import probe
 from harness.guests.console import console
 from harness.model.case import Accel, Case, Host, ProbeGuest
+from harness.model.layout import CaseDir
 from harness.record import recording_file, trace_files
 from harness.record.collectors.tracefs import Trace, clock_offset_ns, tracing
-from harness.record.driver import CONSOLE_LOG, EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
+from harness.record.driver import EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
 from harness.record.recording import Recording
 
 MAX_BOOTS: Final = 8
@@ -48,12 +49,12 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     """
     started = time.monotonic()
     seen = Progress()
-    kernel_trace, qemu_trace = directory / trace_files.KERNEL, directory / trace_files.QEMU
+    folder = CaseDir(directory)
     files = Files(directory, session.state_file(directory))
     try:
-        for path in _of_an_earlier_case(directory):
+        for path in _of_an_earlier_case(folder):
             path.unlink(missing_ok=True)
-        (directory / "command.txt").write_text(session.command(plan), encoding="utf-8")
+        folder.command.write_text(session.command(plan), encoding="utf-8")
         async with _traced(session, plan.case, seen) as trace:
             attempt: GuestPlan | None = plan
             while attempt is not None:
@@ -63,7 +64,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
             if trace is not None:
                 step("reading the trace")
                 await trace.stop()
-                await trace.save(kernel_trace)
+                await trace.save(folder.kernel_trace)
     except OSError as error:
         seen.failure = seen.failure or HarnessError(
             "the case could not be recorded", str(error), advice(error)
@@ -75,12 +76,15 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     if isinstance(seen.failure, LabLost):
         lost = seen.failure
         seen.failure = LabDied("the lab died under it", lost.why, lost.fix)
-    kept = [await asyncio.to_thread(_kept, path, seen) for path in (kernel_trace, qemu_trace)]
+    kept = [
+        await asyncio.to_thread(_kept, path, seen)
+        for path in (folder.kernel_trace, folder.qemu_trace)
+    ]
     recording = Recording(
         case=plan.case,
         directory=directory,
         duration_s=time.monotonic() - started,
-        console=recording_file.read_text(directory / recording_file.CONSOLE),
+        console=recording_file.read_text(folder.console),
         status=seen.status,
         failure=seen.failure,
         ended_by=seen.ended_by,
@@ -92,22 +96,19 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         vcpu_of_thread=seen.vcpu_of_thread,
         missing=seen.missing,
         stalled=seen.stalled,
-        stderr=recording_file.read_text(directory / recording_file.STDERR),
+        stderr=recording_file.read_text(folder.stderr),
         last_looks=tuple(seen.last_looks),
     )
     await asyncio.to_thread(recording_file.write, recording)
     return recording
 
 
-def _of_an_earlier_case(directory: Path) -> Iterator[Path]:
+def _of_an_earlier_case(folder: CaseDir) -> Iterator[Path]:
     """What a case that runs in the same folder again would take for its own."""
-    for name in (trace_files.KERNEL, trace_files.QEMU):
-        yield directory / name
-        yield directory / (name + trace_files.SUFFIX)
-    yield directory / "qmp.jsonl"
-    yield directory / recording_file.NAME
-    yield directory / recording_file.CONSOLE
-    yield directory / recording_file.STDERR
+    for trace in (folder.kernel_trace, folder.qemu_trace):
+        yield trace
+        yield trace.with_name(trace.name + trace_files.SUFFIX)
+    yield from (folder.monitor, folder.recording, folder.console, folder.stderr)
 
 
 def _kept(trace: Path, seen: Progress) -> Path | None:
@@ -197,7 +198,8 @@ async def _run_guest(
     step: Step,
 ) -> None:
     """Drive the guest to its end, or to the end of its time, and take it down."""
-    log = files.directory / CONSOLE_LOG
+    folder = CaseDir(files.directory)
+    log = folder.console
     more, end = seen.boots > 0, guest.console_end
     with console(guest.console, log, more=more, end=end) as con:
         try:
@@ -211,14 +213,13 @@ async def _run_guest(
                 await con.read_all()
         except TimeoutError:
             raise GuestHang(f"its QEMU could not be ended within {END_TIMEOUT_S:g} s") from None
-        part = files.directory / "qemu.trace.part"
-        stderr = files.directory / "stderr.log"
-        await guest.collect(stderr, part)
-        shorten(stderr, limits.current().stderr_kib * 1024)
+        part = folder.qemu_trace_part
+        await guest.collect(folder.stderr, part)
+        shorten(folder.stderr, limits.current().stderr_kib * 1024)
         if _was_cut(part):
             hint = limits.hint("trace_mib")
             seen.missing["QEMU trace"] = f"cut at {limits.current().trace_mib} MiB ({hint})"
-        _append(part, files.directory / "qemu.trace")
+        _append(part, folder.qemu_trace)
     seen.console = log.read_text(encoding="utf-8", errors="replace")
 
 

@@ -15,6 +15,7 @@ from harness.base.errors import CollectError, GuestCrash, GuestHang, HarnessErro
 from harness.guests import linux, probe, protocol_files, protocols
 from harness.guests.console import Console
 from harness.model.case import FlatGuest, LinuxGuest, ProbeGuest
+from harness.model.layout import CaseDir
 from harness.model.marks import LOADED, READY, SAVED, Mark, MarkKind
 from harness.record.collectors.qmp import Monitor, monitor
 from harness.record.collectors.tracefs import Trace
@@ -26,7 +27,6 @@ AFTER_RESULTS_S: Final = 2.0
 """For an image to exit, reset or power off after its last line, which says more than its end."""
 MAX_END_LINES: Final = 100
 """That are looked at; an image with more of them does not mean them."""
-CONSOLE_LOG: Final = "console.log"
 EXIT_TIMEOUT_S: Final = 5.0
 """A connection that breaks, or a console that ends, does so a little before the process does."""
 
@@ -161,7 +161,7 @@ class Drive:
 
     async def _connected(self, stack: contextlib.AsyncExitStack) -> Monitor:
         """Its monitor, for as long as ``stack`` lasts."""
-        log = self.files.directory / "qmp.jsonl"
+        log = CaseDir(self.files.directory).monitor
         return await stack.enter_async_context(monitor(self.guest.monitor, log))
 
     async def _unless_gone(self, work: Coroutine[None, None, _T]) -> _T:
@@ -222,7 +222,7 @@ class Drive:
             registers=registers,
             lapics=snapshot.lapic_texts,
             stats=snapshot.stats,
-            console_bytes=(self.files.directory / CONSOLE_LOG).stat().st_size,
+            console_bytes=CaseDir(self.files.directory).console.stat().st_size,
         )
 
     # --- Linux

@@ -17,14 +17,11 @@ from harness.base import limits
 from harness.base.errors import StoreError
 from harness.base.files import parse_json, read_typed, write_json
 from harness.model.case import ProbeGuest
+from harness.model.layout import CaseDir
 from harness.record.recording import Recording
 from harness.scenario.program import Scenario
 
-NAME: Final = "recording.json"
 SCHEMA: Final = 1
-SCENARIOS: Final = "probe.json.zst"
-CONSOLE: Final = "console.log"
-STDERR: Final = "stderr.log"
 _TRACES: Final = ("kernel_trace", "qemu_trace")
 
 _DOCUMENT: Final = TypeAdapter(dict[str, Any])
@@ -47,10 +44,10 @@ def write(recording: Recording) -> None:
     try:
         if isinstance(guest, ProbeGuest):
             text = json.dumps(_SCENARIOS.dump_python(guest.scenarios, mode="json"))
-            (folder / SCENARIOS).write_bytes(zstandard.compress(text.encode()))
+            CaseDir(folder).scenarios_run.write_bytes(zstandard.compress(text.encode()))
     except OSError as error:
-        raise StoreError(f"cannot write {folder / SCENARIOS}", error.strerror) from None
-    write_json(folder / NAME, {"schema": SCHEMA} | document)
+        raise StoreError(f"cannot write {CaseDir(folder).scenarios_run}", error.strerror) from None
+    write_json(CaseDir(folder).recording, {"schema": SCHEMA} | document)
 
 
 def load(directory: Path) -> Recording:
@@ -58,22 +55,23 @@ def load(directory: Path) -> Recording:
 
     :class:`StoreError` where there is none, or a part of it is missing.
     """
-    path = directory / NAME
+    path = CaseDir(directory).recording
     if not path.exists():
         raise StoreError(
-            f"{directory} has no {NAME}",
+            f"{directory} has no {CaseDir.recording}",
             "the case did not come to its end, or an older irqmatrix recorded it",
             "run it again",
         )
     document = read_typed(path, _DOCUMENT, SCHEMA, "is no recording")
     document |= {"directory": directory}
-    document |= {"console": read_text(directory / CONSOLE), "stderr": read_text(directory / STDERR)}
+    folder = CaseDir(directory)
+    document |= {"console": read_text(folder.console), "stderr": read_text(folder.stderr)}
     for name in _TRACES:
         if document.get(name) is not None:
             document[name] = directory / Path(document[name]).name
     try:
-        if (directory / SCENARIOS).exists():
-            document["case"]["guest"]["scenarios"] = _scenarios(directory / SCENARIOS)
+        if folder.scenarios_run.exists():
+            document["case"]["guest"]["scenarios"] = _scenarios(folder.scenarios_run)
         return _RECORDING.validate_python(document)
     except (KeyError, TypeError, ValidationError) as error:
         why = str(error).splitlines()[0]

@@ -26,6 +26,7 @@ from harness.images import multiboot
 from harness.images.cache import ImageCache
 from harness.model import manifest
 from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest, folder_name
+from harness.model.layout import CaseDir, RunDir
 from harness.model.manifest import CaseFile
 from harness.record.case_runner import conduct
 from harness.record.recording import Recording
@@ -171,7 +172,7 @@ def _image(guest: FlatGuest, out: Path) -> Path:
         made = multiboot.loadable(image)
         if made == image:
             return guest.path
-        path = out / f"{guest.name}-{zlib.crc32(made):08x}.elf32"
+        path = RunDir(out).image(guest.name, zlib.crc32(made))
         path.write_bytes(made)
     except OSError as error:
         what = f"cannot make a 32-bit ELF file of {guest.path}"
@@ -184,7 +185,7 @@ def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
 
     A name with a comma would be two modules to QEMU.
     """
-    path = out / f"{folder_name(case.subject).replace(',', '_')}.program"
+    path = RunDir(out).program(folder_name(case.subject).replace(",", "_"))
     try:
         path.write_bytes(encode([scenario.program for scenario in guest.scenarios]))
     except OSError as error:
@@ -281,7 +282,7 @@ class Scheduler:
         plan = _host_plan(key, self._config, self._cache, self._local)
         guests = [item.plan for item in self._waiting.get(key, [])]
         number = next(self._numbers[key.host])
-        log = self._out / f"{key.host}-{number}.log"
+        log = RunDir(self._out).host_log(key.host, number)
         started = time.monotonic()
         async with BACKENDS[key.host].open(plan, guests, log) as session:
             if (booted := session.description) is not None:
@@ -358,8 +359,8 @@ def as_told(error: BaseException, out: Path, folder: str) -> HarnessError:
         error = error.exceptions[0]
     if isinstance(error, HarnessError | OSError):
         return _as_ours(error)
-    path = out / folder / "error.txt"
+    path = RunDir(out).case(folder).bug
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return Bug(f"a bug of irqmatrix, see {folder}/error.txt: {error!r}")
+    return Bug(f"a bug of irqmatrix, see {folder}/{CaseDir.bug}: {error!r}")
