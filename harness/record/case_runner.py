@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -27,10 +27,11 @@ from harness.base.errors import (
 from harness.base.files import shorten
 from harness.guests import probe
 from harness.guests.console import console
-from harness.model.case import Accel, Case, Host, ProbeGuest
+from harness.model.case import Case, ProbeGuest
 from harness.model.layout import CaseDir
 from harness.record import recording_file, trace_files
-from harness.record.collectors.tracefs import Trace, clock_offset_ns, tracing
+from harness.record.collectors.base import Collector, Running
+from harness.record.collectors.table import COLLECTORS
 from harness.record.driver import EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
 from harness.record.recording import Recording
 
@@ -63,8 +64,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
                 attempt = _moved(attempt, seen) or _behind(attempt, seen)
             if trace is not None:
                 step("reading the trace")
-                await trace.stop()
-                await trace.save(folder.kernel_trace)
+                await trace.save(folder)
     except OSError as error:
         seen.failure = seen.failure or HarnessError(
             "the case could not be recorded", str(error), advice(error)
@@ -76,10 +76,11 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     if isinstance(seen.failure, LabLost):
         lost = seen.failure
         seen.failure = LabDied("the lab died under it", lost.why, lost.fix)
-    kept = [
-        await asyncio.to_thread(_kept, path, seen)
-        for path in (folder.kernel_trace, folder.qemu_trace)
-    ]
+    traces = {
+        collector.key: kept
+        for collector in COLLECTORS
+        if (kept := await asyncio.to_thread(_kept, collector.file(folder), seen)) is not None
+    }
     recording = Recording(
         case=plan.case,
         directory=directory,
@@ -90,8 +91,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
         ended_by=seen.ended_by,
         workloads=tuple(seen.workloads),
         marks=tuple(seen.marks),
-        kernel_trace=kept[0],
-        qemu_trace=kept[1],
+        traces=traces,
         trace_clock_offset_ns=seen.trace_clock_offset_ns,
         vcpu_of_thread=seen.vcpu_of_thread,
         missing=seen.missing,
@@ -105,7 +105,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
 
 def _of_an_earlier_case(folder: CaseDir) -> Iterator[Path]:
     """What a case that runs in the same folder again would take for its own."""
-    for trace in (folder.kernel_trace, folder.qemu_trace):
+    for trace in (collector.file(folder) for collector in COLLECTORS):
         yield trace
         yield trace.with_name(trace.name + trace_files.SUFFIX)
     yield from (folder.monitor, folder.recording, folder.console, folder.stderr)
@@ -164,36 +164,51 @@ def _behind(plan: GuestPlan, seen: Progress) -> GuestPlan | None:
     return replace(plan, case=replace(plan.case, guest=replace(guest, first=first)))
 
 
+class _All:
+    """Several collectors at work."""
+
+    def __init__(self, running: Mapping[Collector, Running]) -> None:
+        self._running = running
+
+    async def mark(self, text: str) -> None:
+        """In all of them."""
+        for one in self._running.values():
+            await one.mark(text)
+
+    async def follow(self, pids: Sequence[int]) -> None:
+        """In all of them."""
+        for one in self._running.values():
+            await one.follow(pids)
+
+    async def save(self, folder: CaseDir) -> None:
+        """Stop all of them, and save what each has."""
+        for one in self._running.values():
+            await one.stop()
+        for collector, one in self._running.items():
+            await one.save(collector.file(folder))
+
+
 @contextlib.asynccontextmanager
-async def _traced(session: Session, case: Case, seen: Progress) -> AsyncIterator[Trace | None]:
-    """The kernel's trace of the case, where there is a KVM and its tracefs can be used."""
-    if isinstance(case.guest, ProbeGuest) and not case.guest.trace:
-        seen.missing["kernel trace"] = "the probe logs what it sees itself (trace: true)"
-        yield None
-        return
-    if case.backend.accel is not Accel.KVM:
-        seen.missing["kernel trace"] = "there is no KVM under TCG"
-        yield None
-        return
-    if session.tracefs is None:
-        seen.missing["kernel trace"] = (
-            "tracefs is not mounted at /sys/kernel/tracing, or may not be written "
-            "(as root: mount -t tracefs nodev /sys/kernel/tracing)"
-        )
-        yield None
-        return
-    only_followed = case.backend.host is Host.LOCAL
-    if only_followed:  # a lab's clock has no offset
-        seen.trace_clock_offset_ns = clock_offset_ns()
-    async with tracing(session.files, session.tracefs, only_followed=only_followed) as trace:
-        yield trace
+async def _traced(session: Session, case: Case, seen: Progress) -> AsyncIterator[_All | None]:
+    """The collectors that have something to collect of the case; None where they are none."""
+    running: dict[Collector, Running] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        for collector in COLLECTORS:
+            if (why := collector.why_not(session, case)) is not None:
+                seen.missing[collector.title] = why
+                continue
+            one = await stack.enter_async_context(collector.collecting(session, case))
+            if one is not None:
+                running[collector] = one
+                seen.trace_clock_offset_ns = one.clock_offset_ns or seen.trace_clock_offset_ns
+        yield _All(running) if running else None
 
 
 async def _run_guest(
     guest: RunningGuest,
     plan: GuestPlan,
     files: Files,
-    trace: Trace | None,
+    trace: _All | None,
     seen: Progress,
     step: Step,
 ) -> None:

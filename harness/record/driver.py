@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from harness.backends.base import GuestPlan, RunningGuest
 from harness.base.errors import CollectError, GuestCrash, GuestHang, HarnessError
@@ -18,7 +18,6 @@ from harness.model.case import FlatGuest, LinuxGuest, ProbeGuest
 from harness.model.layout import CaseDir
 from harness.model.marks import LOADED, READY, SAVED, Mark, MarkKind
 from harness.record.collectors.qmp import Monitor, monitor
-from harness.record.collectors.tracefs import Trace
 from harness.record.recording import LastLook, MarkRecord, WorkloadRecord
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
@@ -69,6 +68,16 @@ def moves(plan: GuestPlan) -> bool:
     return isinstance(plan.case.guest, LinuxGuest) and plan.case.guest.migrate and not plan.incoming
 
 
+class Tracer(Protocol):
+    """Who records what happens, and is to know what this is about."""
+
+    async def mark(self, text: str) -> None:
+        """A moment with a name."""
+
+    async def follow(self, pids: Sequence[int]) -> None:
+        """The tasks that run the guest's CPUs."""
+
+
 @dataclass(frozen=True)
 class Drive:
     """A running guest and who is to be told of it; ``seen`` is where all of it goes."""
@@ -77,7 +86,7 @@ class Drive:
     guest: RunningGuest
     console: Console
     files: Files
-    trace: Trace | None
+    trace: Tracer | None
     seen: Progress
     step: Step
 

@@ -18,11 +18,11 @@ from harness.base.errors import StoreError
 from harness.base.files import parse_json, read_typed, write_json
 from harness.model.case import ProbeGuest
 from harness.model.layout import CaseDir
+from harness.record.collectors.table import COLLECTORS
 from harness.record.recording import Recording
 from harness.scenario.program import Scenario
 
 SCHEMA: Final = 1
-_TRACES: Final = ("kernel_trace", "qemu_trace")
 
 _DOCUMENT: Final = TypeAdapter(dict[str, Any])
 _RECORDING: Final = TypeAdapter(Recording)
@@ -35,12 +35,12 @@ def write(recording: Recording) -> None:
     document = _RECORDING.dump_python(
         recording,
         mode="json",
-        exclude={"directory": True, "console": True, "stderr": True}
+        exclude={"directory": True, "console": True, "stderr": True, "traces": True}
         | ({"case": {"guest": {"scenarios"}}} if isinstance(guest, ProbeGuest) else {}),
     )
-    for name in _TRACES:
-        if (path := getattr(recording, name)) is not None:
-            document[name] = path.name
+    for collector in COLLECTORS:
+        path = recording.traces.get(collector.key)
+        document[collector.key] = None if path is None else path.name
     try:
         if isinstance(guest, ProbeGuest):
             text = json.dumps(_SCENARIOS.dump_python(guest.scenarios, mode="json"))
@@ -66,10 +66,11 @@ def load(directory: Path) -> Recording:
     document |= {"directory": directory}
     folder = CaseDir(directory)
     document |= {"console": read_text(folder.console), "stderr": read_text(folder.stderr)}
-    for name in _TRACES:
-        if document.get(name) is not None:
-            document[name] = directory / Path(document[name]).name
     try:
+        names = {one.key: document.pop(one.key, None) for one in COLLECTORS}
+        document["traces"] = {
+            key: directory / Path(name).name for key, name in names.items() if name is not None
+        }
         if folder.scenarios_run.exists():
             document["case"]["guest"]["scenarios"] = _scenarios(folder.scenarios_run)
         return _RECORDING.validate_python(document)
@@ -101,12 +102,10 @@ def read_text(path: Path) -> str:
 
 def drop_traces(recording: Recording) -> None:
     """Remove the raw traces of a recording that was analysed: its events stay."""
-    for path in (recording.kernel_trace, recording.qemu_trace):
-        if path is not None:
-            path.unlink(missing_ok=True)
+    for path in recording.traces.values():
+        path.unlink(missing_ok=True)
 
 
 def has_traces(recording: Recording) -> bool:
     """Whether the raw traces, of which there may be none, are all there."""
-    paths = (recording.kernel_trace, recording.qemu_trace)
-    return all(path is None or path.exists() for path in paths)
+    return all(path.exists() for path in recording.traces.values())

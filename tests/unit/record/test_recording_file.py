@@ -130,7 +130,7 @@ def test_recording_names_no_file_outside_its_folder(tmp_path):
     path = tmp_path / CaseDir.recording
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"kernel_trace": "../../etc/passwd"}))
-    assert recording_file.load(tmp_path).kernel_trace == tmp_path / "passwd"
+    assert recording_file.load(tmp_path).traces["kernel_trace"] == tmp_path / "passwd"
 
 
 def test_transcript_is_that_of_the_guest(tmp_path):
