@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -21,6 +22,8 @@ from harness.base.errors import CannotRun, Interrupted, ReplayRefused
 from harness.base.terminal import Outlet, Printer, open_missing, print_json, printer
 from harness.base.text import shortened
 from harness.model.case import Machine
+from harness.model.layout import RunDir
+from harness.report.formats import FORMATS
 from userspace_chip.errors import IrqmatrixError
 
 EXIT_BAD_USAGE: Final = 2
@@ -220,15 +223,37 @@ def default_jobs() -> int:
     return min(2, len(os.sched_getaffinity(0)))
 
 
+def with_formats(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with an option for each of the FORMATS, whose values it gets as ``files``."""
+
+    @functools.wraps(command)
+    def wrapper(**arguments: Any) -> None:
+        files = {name: path for name in FORMATS if (path := arguments.pop(name)) is not None}
+        command(**arguments, files=files)
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option(metavar="FILE", help=f"Also write {form.title} to FILE."),
+            ],
+        )
+        for name, form in FORMATS.items()
+    ]
+    shown = [each for each in own if each.name != "files"]
+    wrapper.__signature__ = inspect.Signature([*shown, *options])  # type: ignore[attr-defined]
+    return wrapper
+
+
 @app.command()
+@with_formats
 def report(
     run_dir: Annotated[Path, typer.Argument(help="The directory of a run.")],
-    junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML to FILE.")
-    ] = None,
-    tap: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write TAP 14 to FILE.")
-    ] = None,
+    files: Mapping[str, Path],
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
@@ -237,8 +262,8 @@ def report(
     from harness.report.text.run_report import run_report
     from harness.store import result as result_module
 
-    result = result_module.read(run_dir / "result.json")
-    export.write(result, junit=junit, tap=tap)
+    result = result_module.read(RunDir(run_dir).result)
+    export.write(result, files)
     if json:
         print_json(result_module.dump(result))
     else:

@@ -7,8 +7,8 @@ and nothing asked of the machine that this runs on: the same recording gives the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from harness.analyse import conformance
 from harness.analyse.case_evidence import (
@@ -22,13 +22,13 @@ from harness.analyse.case_evidence import (
 from harness.analyse.motion import Tail
 from harness.analyse.ruling import Ruling
 from harness.analyse.storm import OnsetTracker
-from harness.analyse.traces import KERNEL, QEMU, Traces, traces_of
+from harness.analyse.traces import Traces, traces_of
 from harness.backends.qemu_argv import QEMU_TRACE_EVENTS
 from harness.base.errors import CollectError
 from harness.ledger.bookkeeper import Bookkeeper
 from harness.model import counters
 from harness.model.case import Host, ProbeGuest
-from harness.model.counters import CounterSet, CounterSource
+from harness.model.counters import CounterSet
 from harness.model.manifest import CaseFile
 from harness.model.marks import Mark, MarkKind, mark_of
 from harness.record.collectors.monitor import (
@@ -39,6 +39,7 @@ from harness.record.collectors.monitor import (
 )
 from harness.record.collectors.procfs import count_guest
 from harness.record.collectors.qmp import MonitorSnapshot
+from harness.record.collectors.table import COLLECTORS
 from harness.record.recording import Recording, WorkloadRecord
 from harness.replay.snapshots import Look
 from userspace_chip.events import Event
@@ -60,10 +61,11 @@ def analyse(
     """
     traces = traces_of(recording)
     books = Bookkeeper(described.irqchip, smp=described.smp, ioapics=ioapics_of(described))
-    windows: dict[str, _Window] = {WHOLE: _Window()}
+    seen = _Windows()
     # A lab's trace has its own clock; KVM's own counts do there.
     tail = Tail(recording.last_looks if recording.case.backend.host is Host.LOCAL else ())
-    take(_counted(traces.events(), windows, books, tail))
+    take(_shown_to((seen, tail, books), traces.events()))
+    windows = seen.by_name
     missing = dict(recording.missing)
     blind = _blind_spots(recording, traces)
     sets: dict[str, CounterSet] = {
@@ -99,8 +101,15 @@ def analyse(
     )
 
 
+class _Consumer(Protocol):
+    """Learns something from the events as they go by."""
+
+    def add(self, event: Event) -> None:
+        """Take ``event`` into account."""
+
+
 class _Window:
-    """The events of one workload as they go by."""
+    """The events of one workload."""
 
     def __init__(self) -> None:
         self.tally = counters.EventTally()
@@ -112,30 +121,36 @@ class _Window:
         self.onset.add(event)
 
 
-def _counted(
-    events: Iterable[Event], windows: dict[str, _Window], books: Bookkeeper, tail: Tail
-) -> Iterator[Event]:
-    """``events``, counted in the window that they are in, and booked."""
-    window: _Window | None = None
-    whole = windows[WHOLE].tally
-    for event in events:
-        whole.add(event)
-        tail.add(event)
-        books.add(event)
+class _Windows:
+    """The events of each workload, between its marks, and of the whole case."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, _Window] = {WHOLE: _Window()}
+        self._whole = self.by_name[WHOLE].tally
+        self._current: _Window | None = None
+
+    def add(self, event: Event) -> None:
+        """Count ``event`` in the window that it is in."""
+        self._whole.add(event)
         if event.name == "mark":
-            window = _window(mark_of(event), windows, window)
-        elif window is not None:
-            window.add(event)
+            self._enter(mark_of(event))
+        elif self._current is not None:
+            self._current.add(event)
+
+    def _enter(self, mark: Mark | None) -> None:
+        if mark is None or mark.kind not in (MarkKind.BEGIN, MarkKind.END):
+            return
+        begins = mark.kind is MarkKind.BEGIN
+        self._current = self.by_name.setdefault(mark.subject, _Window()) if begins else None
+
+
+def _shown_to(consumers: Sequence[_Consumer], events: Iterable[Event]) -> Iterator[Event]:
+    """``events``, after every one of ``consumers`` has seen them."""
+    adding = [consumer.add for consumer in consumers]
+    for event in events:
+        for add in adding:
+            add(event)
         yield event
-
-
-def _window(
-    mark: Mark | None, windows: dict[str, _Window], current: _Window | None
-) -> _Window | None:
-    """The window that events are in after ``mark``."""
-    if mark is None or mark.kind not in (MarkKind.BEGIN, MarkKind.END):
-        return current
-    return windows.setdefault(mark.subject, _Window()) if mark.kind is MarkKind.BEGIN else None
 
 
 def _blind_spots(recording: Recording, traces: Traces) -> tuple[counters.BlindSpot, ...]:
@@ -145,14 +160,15 @@ def _blind_spots(recording: Recording, traces: Traces) -> tuple[counters.BlindSp
         *counters.blind_spots(irqchip),
         *counters.untraced("qemu", QEMU_TRACE_EVENTS[irqchip]),
     ]
-    names: tuple[tuple[CounterSource, str], ...] = (("kvm", KERNEL), ("qemu", QEMU))
     reports = traces.reports
-    for source, name in names:
-        report = reports.get(name)
+    for collector in COLLECTORS:
+        report = reports.get(collector.title)
         if report is not None and report.lost:
-            spots.append(counters.BlindSpot(source, "*", f"{report.lost} of its events were lost"))
-        if report is not None and name in recording.missing:
-            spots.append(counters.BlindSpot(source, "*", recording.missing[name]))
+            spots.append(
+                counters.BlindSpot(collector.source, "*", f"{report.lost} of its events were lost")
+            )
+        if report is not None and (why := recording.missing.get(collector.title)) is not None:
+            spots.append(counters.BlindSpot(collector.source, "*", why))
     for record in recording.workloads:
         for snapshot in (record.monitor_before, record.monitor_after):
             if snapshot is not None:

@@ -19,6 +19,7 @@ from harness.ledger.ledger import Ledger
 from harness.model import manifest
 from harness.model.case import GuestKind, Machine
 from harness.model.counters import CounterSet, CounterSource
+from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
 from harness.record.eventlog import EventLogReader, LogReport
@@ -26,15 +27,7 @@ from harness.replay import snapshots
 from harness.replay.snapshots import Look
 from userspace_chip.events import Event
 
-EVENTS: Final = "events.jsonl"
-MOVING: Final = "moving.jsonl"
-"""What a QEMU that a guest moved to did with its own chips, before they became the guest's."""
-COUNTERS: Final = "counters.json"
-LEDGER: Final = "ledger.json"
-SOURCES: Final = "evidence.json"
 SOURCES_SCHEMA: Final = 1
-SCENARIOS: Final = "scenarios.json"
-VERDICT: Final = "verdict.json"
 
 WHOLE: Final = "*"
 """The name of the counters of the whole case, from power-on to power-off."""
@@ -73,7 +66,7 @@ class ScenarioLog:
 
 @dataclass(frozen=True)
 class CaseEvidence:
-    """What a case's sources said; its events are in the file :data:`EVENTS` of its folder.
+    """What a case's sources said; its events are in the file ``events.jsonl`` of its folder.
 
     ``counters`` by workload, and under :data:`WHOLE` those of the whole case; ``missing`` says why
     a source said nothing.  The same whether it was just made of a recording, or is read back; of a
@@ -88,7 +81,7 @@ class CaseEvidence:
     looks: tuple[Look, ...] = ()
     """What the monitor showed of the chips."""
     moving: tuple[Event, ...] = ()
-    """What is in the file :data:`MOVING`."""
+    """What is in ``moving.jsonl``."""
     scenarios: Mapping[str, ScenarioLog] = field(default_factory=dict)
     """The logs of a probe, by scenario."""
     sources: Sources | None = None
@@ -132,14 +125,17 @@ def damage_of(reports: Mapping[str, LogReport]) -> str | None:
 def load(directory: Path) -> CaseEvidence:
     """The evidence in a case's folder; :class:`StoreError`, :class:`CollectError` if it is none."""
     described = manifest.read(directory)
-    if not (directory / EVENTS).is_file():
-        raise StoreError(f"{directory} has no {EVENTS}", "the case never ran", "run it again")
-    counters, missing = _read_counters(directory / COUNTERS)
+    folder = CaseDir(directory)
+    if not folder.events.is_file():
+        raise StoreError(
+            f"{directory} has no {CaseDir.events}", "the case never ran", "run it again"
+        )
+    counters, missing = _read_counters(folder.counters)
     return CaseEvidence(
         described,
         counters,
         missing,
-        read_ledger(directory / LEDGER),
+        read_ledger(folder.ledger),
         snapshots.read(directory),
         read_moving(directory),
         read_scenarios(directory),
@@ -198,7 +194,7 @@ def sources_document(sources: Sources) -> dict[str, Any]:
 
 def read_sources(directory: Path) -> Sources | None:
     """How well the case is known; None where it was recorded by an older irqmatrix."""
-    path = directory / SOURCES
+    path = CaseDir(directory).evidence
     if not path.exists():
         return None
     return read_typed(path, _SOURCES, SOURCES_SCHEMA, "is no evidence")
@@ -206,13 +202,13 @@ def read_sources(directory: Path) -> Sources | None:
 
 def read_moving(directory: Path) -> tuple[Event, ...]:
     """What happened while the guest moved to another QEMU."""
-    path = directory / MOVING
+    path = CaseDir(directory).moving
     return tuple(_events(path)) if path.exists() else ()
 
 
 def read_scenarios(directory: Path) -> dict[str, ScenarioLog]:
     """The logs of a probe; :class:`CollectError` for another kind of file."""
-    path = directory / SCENARIOS
+    path = CaseDir(directory).scenarios
     try:
         return _SCENARIOS.validate_python(read_json(path))
     except FileNotFoundError:
@@ -227,7 +223,7 @@ def read_events(directory: Path, *, whole: bool = False) -> Iterator[Event]:
 
     With ``whole`` also for a log with a line that cannot be read, or that was cut off.
     """
-    return _events(directory / EVENTS, whole=whole)
+    return _events(CaseDir(directory).events, whole=whole)
 
 
 def _events(path: Path, *, whole: bool = False) -> Iterator[Event]:
@@ -333,7 +329,7 @@ class RecordedCase:
 def read_case(directory: Path) -> RecordedCase:
     """The case in ``directory``; :class:`StoreError` or :class:`CollectError` if it is none."""
     evidence = load(directory)
-    verdict = read_verdict(directory / VERDICT)
+    verdict = read_verdict(CaseDir(directory).verdict)
     return RecordedCase(
         directory,
         evidence,
@@ -392,15 +388,15 @@ def case_folders(path: Path) -> list[Path]:
 
     :class:`StoreError` where it is neither.
     """
-    if (path / manifest.NAME).exists():
+    if CaseDir(path).manifest.exists():
         return [path]
     if not path.is_dir():
         raise StoreError(f"there is no folder {path}", None, "name a run's or a case's folder")
-    folders = sorted(found.parent for found in path.glob(f"*/{manifest.NAME}"))
+    folders = sorted(found.parent for found in path.glob(f"*/{CaseDir.manifest}"))
     if not folders:
         raise StoreError(
             f"{path} is neither a run nor a case",
-            f"there is no {manifest.NAME} in it, nor in a folder of it",
+            f"there is no {CaseDir.manifest} in it, nor in a folder of it",
             "name a run's or a case's folder; one that an older irqmatrix recorded has to be run "
             "again",
         )

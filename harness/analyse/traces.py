@@ -9,24 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from harness.analyse import case_evidence
 from harness.base.errors import StoreError
 from harness.model.counters import CounterSource
+from harness.model.layout import CaseDir
 from harness.model.marks import history
 from harness.record import trace_files
-from harness.record.collectors.ftrace import FtraceReader
 from harness.record.collectors.merge import in_order, merge
-from harness.record.collectors.qemu_log import QemuLogReader
+from harness.record.collectors.table import COLLECTORS
 from harness.record.eventlog import LogReport
 from harness.record.recording import MarkRecord, Recording
 from harness.record.recording_file import has_traces
 from userspace_chip.events import Event, event_type
-
-KERNEL: Final = "kernel trace"
-QEMU: Final = "QEMU trace"
-"""The names of the traces in reports."""
 
 
 class Traces(Protocol):
@@ -62,27 +58,21 @@ class RawTraces:
     """The merged events of the traces, and the harness's marks among them."""
 
     def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self._kernel = FtraceReader(offset_ns=-recording.trace_clock_offset_ns)
-        self._qemu = QemuLogReader(vcpu_of_thread=recording.vcpu_of_thread)
+        self._marks = recording.marks
         self._moving: list[Event] = []
-        files: tuple[tuple[CounterSource, Path | None], ...] = (
-            ("kvm", recording.kernel_trace),
-            ("qemu", recording.qemu_trace),
-        )
+        self._traces = [
+            (one, recording.traces[one.key], one.reader(recording))
+            for one in COLLECTORS
+            if one.key in recording.traces
+        ]
         self.sources = frozenset(
-            source for source, path in files if path is not None and trace_files.has_text(path)
+            one.source for one, path, _ in self._traces if trace_files.has_text(path)
         )
 
     @property
     def reports(self) -> Mapping[str, LogReport]:
         """How complete the events are that were read, by trace."""
-        found: dict[str, LogReport] = {}
-        if self._recording.kernel_trace is not None:
-            found[KERNEL] = self._kernel.report
-        if self._recording.qemu_trace is not None:
-            found[QEMU] = self._qemu.report
-        return found
+        return {one.title: reader.report for one, _, reader in self._traces}
 
     @property
     def moving(self) -> tuple[Event, ...]:
@@ -95,20 +85,15 @@ class RawTraces:
             yield from history(merge(*self._streams(stack)), self._moving)
 
     def _streams(self, stack: ExitStack) -> Iterator[Iterable[Event]]:
-        recording = self._recording
-        if recording.kernel_trace is None:
-            yield _marks(recording.marks)
-        else:
-            yield self._kernel.events(
-                stack.enter_context(trace_files.lines_of(recording.kernel_trace))
-            )
-        if recording.qemu_trace is not None:
-            lines = stack.enter_context(trace_files.lines_of(recording.qemu_trace))
-            yield in_order(self._qemu.events(lines))
+        if not any(one.has_marks for one, _, _ in self._traces):
+            yield _marks(self._marks)
+        for one, path, reader in self._traces:
+            events = reader.events(stack.enter_context(trace_files.lines_of(path)))
+            yield events if one.is_ordered else in_order(events)
 
 
 def _marks(marks: Iterable[MarkRecord]) -> Iterator[Event]:
-    """Without a kernel trace the marks are on the recording machine's clock, as QEMU's trace is."""
+    """Where no trace has the marks: they are on the recording machine's clock, as QEMU's is."""
     kind = event_type("mark")
     for mark in marks:
         yield Event(mark.time_ns, "harness", "mark", None, kind.args(text=mark.text))
@@ -123,7 +108,7 @@ class AnalysedTraces:
         if found is None:
             raise StoreError(
                 f"{directory} has no traces",
-                f"neither raw ones nor {case_evidence.SOURCES}",
+                f"neither raw ones nor {CaseDir.evidence}",
                 "run the case again",
             )
         self.sources = found.sources

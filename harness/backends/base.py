@@ -1,4 +1,7 @@
-"""What every host offers: files, and QEMU processes that live as long as a block."""
+"""What every host offers: files, and QEMU processes that live as long as a block.
+
+A backend opens hosts.  Those that there are stand in :data:`harness.backends.table.BACKENDS`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.model.case import Case
+from harness.images.cache import ImageCache
+from harness.model.case import Accel, Case
 
 
 class HostFiles(Protocol):
@@ -74,6 +78,10 @@ class Session(Protocol):
         """The host's files."""
 
     @property
+    def description(self) -> str | None:
+        """What it says of itself once it is up; None where nothing had to be booted."""
+
+    @property
     def tracefs(self) -> str | None:
         """Where tracefs is mounted there, or None."""
 
@@ -89,3 +97,42 @@ class Session(Protocol):
 
     def command(self, plan: GuestPlan) -> str:
         """A shell command that does the same by hand, with the guest's console on stdio."""
+
+
+@dataclass(frozen=True)
+class LabHardware:
+    """What runs a lab: a QEMU (a name for the image cache), who executes for it, and its size."""
+
+    qemu: str
+    accel: Accel
+    memory_mib: int
+    smp: int
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """What a host is to be: the QEMU and the Linux under test, by their names in ``images``.
+
+    ``kernel`` is None where the host has its own; ``lab`` is for hosts that are booted.
+    """
+
+    images: ImageCache
+    qemu: str
+    kernel: str | None
+    lab: LabHardware
+
+
+class HostBackend(Protocol):
+    """Opens hosts of one kind."""
+
+    def prepare(self, plan: HostPlan) -> None:
+        """Get the images that opening ``plan`` needs; :class:`ImageError` where that fails."""
+
+    def open(
+        self, plan: HostPlan, guests: Sequence[GuestPlan], log: Path
+    ) -> AbstractAsyncContextManager[Session]:
+        """A host for ``guests``, up for as long as the block lasts.
+
+        What is booted for it writes to ``log`` and to files of that name with another suffix.
+        :class:`~harness.base.errors.HostError` where it does not come up.
+        """

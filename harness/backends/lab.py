@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.backends.base import GuestPlan
+from harness.backends.base import GuestPlan, HostPlan
 from harness.backends.lab_end import LabEnd, diagnose
 from harness.backends.qemu_argv import (
     Channels,
@@ -41,6 +41,7 @@ from harness.images.model import KernelImage, QemuImage
 from harness.model import lab_faults
 from harness.model.case import Accel, Case, ProbeGuest
 from harness.model.lab_faults import LabFault
+from harness.model.layout import CaseDir
 
 BOOT_TIMEOUT_S: Final = 60.0
 COMMAND_TIMEOUT_S: Final = 60.0
@@ -67,7 +68,7 @@ _CONSOLE: Final = f"/dev/vport0p{_PORTS.index('console') + 1}"
 _MONITOR: Final = f"/dev/vport0p{_PORTS.index('monitor') + 1}"
 _FILES: Final = f"/dev/vport0p{_PORTS.index('files') + 1}"
 _GUEST_DIR: Final = "/run/guest"
-_STATE: Final = "/run/guest.state"
+_STATE: Final = f"/run/{CaseDir.guest_state}"
 _PAYLOAD_DIR: Final = "/payload"
 _FIFO: Final = f"{_GUEST_DIR}/console"
 _COLLECT: Final = f"mkfifo {_FIFO}; cat <{_FIFO} >{_CONSOLE} & renice -n 19 -p $!; "
@@ -363,7 +364,7 @@ class LabSession:
         self._shell = shell
         self._sockets = sockets
         self._numbers = itertools.count(1)
-        self.description = ready
+        self.description: str | None = ready
         self.files = LabFiles(shell, sockets / "files")
         self.tracefs: str | None = TRACEFS
 
@@ -555,3 +556,43 @@ async def _ready(shell: LabShell, remains: _Remains) -> str:
             "a lab kernel needs the modules kvm and kvm-amd",
         )
     return ready
+
+
+DEFAULT_KERNEL: Final = "default"
+"""The lab's kernel where none is named."""
+
+
+class LabBackend:
+    """Labs, each with the files of the guests that it is opened for."""
+
+    def prepare(self, plan: HostPlan) -> None:
+        """Get the lab's kernel, both of its QEMUs and what it boots from."""
+        images = plan.images
+        images.lab_initrd(images.kernel(plan.kernel or DEFAULT_KERNEL), images.qemu(plan.qemu))
+        images.qemu(plan.lab.qemu)
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, plan: HostPlan, guests: Sequence[GuestPlan], log: Path
+    ) -> AsyncIterator[LabSession]:
+        """Boot one."""
+        async with booted_lab(_lab_plan(plan, guests), log) as session:
+            yield session
+
+
+def _lab_plan(plan: HostPlan, guests: Sequence[GuestPlan]) -> LabPlan:
+    images, hardware = plan.images, plan.lab
+    kernel, qemu = images.kernel(plan.kernel or DEFAULT_KERNEL), images.qemu(plan.qemu)
+    files = dict.fromkeys(
+        path for guest in guests for path in (guest.kernel, guest.initrd) if path is not None
+    )
+    return LabPlan(
+        kernel=kernel,
+        qemu=qemu,
+        initrd=images.lab_initrd(kernel, qemu),
+        host_qemu=images.qemu(hardware.qemu),
+        payload=tuple(files),
+        accel=hardware.accel,
+        memory_mib=hardware.memory_mib,
+        smp=hardware.smp,
+    )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from harness.backends.base import GuestPlan
+from harness.backends.base import GuestPlan, HostPlan
 from harness.backends.qemu_argv import Channels, GuestFiles, command_text, max_file_bytes, qemu_argv
 from harness.base.errors import CollectError
 from harness.base.ownership import claim, owned_directory
@@ -22,6 +22,7 @@ from harness.base.process import OwnedProcess, owned_process
 from harness.base.sockets import pair, roomy
 from harness.images.model import QemuImage
 from harness.model.case import ProbeGuest
+from harness.model.layout import CaseDir
 
 TRACEFS = "/sys/kernel/tracing"
 
@@ -137,10 +138,11 @@ class LocalSession:
         mounted = Path(TRACEFS, "trace").exists() and os.access(TRACEFS, os.W_OK)
         self.tracefs: str | None = TRACEFS if mounted else None
         self.lost = False
+        self.description: str | None = None
 
     def state_file(self, directory: Path) -> str:
         """In the case's folder, until it is loaded."""
-        return str(directory / "guest.state")
+        return str(CaseDir(directory).guest_state)
 
     @contextlib.asynccontextmanager
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
@@ -198,3 +200,17 @@ class LocalSession:
             initrd=None if plan.initrd is None else str(plan.initrd),
             cpuinfo=self._cpuinfo,
         )
+
+
+class LocalBackend:
+    """This machine, which is up."""
+
+    def prepare(self, plan: HostPlan) -> None:
+        """There is nothing to boot."""
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, plan: HostPlan, guests: Sequence[GuestPlan], log: Path
+    ) -> AsyncIterator[LocalSession]:
+        """This machine, with the QEMU of ``plan``."""
+        yield LocalSession(plan.images.qemu(plan.qemu))

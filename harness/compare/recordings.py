@@ -15,7 +15,6 @@ from typing import Final
 
 from harness.analyse import audit
 from harness.analyse.case_evidence import (
-    EVENTS,
     RecordedCase,
     case_folders,
     events_around,
@@ -41,6 +40,7 @@ from harness.compare.partition import Axes
 from harness.compare.subjects import NO_KVM, short
 from harness.ledger.ledger import Ledger
 from harness.model.case import GuestKind
+from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
 from harness.record.eventlog import EventLogReader, LogReport
@@ -167,7 +167,7 @@ def _run_diff(
 
 def _ran(folders: Sequence[Path]) -> list[RecordedCase]:
     """The cases of a run that were recorded; one that failed before has no events."""
-    return [read_case(folder) for folder in folders if (folder / EVENTS).is_file()]
+    return [read_case(folder) for folder in folders if CaseDir(folder).events.is_file()]
 
 
 def pair_up(
@@ -279,7 +279,7 @@ def view_of(case: RecordedCase) -> View:
     """
     books = GuestView(case.described.irqchip, smp=case.described.smp, ioapics=case.ioapics)
     reader = EventLogReader()
-    path = case.directory / EVENTS
+    path = CaseDir(case.directory).events
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             for event in reader.events(file):

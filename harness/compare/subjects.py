@@ -16,6 +16,7 @@ from harness.compare.finding import Finding, findings
 from harness.compare.known import BackendFacts, KnownDifferences
 from harness.compare.partition import Axes
 from harness.model.case import Accel, Backend, Case, GuestKind, Host
+from harness.model.layout import CaseDir
 from harness.model.verdict import Blame, CaseResult, Verdict
 
 NO_KVM = "TCG"
@@ -129,7 +130,7 @@ def _measurement(
     case = by_id[first.id]
     samples: dict[str, list[Sample]] = {}
     for result in repeats:
-        counters = read_counters(out / result.dir / "counters.json")
+        counters = read_counters(CaseDir(out / result.dir).counters)
         for part in result.parts:
             if part.id in counters and part.metrics:
                 sample = Sample(counters[part.id], part.metrics)

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 from harness.base.errors import StoreError
 from harness.base.files import Document, read_typed, write_text
 from harness.model.case import Accel, Case, GuestKind, Irqchip, Machine, kind_of
+from harness.model.layout import CaseDir
 
-NAME: Final = "case.json"
 SCHEMA: Final = 2
 
 
@@ -90,15 +90,15 @@ def describe(
 def write(directory: Path, described: CaseFile) -> None:
     """Write ``case.json``, whole or not at all; :class:`StoreError` where that cannot be."""
     text = _ADAPTER.dump_json(described, indent=1).decode() + "\n"
-    write_text(directory / NAME, text)
+    write_text(CaseDir(directory).manifest, text)
 
 
 def read(directory: Path) -> CaseFile:
     """The ``case.json`` of a case's folder; :class:`StoreError` where it is missing or not ours."""
-    path = directory / NAME
+    path = CaseDir(directory).manifest
     if not path.exists():
         raise StoreError(
-            f"{directory} has no {NAME}",
+            f"{directory} has no {CaseDir.manifest}",
             "it is not the folder of a case, or it was recorded by an older version",
             "name the folder of a case below a run's directory, or run it again",
         )

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -27,10 +27,12 @@ from harness.base.errors import (
 from harness.base.files import shorten
 from harness.guests import probe
 from harness.guests.console import console
-from harness.model.case import Accel, Case, Host, ProbeGuest
+from harness.model.case import Case, ProbeGuest
+from harness.model.layout import CaseDir
 from harness.record import recording_file, trace_files
-from harness.record.collectors.tracefs import Trace, clock_offset_ns, tracing
-from harness.record.driver import CONSOLE_LOG, EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
+from harness.record.collectors.base import Collector, Running
+from harness.record.collectors.table import COLLECTORS
+from harness.record.driver import EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
 from harness.record.recording import Recording
 
 MAX_BOOTS: Final = 8
@@ -48,12 +50,12 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     """
     started = time.monotonic()
     seen = Progress()
-    kernel_trace, qemu_trace = directory / trace_files.KERNEL, directory / trace_files.QEMU
+    folder = CaseDir(directory)
     files = Files(directory, session.state_file(directory))
     try:
-        for path in _of_an_earlier_case(directory):
+        for path in _of_an_earlier_case(folder):
             path.unlink(missing_ok=True)
-        (directory / "command.txt").write_text(session.command(plan), encoding="utf-8")
+        folder.command.write_text(session.command(plan), encoding="utf-8")
         async with _traced(session, plan.case, seen) as trace:
             attempt: GuestPlan | None = plan
             while attempt is not None:
@@ -62,8 +64,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
                 attempt = _moved(attempt, seen) or _behind(attempt, seen)
             if trace is not None:
                 step("reading the trace")
-                await trace.stop()
-                await trace.save(kernel_trace)
+                await trace.save(folder)
     except OSError as error:
         seen.failure = seen.failure or HarnessError(
             "the case could not be recorded", str(error), advice(error)
@@ -75,39 +76,39 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
     if isinstance(seen.failure, LabLost):
         lost = seen.failure
         seen.failure = LabDied("the lab died under it", lost.why, lost.fix)
-    kept = [await asyncio.to_thread(_kept, path, seen) for path in (kernel_trace, qemu_trace)]
+    traces = {
+        collector.key: kept
+        for collector in COLLECTORS
+        if (kept := await asyncio.to_thread(_kept, collector.file(folder), seen)) is not None
+    }
     recording = Recording(
         case=plan.case,
         directory=directory,
         duration_s=time.monotonic() - started,
-        console=recording_file.read_text(directory / recording_file.CONSOLE),
+        console=recording_file.read_text(folder.console),
         status=seen.status,
         failure=seen.failure,
         ended_by=seen.ended_by,
         workloads=tuple(seen.workloads),
         marks=tuple(seen.marks),
-        kernel_trace=kept[0],
-        qemu_trace=kept[1],
+        traces=traces,
         trace_clock_offset_ns=seen.trace_clock_offset_ns,
         vcpu_of_thread=seen.vcpu_of_thread,
         missing=seen.missing,
         stalled=seen.stalled,
-        stderr=recording_file.read_text(directory / recording_file.STDERR),
+        stderr=recording_file.read_text(folder.stderr),
         last_looks=tuple(seen.last_looks),
     )
     await asyncio.to_thread(recording_file.write, recording)
     return recording
 
 
-def _of_an_earlier_case(directory: Path) -> Iterator[Path]:
+def _of_an_earlier_case(folder: CaseDir) -> Iterator[Path]:
     """What a case that runs in the same folder again would take for its own."""
-    for name in (trace_files.KERNEL, trace_files.QEMU):
-        yield directory / name
-        yield directory / (name + trace_files.SUFFIX)
-    yield directory / "qmp.jsonl"
-    yield directory / recording_file.NAME
-    yield directory / recording_file.CONSOLE
-    yield directory / recording_file.STDERR
+    for trace in (collector.file(folder) for collector in COLLECTORS):
+        yield trace
+        yield trace.with_name(trace.name + trace_files.SUFFIX)
+    yield from (folder.monitor, folder.recording, folder.console, folder.stderr)
 
 
 def _kept(trace: Path, seen: Progress) -> Path | None:
@@ -163,41 +164,57 @@ def _behind(plan: GuestPlan, seen: Progress) -> GuestPlan | None:
     return replace(plan, case=replace(plan.case, guest=replace(guest, first=first)))
 
 
+class _All:
+    """Several collectors at work."""
+
+    def __init__(self, running: Mapping[Collector, Running]) -> None:
+        self._running = running
+
+    async def mark(self, text: str) -> None:
+        """In all of them."""
+        for one in self._running.values():
+            await one.mark(text)
+
+    async def follow(self, pids: Sequence[int]) -> None:
+        """In all of them."""
+        for one in self._running.values():
+            await one.follow(pids)
+
+    async def save(self, folder: CaseDir) -> None:
+        """Stop all of them, and save what each has."""
+        for one in self._running.values():
+            await one.stop()
+        for collector, one in self._running.items():
+            await one.save(collector.file(folder))
+
+
 @contextlib.asynccontextmanager
-async def _traced(session: Session, case: Case, seen: Progress) -> AsyncIterator[Trace | None]:
-    """The kernel's trace of the case, where there is a KVM and its tracefs can be used."""
-    if isinstance(case.guest, ProbeGuest) and not case.guest.trace:
-        seen.missing["kernel trace"] = "the probe logs what it sees itself (trace: true)"
-        yield None
-        return
-    if case.backend.accel is not Accel.KVM:
-        seen.missing["kernel trace"] = "there is no KVM under TCG"
-        yield None
-        return
-    if session.tracefs is None:
-        seen.missing["kernel trace"] = (
-            "tracefs is not mounted at /sys/kernel/tracing, or may not be written "
-            "(as root: mount -t tracefs nodev /sys/kernel/tracing)"
-        )
-        yield None
-        return
-    only_followed = case.backend.host is Host.LOCAL
-    if only_followed:  # a lab's clock has no offset
-        seen.trace_clock_offset_ns = clock_offset_ns()
-    async with tracing(session.files, session.tracefs, only_followed=only_followed) as trace:
-        yield trace
+async def _traced(session: Session, case: Case, seen: Progress) -> AsyncIterator[_All | None]:
+    """The collectors that have something to collect of the case; None where they are none."""
+    running: dict[Collector, Running] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        for collector in COLLECTORS:
+            if (why := collector.why_not(session, case)) is not None:
+                seen.missing[collector.title] = why
+                continue
+            one = await stack.enter_async_context(collector.collecting(session, case))
+            if one is not None:
+                running[collector] = one
+                seen.trace_clock_offset_ns = one.clock_offset_ns or seen.trace_clock_offset_ns
+        yield _All(running) if running else None
 
 
 async def _run_guest(
     guest: RunningGuest,
     plan: GuestPlan,
     files: Files,
-    trace: Trace | None,
+    trace: _All | None,
     seen: Progress,
     step: Step,
 ) -> None:
     """Drive the guest to its end, or to the end of its time, and take it down."""
-    log = files.directory / CONSOLE_LOG
+    folder = CaseDir(files.directory)
+    log = folder.console
     more, end = seen.boots > 0, guest.console_end
     with console(guest.console, log, more=more, end=end) as con:
         try:
@@ -211,14 +228,13 @@ async def _run_guest(
                 await con.read_all()
         except TimeoutError:
             raise GuestHang(f"its QEMU could not be ended within {END_TIMEOUT_S:g} s") from None
-        part = files.directory / "qemu.trace.part"
-        stderr = files.directory / "stderr.log"
-        await guest.collect(stderr, part)
-        shorten(stderr, limits.current().stderr_kib * 1024)
+        part = folder.qemu_trace_part
+        await guest.collect(folder.stderr, part)
+        shorten(folder.stderr, limits.current().stderr_kib * 1024)
         if _was_cut(part):
             hint = limits.hint("trace_mib")
             seen.missing["QEMU trace"] = f"cut at {limits.current().trace_mib} MiB ({hint})"
-        _append(part, files.directory / "qemu.trace")
+        _append(part, folder.qemu_trace)
     seen.console = log.read_text(encoding="utf-8", errors="replace")
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from harness.backends.base import GuestPlan, RunningGuest
 from harness.base.errors import CollectError, GuestCrash, GuestHang, HarnessError
 from harness.guests import linux, probe, protocol_files, protocols
 from harness.guests.console import Console
 from harness.model.case import FlatGuest, LinuxGuest, ProbeGuest
+from harness.model.layout import CaseDir
 from harness.model.marks import LOADED, READY, SAVED, Mark, MarkKind
 from harness.record.collectors.qmp import Monitor, monitor
-from harness.record.collectors.tracefs import Trace
 from harness.record.recording import LastLook, MarkRecord, WorkloadRecord
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
@@ -26,7 +26,6 @@ AFTER_RESULTS_S: Final = 2.0
 """For an image to exit, reset or power off after its last line, which says more than its end."""
 MAX_END_LINES: Final = 100
 """That are looked at; an image with more of them does not mean them."""
-CONSOLE_LOG: Final = "console.log"
 EXIT_TIMEOUT_S: Final = 5.0
 """A connection that breaks, or a console that ends, does so a little before the process does."""
 
@@ -69,6 +68,16 @@ def moves(plan: GuestPlan) -> bool:
     return isinstance(plan.case.guest, LinuxGuest) and plan.case.guest.migrate and not plan.incoming
 
 
+class Tracer(Protocol):
+    """Who records what happens, and is to know what this is about."""
+
+    async def mark(self, text: str) -> None:
+        """A moment with a name."""
+
+    async def follow(self, pids: Sequence[int]) -> None:
+        """The tasks that run the guest's CPUs."""
+
+
 @dataclass(frozen=True)
 class Drive:
     """A running guest and who is to be told of it; ``seen`` is where all of it goes."""
@@ -77,7 +86,7 @@ class Drive:
     guest: RunningGuest
     console: Console
     files: Files
-    trace: Trace | None
+    trace: Tracer | None
     seen: Progress
     step: Step
 
@@ -161,7 +170,7 @@ class Drive:
 
     async def _connected(self, stack: contextlib.AsyncExitStack) -> Monitor:
         """Its monitor, for as long as ``stack`` lasts."""
-        log = self.files.directory / "qmp.jsonl"
+        log = CaseDir(self.files.directory).monitor
         return await stack.enter_async_context(monitor(self.guest.monitor, log))
 
     async def _unless_gone(self, work: Coroutine[None, None, _T]) -> _T:
@@ -222,7 +231,7 @@ class Drive:
             registers=registers,
             lapics=snapshot.lapic_texts,
             stats=snapshot.stats,
-            console_bytes=(self.files.directory / CONSOLE_LOG).stat().st_size,
+            console_bytes=CaseDir(self.files.directory).console.stat().st_size,
         )
 
     # --- Linux

@@ -92,10 +92,10 @@ class LastLook:
 class Recording:
     """All that is known of a case's run; its files are in ``directory``.
 
-    ``status`` is QEMU's, and None where the harness had to end it.  ``kernel_trace`` and
-    ``qemu_trace`` are files there, or None where nothing was traced;
-    ``missing`` says why.  ``marks`` are on the clock of the machine that recorded, and so is
-    QEMU's trace; a kernel trace is ``trace_clock_offset_ns`` ahead of that clock.
+    ``status`` is QEMU's, and None where the harness had to end it.  ``traces`` are files there, by
+    the key of their collector; ``missing`` says why one is not.  ``marks`` are on the clock of the
+    machine that recorded, and so is QEMU's trace; a kernel trace is ``trace_clock_offset_ns``
+    ahead of that clock.
     ``console`` and ``stderr`` (QEMU's) are the texts of two of the files.
     """
 
@@ -109,8 +109,7 @@ class Recording:
     """Why QEMU ended, where it ended by itself and said so (QMP's SHUTDOWN): ``guest-reset``."""
     workloads: tuple[WorkloadRecord, ...] = ()
     marks: tuple[MarkRecord, ...] = ()
-    kernel_trace: Path | None = None
-    qemu_trace: Path | None = None
+    traces: Mapping[str, Path] = field(default_factory=dict)
     trace_clock_offset_ns: int = 0
     vcpu_of_thread: Mapping[int, int] = field(default_factory=dict)
     """Which vCPU runs in which of QEMU's threads."""

@@ -17,15 +17,12 @@ from harness.base import limits
 from harness.base.errors import StoreError
 from harness.base.files import parse_json, read_typed, write_json
 from harness.model.case import ProbeGuest
+from harness.model.layout import CaseDir
+from harness.record.collectors.table import COLLECTORS
 from harness.record.recording import Recording
 from harness.scenario.program import Scenario
 
-NAME: Final = "recording.json"
 SCHEMA: Final = 1
-SCENARIOS: Final = "probe.json.zst"
-CONSOLE: Final = "console.log"
-STDERR: Final = "stderr.log"
-_TRACES: Final = ("kernel_trace", "qemu_trace")
 
 _DOCUMENT: Final = TypeAdapter(dict[str, Any])
 _RECORDING: Final = TypeAdapter(Recording)
@@ -38,19 +35,19 @@ def write(recording: Recording) -> None:
     document = _RECORDING.dump_python(
         recording,
         mode="json",
-        exclude={"directory": True, "console": True, "stderr": True}
+        exclude={"directory": True, "console": True, "stderr": True, "traces": True}
         | ({"case": {"guest": {"scenarios"}}} if isinstance(guest, ProbeGuest) else {}),
     )
-    for name in _TRACES:
-        if (path := getattr(recording, name)) is not None:
-            document[name] = path.name
+    for collector in COLLECTORS:
+        path = recording.traces.get(collector.key)
+        document[collector.key] = None if path is None else path.name
     try:
         if isinstance(guest, ProbeGuest):
             text = json.dumps(_SCENARIOS.dump_python(guest.scenarios, mode="json"))
-            (folder / SCENARIOS).write_bytes(zstandard.compress(text.encode()))
+            CaseDir(folder).scenarios_run.write_bytes(zstandard.compress(text.encode()))
     except OSError as error:
-        raise StoreError(f"cannot write {folder / SCENARIOS}", error.strerror) from None
-    write_json(folder / NAME, {"schema": SCHEMA} | document)
+        raise StoreError(f"cannot write {CaseDir(folder).scenarios_run}", error.strerror) from None
+    write_json(CaseDir(folder).recording, {"schema": SCHEMA} | document)
 
 
 def load(directory: Path) -> Recording:
@@ -58,22 +55,24 @@ def load(directory: Path) -> Recording:
 
     :class:`StoreError` where there is none, or a part of it is missing.
     """
-    path = directory / NAME
+    path = CaseDir(directory).recording
     if not path.exists():
         raise StoreError(
-            f"{directory} has no {NAME}",
+            f"{directory} has no {CaseDir.recording}",
             "the case did not come to its end, or an older irqmatrix recorded it",
             "run it again",
         )
     document = read_typed(path, _DOCUMENT, SCHEMA, "is no recording")
     document |= {"directory": directory}
-    document |= {"console": read_text(directory / CONSOLE), "stderr": read_text(directory / STDERR)}
-    for name in _TRACES:
-        if document.get(name) is not None:
-            document[name] = directory / Path(document[name]).name
+    folder = CaseDir(directory)
+    document |= {"console": read_text(folder.console), "stderr": read_text(folder.stderr)}
     try:
-        if (directory / SCENARIOS).exists():
-            document["case"]["guest"]["scenarios"] = _scenarios(directory / SCENARIOS)
+        names = {one.key: document.pop(one.key, None) for one in COLLECTORS}
+        document["traces"] = {
+            key: directory / Path(name).name for key, name in names.items() if name is not None
+        }
+        if folder.scenarios_run.exists():
+            document["case"]["guest"]["scenarios"] = _scenarios(folder.scenarios_run)
         return _RECORDING.validate_python(document)
     except (KeyError, TypeError, ValidationError) as error:
         why = str(error).splitlines()[0]
@@ -103,12 +102,10 @@ def read_text(path: Path) -> str:
 
 def drop_traces(recording: Recording) -> None:
     """Remove the raw traces of a recording that was analysed: its events stay."""
-    for path in (recording.kernel_trace, recording.qemu_trace):
-        if path is not None:
-            path.unlink(missing_ok=True)
+    for path in recording.traces.values():
+        path.unlink(missing_ok=True)
 
 
 def has_traces(recording: Recording) -> bool:
     """Whether the raw traces, of which there may be none, are all there."""
-    paths = (recording.kernel_trace, recording.qemu_trace)
-    return all(path is None or path.exists() for path in paths)
+    return all(path.exists() for path in recording.traces.values())

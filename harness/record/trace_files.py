@@ -12,9 +12,6 @@ import zstandard
 
 from harness.base.errors import CollectError
 
-KERNEL: Final = "kernel.trace"
-QEMU: Final = "qemu.trace"
-"""The names while a case runs."""
 SUFFIX: Final = ".zst"
 _LEVEL: Final = 3
 _CHUNK_BYTES: Final = 1 << 20

@@ -23,6 +23,7 @@ from typing import Any, Final
 from harness.base.errors import CollectError, ReplayRefused, StoreError
 from harness.model import manifest, marks
 from harness.model.case import Machine as MachineType
+from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.record.eventlog import EventLogReader, LogReport
 from harness.replay import snapshots
@@ -104,7 +105,7 @@ def replay_case(directory: Path) -> Replayed:
     for a folder or a log that cannot be used.
     """
     return replay_log(
-        directory / "events.jsonl", manifest.read(directory), snapshots.read(directory)
+        CaseDir(directory).events, manifest.read(directory), snapshots.read(directory)
     )
 
 

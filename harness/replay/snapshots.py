@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.base.errors import StoreError
 from harness.base.files import first_problem, read_json, write_text
+from harness.model.layout import CaseDir
 from userspace_chip.bits import bits
 from userspace_chip.errors import StateError
 from userspace_chip.events import Event
@@ -28,8 +29,6 @@ from userspace_chip.knobs import Model
 from userspace_chip.lapic import Lapic
 from userspace_chip.lapic_state import LapicState
 from userspace_chip.pic import PicChipState
-
-NAME: Final = "looks.json"
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,14 @@ _ADAPTER: Final = TypeAdapter(tuple[Look, ...])
 
 def write(directory: Path, looks: Iterable[Look]) -> None:
     """Write ``looks.json``; :class:`StoreError` where that cannot be."""
-    write_text(directory / NAME, _ADAPTER.dump_json(tuple(looks), indent=1).decode() + "\n")
+    write_text(
+        CaseDir(directory).snapshots, _ADAPTER.dump_json(tuple(looks), indent=1).decode() + "\n"
+    )
 
 
 def read(directory: Path) -> tuple[Look, ...]:
     """The looks of a case: none where it was recorded without; :class:`StoreError` for rubbish."""
-    path = directory / NAME
+    path = CaseDir(directory).snapshots
     try:
         return _ADAPTER.validate_python(read_json(path))
     except FileNotFoundError:
@@ -192,7 +193,9 @@ def _lapic(text: str) -> Registers:
 
 
 def _unusable(error: StateError) -> StoreError:
-    return StoreError(f"{NAME} cannot be used", str(error), "run the case again, or remove it")
+    return StoreError(
+        f"{CaseDir.snapshots} cannot be used", str(error), "run the case again, or remove it"
+    )
 
 
 def _icr2(lapic: Lapic) -> int:

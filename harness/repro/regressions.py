@@ -19,6 +19,7 @@ from rich.console import Console
 from harness.base.errors import ConfigError, HarnessError
 from harness.config.config import Lane, RunConfig
 from harness.model.case import Case
+from harness.model.layout import RunDir
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.repro import catalogue
 from harness.repro.catalogue import Entry
@@ -96,7 +97,7 @@ async def _again(
     if not wrong:
         return found
     entry, lane = regression.entry, regression.lane
-    folder = out / "again" / "-".join(filter(None, (entry.id, lane.kernel, lane.qemu)))
+    folder = RunDir(out).again / "-".join(filter(None, (entry.id, lane.kernel, lane.qemu)))
     request = Request(entry, lane.kernel, lane.qemu, folder, jobs, decisive_only=True)
     try:
         assessment = (await reproduce(request, console, quiet=True)).assessment

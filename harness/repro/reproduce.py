@@ -27,6 +27,7 @@ from harness.config.config import RunConfig
 from harness.model import manifest
 from harness.model.case import Irqchip
 from harness.model.counters import CounterSet
+from harness.model.layout import CaseDir, RunDir
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.repro.catalogue import Entry, Expected, Quantity, Sign, plain
 from harness.run import pipeline
@@ -137,7 +138,7 @@ async def reproduce(request: Request, console: Console, *, quiet: bool) -> Repro
         is_missing = found.assessment.outcome is Outcome.NOT_REPRODUCED
         if not is_missing or found.assessment.as_expected or attempt == len(entry.again):
             break
-        out = (directory if attempt == 0 else directory.parent) / f"again-{attempt + 1}"
+        out = RunDir(directory if attempt == 0 else directory.parent).attempt(attempt + 1)
         if not quiet:
             console.print("it did not show: trying again, as the entry says", highlight=False)
     return found
@@ -221,7 +222,7 @@ class _Files:
 
 def _read(case_directory: Path) -> _Files:
     return _Files(
-        read_counters(case_directory / "counters.json"), conformance.read_logs(case_directory)
+        read_counters(CaseDir(case_directory).counters), conformance.read_logs(case_directory)
     )
 
 

@@ -15,12 +15,12 @@ from typing import TypeAlias
 from harness.base.errors import HostError, StoreError
 from harness.config.config import RunConfig
 from harness.model.case import Case
+from harness.model.layout import RunDir
 from harness.model.verdict import Blame, CaseResult, Verdict, of_case
 from harness.record.recording import Recording
 from harness.run.progress import Progress
 from harness.run.scheduler import Failed, Preparation, Prepared, Scheduler, guarded
 from harness.store import case_folder
-from harness.store.run_directory import FIRST_TIME
 
 Judge: TypeAlias = Callable[[Recording], Coroutine[None, None, CaseResult]]
 
@@ -75,7 +75,7 @@ class JudgedRun:
     def _set_aside(self, case: Case) -> None:
         """Keep what a case was and left the first time, which is the one that is of interest."""
         outcome = self.results[case.id]
-        folder, kept = self._out / outcome.dir, self._out / FIRST_TIME / outcome.dir
+        folder, kept = self._out / outcome.dir, RunDir(self._out).first_time / outcome.dir
         if outcome.id in self._first_times:
             shutil.rmtree(folder, ignore_errors=True)
         else:

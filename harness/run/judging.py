@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from harness.analyse import judge
-from harness.analyse.case_evidence import EVENTS, CaseEvidence
+from harness.analyse.case_evidence import CaseEvidence
 from harness.base.errors import HarnessError
 from harness.model import manifest
+from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.model.verdict import CaseResult
 from harness.record import recording_file
@@ -43,7 +44,7 @@ def judged(recording: Recording, described: CaseFile, directory: Path) -> CaseRe
 
 
 def _replayed(evidence: CaseEvidence, directory: Path) -> Replayed | HarnessError:
-    path = directory / EVENTS
+    path = CaseDir(directory).events
     try:
         return replay_log(path, evidence.described, evidence.looks, max_lines=MAX_REPLAYED_LINES)
     except HarnessError as error:

@@ -29,6 +29,7 @@ from harness.images.cache import ImageCache
 from harness.images.kernel import kernel_build
 from harness.images.qemu import qemu_build
 from harness.model.case import Accel, Host
+from harness.model.layout import RunDir
 from harness.model.verdict import CaseResult
 from harness.record.recording import Recording
 from harness.run import judging, progress, scheduler
@@ -40,7 +41,7 @@ from harness.run.progress import Progress
 from harness.run.scheduler import Prepared
 from harness.store import result
 from harness.store.result import Nowhere, RunResult
-from harness.store.run_directory import RESULT, run_directory
+from harness.store.run_directory import run_directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ async def run(
             shown.note(f"what an earlier run left there is in {place.earlier}")
         found = await _run_in(place.path, config, known, job.jobs, shown)
         final = await finish(found, place.path)
-        result.write(final, place.path / RESULT)
+        result.write(final, RunDir(place.path).result)
     return final, place.path
 
 
@@ -101,7 +102,7 @@ async def _run_in(
         summary = dataclasses.replace(found.summary, exit_status=1)
         return dataclasses.replace(found, summary=summary)
 
-    with checkpoint(out / RESULT, so_far, shown.note) as kept:
+    with checkpoint(RunDir(out).result, so_far, shown.note) as kept:
 
         def settled(ended: CaseResult) -> None:
             results[ended.id] = ended

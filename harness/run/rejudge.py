@@ -21,25 +21,24 @@ from harness.compare.finding import Group
 from harness.compare.known import KnownDifferences
 from harness.model import manifest
 from harness.model.case import Case
+from harness.model.layout import CaseDir, RunDir
 from harness.model.manifest import CaseFile
 from harness.model.verdict import CaseResult, Verdict
 from harness.record import recording_file
-from harness.replay import snapshots
 from harness.run import judging
 from harness.run.conclusion import NOT_ASKED, compare_matrix, recorded_versions, run_result
 from harness.store import case_folder, result
 from harness.store.result import RunResult
-from harness.store.run_directory import RESULT
 
 FILES: Final = (
-    case_evidence.EVENTS,
-    case_evidence.MOVING,
-    case_evidence.COUNTERS,
-    snapshots.NAME,
-    case_evidence.LEDGER,
-    case_evidence.SCENARIOS,
-    case_evidence.SOURCES,
-    case_evidence.VERDICT,
+    CaseDir.events,
+    CaseDir.moving,
+    CaseDir.counters,
+    CaseDir.snapshots,
+    CaseDir.ledger,
+    CaseDir.scenarios,
+    CaseDir.evidence,
+    CaseDir.verdict,
 )
 """What is made of a recording, in the order in which one is made of another."""
 
@@ -187,7 +186,7 @@ def rejudge(
             for found, _ in judged:
                 _replace(found.directory, scratch / found.directory.name)
             if now is not None:
-                result.write(now, path / RESULT)
+                result.write(now, RunDir(path).result)
         return RejudgedRun(tuple(found for found, _ in judged), before, now, write)
 
 
@@ -199,14 +198,15 @@ def _scratch() -> Iterator[Path]:
 
 
 def _read_result(path: Path) -> RunResult | None:
-    return result.read(path / RESULT) if (path / RESULT).exists() else None
+    file = RunDir(path).result
+    return result.read(file) if file.exists() else None
 
 
 def _folders(path: Path, before: RunResult | None) -> list[Path]:
     """The folders of the cases: as the run lists them, and as they are."""
     if before is None:
         return case_folders(path)
-    there = {found.parent for found in path.glob(f"*/{manifest.NAME}")}
+    there = {found.parent for found in path.glob(f"*/{CaseDir.manifest}")}
     listed = [path / case.dir for case in before.cases]
     return [*listed, *sorted(there - set(listed))]
 
@@ -244,7 +244,7 @@ def _id(directory: Path, before: StoredVerdict | None) -> str:
 
 def _read_verdict(directory: Path) -> StoredVerdict | None:
     try:
-        return case_evidence.read_verdict(directory / case_evidence.VERDICT)
+        return case_evidence.read_verdict(CaseDir(directory).verdict)
     except StoreError:
         return None
 

@@ -16,18 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
-from harness.backends.base import GuestPlan, Session
-from harness.backends.lab import LabPlan, booted_lab
-from harness.backends.local import LocalSession
+from harness.backends.base import GuestPlan, HostPlan, LabHardware, Session
+from harness.backends.table import BACKENDS
 from harness.base.errors import HarnessError, LabLost, StoreError, advice
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
 from harness.images import multiboot
 from harness.images.cache import ImageCache
-from harness.images.model import QemuImage
 from harness.model import manifest
 from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest, folder_name
+from harness.model.layout import CaseDir, RunDir
 from harness.model.manifest import CaseFile
 from harness.record.case_runner import conduct
 from harness.record.recording import Recording
@@ -112,7 +111,8 @@ def prepare(
     for case in config.cases:
         key = HostKey.of(case)
         if key not in hosts:
-            hosts[key] = _error_of(functools.partial(_prepare_host, key, config, cache))
+            plan = _host_plan(key, config, cache, local)
+            hosts[key] = _error_of(functools.partial(BACKENDS[key.host].prepare, plan))
         try:
             if (error := hosts[key]) is not None:
                 raise error
@@ -122,10 +122,12 @@ def prepare(
     return Preparation(tuple(prepared), failed)
 
 
-def _prepare_host(key: HostKey, config: RunConfig, cache: ImageCache) -> None:
-    if key.host is Host.LAB:
-        cache.lab_initrd(cache.kernel(key.kernel or "default"), cache.qemu(key.qemu))
-        cache.qemu(config.lab.qemu)
+def _host_plan(
+    key: HostKey, config: RunConfig, cache: ImageCache, local: LocalFacts | None
+) -> HostPlan:
+    lab, accel = config.lab, feasibility.lab_accel(local)
+    hardware = LabHardware(lab.qemu, accel, lab.memory_mib, lab.smp)
+    return HostPlan(cache, key.qemu, key.kernel, hardware)
 
 
 def _error_of(work: Callable[[], None]) -> HarnessError | None:
@@ -170,7 +172,7 @@ def _image(guest: FlatGuest, out: Path) -> Path:
         made = multiboot.loadable(image)
         if made == image:
             return guest.path
-        path = out / f"{guest.name}-{zlib.crc32(made):08x}.elf32"
+        path = RunDir(out).image(guest.name, zlib.crc32(made))
         path.write_bytes(made)
     except OSError as error:
         what = f"cannot make a 32-bit ELF file of {guest.path}"
@@ -183,7 +185,7 @@ def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
 
     A name with a comma would be two modules to QEMU.
     """
-    path = out / f"{folder_name(case.subject).replace(',', '_')}.program"
+    path = RunDir(out).program(folder_name(case.subject).replace(",", "_"))
     try:
         path.write_bytes(encode([scenario.program for scenario in guest.scenarios]))
     except OSError as error:
@@ -212,7 +214,7 @@ class Scheduler:
         self._progress = progress
         self._waiting: dict[HostKey, list[Prepared]] = {}
         self._lab_failures: Counter[HostKey] = Counter()
-        self._lab_numbers = itertools.count(1)
+        self._numbers = {host: itertools.count(1) for host in BACKENDS}
         self._labs_ended: Counter[_CellKey] = Counter()
 
     async def record(self, items: Iterable[Prepared], jobs: int, take: Take) -> None:
@@ -277,34 +279,16 @@ class Scheduler:
 
     @contextlib.asynccontextmanager
     async def _session(self, key: HostKey) -> AsyncIterator[Session]:
-        qemu = self._cache.qemu(key.qemu)
-        if key.host is Host.LOCAL:
-            yield LocalSession(qemu)
-            return
-        number = next(self._lab_numbers)
-        log = self._out / f"lab-{number}.log"
+        plan = _host_plan(key, self._config, self._cache, self._local)
+        guests = [item.plan for item in self._waiting.get(key, [])]
+        number = next(self._numbers[key.host])
+        log = RunDir(self._out).host_log(key.host, number)
         started = time.monotonic()
-        async with booted_lab(self._lab_plan(key, qemu), log) as session:
-            took_s = time.monotonic() - started
-            self._progress.note(f"lab {number}: Linux {session.description}, up in {took_s:.1f} s")
+        async with BACKENDS[key.host].open(plan, guests, log) as session:
+            if (booted := session.description) is not None:
+                took_s = time.monotonic() - started
+                self._progress.note(f"{key.host} {number}: Linux {booted}, up in {took_s:.1f} s")
             yield session
-
-    def _lab_plan(self, key: HostKey, qemu: QemuImage) -> LabPlan:
-        kernel = self._cache.kernel(key.kernel or "default")
-        plans = [item.plan for item in self._waiting.get(key, [])]
-        files = dict.fromkeys(
-            path for plan in plans for path in (plan.kernel, plan.initrd) if path is not None
-        )
-        return LabPlan(
-            kernel=kernel,
-            qemu=qemu,
-            initrd=self._cache.lab_initrd(kernel, qemu),
-            host_qemu=self._cache.qemu(self._config.lab.qemu),
-            payload=tuple(files),
-            accel=feasibility.lab_accel(self._local),
-            memory_mib=self._config.lab.memory_mib,
-            smp=self._config.lab.smp,
-        )
 
     async def _recorded(self, session: Session, item: Prepared) -> Recording | Failed:
         case = item.case
@@ -375,8 +359,8 @@ def as_told(error: BaseException, out: Path, folder: str) -> HarnessError:
         error = error.exceptions[0]
     if isinstance(error, HarnessError | OSError):
         return _as_ours(error)
-    path = out / folder / "error.txt"
+    path = RunDir(out).case(folder).bug
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return Bug(f"a bug of irqmatrix, see {folder}/error.txt: {error!r}")
+    return Bug(f"a bug of irqmatrix, see {folder}/{CaseDir.bug}: {error!r}")

@@ -13,6 +13,7 @@ from harness.analyse.case_evidence import CaseEvidence
 from harness.base.errors import StoreError
 from harness.base.files import write_json, write_text
 from harness.ledger import ledger
+from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.model.verdict import CaseResult, PartResult
 from harness.record.eventlog import dump_events
@@ -27,7 +28,7 @@ def analysed(recording: Recording, described: CaseFile, directory: Path) -> Case
     Errors are those of :func:`harness.analyse.analyse.analyse`; :class:`StoreError` where a file
     cannot be written.
     """
-    path = directory / case_evidence.EVENTS
+    path = CaseDir(directory).events
     partial = path.with_name(path.name + ".partial")
 
     def take(events: Iterable[Event]) -> None:
@@ -47,20 +48,21 @@ def analysed(recording: Recording, described: CaseFile, directory: Path) -> Case
 
 def _write(directory: Path, evidence: CaseEvidence) -> None:
     """Write all of ``evidence`` but its events."""
+    folder = CaseDir(directory)
     sets = {name: found.to_json() for name, found in evidence.counters.items()}
-    write_json(directory / case_evidence.COUNTERS, sets | {"missing": dict(evidence.missing)})
+    write_json(folder.counters, sets | {"missing": dict(evidence.missing)})
     snapshots.write(directory, evidence.looks)
     if evidence.ledger is not None:
-        write_text(directory / case_evidence.LEDGER, ledger.dump(evidence.ledger))
+        write_text(folder.ledger, ledger.dump(evidence.ledger))
     if evidence.moving:
         text = "".join(dump_events(evidence.moving))
-        write_text(directory / case_evidence.MOVING, text)
+        write_text(folder.moving, text)
     if evidence.scenarios:
         logs = {name: _log_json(asdict(found)) for name, found in evidence.scenarios.items()}
-        write_json(directory / case_evidence.SCENARIOS, logs)
+        write_json(folder.scenarios, logs)
     if evidence.sources is not None:
         document = case_evidence.sources_document(evidence.sources)
-        write_json(directory / case_evidence.SOURCES, document)
+        write_json(folder.evidence, document)
 
 
 def _log_json(found: dict[str, str | None]) -> dict[str, str | None]:
@@ -71,7 +73,7 @@ def _log_json(found: dict[str, str | None]) -> dict[str, str | None]:
 def write_verdict(directory: Path, outcome: CaseResult) -> None:
     """Write ``verdict.json``; :class:`StoreError` where that cannot be."""
     write_json(
-        directory / case_evidence.VERDICT,
+        CaseDir(directory).verdict,
         {"id": outcome.id, "verdict": outcome.verdict, "detail": outcome.full_detail}
         | {"blame": outcome.blame}
         | {"observations": dict(outcome.observations)}

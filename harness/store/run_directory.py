@@ -8,25 +8,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from harness.base.errors import StoreError
 from harness.base.ownership import locked
-from harness.model import manifest
-
-RESULT: Final = "result.json"
-EARLIER: Final = "earlier"
-"""Here is, in a numbered folder each, what earlier runs into the same folder left."""
-LOCK: Final = "run.lock"
-"""Locked (``flock(2)``) while a run is in the folder; it stays when the run has ended."""
-FIRST_TIME: Final = "first-time"
-"""For cases that were run again, as they were before."""
-
-_OF_A_RUN: Final = (
-    *(f"{RESULT}*", "error.txt", "*.program", "lab-*.log", "lab-*.stderr"),
-    *(FIRST_TIME, "again", "again-*"),
-)
-_OF_A_CASE: Final = (manifest.NAME, "command.txt", "verdict.json")
+from harness.model.layout import OF_A_CASE, OF_A_RUN, RunDir
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,7 @@ def run_directory(out: Path | None, name: str, cases: Iterable[str]) -> Iterator
             if not os.access(directory, os.W_OK):
                 raise PermissionError(13, os.strerror(13))
             directory = directory.absolute()
-            stack.enter_context(locked(directory / LOCK))
+            stack.enter_context(locked(RunDir(directory).lock))
             earlier = _moved_aside(directory, set(cases))
         except BlockingIOError:
             raise StoreError(
@@ -69,12 +54,13 @@ def run_directory(out: Path | None, name: str, cases: Iterable[str]) -> Iterator
 
 def _moved_aside(directory: Path, names: set[str]) -> Path | None:
     found = {path for path in directory.iterdir() if path.name in names or _is_of_a_case(path)}
-    found |= {path for pattern in _OF_A_RUN for path in directory.glob(pattern)}
+    found |= {path for pattern in OF_A_RUN for path in directory.glob(pattern)}
     if not found:
         return None
-    (directory / EARLIER).mkdir(exist_ok=True)
-    numbers = [int(path.name) for path in (directory / EARLIER).iterdir() if path.name.isdigit()]
-    earlier = directory / EARLIER / str(max(numbers, default=0) + 1)
+    kept = RunDir(directory).earlier
+    kept.mkdir(exist_ok=True)
+    numbers = [int(path.name) for path in kept.iterdir() if path.name.isdigit()]
+    earlier = kept / str(max(numbers, default=0) + 1)
     earlier.mkdir()
     for path in sorted(found):
         path.rename(earlier / path.name)
@@ -82,4 +68,4 @@ def _moved_aside(directory: Path, names: set[str]) -> Path | None:
 
 
 def _is_of_a_case(path: Path) -> bool:
-    return path.is_dir() and any((path / name).is_file() for name in _OF_A_CASE)
+    return path.is_dir() and any((path / name).is_file() for name in OF_A_CASE)

@@ -17,9 +17,9 @@ from typing import ClassVar
 import pexpect
 import pytest
 
+from harness.backends import local
 from harness.backends.base import GuestPlan
 from harness.backends.local import LocalGuest, LocalSession
-from harness.run import scheduler
 from support import flat_image
 from support.live import execute, flat, write_config
 
@@ -196,7 +196,7 @@ class _KilledSession(LocalSession):
 
 
 def test_run_qemu_killed_from_outside_is_crash_and_the_others_run(tmp_path, flats, monkeypatch):
-    monkeypatch.setattr(scheduler, "LocalSession", _KilledSession)
+    monkeypatch.setattr(local, "LocalSession", _KilledSession)
     path = write_config(tmp_path, [flat(flats["hanging"]), flat(flats["passing"])])
     result, _ = execute(tmp_path, path, jobs=1)
 
@@ -224,7 +224,7 @@ class _KilledOnce(LocalSession):
 def test_run_case_not_as_expected_is_run_again_and_the_first_time_is_kept(
     tmp_path, flats, monkeypatch, session, verdict, retries
 ):
-    monkeypatch.setattr(scheduler, "LocalSession", session)
+    monkeypatch.setattr(local, "LocalSession", session)
     monkeypatch.setattr(_KilledOnce, "killed", False)
     image = flats["passing" if verdict == "pass" else "hanging"]
     path = write_config(tmp_path, [flat(image)], retries=retries)
@@ -387,7 +387,7 @@ class _SpoilingSession(LocalSession):
 
 def test_run_guest_that_cannot_be_loaded_is_a_crash_with_qemus_words(tmp_path, monkeypatch):
     monkeypatch.setattr(_SpoilingSession, "out", tmp_path / "out", raising=False)
-    monkeypatch.setattr(scheduler, "LocalSession", _SpoilingSession)
+    monkeypatch.setattr(local, "LocalSession", _SpoilingSession)
     path = write_config(tmp_path, [MOVING])
     result, _ = execute(tmp_path, path, jobs=1)
 

@@ -47,6 +47,8 @@ def case(guest: Guest = FLAT, backend: Backend = TCG, **changes: Any) -> Case:
 
 def recording(directory: Path, case: Case, **changes: Any) -> Recording:
     """A recording without traces of a guest that ended well."""
+    keys = [key for key in ("kernel_trace", "qemu_trace") if key in changes]
+    changes["traces"] = {key: changes.pop(key) for key in keys}
     status = 0 if isinstance(case.guest, LinuxGuest) else 1
     plain = Recording(case, directory, 1.5, console="", status=status, failure=None)
     return replace(plain, **changes)

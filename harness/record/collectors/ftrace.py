@@ -8,12 +8,20 @@ irq-info off, and a thread group stands before the CPU with record-tgid on.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
+from harness.backends.base import Session
 from harness.base.text import LONG_NUMBER
+from harness.model.case import Accel, Case, Host, ProbeGuest
+from harness.model.counters import CounterSource
+from harness.model.layout import CaseDir
+from harness.record.collectors.tracefs import Trace, clock_offset_ns, tracing
 from harness.record.eventlog import CACHE_SIZE, Bodies, Body, LogReport, LogTally
+from harness.record.recording import Recording
 from userspace_chip.events import KVM_EVENTS, Event, Source
 
 MARK: Final = "tracing_mark_write"
@@ -140,3 +148,45 @@ class FtraceReader:
                 self._vcpus.clear()
             self._vcpus[key] = vcpu
         return vcpu
+
+
+class KernelTrace:
+    """The kernel's tracepoints of KVM."""
+
+    key = "kernel_trace"
+    title = "kernel trace"
+    source: CounterSource = "kvm"
+    event_types = KVM_EVENTS
+    has_marks = True
+    is_ordered = True
+
+    def file(self, folder: CaseDir) -> Path:
+        """A text, as tracefs gives it."""
+        return folder.kernel_trace
+
+    def why_not(self, session: Session, case: Case) -> str | None:
+        """There has to be a KVM, whose tracefs can be used, and more than the guest says itself."""
+        if isinstance(case.guest, ProbeGuest) and not case.guest.trace:
+            return "the probe logs what it sees itself (trace: true)"
+        if case.backend.accel is not Accel.KVM:
+            return "there is no KVM under TCG"
+        if session.tracefs is None:
+            return (
+                "tracefs is not mounted at /sys/kernel/tracing, or may not be written "
+                "(as root: mount -t tracefs nodev /sys/kernel/tracing)"
+            )
+        return None
+
+    @contextlib.asynccontextmanager
+    async def collecting(self, session: Session, case: Case) -> AsyncIterator[Trace]:
+        """All that KVM traces; on this machine, of the guest's own tasks."""
+        assert session.tracefs is not None
+        is_shared = case.backend.host is Host.LOCAL
+        async with tracing(session.files, session.tracefs, only_followed=is_shared) as trace:
+            if is_shared:  # a lab's clock has no offset
+                trace.clock_offset_ns = clock_offset_ns()
+            yield trace
+
+    def reader(self, recording: Recording) -> FtraceReader:
+        """On the clock of QEMU's trace."""
+        return FtraceReader(offset_ns=-recording.trace_clock_offset_ns)

@@ -12,12 +12,19 @@ CPU's exception may come in between, and an event may follow the first piece of 
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from harness.backends.base import Session
+from harness.model.case import Case
+from harness.model.counters import CounterSource
+from harness.model.layout import CaseDir
 from harness.record.eventlog import Bodies, Body, LogReport, LogTally
+from harness.record.recording import Recording
 from userspace_chip.events import QEMU_EVENTS, Arg, Event
 
 _STAMPED: Final = re.compile(r"(\d{1,10})@(\d{1,12})\.(\d{6}):(\w+ .*)\n", re.DOTALL)
@@ -152,3 +159,31 @@ class _TakenInterrupts:
         self._end()
         known, self._known = self._known, []
         return known
+
+
+class QemuTrace:
+    """QEMU's own trace, which it writes from its start to its end: its command line says so."""
+
+    key = "qemu_trace"
+    title = "QEMU trace"
+    source: CounterSource = "qemu"
+    event_types = QEMU_EVENTS
+    has_marks = False
+    is_ordered = False
+
+    def file(self, folder: CaseDir) -> Path:
+        """All boots of a case, one after the other."""
+        return folder.qemu_trace
+
+    def why_not(self, session: Session, case: Case) -> str | None:
+        """There always is a log, if an empty one."""
+        return None
+
+    @contextlib.asynccontextmanager
+    async def collecting(self, session: Session, case: Case) -> AsyncIterator[None]:
+        """It comes with the guest, of whatever host: :meth:`RunningGuest.collect`."""
+        yield None
+
+    def reader(self, recording: Recording) -> QemuLogReader:
+        """Knows the vCPUs by their threads."""
+        return QemuLogReader(vcpu_of_thread=recording.vcpu_of_thread)

@@ -35,6 +35,7 @@ class Trace:
         self._files = files
         self._instance = instance
         self._only_followed = only_followed
+        self.clock_offset_ns = 0
 
     async def mark(self, text: str) -> None:
         """Write ``text`` into the trace, where it becomes an event of its own."""

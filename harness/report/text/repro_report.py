@@ -16,6 +16,7 @@ from rich.text import Text
 from harness.analyse.case_evidence import read_ledger
 from harness.base.errors import HarnessError
 from harness.ledger import ledger
+from harness.model.layout import CaseDir
 from harness.model.verdict import CaseResult, Verdict
 from harness.repro.catalogue import Entry, Seen
 from harness.repro.reproduce import Measured, Outcome, Reproduction, value_text
@@ -200,7 +201,7 @@ def _shown(item: Measured) -> str:
 
 def _ledger_lines(directory: Path) -> list[str]:
     """The account of a case, without the laws that hold; nothing where there is none."""
-    path = directory / "ledger.json"
+    path = CaseDir(directory).ledger
     try:
         account = read_ledger(path)
     except HarnessError as error:

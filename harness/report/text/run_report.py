@@ -14,6 +14,7 @@ from harness.analyse import audit
 from harness.analyse.case_evidence import read_ledger
 from harness.compare.diff import Status
 from harness.ledger import ledger
+from harness.model.layout import CaseDir
 from harness.model.verdict import CaseResult
 from harness.report import views
 from harness.report.text.subject_table import NOT_OBSERVABLE, subject_table
@@ -66,7 +67,7 @@ def run_report(
 def _ledger_tables(say: _Say, cases: Sequence[CaseResult], directory: Path) -> None:
     """The account of every case, as docs/ledger.md explains it."""
     for case in cases:
-        account = read_ledger(directory / case.dir / "ledger.json")
+        account = read_ledger(CaseDir(directory / case.dir).ledger)
         if account is not None and account.rows:
             text = f"\nledger of {case.id}: {audit.state(account)}\n{ledger.table(account)}"
             say(text, end="")

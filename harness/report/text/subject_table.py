@@ -19,6 +19,7 @@ from harness.compare.diff import Status
 from harness.compare.finding import Finding, Member
 from harness.ledger.ledger import Ledger
 from harness.model.counters import Counter, CounterKey, CounterSet, CounterSource, Stage
+from harness.model.layout import CaseDir
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.report.views import WORDS
 from harness.run.progress import DEFAULT_STYLE, STYLES
@@ -135,7 +136,7 @@ def _table(
 def _rows(cases: Sequence[CaseResult], directory: Path) -> Iterator[_Row]:
     yield _Row(Text("verdict"), tuple(_verdict_text(case) for case in cases))
     yield _Row(Text("seconds"), tuple(Text(f"{case.duration_s:.1f}") for case in cases))
-    accounts = [read_ledger(directory / case.dir / "ledger.json") for case in cases]
+    accounts = [read_ledger(CaseDir(directory / case.dir).ledger) for case in cases]
     if any(account is not None and account.rows for account in accounts):
         yield _Row(Text("ledger"), tuple(map(_ledger_text, accounts)))
     yield from _part_rows(cases, directory)
@@ -155,7 +156,7 @@ def _part_rows(cases: Sequence[CaseResult], directory: Path) -> Iterator[_Row]:
     by_part = {name: [parts[case.id].get(name) for case in cases] for name in names}
     is_linux = any(case.guest == "linux" for case in cases)
     shown = [name for name in names if is_linux or _is_worth_a_row(by_part[name])]
-    counters = [read_counters(directory / case.dir / "counters.json") for case in cases]
+    counters = [read_counters(CaseDir(directory / case.dir).counters) for case in cases]
     for name in shown:
         cells = tuple(map(_part_text, by_part[name]))
         yield _Row(Text(name, style="bold"), cells, _About("", name))

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.analyse import conformance
-from harness.analyse.case_evidence import SCENARIOS
 from harness.analyse.conformance import read_logs
 from harness.base.errors import CollectError, GuestHang
 from harness.config import config
 from harness.model import manifest
 from harness.model.case import ProbeGuest
+from harness.model.layout import CaseDir
 from harness.model.verdict import Verdict
 from harness.scenario import compile as scenario_compile
 from harness.scenario.log import Log, LogEvent
@@ -142,7 +142,7 @@ def test_text_of_a_fault_leaves_out_the_frame(guest):
 
 
 def test_logs_of_a_damaged_file_are_refused(tmp_path):
-    (tmp_path / SCENARIOS).write_text('{"edge": {}}')
+    (tmp_path / CaseDir.scenarios).write_text('{"edge": {}}')
     with pytest.raises(CollectError, match="cannot read"):
         read_logs(tmp_path)
 

@@ -246,14 +246,14 @@ def test_judge_leaves_events_and_counters_beside_the_raw_trace(tmp_path):
     judge(recording)
     assert "kvm_set_irq" in (tmp_path / "events.jsonl").read_text()
     assert "raised" in (tmp_path / "counters.json").read_text()
-    assert recording.kernel_trace.exists()
+    assert recording.traces["kernel_trace"].exists()
 
 
 def test_judge_of_a_case_whose_raw_traces_are_not_kept_removes_them(tmp_path):
     recording = traced(tmp_path)
     judge(recording, keep_raw=False)
     assert "kvm_set_irq" in (tmp_path / "events.jsonl").read_text()
-    assert not recording.kernel_trace.exists()
+    assert not recording.traces["kernel_trace"].exists()
 
 
 def test_flat_console_without_line_ends_gives_a_short_detail(tmp_path):

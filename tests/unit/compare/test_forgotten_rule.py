@@ -14,6 +14,7 @@ from harness.compare.expectations import rules_due
 from harness.compare.finding import findings
 from harness.compare.known import KnownDifferences
 from harness.report import export
+from harness.report.export.checks import groups_of
 from harness.report.text.run_report import run_report
 from support import runs, tap_reader
 from support.recorded_run import MODES, WORKLOADS, recorded
@@ -70,7 +71,7 @@ def named(run, tmp_path):
     text = io.StringIO()
     run_report(Console(file=text, width=500), run, tmp_path)
     lines = [line for line in text.getvalue().splitlines() if "UNEXPLAINED  " in line]
-    export.write(run, junit=tmp_path / "x.xml", tap=tmp_path / "x.tap")
+    export.write(run, {"junit": tmp_path / "x.xml", "tap": tmp_path / "x.tap"})
     junit = {
         (suite.name, case.name)
         for suite in JUnitXml.fromfile(str(tmp_path / "x.xml"))
@@ -108,7 +109,7 @@ def test_run_without_a_rule_fails_and_names_exactly_the_finding_concerned(
 
 
 def test_recorded_run_has_a_check_a_workload_in_its_comparison(known):
-    groups = export.groups_of(recorded_run(known(without=None)))
+    groups = groups_of(recorded_run(known(without=None)))
     (comparison,) = [group for group in groups if group.name.endswith("compared")]
 
     assert {*WORKLOADS} < {check.name for check in comparison.checks}

@@ -6,13 +6,13 @@ from itertools import combinations
 
 import pytest
 
-from harness.analyse import case_evidence
 from harness.analyse.case_evidence import read_case
 from harness.base.errors import CollectError, StoreError
 from harness.cli import main
 from harness.compare.diff import Status
 from harness.compare.known import KnownDifferences
 from harness.compare.recordings import diff_recorded, pair_up
+from harness.model.layout import CaseDir
 from harness.model.verdict import Verdict
 from harness.report.text.diff_report import diff_json
 from support.recorded_cases import CASES, MODES, case_folder, events_of, removed, replaced
@@ -193,7 +193,7 @@ def probe_case(folder, run, mode, logs):
     described["backend"] = f"lab-kvm-{mode}"
     path = folder(run, mode, described=described, verdict={"parts": told})
     document = {name: {"log": log} for name, log in logs.items()}
-    (path / case_evidence.SCENARIOS).write_text(json.dumps(document))
+    (CaseDir(path).scenarios).write_text(json.dumps(document))
     return path
 
 

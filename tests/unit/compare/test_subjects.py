@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.analyse.case_evidence import SCENARIOS
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions, compare
 from harness.model.case import GuestKind, ProbeGuest
+from harness.model.layout import CaseDir
 from harness.model.verdict import Blame, CaseResult, PartResult, Verdict, of_case
 from support import cases
 from support.judging import judge
@@ -94,7 +94,7 @@ def test_compare_scenario_that_one_backend_has_not_the_means_for_is_left_out(tmp
         folder = tmp_path / case.directory_name
         folder.mkdir()
         document = {name: {"log": log} for name, log in logs.items()}
-        (folder / SCENARIOS).write_text(json.dumps(document))
+        (folder / CaseDir.scenarios).write_text(json.dumps(document))
         recorded.append(case)
         judged.append(
             CaseResult(

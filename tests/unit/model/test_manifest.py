@@ -6,6 +6,7 @@ import pytest
 from harness.base.errors import StoreError
 from harness.model import manifest
 from harness.model.case import Irqchip, Machine
+from harness.model.layout import CaseDir
 from support import cases
 
 
@@ -50,7 +51,7 @@ def test_casefile_under_tcg_has_no_kvm():
     ids=["no-json", "no-object", "another-schema", "incomplete"],
 )
 def test_casefile_of_another_kind_is_refused(tmp_path, text, said):
-    (tmp_path / manifest.NAME).write_text(text)
+    (tmp_path / CaseDir.manifest).write_text(text)
     with pytest.raises(StoreError, match=said):
         manifest.read(tmp_path)
 
@@ -69,7 +70,7 @@ def test_casefile_of_schema_1_is_read_as_the_one_of_today(tmp_path, guest, group
     case = dataclasses.replace(cases.case(guest, cases.SPLIT, repeat=1), group=group)
     today = manifest.describe(case, qemu="7.2.22", linux="6.1.192")
     manifest.write(tmp_path, today)
-    path = tmp_path / manifest.NAME
+    path = tmp_path / CaseDir.manifest
     old = json.loads(path.read_text()) | {"schema": 1}
     for name in ("kind", "guest", "subject", "backend", "group"):
         del old[name]

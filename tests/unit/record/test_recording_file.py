@@ -14,6 +14,7 @@ from harness.base.errors import (
 )
 from harness.guests import linux
 from harness.model.case import FlatGuest, LinuxGuest, ProbeGuest
+from harness.model.layout import CaseDir
 from harness.record import recording_file
 from harness.record.collectors.qmp import MonitorSnapshot
 from harness.record.recording import MarkRecord
@@ -32,8 +33,8 @@ HANG = GuestHang("nothing more", "why", "fix", console_tail=("one", "two"))
 
 
 def again(recording):
-    (recording.directory / recording_file.CONSOLE).write_text(recording.console)
-    (recording.directory / recording_file.STDERR).write_text(recording.stderr)
+    (recording.directory / CaseDir.console).write_text(recording.console)
+    (recording.directory / CaseDir.stderr).write_text(recording.stderr)
     recording_file.write(recording)
     return recording_file.load(recording.directory)
 
@@ -110,7 +111,7 @@ def test_case_without_a_recording_says_what_is_missing(tmp_path):
 )
 def test_recording_that_is_none_of_ours_is_an_error(tmp_path, change, why):
     recording_file.write(cases.recording(tmp_path, cases.case()))
-    path = tmp_path / recording_file.NAME
+    path = tmp_path / CaseDir.recording
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(StoreError, match=why):
         recording_file.load(tmp_path)
@@ -118,7 +119,7 @@ def test_recording_that_is_none_of_ours_is_an_error(tmp_path, change, why):
 
 def test_recording_of_a_probe_without_its_scenarios_is_an_error(tmp_path):
     recording_file.write(cases.recording(tmp_path, cases.case(ProbeGuest(SCENARIOS))))
-    (tmp_path / recording_file.SCENARIOS).unlink()
+    (tmp_path / CaseDir.scenarios_run).unlink()
     with pytest.raises(StoreError):
         recording_file.load(tmp_path)
 
@@ -126,10 +127,10 @@ def test_recording_of_a_probe_without_its_scenarios_is_an_error(tmp_path):
 def test_recording_names_no_file_outside_its_folder(tmp_path):
     recording = cases.recording(tmp_path, cases.case(), kernel_trace=tmp_path / "kernel.trace")
     recording_file.write(recording)
-    path = tmp_path / recording_file.NAME
+    path = tmp_path / CaseDir.recording
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"kernel_trace": "../../etc/passwd"}))
-    assert recording_file.load(tmp_path).kernel_trace == tmp_path / "passwd"
+    assert recording_file.load(tmp_path).traces["kernel_trace"] == tmp_path / "passwd"
 
 
 def test_transcript_is_that_of_the_guest(tmp_path):

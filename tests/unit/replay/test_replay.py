@@ -14,6 +14,7 @@ from harness.base.errors import CollectError, ReplayRefused, StoreError
 from harness.model import manifest
 from harness.model.case import GuestKind, Irqchip
 from harness.model.case import Machine as MachineType
+from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.replay.lookahead import CONTEXT, LOOKAHEAD
 from harness.replay.profiles import profile_of
@@ -487,7 +488,7 @@ def test_command_for_an_incomplete_recording_is_status_2(folder, monkeypatch):
 
 
 def test_folder_without_its_description_is_refused(folder):
-    (folder / manifest.NAME).unlink()
+    (folder / CaseDir.manifest).unlink()
     with pytest.raises(StoreError, match="recorded by an older version"):
         replay_case(folder)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.base.errors import StoreError
+from harness.model.layout import CaseDir
 from harness.replay import snapshots
 from harness.replay.replay import Outcome
 from harness.replay.snapshots import Look, LookedWrongError, Looking
@@ -166,7 +167,7 @@ def test_folder_without_looks_has_none(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[1]", '[{"begin": "a"}]'])
 def test_file_of_another_kind_is_refused(tmp_path, text):
-    (tmp_path / snapshots.NAME).write_text(text)
+    (tmp_path / CaseDir.snapshots).write_text(text)
     with pytest.raises(StoreError, match=r"looks\.json was not written by irqmatrix"):
         snapshots.read(tmp_path)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.analyse import case_evidence
 from harness.analyse.analyse import analyse
 from harness.analyse.case_evidence import load
 from harness.base import resources
 from harness.base.errors import StoreError
 from harness.compare.known import KnownDifferences
 from harness.model import manifest
+from harness.model.layout import CaseDir
 from harness.model.verdict import Verdict
 from harness.record import recording_file
 from harness.run.judging import judge_folder
@@ -29,7 +29,7 @@ RECORDINGS = golden.TESTS / "golden" / "recordings"
 MATRIX = RECORDINGS / "matrix"
 FOLDERS = sorted(path.parent for path in MATRIX.glob("*/recording.json"))
 LINUX = RECORDINGS / "linux-tcg"
-EVENTS = (case_evidence.EVENTS,)
+EVENTS = (CaseDir.events,)
 """All that is new: the fixtures have none."""
 MODES = ("lab-kvm-on", "lab-kvm-split", "lab-kvm-off", "local-tcg")
 
@@ -134,7 +134,7 @@ def test_part_that_the_run_gave_otherwise_is_named(tmp_path, known):
 def test_case_of_a_killed_run_is_incomplete_and_the_others_are_judged(tmp_path, known):
     """As a kill leaves it: no recording and no verdict of what ran, none at all of the rest."""
     folder = copy_of(MATRIX, tmp_path)
-    (folder / FOLDERS[0].name / recording_file.NAME).unlink()
+    (folder / FOLDERS[0].name / CaseDir.recording).unlink()
     (folder / FOLDERS[0].name / "verdict.json").unlink()
     (folder / "result.json").unlink()
 
@@ -172,7 +172,7 @@ def test_case_that_was_skipped_hides_no_finding(tmp_path):
 
 def test_folder_of_an_older_irqmatrix_says_what_is_missing(tmp_path, known):
     folder = copy_of(FOLDERS[0], tmp_path)
-    (folder / recording_file.NAME).unlink()
+    (folder / CaseDir.recording).unlink()
     with pytest.raises(StoreError, match=r"recording\.json.*older irqmatrix"):
         rejudge(folder, known)
 

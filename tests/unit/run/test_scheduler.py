@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from harness.backends.base import GuestPlan
+from harness.backends.lab import LabBackend
+from harness.backends.table import BACKENDS
 from harness.base.errors import HostError, ImageError
 from harness.config.config import Lab, RunConfig
 from harness.model import manifest
-from harness.model.case import FlatGuest
+from harness.model.case import FlatGuest, Host
 from harness.model.verdict import Blame, Verdict, of_case
 from harness.record.recording import Recording
 from harness.run import scheduler
@@ -205,10 +207,11 @@ def run_in_labs(monkeypatch, out, *, repeat=1, retries=0):
     """Results by id, and how many labs it took; a lab dies under the guest ``flat-bad``."""
     booted = []
 
-    @contextlib.asynccontextmanager
-    async def booted_lab(plan, log):
-        booted.append(SimpleNamespace(description="6.1", lost=False))
-        yield booted[-1]
+    class Labs(LabBackend):
+        @contextlib.asynccontextmanager
+        async def open(self, plan, guests, log):
+            booted.append(SimpleNamespace(description="6.1", lost=False))
+            yield booted[-1]
 
     async def conduct(session, plan, directory, step):
         session.lost = plan.case.guest.name == "flat-bad"
@@ -219,7 +222,7 @@ def run_in_labs(monkeypatch, out, *, repeat=1, retries=0):
             return of_case(recording.case, Verdict.CRASH, "", 1.0, as_expected=False)
         return await passes(recording)
 
-    monkeypatch.setattr(scheduler, "booted_lab", booted_lab)
+    monkeypatch.setitem(BACKENDS, Host.LAB, Labs())
     monkeypatch.setattr(scheduler, "conduct", conduct)
     items = [
         Prepared(case, GuestPlan(case, Path("x"), None, False, False), None)

@@ -1,0 +1,121 @@
+"""The files and folders of a run: every name once.
+
+::
+
+    RUN/                     RunDir: one run, or several into the same folder
+      result.json            what the run gave
+      CASE/                  CaseDir: a case as it was recorded, and what was made of that
+      earlier/N/             what an earlier run left
+      first-time/CASE/       a case that was run again, as it was before
+
+On the class an attribute is the name, on a folder it is the path: ``CaseDir.events`` is
+``"events.jsonl"``, ``CaseDir(path).events`` the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, overload
+
+
+class Entry:
+    """A file or a folder in the folder that it is an attribute of."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, folder: None, owner: type[Any]) -> str: ...
+    @overload
+    def __get__(self, folder: CaseDir | RunDir, owner: type[Any]) -> Path: ...
+    def __get__(self, folder: CaseDir | RunDir | None, owner: type[Any]) -> str | Path:
+        """The name where there is no folder, else the path."""
+        return self._name if folder is None else folder.path / self._name
+
+
+@dataclass(frozen=True)
+class CaseDir:
+    """The folder of one case."""
+
+    path: Path
+
+    # Before it runs.
+    manifest = Entry("case.json")
+    command = Entry("command.txt")
+
+    # What was recorded of it.
+    console = Entry("console.log")
+    stderr = Entry("stderr.log")
+    monitor = Entry("qmp.jsonl")
+    kernel_trace = Entry("kernel.trace")
+    qemu_trace = Entry("qemu.trace")
+    qemu_trace_part = Entry("qemu.trace.part")
+    """Of one boot, until it is put behind those before it."""
+    guest_state = Entry("guest.state")
+    """Of a guest that moves, until it is loaded."""
+    scenarios_run = Entry("probe.json.zst")
+    recording = Entry("recording.json")
+
+    # What it says.
+    events = Entry("events.jsonl")
+    moving = Entry("moving.jsonl")
+    """What a QEMU that a guest moved to did with its own chips, before they became the guest's."""
+    counters = Entry("counters.json")
+    snapshots = Entry("looks.json")
+    ledger = Entry("ledger.json")
+    evidence = Entry("evidence.json")
+    scenarios = Entry("scenarios.json")
+    """What a probe logged."""
+
+    # What is thought of it.
+    verdict = Entry("verdict.json")
+    bug = Entry("error.txt")
+    """The traceback of a mistake of irqmatrix."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of a run."""
+
+    path: Path
+
+    result = Entry("result.json")
+    lock = Entry("run.lock")
+    """Locked (``flock(2)``) while a run is in the folder; it stays when the run has ended."""
+    bug = Entry("error.txt")
+    earlier = Entry("earlier")
+    """Here is, in a numbered folder each, what earlier runs into the same folder left."""
+    first_time = Entry("first-time")
+    """For cases that were run again, as they were before."""
+    again = Entry("again")
+    """For reproducers that were run again."""
+
+    def case(self, name: str) -> CaseDir:
+        """The folder of a case."""
+        return CaseDir(self.path / name)
+
+    def attempt(self, number: int) -> Path:
+        """The folder of an attempt at a reproducer, from the second on."""
+        return self.path / f"again-{number}"
+
+    def host_log(self, host: str, number: int) -> Path:
+        """What a host that was booted printed; with the suffix ``.stderr`` what its QEMU said."""
+        return self.path / f"{host}-{number}.log"
+
+    def program(self, name: str) -> Path:
+        """What a probe executes."""
+        return self.path / f"{name}.program"
+
+    def image(self, name: str, checksum: int) -> Path:
+        """A flat image in the form that QEMU loads."""
+        return self.path / f"{name}-{checksum:08x}.elf32"
+
+
+OF_A_RUN: Final = (
+    *(f"{RunDir.result}*", RunDir.bug, "*.program", "lab-*.log", "lab-*.stderr"),
+    *(RunDir.first_time, RunDir.again, "again-*"),
+)
+"""Globs for what is a run's, apart from its cases' folders."""
+OF_A_CASE: Final = (CaseDir.manifest, CaseDir.command, CaseDir.verdict)
+"""A folder with one of these is a case's."""

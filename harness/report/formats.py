@@ -1,0 +1,41 @@
+"""The forms in which a run is written for other tools: each a function from a view to a text.
+
+``irqmatrix report`` has an option for each.  A renderer gets plain data and gives text: it opens
+no file, knows no terminal, and is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from harness.report.run_view import RunView
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form: what the help says of it, and who writes it."""
+
+    title: str
+    render: Callable[[RunView], str]
+
+
+def _junit(view: RunView) -> str:
+    from harness.report.export import junit
+
+    return junit.render(view.run, view.checks)
+
+
+def _tap(view: RunView) -> str:
+    from harness.report.export import tap
+
+    return tap.render(view.checks)
+
+
+FORMATS: Final[dict[str, Format]] = {
+    "junit": Format("JUnit XML", _junit),
+    "tap": Format("TAP 14", _tap),
+}
+"""By the name of the option."""
