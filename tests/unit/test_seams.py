@@ -10,6 +10,7 @@ import harness
 ROOT = Path(harness.__file__).parent
 SEAMS = {
     "backends": {"LocalSession", "LabSession", "LocalBackend", "LabBackend"},
+    "record": {"KernelTrace", "QemuTrace"},
 }
 """What is behind a seam, by the room in which it may be told apart."""
 
