@@ -10,7 +10,7 @@ import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -31,8 +31,16 @@ class ChildDied(HarnessError):
 def prepare(modules: Iterable[str]) -> None:
     """Start the server, if there is none: ``modules`` are imported in it, and not in each child."""
     _CONTEXT.set_forkserver_preload(["__main__", "harness.base.fork_server", *modules])
-    with contextlib.suppress(OSError):  # the first child will say it
-        forkserver.ensure_running()
+    # Ctrl-C reaches the whole process group, and the server has nothing to say about it.  The
+    # tracker is started first, because that unblocks the signal.
+    with contextlib.suppress(OSError):
+        resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with contextlib.suppress(OSError):  # the first child will say it
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def in_child(function: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs) -> _T:

@@ -1,6 +1,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -76,3 +78,25 @@ def test_child_of_a_cancelled_task_is_gone_with_it(tmp_path):
         return pid
 
     assert not is_running(asyncio.run(run()))
+
+
+def test_server_that_is_interrupted_while_it_starts_says_nothing():
+    """Ctrl-C reaches all of the terminal's processes."""
+    program = (
+        "import os, signal, time\n"
+        "from harness.base import child\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "child.prepare(['harness.run.pipeline'])\n"
+        "os.killpg(0, signal.SIGINT)\n"
+        "import asyncio\n"
+        "print(asyncio.run(child.in_child(len, 'four')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("4\n", "")
