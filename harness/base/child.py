@@ -119,4 +119,5 @@ def _answer(
     except Exception as error:
         said = "".join(traceback.format_exception(error))
         data = pickle.dumps((False, RuntimeError(f"{answer[1]!r} cannot be sent: {said}")))
-    connection.send_bytes(data)
+    with contextlib.suppress(OSError):  # the caller was killed: there is no one to answer
+        connection.send_bytes(data)

@@ -1,4 +1,5 @@
 import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.child import ChildDied, in_child
+from harness.base.child import ChildDied, _answer, in_child
 from harness.base.errors import GuestHang
 from support.processes import is_running
 
@@ -100,3 +101,17 @@ def test_server_that_is_interrupted_while_it_starts_says_nothing():
     )
 
     assert (done.stdout, done.stderr) == ("4\n", "")
+
+
+def test_child_whose_caller_was_killed_says_nothing(capfd):
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    receiving.close()
+
+    with sending:
+        process = multiprocessing.get_context("fork").Process(
+            target=_answer, args=(sending, len, ("four",), {})
+        )
+        process.start()
+        process.join()
+
+    assert (process.exitcode, capfd.readouterr().err) == (0, "")
