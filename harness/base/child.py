@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import multiprocessing
@@ -14,6 +15,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Final, ParamSpec, TypeVar
 
+from harness.base import ownership
 from harness.base.errors import HarnessError
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
@@ -28,8 +30,13 @@ class ChildDied(HarnessError):
     """The process ended without an answer."""
 
 
+_LIFE: Final = contextlib.ExitStack()
+"""What lasts as long as this process."""
+
+
 def prepare(modules: Iterable[str]) -> None:
     """Start the server, if there is none: ``modules`` are imported in it, and not in each child."""
+    _own_temporary_folder()
     _CONTEXT.set_forkserver_preload(["__main__", "harness.base.fork_server", *modules])
     # Ctrl-C reaches the whole process group, and the server has nothing to say about it.  The
     # tracker is started first, because that unblocks the signal.
@@ -41,6 +48,15 @@ def prepare(modules: Iterable[str]) -> None:
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _own_temporary_folder() -> None:
+    """Have the server's socket in a folder of ours, which a later run removes if we are killed."""
+    settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    if settings.get("tempdir") is None:
+        with contextlib.suppress(OSError):  # the server says it
+            settings["tempdir"] = str(_LIFE.enter_context(ownership.owned_directory()))
+            atexit.register(_LIFE.close)
 
 
 async def in_child(function: Callable[_P, _T], *arguments: _P.args, **keywords: _P.kwargs) -> _T:
