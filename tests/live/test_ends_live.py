@@ -155,4 +155,4 @@ def test_run_of_a_case_with_a_long_id_has_a_result_and_a_report(tmp_path, flats)
     with running("run", config, "--out", out) as run:
         said, errors = run.communicate(timeout=60)
     assert (run.returncode, errors) == (0, "")
-    assert "1 pass" in said
+    assert "1 case, as expected" in said
