@@ -48,7 +48,7 @@ FLAT = {
     "ends-oddly": Row("error", "guest", "unknown exit value 2"),
     "monitor-slow": Row("hang", "guest", "nothing moves"),
     "monitor-paused": Row("hang", "guest", "'paused'"),
-    "version-garbage": Row("error", "harness", "is no QEMU"),
+    "version-garbage": Row("error", "harness", "is not a QEMU"),
     "version-fails": Row("error", "harness", "no libraries"),
     "version-never": Row("error", "harness", "does not run"),
     "version-endless": Row("error", "harness", "does not run"),
