@@ -121,10 +121,11 @@ class Console:
         """
         while self._spawn.async_pw_transport is None and not waiting.done():
             await asyncio.sleep(0)  # a transport whose making is cancelled is nobody's to close
-        waiting.cancel()
+        if (made := self._spawn.async_pw_transport) is not None:
+            made[1].pause_reading()
+        if made is None or not made[0].fut.done():
+            waiting.cancel()  # else the pattern is taken from the text, and would be lost
         await asyncio.wait({waiting})
-        if self._spawn.async_pw_transport is not None:
-            self._spawn.async_pw_transport[1].pause_reading()
         is_done = not waiting.cancelled() and waiting.exception() is None
         return waiting.result() if is_done else None
 

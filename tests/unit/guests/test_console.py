@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from harness.base.errors import GuestFlood
+from harness.base.errors import GuestCrash, GuestFlood
 from harness.guests.console import console
 
 END = "\x04irqmatrix: end of console\n"
@@ -74,5 +74,27 @@ def test_console_reader_that_gives_up_at_once_takes_nothing_from_the_next(tmp_pa
         await con.read_all()
 
     said(tmp_path, "late" + END, gives_up)
+    gc.collect()
+    assert (tmp_path / "console.log").read_text() == "late"
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_console_reader_that_gives_up_while_the_end_is_read_leaves_it_to_the_next(tmp_path, turns):
+    """The end was sent before: it is read in one of these turns, whatever the machine's load."""
+
+    async def reading():
+        ours, theirs = socket.socketpair()
+        with theirs, console(ours, tmp_path / "console.log", end=END) as con:
+            theirs.sendall(("late" + END).encode())
+            task = asyncio.ensure_future(con.expect("never"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises((asyncio.CancelledError, GuestCrash)):
+                await task
+            async with asyncio.timeout(20):
+                await con.read_all()
+
+    asyncio.run(reading())
     gc.collect()
     assert (tmp_path / "console.log").read_text() == "late"
