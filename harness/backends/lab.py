@@ -284,7 +284,8 @@ class LabFiles:
         mark = f"\nirqmatrix: end of file {next(self._marks)}\n"
         quoted = shlex.quote(path)
         shown = mark.replace("\n", "\\n")
-        send = f"{{ if [ -e {quoted} ]; then cat {quoted}; fi; printf '{shown}'; }} >{_FILES}"
+        copy = f"s=0; if [ -e {quoted} ]; then cat {quoted} || s=$?; fi"
+        send = f"{{ {copy}; printf '{shown}'; (exit $s); }} >{_FILES}"
         async with self._lock:
             reader, writer = await asyncio.open_unix_connection(self._port)
             try:

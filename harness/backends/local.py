@@ -10,7 +10,7 @@ import shlex
 import shutil
 import socket
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -27,11 +27,19 @@ from harness.model.layout import CaseDir
 TRACEFS = "/sys/kernel/tracing"
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A folder that we made: a descriptor of its parent, and what to close when it is removed."""
+
+    parent: int
+    owning: contextlib.ExitStack
+
+
 class LocalFiles:
     """This machine's files."""
 
     def __init__(self) -> None:
-        self._made: dict[str, contextlib.ExitStack] = {}
+        self._made: dict[str, _Made] = {}
 
     async def write(self, items: Sequence[tuple[str, str]]) -> None:
         """Write each text to its path, in order."""
@@ -64,19 +72,24 @@ class LocalFiles:
         """Create a folder; it may be there already.
 
         What is killed before it can remove it leaves a claim, for a later harness to do so.
+        The parent stays open: so it can be removed even where tracefs is unmounted meanwhile.
         """
-        owning = self._made[path] = contextlib.ExitStack()
+        owning = contextlib.ExitStack()
         try:
             claim(owning.enter_context(owned_directory()), path)
+            parent = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            owning.callback(os.close, parent)
             Path(path).mkdir(exist_ok=True)
         except OSError as error:
             owning.close()
             raise CollectError(f"cannot create {path}", error.strerror) from error
+        self._made[path] = _Made(parent, owning)
 
     async def remove_dir(self, path: str) -> None:
-        """Remove an empty folder or a tracefs instance."""
-        with self._made.pop(path, contextlib.nullcontext()), contextlib.suppress(FileNotFoundError):
-            Path(path).rmdir()
+        """Remove what :meth:`make_dir` made, which is empty or a tracefs instance."""
+        made = self._made.pop(path)
+        with made.owning, contextlib.suppress(FileNotFoundError):
+            os.rmdir(Path(path).name, dir_fd=made.parent)
 
 
 class LocalGuest:

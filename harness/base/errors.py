@@ -17,6 +17,7 @@
         ├── PredictionError     a scenario that the Python chips cannot execute
         ├── CollectError        a collector that could not read its source
         │   └── MonitorError    QEMU's monitor, which cannot be used or says what it may not
+        ├── JudgingTimeout      a recorded case whose judging took longer than its limit
         ├── ReplayRefused       a recorded case that a replay can say nothing about
         ├── CannotRun           what was asked for cannot be run or answered here
         ├── StoreError          a run directory that cannot be written or read
@@ -113,6 +114,10 @@ class CollectError(HarnessError):
 
 class MonitorError(CollectError):
     """QEMU's monitor cannot be used: it is silent, gone, refuses, or says what it may not."""
+
+
+class JudgingTimeout(HarnessError):
+    """A recorded case whose judging took longer than its limit."""
 
 
 class ReplayRefused(HarnessError):

@@ -41,6 +41,8 @@ class Limits:
     """A guest's console, of one boot: the guest is ended."""
     stderr_kib: int = 256
     """What QEMU says on standard error: cut in the middle."""
+    judging_s: int = 900
+    """For judging a case that was recorded: verdict ``error``."""
     detail_characters: int = 2000
     """The detail of a verdict: cut in the middle."""
     line_characters: int = 300

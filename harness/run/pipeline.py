@@ -16,8 +16,8 @@ from rich.console import Console
 
 from harness import __version__
 from harness.analyse import blame
-from harness.base import child, ownership
-from harness.base.errors import ConfigError
+from harness.base import child, limits, ownership
+from harness.base.errors import ConfigError, JudgingTimeout
 from harness.base.versions import Version, parse_version
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions
@@ -153,12 +153,24 @@ def _local_facts(config: RunConfig) -> LocalFacts | None:
 
 
 def _judge(config: RunConfig) -> Judge:
-    """In a process of its own: it may take minutes, and the run may have to end at once."""
+    """In a process of its own: it may take minutes, and the run may have to end at once.
+
+    :class:`JudgingTimeout` where it takes longer than the limit.
+    """
 
     async def judge(recording: Recording) -> CaseResult:
-        return await child.in_child(
-            judging.judge_folder, recording.directory, keep_raw=config.keep_raw
-        )
+        limit_s = limits.current().judging_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await child.in_child(
+                    judging.judge_folder, recording.directory, keep_raw=config.keep_raw
+                )
+        except TimeoutError:
+            raise JudgingTimeout(
+                f"judging took more than {limit_s} s",
+                "what was recorded is kept: irqmatrix judge has no limit",
+                limits.hint("judging_s"),
+            ) from None
 
     return judge
 

@@ -126,6 +126,24 @@ def test_run_that_is_ended_while_it_judges_ends_at_once_and_says_so(tmp_path):
     assert verdicts(out) == {"flat-talks": "incomplete"}
 
 
+def test_run_whose_judging_takes_too_long_is_an_error_with_its_recording_kept(tmp_path):
+    talks = flat_image.build(tmp_path, "talks", "PASS: a\n" + "x" * 60_000 + "\n")
+    out = tmp_path / "out"
+    config = write_config(tmp_path, [flat(talks)])
+    limited = os.environ | {"IRQMATRIX_LIMITS": "judging_s=1"}
+    with running("run", config, "--out", out, env=limited) as run:
+        said, _ = run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert verdicts(out) == {"flat-talks": "error"}
+    assert "looks like harness): judging took more than 1 s" in said
+    (folder,) = out.glob("flat-talks*")
+    assert (folder / "recording.json").exists()
+    judged = subprocess.run(
+        [*IRQMATRIX, "judge", folder], capture_output=True, text=True, check=False
+    )
+    assert "pass" in judged.stdout, judged.stderr
+
+
 def wait_for(look):
     """What ``look`` finds once it finds something."""
     until = time.monotonic() + 60

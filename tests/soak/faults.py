@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final
 
 TOKEN: Final = "IRQMATRIX_SOAK"
+TRACEFS: Final = Path("/sys/kernel/tracing")
+INSTANCES: Final = TRACEFS / "instances"
 GUEST: Final = " -name irqmatrix"
 """Of a command line: a case's or a lab's QEMU, and none that is asked for its version."""
 STOPPED_S: Final = 2.0
@@ -76,6 +78,10 @@ class Fault:
     strike: Callable[[Run], bool] | None = None
     """False where there was nothing to strike."""
     limits: Callable[[], None] | None = None
+    only: str | None = None
+    """The one matrix that it can strike, by name; None for all."""
+    own_mounts: bool = False
+    """It needs a mount namespace of its own."""
     small_disk: bool = False
     clock: bool = False
 
@@ -116,6 +122,23 @@ def _few_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_DESCRIPTORS, FEW_DESCRIPTORS))
 
 
+def _unmount_tracefs(run: Run) -> bool:
+    """Once a trace is made in it; what is open of it goes on."""
+    while run.process.poll() is None:
+        if INSTANCES.is_dir() and any(INSTANCES.glob("irqmatrix-*")):
+            run.qemu(20)
+            subprocess.run(["umount", "--lazy", str(TRACEFS)], check=True)
+            return True
+        pause()
+    return False
+
+
+def mount_tracefs() -> None:
+    """Where it is not mounted, or not any more; needs a mount namespace of one's own."""
+    if not INSTANCES.is_dir():
+        subprocess.run(["mount", "-t", "tracefs", "nodev", str(TRACEFS)], check=False)
+
+
 FAULTS: Final = (
     Fault("none"),
     Fault("a QEMU is killed", "case", _kill_qemu),
@@ -124,8 +147,9 @@ FAULTS: Final = (
     Fault("SIGINT", "run", _signal_harness(signal.SIGINT)),
     Fault("SIGKILL", "run", _signal_harness(signal.SIGKILL)),
     Fault("few descriptors", "start", limits=_few_descriptors),
-    Fault("the disk fills", "start", small_disk=True),
+    Fault("the disk fills", "start", own_mounts=True, small_disk=True),
     Fault("the clock jumps", clock=True),
+    Fault("tracefs goes away", "case", _unmount_tracefs, only="traced", own_mounts=True),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from harness.config import config
 from support import flat_image
 
 LOCAL: Final = {"host": "local", "accel": "tcg"}
+TRACED: Final = {"host": "local", "accel": "kvm", "irqchip": "on"}
 LAB: Final = {"host": ["lab"], "accel": ["kvm"], "irqchip": ["on", "split"]}
 PASSING: Final = "PASS: one\nPASS: two\nSUMMARY: 2 tests\n"
 FAILING: Final = "PASS: one\nFAIL: two\nSUMMARY: 2 tests, 1 unexpected failures\n"
@@ -49,6 +51,9 @@ def matrices(folder: Path, *, with_labs: bool) -> list[Matrix]:
         flat_matrix(folder, "flat", 4),
         _matrix(folder, "probe", {"matrix": LOCAL, "guests": [probe]}, 120),
     ]
+    if os.access("/dev/kvm", os.R_OK | os.W_OK):
+        traced = {"matrix": TRACED, "guests": [probe | {"trace": True}]}
+        found.append(_matrix(folder, "traced", traced, 120))
     if with_labs:
         linux = {"kind": "linux", "workloads": ["idle"], "timeout_s": 60}
         found += [

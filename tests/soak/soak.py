@@ -21,7 +21,17 @@ from statistics import linear_regression
 from typing import Final
 
 from soak import scene
-from soak.faults import FAULTS, TOKEN, Fault, Run, clock_shim, processes_of, small_disk
+from soak.faults import (
+    FAULTS,
+    INSTANCES,
+    TOKEN,
+    Fault,
+    Run,
+    clock_shim,
+    mount_tracefs,
+    processes_of,
+    small_disk,
+)
 from soak.scene import Matrix
 
 IRQMATRIX: Final = (sys.executable, "-m", "harness")
@@ -74,12 +84,18 @@ def soak(
     """Rounds for ``seconds``, every fault at least once, then ``cases`` cases in one run."""
     tally, rng = Tally(), random.Random(seed)
     can_mount = apart()
-    faults = [fault for fault in FAULTS if can_mount or not fault.small_disk]
-    matrices = scene.matrices(folder, with_labs=with_labs)
+    matrices = {each.name: each for each in scene.matrices(folder, with_labs=with_labs)}
+    faults = [
+        fault
+        for fault in FAULTS
+        if (can_mount or not fault.own_mounts) and fault.only in {None, *matrices}
+    ]
     end_s = time.monotonic() + seconds
     for number, (matrix, fault) in enumerate(_rounds(matrices, faults)):
         if time.monotonic() > end_s and number >= len(faults):
             break
+        if can_mount:
+            mount_tracefs()
         name = f"{matrix.name}, {fault.name}"
         tell(name)
         tally.rounds[name] += 1
@@ -92,11 +108,15 @@ def soak(
     return tally
 
 
-def _rounds(matrices: list[Matrix], faults: list[Fault]) -> Iterator[tuple[Matrix, Fault]]:
-    """Each matrix with each fault in turn; the quickest matrix first, with all of them."""
-    for matrix in itertools.cycle(matrices):
+def _rounds(matrices: dict[str, Matrix], faults: list[Fault]) -> Iterator[tuple[Matrix, Fault]]:
+    """Every fault once, on the quickest matrix that it can strike; then all pairs in turn."""
+    quickest = next(iter(matrices.values()))
+    for fault in faults:
+        yield quickest if fault.only is None else matrices[fault.only], fault
+    for matrix in itertools.cycle((*list(matrices.values())[1:], quickest)):
         for fault in faults:
-            yield matrix, fault
+            if fault.only in (None, matrix.name):
+                yield matrix, fault
 
 
 def _round(
@@ -106,6 +126,7 @@ def _round(
     temporary, out = folder / "tmp", folder / "results" / "out"
     temporary.mkdir(parents=True)
     out.parent.mkdir()
+    foreign = _instances()
     with ExitStack() as stack:
         if fault.small_disk:
             stack.enter_context(small_disk(out.parent))
@@ -116,12 +137,14 @@ def _round(
             yield f"said: {words[-600:]}"
         yield from _results(out, matrix, fault, run.process.returncode, words, tally)
         yield from _report(folder, out)
-    yield from _left(run, temporary, killed=fault.name == "SIGKILL")
+    if fault.own_mounts:
+        mount_tracefs()
+    yield from _left(run, temporary, foreign, killed=fault.name == "SIGKILL")
     if fault.name == "SIGKILL":
         again = _start(folder, matrix, out, FAULTS[0], rng)
         yield from _watched(again, matrix, FAULTS[0])
         yield from _results(out, matrix, FAULTS[0], again.process.returncode, "", tally)
-        yield from _left(again, temporary, killed=False)
+        yield from _left(again, temporary, foreign, killed=False)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -194,7 +217,7 @@ def _report(folder: Path, out: Path) -> Iterator[str]:
         yield f"report: status {done.returncode}: {done.stderr[-400:]}"
 
 
-def _left(run: Run, temporary: Path, *, killed: bool) -> Iterator[str]:
+def _left(run: Run, temporary: Path, foreign: set[str], *, killed: bool) -> Iterator[str]:
     """Processes and folders; those of a run that was killed go with the next one."""
     end_s = time.monotonic() + 10
     while (left := processes_of(run.token)) and time.monotonic() < end_s:
@@ -204,11 +227,12 @@ def _left(run: Run, temporary: Path, *, killed: bool) -> Iterator[str]:
     folders = sorted(path.name for path in temporary.iterdir())
     if folders and not killed:
         yield f"left in the temporary folder: {folders}"
-    instances = Path("/sys/kernel/tracing/instances")
-    if instances.is_dir() and not killed:
-        traces = [path.name for path in instances.glob("irqmatrix-*")]
-        if traces:
-            yield f"tracefs instances left: {traces}"
+    if (traces := _instances() - foreign) and not killed:
+        yield f"tracefs instances left: {sorted(traces)}"
+
+
+def _instances() -> set[str]:
+    return {path.name for path in INSTANCES.glob("irqmatrix-*")}
 
 
 def _growth(folder: Path, cases: int, tally: Tally) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.backends.base import HostFiles
+from harness.base.errors import CollectError
 from userspace_chip.events import KVM_EVENTS
 
 BUFFER_KIB: Final = 98304
@@ -53,8 +54,18 @@ class Trace:
         await self._files.write([(f"{self._instance}/tracing_on", "0")])
 
     async def save(self, destination: Path) -> None:
-        """Copy the trace, as text, to a file here."""
-        await self._files.fetch(f"{self._instance}/trace", destination)
+        """Copy the trace, as text, to a file here; :class:`CollectError` where it is gone.
+
+        The kernel begins every trace with a comment, also one without events.
+        """
+        path = f"{self._instance}/trace"
+        await self._files.fetch(path, destination)
+        if destination.stat().st_size == 0:
+            raise CollectError(
+                f"the kernel's trace is gone: {path}",
+                "tracefs was unmounted, or something removed the instance, during the case",
+                "run it again",
+            )
 
 
 @contextlib.asynccontextmanager
