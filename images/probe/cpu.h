@@ -45,6 +45,8 @@ struct cpu {
 	/* Handlers under way: the innermost one's vector, and how many there are. */
 	u32 handling;
 	u32 depth;
+	/* Vectors that came in while they are only let in (`draining`). */
+	volatile u32 dismissed;
 	/* Entries since the scenario began; the last one is the sum. */
 	volatile u32 entries[NMI_ENTRY + 1];
 	struct mark before_fault;

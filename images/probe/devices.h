@@ -25,6 +25,8 @@ void pit_reset(void);
 
 /* A port access of the program: which of these does it concern? */
 void devices_note_port(u16 port);
+/* A port of none of these. */
+bool devices_is_other(u16 port);
 /* A device that nobody knows here may drive a line. */
 void devices_note_other(void);
 /* Have the next reset look at everything. */

@@ -148,7 +148,7 @@ static bool run(const struct program *program, u32 features)
 	if (lacks) {
 		log_event(&cpus[0], EVENT_SKIP, (u32)lacks);
 	} else {
-		is_clean = reset_all();
+		is_clean = reset_all(program);
 		if (is_clean)
 			run_program(program);
 		disable_interrupts();
@@ -199,7 +199,7 @@ _Noreturn void start(void)
 		give_up("no program", file ? file->format : 0);
 	run_all(features, number_option("from="));
 	reset_distrust();
-	if (!reset_all())
+	if (!reset_all(NULL))
 		log_say();
 	say("done\n");
 	leave(STATUS_DONE);

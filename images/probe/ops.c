@@ -12,6 +12,7 @@
 #define SETTLE_ROUNDS 1000
 #define APIC_BYTES 0x1000
 #define FIRST_DEVICE 0xfed00000u
+#define LAST_DEVICE 0xfedfffffu
 
 static void log_read(struct cpu *cpu, u64 value)
 {
@@ -464,6 +465,32 @@ static u32 words_named(const struct program *program)
 	for (u32 i = 0; i < program->ops; i++)
 		words |= 1u << (ops[i].b & 0xff) / 32;
 	return words;
+}
+
+static bool may_drive_rtc(const struct op *op)
+{
+	switch (op->opcode) {
+	case OP_LINE:
+		return op->a == RTC_GSI;
+	case OP_PIO_WRITE:
+	case OP_PIO_READ:
+		return devices_is_other(op->a);
+	case OP_MMIO_WRITE:
+	case OP_MMIO_READ:
+		return op->a >= FIRST_DEVICE && op->a <= LAST_DEVICE;
+	default:
+		return false;
+	}
+}
+
+bool drives_rtc(const struct program *program)
+{
+	const struct op *ops = ops_of(program);
+
+	for (u32 i = 0; i < program->ops; i++)
+		if (may_drive_rtc(&ops[i]))
+			return true;
+	return false;
 }
 
 void run_program(const struct program *program)

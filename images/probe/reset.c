@@ -7,6 +7,7 @@
 #include "ioapic.h"
 #include "lapic.h"
 #include "log.h"
+#include "ops.h"
 #include "touched.h"
 #include "trap.h"
 
@@ -63,7 +64,7 @@ static void reset_others(void)
 /*
  * KVM gives the RTC's pin nothing while it takes its last interrupt as not ended, and counts some
  * that no EOI will be for (arch/x86/kvm/ioapic.c, rtc_irq_check_coalesced).  Only a reset of the
- * machine brings the pin back.  Everything else is at rest by now.
+ * machine brings the pin back: that is for those who need it.  Everything else is at rest by now.
  */
 static void prove_rtc(struct cpu *cpu)
 {
@@ -81,7 +82,7 @@ static void prove_rtc(struct cpu *cpu)
 	touched.rtc = false;
 }
 
-bool reset_all(void)
+bool reset_all(const struct program *next)
 {
 	struct cpu *cpu = &cpus[0];
 	u32 so_far;
@@ -107,7 +108,8 @@ bool reset_all(void)
 		lapic_reset(cpu);
 	}
 	reset_others();
-	prove_rtc(cpu);
+	if (next && drives_rtc(next))
+		prove_rtc(cpu);
 	draining = false;
 	touched.unhalt = false;
 	return !log_has(EVENT_DIRTY);

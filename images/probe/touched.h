@@ -12,7 +12,7 @@ struct touched {
 	/* Lines that may have left a request there. */
 	u32 pic_requests;
 	bool pic, pit, edu;
-	/* The RTC's line was driven. */
+	/* The RTC's line was driven since its pin was last proved to interrupt. */
 	bool rtc;
 	/* A message that KVM takes for the end of a HLT was sent. */
 	bool unhalt;

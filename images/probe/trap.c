@@ -187,6 +187,12 @@ static void exception(struct cpu *cpu, u32 vector, u32 error, const u32 *frame)
 	go_back(&cpu->before_fault);
 }
 
+static void dismiss(struct cpu *cpu)
+{
+	cpu->dismissed++;
+	lapic_write(cpu, LAPIC_EOI, 0);
+}
+
 /* An interrupt may have any vector: below 32 it is one if somebody asked for it. */
 static bool is_exception(const struct cpu *cpu, u32 vector)
 {
@@ -211,7 +217,7 @@ u32 *trap(struct trap_frame *frame)
 	else if (has_error)
 		exception(cpu, vector, frame->words[0], back);
 	else if (draining)
-		lapic_write(cpu, LAPIC_EOI, 0);
+		dismiss(cpu);
 	else if (!is_exception(cpu, vector))
 		interrupt(cpu, vector, back);
 	else if (vector == NMI)

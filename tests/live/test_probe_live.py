@@ -213,6 +213,24 @@ def test_probe_on_the_local_kvm_comes_to_its_end(tmp_path, irqchip):
     assert texts(logs["lost_in_wait"]) == EXPECTED["lost_in_wait"]
 
 
+@pytest.mark.kvm
+@pytest.mark.parametrize(("irqchip", "boots"), [("on", 2), ("split", 1)])
+def test_probe_where_the_rtc_pin_is_dead_boots_again_for_who_needs_it(tmp_path, irqchip, boots):
+    require_kvm()
+    order = ["rtc", "rtc_nmi", "edge", "nested"]
+    made = [*map(named, order), replace(named("rtc"), name="rtc_again")]
+    case = probe_case(made, irqchip=Irqchip(irqchip), far_return=True)
+    recording = run_here(session(), case, tmp_path)
+
+    logs = logs_of(recording)
+    assert recording.console.count("probe 1 ") == boots
+    assert recording.console.count(" dirty ") == boots - 1
+    assert list(logs) == [*order, "rtc_again"]
+    assert [event.kind for event in logs["rtc_nmi"].events] == ["nmi"]
+    for name in ("rtc", "rtc_again"):
+        assert [event.args[0] for event in logs[name].events] == ["58"]
+
+
 @pytest.fixture(scope="module")
 def lab_logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, int], dict]:
     """In one lab: every irqchip mode, with one CPU and with two."""

@@ -39,6 +39,7 @@ from support.scenario_programs import (
 )
 
 LINE = 6
+RTC_PIN = 8
 ENTRY = 0x10 + 2 * LINE
 MS = 1_000_000
 """Of the local APIC's timer, undivided: nanoseconds."""
@@ -63,6 +64,16 @@ def level() -> Program:
         blocks=[[line(LINE, 0), EOI]],
         handlers=(handler(0x51, pins=1 << LINE),),
     )
+
+
+def rtc() -> Program:
+    """An interrupt of the pin of the real-time clock."""
+    return program(rte(RTC_PIN, 0x58), [line(RTC_PIN, 1), line(RTC_PIN, 0)])
+
+
+def rtc_nmi() -> Program:
+    """An NMI of that pin: KVM with ``on`` waits for its EOI for ever."""
+    return program(rte(RTC_PIN, NMI), [line(RTC_PIN, 1), line(RTC_PIN, 0)])
 
 
 def storm() -> Program:

@@ -9,9 +9,11 @@ from harness.base.errors import ConfigError
 from harness.model import lab_faults
 from harness.scenario import choice, expect
 from harness.scenario.authoring import authoring_problems
+from harness.scenario.execution import Execution
 from harness.scenario.predict import predict
-from harness.scenario.program import Feature
+from harness.scenario.program import Feature, Opcode
 from support.scenario_programs import PROFILES
+from userspace_chip.profile import profile
 
 FOLDER = resources.configs() / "scenarios"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -39,6 +41,37 @@ def test_shipped_files_say_what_editors_check_them_by():
 
 def test_scenario_that_ends_a_lab_runs_nowhere_by_default():
     assert [s.name for s in SCENARIOS if Feature.CR8 in s.program.needs] == []
+
+
+def _needs_the_rtc_pin(program):
+    ops = [op for block in program.blocks for op in block]
+    return any((op.opcode, op.a) in {(Opcode.LINE, 8), (Opcode.PIO_WRITE, 0x70)} for op in ops)
+
+
+def _stops_the_rtc_pin(program):
+    """With ``on``: it waits for the EOI of more than any local APIC has."""
+    execution = Execution(program, profile("on"), cpus=program.cpus)
+    execution.run()
+    pin, lapics = execution.machine.ioapics[0].state, execution.machine.lapics
+    to_come = [
+        vector
+        for cpu, vector in pin.rtc_dest_map.items()
+        if (lapics[cpu].state.irr | lapics[cpu].state.isr) >> vector & 1
+    ]
+    return pin.rtc_pending_eoi > len(to_come)
+
+
+def test_scenario_that_stops_the_rtc_pin_comes_after_those_that_need_it():
+    """Or each would take a boot of its own: see docs/probe.md."""
+    boots = choice.by_cpus(SCENARIOS).values()
+    needing = [[s for s in boot if _needs_the_rtc_pin(s.program)] for boot in boots]
+    stopping = [
+        [s.name for s in boot if s.no_model is None and _stops_the_rtc_pin(s.program)]
+        for boot in needing
+    ]
+    wanted = ["rtc-pin-after-nmi", "rtc-pin-after-init"]
+    assert [name for names in stopping for name in names] == wanted
+    assert [boot[-1].name for boot in needing if boot] == wanted
 
 
 def test_fault_of_labs_names_a_scenario_that_there_is():
