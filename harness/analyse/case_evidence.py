@@ -14,10 +14,12 @@ from harness.analyse.ruling import Ruling
 from harness.base import limits
 from harness.base.errors import CollectError, StoreError
 from harness.base.files import first_problem, read_json, read_text, read_typed
+from harness.guests.kinds.base import Part
+from harness.guests.kinds.table import kind_named
 from harness.ledger import ledger
 from harness.ledger.ledger import Ledger
 from harness.model import manifest
-from harness.model.case import GuestKind, Machine
+from harness.model.case import Machine
 from harness.model.counters import CounterSet, CounterSource
 from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
@@ -293,6 +295,11 @@ class RecordedCase:
         return self.described.guest
 
     @property
+    def part(self) -> Part:
+        """What its guest's parts are; :class:`StoreError` for a guest of no known kind."""
+        return kind_named(self.described.kind).part
+
+    @property
     def ioapics(self) -> int:
         """How many IOAPICs the machine has."""
         return self.evidence.ioapics
@@ -310,9 +317,9 @@ class RecordedCase:
 
     @property
     def checks(self) -> Mapping[str, str]:
-        """The verdict, and those of the parts of a guest that is not Linux, by id."""
+        """The verdict, and those of the parts, by id, where they are no workloads."""
         whole = {"verdict": self.verdict.value}
-        if self.described.kind is GuestKind.LINUX:
+        if self.part is Part.WORKLOAD:
             return whole
         return whole | {name: outcome.value for name, outcome in self.parts.items()}
 

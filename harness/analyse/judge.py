@@ -67,6 +67,7 @@ def judge(
         failure = _failure(recording, evidence)
         parts = conformance.parts_of(recording, case.guest, evidence)
     else:
+        assert isinstance(case.guest, LinuxGuest)
         failure = _failure(recording, evidence)
         parts = _linux_parts(recording, case.guest, evidence, failure)
     parts = lab_checks.explained(parts, evidence.described, lab_faults.shipped())

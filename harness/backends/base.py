@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from harness.guests.plan import GuestPlan
 from harness.images.cache import ImageCache
-from harness.model.case import Accel, Case
+from harness.model.case import Accel
 
 
 class HostFiles(Protocol):
@@ -34,19 +35,6 @@ class HostFiles(Protocol):
 
     async def remove_dir(self, path: str) -> None:
         """Remove an empty folder or a tracefs instance."""
-
-
-@dataclass(frozen=True)
-class GuestPlan:
-    """What to boot, as far as it does not depend on the host's paths."""
-
-    case: Case
-    kernel: Path
-    initrd: Path | None
-    trace_log: bool
-    paused: bool
-    incoming: bool = False
-    """Whether it is a guest that was saved, for which QEMU waits."""
 
 
 class RunningGuest(Protocol):

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.backends.base import GuestPlan, HostPlan
+from harness.backends.base import HostPlan
 from harness.backends.lab_end import LabEnd, diagnose
 from harness.backends.qemu_argv import (
     Channels,
-    GuestFiles,
     chardev,
     command_text,
     escaped,
@@ -36,10 +35,12 @@ from harness.base.ownership import owned_directory
 from harness.base.process import BLOCK_BYTES, OwnedProcess, owned_process
 from harness.base.sockets import connect, listener
 from harness.guests.console import end_mark
+from harness.guests.kinds.table import kind_of
+from harness.guests.plan import GuestFiles, GuestPlan
 from harness.images import cpio
 from harness.images.model import KernelImage, QemuImage
 from harness.model import lab_faults
-from harness.model.case import Accel, Case, ProbeGuest
+from harness.model.case import Accel, Case
 from harness.model.lab_faults import LabFault
 from harness.model.layout import CaseDir
 
@@ -382,9 +383,9 @@ class LabSession:
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LabGuest]:
         """Start ``plan`` in the lab."""
         name = f"guest{next(self._numbers)}"
-        is_probe = isinstance(plan.case.guest, ProbeGuest)
+        talks_much = kind_of(plan.case.guest).talks_much
         channels = Channels(
-            console=f"file,path={_FIFO}" if is_probe else f"serial,path={_CONSOLE}",
+            console=f"file,path={_FIFO}" if talks_much else f"serial,path={_CONSOLE}",
             monitor=f"serial,path={_MONITOR}",
             trace_log=f"{_GUEST_DIR}/trace" if plan.trace_log else None,
             paused=plan.paused,
@@ -400,11 +401,11 @@ class LabSession:
             exited = self._shell.exit_of(name)
             await self._shell.check(
                 f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; cd {_GUEST_DIR}; "
-                f"{{ {_limit(plan.case)}{_COLLECT if is_probe else ''}"
+                f"{{ {_limit(plan.case)}{_COLLECT if talks_much else ''}"
                 f"{qemu} 3>&- >stderr 2>&1 & p=$!; echo $p >pid; wait $p; "
                 # First of all: a console without a reader may block what follows.
                 f"echo '!exit' {name} $? >&3; "
-                f"{_COLLECTED if is_probe else ''}printf '{printed}' >{_CONSOLE}; "
+                f"{_COLLECTED if talks_much else ''}printf '{printed}' >{_CONSOLE}; "
                 "} >/dev/null 2>&1 &"
             )
             guest = LabGuest(self._shell, self.files, console, monitor, exited, end)

@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from harness.backends.base import GuestPlan, HostPlan
-from harness.backends.qemu_argv import Channels, GuestFiles, command_text, max_file_bytes, qemu_argv
+from harness.backends.base import HostPlan
+from harness.backends.qemu_argv import Channels, command_text, max_file_bytes, qemu_argv
 from harness.base.errors import CollectError
 from harness.base.ownership import claim, owned_directory
 from harness.base.process import OwnedProcess, owned_process
 from harness.base.sockets import pair, roomy
+from harness.guests.kinds.table import kind_of
+from harness.guests.plan import GuestFiles, GuestPlan
 from harness.images.model import QemuImage
-from harness.model.case import ProbeGuest
 from harness.model.layout import CaseDir
 
 TRACEFS = "/sys/kernel/tracing"
@@ -136,9 +137,8 @@ def _is_split(plan: GuestPlan) -> bool:
     It splits ``-initrd`` at commas, and each at a blank (QEMU 7.2 and 10.0
     ``hw/i386/multiboot.c:load_multiboot``); no character escapes them.
     """
-    return (
-        isinstance(plan.case.guest, ProbeGuest) and re.search("[ ,]", str(plan.initrd)) is not None
-    )
+    loads_module = kind_of(plan.case.guest).loads_module
+    return loads_module and re.search("[ ,]", str(plan.initrd)) is not None
 
 
 class LocalSession:

@@ -38,8 +38,8 @@ from harness.compare.guest_view import GuestView, View
 from harness.compare.known import BackendFacts, KnownDifferences
 from harness.compare.partition import Axes
 from harness.compare.subjects import NO_KVM, short
+from harness.guests.kinds.base import Part
 from harness.ledger.ledger import Ledger
-from harness.model.case import GuestKind
 from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
@@ -251,8 +251,8 @@ def measurement(case: RecordedCase, name: str, checks: Mapping[str, str | None])
 
 
 def _sequence(case: RecordedCase) -> tuple[str, ...]:
-    """The checks that a flat image reported, in its order."""
-    if case.described.kind is not GuestKind.FLAT:
+    """The checks that a guest reported, in its order."""
+    if case.part is not Part.CHECK:
         return ()
     return tuple(name for name, verdict in case.parts.items() if verdict is not Verdict.ERROR)
 
@@ -305,11 +305,11 @@ def _side(case: RecordedCase, ledger: Ledger) -> Side:
 
 def _reported(own: RecordedCase, other: RecordedCase) -> dict[str, str | None]:
     """What the guest reported: verdicts of workloads and logs of scenarios that both ran."""
-    if own.described.kind is GuestKind.PROBE:
+    if own.part is Part.SCENARIO:
         logs = read_logs(own.directory, conclusive=True)
         both = {name: log for name, log in logs.items() if name in other.parts}
         return {"verdict": own.verdict.value, **both}
-    if own.described.kind is GuestKind.LINUX:
+    if own.part is Part.WORKLOAD:
         both = {f"verdict/{name}": own.ran[name].value for name in own.ran if name in other.ran}
         return {**own.checks, **both}
     return dict(own.checks)
@@ -330,11 +330,11 @@ def _warnings(a: RecordedCase, b: RecordedCase, *sides: Side) -> tuple[str, ...]
     ]
     if a.subject != b.subject:
         found.append(f"different subjects: {a.subject} and {b.subject}")
-    elif a.ran.keys() != b.ran.keys() and a.described.kind is GuestKind.LINUX:
+    elif a.ran.keys() != b.ran.keys() and a.part is Part.WORKLOAD:
         found.append(
             f"different workloads: {', '.join(a.ran) or 'none'}; {', '.join(b.ran) or 'none'}"
         )
-    if a.described.kind is b.described.kind is GuestKind.PROBE:
+    if a.part is b.part is Part.SCENARIO:
         for case, others in ((a, b.parts), (b, a.parts)):
             if alone := [name for name in case.parts if name not in others]:
                 count = f"{len(alone)} scenario{'s were' if len(alone) > 1 else ' was'}"

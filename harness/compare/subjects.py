@@ -15,7 +15,9 @@ from harness.compare.expectations import RuleResult, rules_due
 from harness.compare.finding import Finding, findings
 from harness.compare.known import BackendFacts, KnownDifferences
 from harness.compare.partition import Axes
-from harness.model.case import Accel, Backend, Case, GuestKind, Host
+from harness.guests.kinds.base import Part
+from harness.guests.kinds.table import kind_named
+from harness.model.case import Accel, Backend, Case, Host
 from harness.model.layout import CaseDir
 from harness.model.verdict import Blame, CaseResult, Verdict
 
@@ -153,10 +155,11 @@ def ended_text(verdict: Verdict, status: int | None) -> str:
 
 
 def _reported(result: CaseResult, out: Path) -> Mapping[str, str | None]:
-    """The results of a flat image's checks, or the logs of scenarios, in the guest's order."""
-    if result.guest is GuestKind.PROBE:
+    """The results of checks, or the logs of scenarios, in the guest's order."""
+    part = kind_named(result.guest).part
+    if part is Part.SCENARIO:
         return read_logs(out / result.dir, conclusive=True)
-    if result.guest is GuestKind.FLAT:
+    if part is Part.CHECK:
         reported = (part for part in result.parts if part.verdict is not Verdict.ERROR)
         return {part.id: part.verdict.value for part in reported}
     return {}

@@ -8,60 +8,26 @@ away, as in CI systems; every guest runs in every cell.  The language is describ
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, create_model
 
-from harness.backends.owned_options import not_refused
-from harness.base import limits, paths, resources, suggest, yamlfile
-from harness.base.errors import ConfigError, HarnessError
-from harness.base.yamlfile import Location, Strict, YamlFile
-from harness.guests import protocol_files
-from harness.guests.linux import WORKLOADS
-from harness.images import multiboot
-from harness.model.case import (
-    WHOLE_CASE,
-    Accel,
-    Backend,
-    Case,
-    FlatGuest,
-    Guest,
-    Host,
-    Irqchip,
-    LinuxGuest,
-    Machine,
-    Output,
-    ProbeGuest,
-)
-from harness.model.protocol import Protocol
-from harness.scenario import choice
-
-MAX_SMP = 4
-
+from harness.base import limits, paths, resources, yamlfile
+from harness.base.errors import ConfigError
+from harness.base.yamlfile import Strict, YamlFile
+from harness.guests.kinds.model import Axis, GuestModel, Smp, Text
+from harness.guests.kinds.table import KINDS, kind_of
+from harness.model.case import Accel, Backend, Case, Guest, Host, Irqchip, Machine
 
 KvmIrqchip: TypeAlias = Annotated[
     Literal["on", "split", "off"], BeforeValidator(yamlfile.on_or_off)
 ]
-Smp: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SMP)]
-
-
-def _text(value: object) -> object:
-    """A version such as ``10.0`` is a number to YAML; it is meant as it was written."""
-    if isinstance(value, yamlfile.WrittenFloat):
-        return value.written
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Text: TypeAlias = Annotated[str, Field(min_length=1), BeforeValidator(_text)]
-
-
-_T = TypeVar("_T")
-Axis: TypeAlias = Annotated[list[_T], BeforeValidator(yamlfile.as_list), Field(min_length=1)]
-"""One axis of the matrix: a list, or a single value without its list."""
 
 
 class MatrixModel(Strict):
@@ -104,72 +70,6 @@ class LabModel(Strict):
     smp: Annotated[int, Field(ge=1, le=8)] = 1
 
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]*$")]
-"""A word for a case's id."""
-ExpectedVerdict: TypeAlias = Literal[
-    "pass",
-    "fail",
-    "storm",
-    "lost",
-    "stuck",
-    "misrouted",
-    "diverged",
-    "hang",
-    "timeout",
-    "crash",
-    "skip",
-]
-
-
-class _GuestModel(Strict):
-    machine: Machine | None = None
-    cpu: Text | None = None
-    smp: Smp | None = None
-    timeout_s: PositiveFloat | None = None
-    memory_mib: Annotated[int, Field(ge=16)] | None = None
-    append: str = ""
-    devices: list[Text] = []
-    options: list[
-        Annotated[str, Field(pattern=r"^-\w[\w-]*( \S+)?$"), AfterValidator(not_refused)]
-    ] = []
-    expect: dict[str, ExpectedVerdict] = {}
-
-
-class LinuxModel(_GuestModel):
-    """``kind: linux``."""
-
-    kind: Literal["linux"]
-    workloads: Annotated[list[str], Field(min_length=1)]
-    kernel: Text = "default"
-    name: Name = ""
-    parameters: dict[str, dict[str, Annotated[str, BeforeValidator(_text)]]] = {}
-    migrate: bool = False
-
-
-class FlatModel(_GuestModel):
-    """``kind: flat``."""
-
-    kind: Literal["flat"]
-    path: Text
-    name: Name = ""
-    protocol: Text | dict[str, Any] = "auto"
-    checks: Literal["reported", "none"] = "reported"
-    output: Output = Output.COM1
-
-
-class ProbeModel(_GuestModel):
-    """``kind: probe``."""
-
-    kind: Literal["probe"]
-    scenarios: Axis[Text]
-    only: Annotated[list[Text], BeforeValidator(yamlfile.as_list)] = []
-    name: Name = ""
-    trace: bool = False
-
-
-GuestModel: TypeAlias = Annotated[LinuxModel | FlatModel | ProbeModel, Field(discriminator="kind")]
-
-
 class LaneModel(Strict):
     """One pair of versions that reproducers are run with."""
 
@@ -196,11 +96,28 @@ class ConfigModel(Strict):
     lab: LabModel = LabModel()
     qemu: Axis[Text] = ["system"]
     guests: Annotated[list[GuestModel], Field(min_length=1)]
+    """Each as the model of its kind: see :func:`file_model`."""
     repro: ReproModel | None = None
     repeat: PositiveInt = 1
     retries: Annotated[int, Field(ge=0, le=3)] = 0
     ran_nowhere: Literal["say", "error"] = "say"
     keep_raw: bool = True
+
+
+def file_model() -> type[ConfigModel]:
+    """The whole file, with the kinds of guests that there are."""
+    return _file_model(tuple(kind.model for kind in KINDS.values()))
+
+
+@functools.cache
+def _file_model(models: tuple[type[GuestModel], ...]) -> type[ConfigModel]:
+    union: Any = functools.reduce(operator.or_, models)
+    one: Any = Annotated[union, Field(discriminator="kind")]
+    return create_model(
+        "ConfigModel",
+        __base__=ConfigModel,
+        guests=(Annotated[list[one], Field(min_length=1)], ...),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +194,7 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
     """The cases of a configuration that was parsed already; errors as of :func:`load`."""
     if not isinstance(file.data, dict):
         raise file.error((), "is not a configuration", f"expected a mapping, found {file.data!r}")
-    model = file.validate(ConfigModel)
+    model = file.validate(file_model())
     cases = _cases(file, model, repeat or model.repeat)
     if not cases:
         raise file.error(
@@ -308,7 +225,7 @@ def _cases(file: YamlFile, model: ConfigModel, repeat: int) -> tuple[Case, ...]:
     cases: dict[str, Case] = {}
     origins: dict[str, int] = {}
     for index, guest_model in enumerate(model.guests):
-        for guest in _guests(file, ("guests", index), guest_model):
+        for guest in guest_model.guests(file, ("guests", index)):
             for cell, number in itertools.product(cells, range(repeat)):
                 case = _case(model.defaults, guest_model, guest, cell, number)
                 if case is None:
@@ -406,11 +323,10 @@ def _case(
     """The case of ``guest`` in ``cell``; None where the guest has nothing to do on that machine."""
     irqchip = Irqchip.TCG if cell["irqchip"] is None else Irqchip(cell["irqchip"])
     machine, smp = model.machine or cell["machine"], model.smp or cell["smp"]
-    if isinstance(guest, ProbeGuest):
-        runnable = tuple(s for s in guest.scenarios if not s.machines or machine in s.machines)
-        if not runnable:
-            return None
-        guest, smp = dataclasses.replace(guest, scenarios=runnable), runnable[0].program.cpus
+    fitted = kind_of(guest).fitted(machine, smp)
+    if fitted is None:
+        return None
+    guest, smp = fitted
     return Case(
         guest=guest,
         backend=Backend(cell["host"], cell["accel"], irqchip, cell["qemu"], cell["kernel"]),
@@ -423,133 +339,3 @@ def _case(
         options=tuple(model.options),
         repeat=repeat,
     )
-
-
-def _guests(file: YamlFile, location: Location, model: GuestModel) -> list[Guest]:
-    if isinstance(model, FlatModel):
-        return [_flat_guest(file, location, model)]
-    if isinstance(model, ProbeModel):
-        return list(_probe_guests(file, location, model))
-    return [_linux_guest(file, location, model)]
-
-
-def _probe_guests(file: YamlFile, location: Location, model: ProbeModel) -> Iterator[ProbeGuest]:
-    """A guest for each number of CPUs that scenarios need."""
-    if model.smp is not None or model.append:
-        name = "smp" if model.append == "" else "append"
-        raise file.error(
-            (*location, name), f"a probe takes no {name}", "its scenarios determine it"
-        )
-    sources: list[Path] = []
-    for index, pattern in enumerate(model.scenarios):
-        at = (*location, "scenarios", index)
-        try:
-            found = choice.find(pattern, file.path.parent)
-        except HarnessError as error:
-            raise file.error(at, error.what, error.why) from None
-        if not found:
-            raise file.error(at, f"no file of scenarios matches {pattern!r}")
-        sources += found
-    scenarios = choice.selected(choice.load(sources), model.only)
-    if not scenarios:
-        raise file.error((*location, "only"), "no scenario is left", f"none matches {model.only}")
-    names = {scenario.name for scenario in scenarios} | {WHOLE_CASE}
-    for name in model.expect:
-        if name not in names:
-            fix = suggest.close(name, names)
-            raise file.error((*location, "expect", name), f"no scenario {name!r}", None, fix)
-    for group in choice.by_cpus(scenarios).values():
-        yield ProbeGuest(group, model.name, dict(model.expect), trace=model.trace)
-
-
-def _linux_guest(file: YamlFile, location: Location, model: LinuxModel) -> LinuxGuest:
-    for index, name in enumerate(model.workloads):
-        _check_workload(file, (*location, "workloads", index), name)
-    for name, parameters in model.parameters.items():
-        _check_workload(file, (*location, "parameters", name), name)
-        for key in parameters:
-            known = sorted(WORKLOADS[name].parameters)
-            if key not in known:
-                raise file.error(
-                    (*location, "parameters", name, key),
-                    f"workload {name} has no parameter {key!r}",
-                    None,
-                    f"it has: {', '.join(known) or 'none'}",
-                )
-    for name in model.expect:
-        if name != WHOLE_CASE:
-            _check_workload(file, (*location, "expect", name), name)
-    return LinuxGuest(
-        workloads=tuple(model.workloads),
-        kernel=model.kernel,
-        migrate=model.migrate,
-        parameters=model.parameters,
-        expect=dict(model.expect),
-        append=model.append,
-        label=model.name,
-    )
-
-
-def _check_workload(file: YamlFile, location: Location, name: str) -> None:
-    if name not in WORKLOADS:
-        fix = suggest.nearest(name, WORKLOADS)
-        raise file.error(location, f"unknown workload {name!r}", None, fix)
-
-
-def _flat_guest(file: YamlFile, location: Location, model: FlatModel) -> FlatGuest:
-    return FlatGuest(
-        path=_flat_path(file, location, model.path),
-        append=model.append,
-        expect=dict(model.expect),
-        label=model.name,
-        protocol=_protocol(file, (*location, "protocol"), model.protocol),
-        has_checks=model.checks != "none",
-        output=model.output,
-    )
-
-
-def _protocol(file: YamlFile, location: Location, said: str | dict[str, Any]) -> Protocol | None:
-    """One that stands there itself, one that ships with us, or that of a file."""
-    if not isinstance(said, str):
-        return protocol_files.of_data(file, location, said)
-    shipped = {protocol.name: protocol for protocol in protocol_files.shipped()}
-    if said == "auto":
-        return None
-    if said in shipped:
-        return shipped[said]
-    here = paths.expanded(said)
-    try:
-        path = paths.first_file([file.path.parent / here, here])
-    except HarnessError as error:
-        raise file.error(location, error.what, error.why) from None
-    if path is not None:
-        return protocol_files.load(path)
-    known = ["auto", *shipped]
-    fix = suggest.nearest(said, known)
-    raise file.error(location, f"no protocol {said!r}", "there is no such file either", fix)
-
-
-def _flat_path(file: YamlFile, location: Location, text: str) -> Path:
-    """The image that ``text`` names, beside the file or below the working directory, checked."""
-    here, at = paths.expanded(text), (*location, "path")
-    candidates = [here] if here.is_absolute() else [file.path.parent / here, here]
-    try:
-        path = paths.first_file(candidates)
-        if path is None:
-            looked = " and ".join(str(path.absolute()) for path in candidates)
-            raise file.error(at, f"no flat image {text!r}", f"looked for {looked}")
-        why = multiboot.file_defect(path)
-    except ConfigError:
-        raise
-    except HarnessError as error:
-        raise file.error(at, error.what, error.why) from None
-    except OSError as error:
-        raise file.error(at, f"{path} cannot be read", error.strerror) from None
-    if why is not None:
-        raise file.error(
-            at,
-            f"{path} is not a bootable multiboot image",
-            why,
-            "build it as kvm-unit-tests does: an ELF file with a multiboot header",
-        )
-    return path.absolute()

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from harness.guests import linux
-from harness.model.case import Accel, Case, Host, Irqchip, LinuxGuest
+from harness.guests.kinds.table import kind_of
+from harness.model.case import Accel, Case, Host, Irqchip
 from userspace_chip.kvm.probe import EMULATING_MODULE, KvmProbe
-
-LINUX_BOOT_INSTRUCTIONS: Final = 1.2e9
-"""About what a distribution kernel executes to its prompt (measured under TCG with icount)."""
 
 USERSPACE_LAPIC_REMOVED: Final = (8, 0)
 """QEMU ``docs/about/removed-features.rst``, "Userspace local APIC with KVM"."""
@@ -51,10 +48,10 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
     backend = case.backend
     if case.deterministic and backend.accel is not Accel.TCG:
         return "--deterministic is for TCG: under KVM the CPU's own clock decides when what happens"
-    if case.deterministic and isinstance(case.guest, LinuxGuest) and case.guest.migrate:
+    if case.deterministic and kind_of(case.guest).is_moved:
         return "--deterministic excludes migration: it is triggered from outside the guest"
     if backend.accel is Accel.TCG:
-        return _why_no_workload(case)
+        return _why_nothing_to_do(case)
     if (
         backend.irqchip is Irqchip.OFF
         and qemu_version >= USERSPACE_LAPIC_REMOVED
@@ -73,8 +70,8 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
             "(a SIPI stays pending for ever); one CPU works, and QEMU 7.2.0 does not have this bug"
         )
     if backend.host is Host.LOCAL and local is not None:
-        return _why_not_local(case, local) or _why_no_workload(case)
-    return _why_no_workload(case)
+        return _why_not_local(case, local) or _why_nothing_to_do(case)
+    return _why_nothing_to_do(case)
 
 
 def _why_not_local(case: Case, local: LocalFacts) -> str | None:
@@ -85,31 +82,25 @@ def _why_not_local(case: Case, local: LocalFacts) -> str | None:
         problem = local.kvm.why_not("on" if irqchip is Irqchip.ON else "split")
     if problem is not None:
         return f"this machine's KVM: {problem}"
-    if isinstance(case.guest, LinuxGuest) and local.instructions_per_s is not None:
-        boot_s = LINUX_BOOT_INSTRUCTIONS / local.instructions_per_s
+    boot_instructions = kind_of(case.guest).boot_instructions
+    if boot_instructions is not None and local.instructions_per_s is not None:
+        boot_s = boot_instructions / local.instructions_per_s
         if boot_s > case.timeout_s:
             return (
                 f"this machine's KVM runs {local.instructions_per_s / 1e6:.1f} million guest "
-                f"instructions a second (measured): Linux would boot for about {boot_s:.0f} s, "
-                f"more than the case's {case.timeout_s:g} s; use host: lab"
+                f"instructions a second (measured): {case.guest.kind.capitalize()} would boot for "
+                f"about {boot_s:.0f} s, more than the case's {case.timeout_s:g} s; use host: lab"
             )
     return None
 
 
-def _why_no_workload(case: Case) -> str | None:
-    """Why none of a Linux guest's workloads can run in this case."""
-    if not isinstance(case.guest, LinuxGuest):
-        return None
-    names = case.guest.workloads
-    if linux.runnable(names, case.machine.value, case.smp):
-        return None
-    return "; ".join(
-        f"{name}: {linux.why_not_runnable(name, case.machine.value, case.smp)}" for name in names
-    )
+def _why_nothing_to_do(case: Case) -> str | None:
+    """Why the guest can do nothing in this case."""
+    return kind_of(case.guest).why_not(case.machine, case.smp)
 
 
 def needs_local_speed(case: Case) -> bool:
     """Whether the speed of the local KVM decides if ``case`` is run."""
     backend = case.backend
     is_local_kvm = backend.host is Host.LOCAL and backend.accel is Accel.KVM
-    return is_local_kvm and isinstance(case.guest, LinuxGuest)
+    return is_local_kvm and kind_of(case.guest).boot_instructions is not None

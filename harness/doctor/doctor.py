@@ -18,7 +18,8 @@ from harness.backends.local import TRACEFS
 from harness.base import sockets
 from harness.base.errors import CollectError, HarnessError, ImageError
 from harness.base.process import owned_process
-from harness.config.feasibility import LINUX_BOOT_INSTRUCTIONS, LocalFacts
+from harness.config.feasibility import LocalFacts
+from harness.guests.linux import BOOT_INSTRUCTIONS
 from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
 from harness.images.qemu import qemu_build
@@ -116,7 +117,7 @@ def _speed(local: LocalFacts) -> Capability:
     speed = local.instructions_per_s
     if speed is None:
         return Capability("kvm", "guest speed", False, "unknown", "the payload did not run", None)
-    boot_s = LINUX_BOOT_INSTRUCTIONS / speed
+    boot_s = BOOT_INSTRUCTIONS / speed
     value = f"{speed / 1e6:,.1f} million instructions/s; Linux would boot in about {boot_s:,.1f} s"
     if boot_s <= WORTHWHILE_BOOT_S:
         return Capability("kvm", "guest speed", True, value)

@@ -43,6 +43,9 @@ READY: Final = r"irqmatrix: ready (\S+) (\d+)"
 """Pattern of the line that says that the guest is up: kernel release, number of CPUs."""
 PROMPT: Final = "irqmatrix> "
 
+BOOT_INSTRUCTIONS: Final = 1.2e9
+"""About what a distribution kernel executes to its prompt (measured under TCG with icount)."""
+
 _DISK_BYTES: Final = 64 << 20
 _NO_PCI: Final[Mapping[str, str]] = MappingProxyType(
     {"microvm": "microvm has no PCI bus, and the workload needs a PCI device"}

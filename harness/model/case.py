@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Annotated, ClassVar, Final
+from typing import Protocol as Interface
+
+from pydantic import PlainValidator
 
 from harness.model.protocol import Protocol
 from harness.scenario.program import Scenario
@@ -77,6 +80,21 @@ WHOLE_CASE: Final = "*"
 """The name in a guest's ``expect`` that stands for the case as a whole."""
 
 
+class Guest(Interface):
+    """What is booted: frozen data, of one of the kinds in :mod:`harness.guests.kinds`."""
+
+    kind: ClassVar[str]
+    """Its kind, as a configuration calls it: ``linux``."""
+
+    @property
+    def name(self) -> str:
+        """The name in a case's id."""
+
+    @property
+    def expect(self) -> Mapping[str, str]:
+        """The verdicts that are expected, by the names of its parts."""
+
+
 @dataclass(frozen=True)
 class LinuxGuest:
     """A distribution kernel and our initramfs, running ``workloads`` one after the other.
@@ -84,6 +102,8 @@ class LinuxGuest:
     ``kernel`` is a name for the image cache.  With ``migrate`` the guest is saved once it is up,
     and loaded into a fresh QEMU, where it runs its workloads.
     """
+
+    kind: ClassVar[str] = "linux"
 
     workloads: tuple[str, ...]
     kernel: str = "default"
@@ -113,6 +133,8 @@ class Output(StrEnum):
 class FlatGuest:
     """A multiboot image that reports on a console, by one of several protocols."""
 
+    kind: ClassVar[str] = "flat"
+
     path: Path
     append: str = ""
     expect: Mapping[str, str] = field(default_factory=dict)
@@ -139,6 +161,8 @@ class ProbeGuest:
     IRET.  ``trace``: the kernel's trace is recorded, too, for what no guest can see.
     """
 
+    kind: ClassVar[str] = "probe"
+
     scenarios: tuple[Scenario, ...]
     label: str = ""
     expect: Mapping[str, str] = field(default_factory=dict)
@@ -152,34 +176,16 @@ class ProbeGuest:
         return f"probe-{_slug(self.label)}" if self.label else "probe"
 
 
-Guest: TypeAlias = LinuxGuest | FlatGuest | ProbeGuest
-
-
-class GuestKind(StrEnum):
-    """What is booted, as the configuration calls it."""
-
-    LINUX = "linux"
-    FLAT = "flat"
-    PROBE = "probe"
-
-
-_KINDS: Final[Mapping[type, GuestKind]] = {
-    LinuxGuest: GuestKind.LINUX,
-    FlatGuest: GuestKind.FLAT,
-    ProbeGuest: GuestKind.PROBE,
-}
-
-
-def kind_of(guest: Guest) -> GuestKind:
-    """The kind of ``guest``."""
-    return _KINDS[type(guest)]
+def _unchanged(guest: Guest) -> Guest:
+    return guest
 
 
 @dataclass(frozen=True)
 class Case:
     """One cell of the matrix: guest × backend × machine × CPU × smp."""
 
-    guest: Guest
+    guest: Annotated[Guest, PlainValidator(_unchanged)]
+    """Who reads a case from a file knows its kind, and makes a guest of it first."""
     backend: Backend
     machine: Machine
     cpu: str

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from harness.base.errors import StoreError
 from harness.base.files import Document, read_typed, write_text
-from harness.model.case import Accel, Case, GuestKind, Irqchip, Machine, kind_of
+from harness.model.case import Accel, Case, Irqchip, Machine
 from harness.model.layout import CaseDir
 
 SCHEMA: Final = 2
@@ -26,7 +26,8 @@ class CaseFile:
 
     schema: int
     id: str
-    kind: GuestKind
+    kind: str
+    """The guest's kind, as a configuration calls it: ``linux``."""
     guest: str
     """The guest's name, for the globs of rules: ``linux``, ``flat-ioapic``."""
     subject: str
@@ -69,7 +70,7 @@ def describe(
     return CaseFile(
         schema=SCHEMA,
         id=case.id,
-        kind=kind_of(case.guest),
+        kind=case.guest.kind,
         guest=case.guest.name,
         subject=case.subject,
         backend=case.backend.name,
@@ -105,6 +106,9 @@ def read(directory: Path) -> CaseFile:
     return read_typed(path, _ADAPTER, SCHEMA, "does not describe a case", {1: _from_schema_1})
 
 
+_KINDS_OF_SCHEMA_1: Final = ("linux", "flat", "probe")
+
+
 def _from_schema_1(data: Document) -> Document:
     """Schema 1 said what a case is in its id alone: ``[GROUP/]GUEST/MACHINE/.../BACKEND[#N]``."""
     subject, _, backend = str(data["id"]).rpartition("/")
@@ -112,7 +116,7 @@ def _from_schema_1(data: Document) -> Document:
     is_grouped = first.startswith("repro-")
     guest = rest.partition("/")[0] if is_grouped else first
     told = {
-        "kind": next((kind for kind in GuestKind if guest.startswith(kind)), None),
+        "kind": next((kind for kind in _KINDS_OF_SCHEMA_1 if guest.startswith(kind)), None),
         "guest": guest,
         "subject": subject,
         "backend": backend.partition("#")[0],

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.base import limits
 from harness.base.text import shortened
-from harness.model.case import Case, GuestKind, kind_of
+from harness.model.case import Case
 
 
 class Verdict(StrEnum):
@@ -86,7 +86,8 @@ class CaseResult:
     subject: str
     backend: str
     axes: Mapping[str, str | int | None]
-    guest: GuestKind
+    guest: str
+    """The guest's kind, as a configuration calls it: ``linux``."""
     verdict: Verdict
     detail: str
     duration_s: float
@@ -141,7 +142,7 @@ def of_case(
         subject=case.subject,
         backend=case.backend.name,
         axes=case.axes,
-        guest=kind_of(case.guest),
+        guest=case.guest.kind,
         verdict=verdict,
         detail=shortened(detail, most),
         duration_s=round(duration_s, 3),

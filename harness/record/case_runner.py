@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from harness.backends.base import GuestPlan, RunningGuest, Session
+from harness.backends.base import RunningGuest, Session
 from harness.backends.lab import COMMAND_TIMEOUT_S
 from harness.base import limits
 from harness.base.errors import (
@@ -27,6 +27,7 @@ from harness.base.errors import (
 from harness.base.files import shorten
 from harness.guests import probe
 from harness.guests.console import console
+from harness.guests.plan import GuestPlan
 from harness.model.case import Case, ProbeGuest
 from harness.model.layout import CaseDir
 from harness.record import recording_file, trace_files

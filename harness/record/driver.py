@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
-from harness.backends.base import GuestPlan, RunningGuest
+from harness.backends.base import RunningGuest
 from harness.base.errors import CollectError, GuestCrash, GuestHang, HarnessError
 from harness.guests import linux, probe, protocol_files, protocols
 from harness.guests.console import Console
-from harness.model.case import FlatGuest, LinuxGuest, ProbeGuest
+from harness.guests.plan import GuestPlan
+from harness.model.case import FlatGuest, Guest, LinuxGuest, ProbeGuest
 from harness.model.layout import CaseDir
 from harness.model.marks import LOADED, READY, SAVED, Mark, MarkKind
 from harness.record.collectors.qmp import Monitor, monitor
@@ -114,7 +115,7 @@ class Drive:
                     f"nothing more within {case.timeout_s:g} s", console_tail=self.console.tail()
                 ) from None
 
-    async def _work(self, guest: LinuxGuest | FlatGuest | ProbeGuest, mon: Monitor | None) -> bool:
+    async def _work(self, guest: Guest, mon: Monitor | None) -> bool:
         """What there is to do; True where the guest ends by itself then."""
         if isinstance(guest, LinuxGuest) and mon is not None:
             return await self._linux(guest, mon)

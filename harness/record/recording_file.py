@@ -1,11 +1,13 @@
 """``recording.json``: a :class:`Recording` on disk, beside the files that it names.
 
 A folder with it can be analysed and judged anywhere and at any time.  It is written last: a case
-that was interrupted has none.  What a probe executed is in ``probe.json.zst``.
+that was interrupted has none.  The guest's kind is in ``case.json``, and what a probe executed in
+``probe.json.zst``.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -15,39 +17,36 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.base import limits
 from harness.base.errors import StoreError
-from harness.base.files import parse_json, read_typed, write_json
-from harness.model.case import ProbeGuest
+from harness.base.files import Document, parse_json, read_typed, write_json
+from harness.guests.kinds.table import kind_named, kind_of
+from harness.model import manifest
+from harness.model.case import Guest
 from harness.model.layout import CaseDir
 from harness.record.collectors.table import COLLECTORS
 from harness.record.recording import Recording
-from harness.scenario.program import Scenario
 
 SCHEMA: Final = 1
 
 _DOCUMENT: Final = TypeAdapter(dict[str, Any])
 _RECORDING: Final = TypeAdapter(Recording)
-_SCENARIOS: Final = TypeAdapter(tuple[Scenario, ...])
 
 
 def write(recording: Recording) -> None:
     """Write ``recording.json``; :class:`StoreError` where that cannot be."""
-    folder, guest = recording.directory, recording.case.guest
+    folder = CaseDir(recording.directory)
     document = _RECORDING.dump_python(
-        recording,
-        mode="json",
-        exclude={"directory": True, "console": True, "stderr": True, "traces": True}
-        | ({"case": {"guest": {"scenarios"}}} if isinstance(guest, ProbeGuest) else {}),
+        recording, mode="json", exclude={"directory", "console", "stderr", "traces"}
     )
     for collector in COLLECTORS:
         path = recording.traces.get(collector.key)
         document[collector.key] = None if path is None else path.name
-    try:
-        if isinstance(guest, ProbeGuest):
-            text = json.dumps(_SCENARIOS.dump_python(guest.scenarios, mode="json"))
-            CaseDir(folder).scenarios_run.write_bytes(zstandard.compress(text.encode()))
-    except OSError as error:
-        raise StoreError(f"cannot write {CaseDir(folder).scenarios_run}", error.strerror) from None
-    write_json(CaseDir(folder).recording, {"schema": SCHEMA} | document)
+    if (apart := kind_of(recording.case.guest).kept_apart) is not None:
+        text = json.dumps(document["case"]["guest"].pop(apart))
+        try:
+            folder.scenarios_run.write_bytes(zstandard.compress(text.encode()))
+        except OSError as error:
+            raise StoreError(f"cannot write {folder.scenarios_run}", error.strerror) from None
+    write_json(folder.recording, {"schema": SCHEMA} | document)
 
 
 def load(directory: Path) -> Recording:
@@ -71,22 +70,34 @@ def load(directory: Path) -> Recording:
         document["traces"] = {
             key: directory / Path(name).name for key, name in names.items() if name is not None
         }
-        if folder.scenarios_run.exists():
-            document["case"]["guest"]["scenarios"] = _scenarios(folder.scenarios_run)
+        document["case"]["guest"] = _guest(document["case"]["guest"], folder)
         return _RECORDING.validate_python(document)
     except (KeyError, TypeError, ValidationError) as error:
         why = str(error).splitlines()[0]
         raise StoreError(f"{path} is no recording", why, "run it again") from None
 
 
-def _scenarios(path: Path) -> tuple[Scenario, ...]:
+def _guest(data: Document, folder: CaseDir) -> Guest:
+    """The guest that :func:`write` wrote."""
+    kind = kind_named(manifest.read(folder.path).kind)
+    if kind.kept_apart is not None:
+        data |= {kind.kept_apart: _kept_apart(folder.scenarios_run)}
+    return _adapter(kind.guest_type).validate_python(data)
+
+
+@functools.cache
+def _adapter(guest_type: type[Guest]) -> TypeAdapter[Guest]:
+    return TypeAdapter(guest_type)
+
+
+def _kept_apart(path: Path) -> object:
     limit_bytes = limits.current().json_mib * limits.MIB
     try:
         with zstandard.open(path, "rb") as file:
             text = file.read(limit_bytes + 1)
         if len(text) > limit_bytes:
             raise ValueError(f"it has more than {limit_bytes} bytes ({limits.hint('json_mib')})")
-        return _SCENARIOS.validate_python(parse_json(text))
+        return parse_json(text)
     except (OSError, ValueError, zstandard.ZstdError) as error:
         why = str(error).splitlines()[0]
         raise StoreError(f"cannot read {path}", why, "run it again") from None

@@ -19,12 +19,13 @@ from typing import Any, BinaryIO, Final
 import zstandard
 
 from harness import __version__
-from harness.backends.qemu_argv import Channels, GuestFiles, command_text, qemu_argv
-from harness.base import resources
+from harness.backends.qemu_argv import Channels, command_text, qemu_argv
 from harness.base.errors import StoreError
 from harness.base.terminal import Printer
+from harness.guests.kinds.table import kind_of
+from harness.guests.plan import GuestFiles
 from harness.images.cache import ImageCache
-from harness.model.case import FlatGuest, Host, LinuxGuest, ProbeGuest
+from harness.model.case import Host
 from harness.report.text import repro_report
 from harness.repro.reproduce import Reproduction
 from harness.run import scheduler
@@ -113,24 +114,12 @@ def _images(found: Reproduction, prepared: Sequence[Prepared]) -> dict[str, Path
     """Everything that is booted, but for what a distribution makes, and the probe's scenarios."""
     paths: dict[Path, str] = {}
     for item in prepared:
-        guest = item.case.guest
-        if isinstance(guest, LinuxGuest):
-            continue
-        for path in filter(None, (item.plan.kernel, item.plan.initrd)):
-            paths[path] = "images"
-        if isinstance(guest, FlatGuest):
-            paths[guest.path] = "images"  # what is booted may have been made of it
-        if isinstance(guest, ProbeGuest):
-            paths |= {one.path: _scenario_folder(one.path) for one in guest.scenarios}
+        kind = kind_of(item.case.guest)
+        if not kind.is_public:
+            booted = filter(None, (item.plan.kernel, item.plan.initrd))
+            paths |= dict.fromkeys(booted, "images")
+        paths |= kind.recipe_files
     return {_place(found, path, folder): path for path, folder in sorted(paths.items())}
-
-
-def _scenario_folder(path: Path) -> str:
-    """Where a recipe that says ``configs/scenarios/FILE`` finds it before the one that travels."""
-    shipped = resources.configs().resolve()
-    if not path.is_relative_to(shipped):
-        return "scenarios"
-    return str("configs" / path.relative_to(shipped).parent)
 
 
 def _place(found: Reproduction, path: Path, folder: str = "images") -> str:
@@ -161,7 +150,7 @@ def _script(found: Reproduction, item: Prepared) -> str:
     kernel = _place(found, plan.kernel)
     initrd = None if plan.initrd is None else _place(found, plan.initrd)
     needs = ""
-    if isinstance(item.case.guest, LinuxGuest):
+    if kind_of(item.case.guest).is_public:
         kernel, initrd = "IRQMATRIX_VMLINUZ", "IRQMATRIX_INITRD"
         needs = ': "${VMLINUZ:?a guest kernel}" "${INITRD:?its initial RAM disk}"\n'
     case = replace(item.case, backend=replace(item.case.backend, host=Host.LOCAL))
@@ -276,12 +265,12 @@ def _by_hand(prepared: Sequence[Prepared]) -> str:
         "(`QEMU=` names another binary):\n\n"
         f"```sh\n{scripts}\n```\n"
     )
-    guests = [item.case.guest for item in prepared if isinstance(item.case.guest, LinuxGuest)]
-    if not guests:
+    kinds = [kind for item in prepared if (kind := kind_of(item.case.guest)).is_public]
+    if not kinds:
         return f"{text}\n{_OWN_IMAGES}\n"
-    if any(guest.migrate for guest in guests):
+    if any(kind.is_moved for kind in kinds):
         text += f"\n{_STAYS}\n"
-    runs = "\n".join(dict.fromkeys(f"run {name}" for guest in guests for name in guest.workloads))
+    runs = "\n".join(dict.fromkeys(line for kind in kinds for line in kind.by_hand))
     return (
         f"{text}\nThe guest's kernel and initial RAM disk are a distribution's and irqmatrix' own; "
         "after `irqmatrix images build` they are\n\n"

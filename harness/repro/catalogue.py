@@ -24,7 +24,8 @@ from harness.base.errors import ConfigError
 from harness.base.yamlfile import Strict, YamlFile
 from harness.compare.known import AxisMatch, AxisModel, BackendFacts, Bounds, BoundsModel
 from harness.config import config
-from harness.config.config import ConfigModel, RunConfig
+from harness.config.config import RunConfig
+from harness.guests.kinds.model import Text
 from harness.model.case import Case, Irqchip
 from harness.model.counters import CounterSource
 
@@ -220,9 +221,9 @@ def load(path: Path) -> Entry:
         raise file.error((), "is not a reproducer", f"expected a mapping, found {file.data!r}")
     model = file.validate(EntryModel)
     recipe = _completed(model.recipe, model.id)
-    file.validate_part(("recipe",), ConfigModel, recipe)
+    file.validate_part(("recipe",), config.file_model(), recipe)
     for index, fragment in enumerate(model.again):
-        file.validate_part(("again", index), ConfigModel, recipe | fragment)
+        file.validate_part(("again", index), config.file_model(), recipe | fragment)
     entry = Entry(
         id=model.id,
         symptom=" ".join(model.symptom.split()),
@@ -384,11 +385,11 @@ class SignModel(Strict):
 class SeenModel(Strict):
     """A run that was made, as it stands in the file."""
 
-    qemu: config.Text
-    linux: config.Text | None = None
+    qemu: Text
+    linux: Text | None = None
     host: Annotated[str, Field(pattern=r"^(lab|local)$")] = "lab"
     reproduced: bool = True
-    saw: Annotated[dict[_Mode, config.Text], Field(min_length=1)]
+    saw: Annotated[dict[_Mode, Text], Field(min_length=1)]
 
     def frozen(self) -> Seen:
         """As the type that lists and bundles use."""

@@ -20,8 +20,9 @@ from harness import __version__
 from harness.base import files, resources, suggest, yamlfile
 from harness.base.errors import CannotRun, ConfigError, HarnessError, PredictionError, StoreError
 from harness.base.yamlfile import YamlFile
+from harness.guests.kinds.table import kind_of
 from harness.images.cache import ImageCache
-from harness.model.case import Machine, ProbeGuest
+from harness.model.case import Machine
 from harness.repro import bench as bench_module
 from harness.repro import catalogue
 from harness.repro.bench import Bench, Chips, Place, Side, Stage
@@ -108,9 +109,8 @@ def find(name: str, file: Path | None) -> _Source:
 
 
 def _of_entry(entry: catalogue.Entry) -> _Source:
-    guests = [case.guest for case in entry.config().cases]
-    probes = [one for guest in guests if isinstance(guest, ProbeGuest) for one in guest.scenarios]
-    found = {scenario.name: scenario for scenario in probes}
+    kinds = [kind_of(case.guest) for case in entry.config().cases]
+    found = {scenario.name: scenario for kind in kinds for scenario in kind.scenarios}
     if len(found) == 1:
         ((name, scenario),) = found.items()
         return find(name, scenario.path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness.model.case import Case, LinuxGuest, ProbeGuest
+from harness.guests.kinds.table import kind_of
+from harness.model.case import Case
 from harness.model.verdict import CaseResult, PartResult, Verdict
 
 
@@ -27,20 +28,14 @@ def ran_nowhere(cases: Iterable[Case], results: Iterable[CaseResult]) -> tuple[s
 
 
 def _planned(case: Case, result: CaseResult) -> Iterator[str]:
-    if isinstance(case.guest, ProbeGuest):
-        names = [scenario.name for scenario in case.guest.scenarios]
-    elif isinstance(case.guest, LinuxGuest):
-        names = list(case.guest.workloads)
-    else:
-        names = [part.id for part in result.parts]
+    parts = kind_of(case.guest).parts
+    names = [part.id for part in result.parts] if parts is None else parts
     return (_name(case, name) for name in names)
 
 
 def _name(case: Case, part: str) -> str:
     """Scenarios and workloads are the same in every guest; a check is its image's."""
-    if isinstance(case.guest, ProbeGuest):
-        return part
-    return f"{'linux' if isinstance(case.guest, LinuxGuest) else case.guest.name}: {part}"
+    return kind_of(case.guest).part_name(part)
 
 
 def _has_run(part: PartResult) -> bool:

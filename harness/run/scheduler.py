@@ -9,29 +9,28 @@ import itertools
 import platform
 import time
 import traceback
-import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
-from harness.backends.base import GuestPlan, HostPlan, LabHardware, Session
+from harness.backends.base import HostPlan, LabHardware, Session
 from harness.backends.table import BACKENDS
-from harness.base.errors import HarnessError, LabLost, StoreError, advice
+from harness.base.errors import HarnessError, LabLost, advice
 from harness.config import feasibility
 from harness.config.config import RunConfig
 from harness.config.feasibility import LocalFacts
-from harness.images import multiboot
+from harness.guests.kinds.table import kind_of
+from harness.guests.plan import GuestPlan, Site
 from harness.images.cache import ImageCache
 from harness.model import manifest
-from harness.model.case import Accel, Case, FlatGuest, Host, ProbeGuest, folder_name
+from harness.model.case import Accel, Case, Host
 from harness.model.layout import CaseDir, RunDir
 from harness.model.manifest import CaseFile
 from harness.record.case_runner import conduct
 from harness.record.recording import Recording
 from harness.run.progress import Progress
-from harness.scenario.program import encode
 
 MAX_LAB_FAILURES: Final = 2
 """After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
@@ -148,49 +147,9 @@ def _as_ours(error: HarnessError | OSError) -> HarnessError:
 def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None, out: Path) -> Prepared:
     skip = feasibility.why_not(case, cache.qemu(case.backend.qemu).version, local)
     is_local_kvm = case.backend.host is Host.LOCAL and case.backend.accel is Accel.KVM
-    guest = case.guest
-    if isinstance(guest, ProbeGuest):
-        emulated = is_local_kvm and local is not None and local.emulates
-        case = replace(case, guest=replace(guest, far_return=emulated))
-        files = cache.probe(), _program(guest, case, out)
-        return Prepared(case, GuestPlan(case, *files, trace_log=False, paused=False), skip)
-    if isinstance(guest, FlatGuest):
-        # Its monitor says whether it reset or powered off; what comes over it comes at any time.
-        paused = not case.deterministic
-        plan = GuestPlan(case, _image(guest, out), None, trace_log=True, paused=paused)
-        return Prepared(case, plan, skip)
-    image = cache.kernel(guest.kernel)
-    initrd = cache.linux_initrd(image)
-    plan = GuestPlan(case, image.vmlinuz, initrd, trace_log=True, paused=is_local_kvm)
-    return Prepared(case, plan, skip)
-
-
-def _image(guest: FlatGuest, out: Path) -> Path:
-    """The image as QEMU loads it: itself, or what was made of it, in ``out``."""
-    try:
-        image = guest.path.read_bytes()
-        made = multiboot.loadable(image)
-        if made == image:
-            return guest.path
-        path = RunDir(out).image(guest.name, zlib.crc32(made))
-        path.write_bytes(made)
-    except OSError as error:
-        what = f"cannot make a 32-bit ELF file of {guest.path}"
-        raise StoreError(what, error.strerror, "choose another --out") from None
-    return path
-
-
-def _program(guest: ProbeGuest, case: Case, out: Path) -> Path:
-    """The multiboot module with the scenarios of ``guest``; the same for every backend.
-
-    A name with a comma would be two modules to QEMU.
-    """
-    path = RunDir(out).program(folder_name(case.subject).replace(",", "_"))
-    try:
-        path.write_bytes(encode([scenario.program for scenario in guest.scenarios]))
-    except OSError as error:
-        raise StoreError(f"cannot write {path}", error.strerror, "choose another --out") from None
-    return path
+    emulates = is_local_kvm and local is not None and local.emulates
+    plan = kind_of(case.guest).plan(case, Site(cache, out, is_local_kvm, emulates))
+    return Prepared(plan.case, plan, skip)
 
 
 class Scheduler:

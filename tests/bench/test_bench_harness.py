@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.backends.base import GuestPlan
 from harness.backends.local import LocalSession
+from harness.guests.plan import GuestPlan
 from harness.images.cache import ImageCache
 from harness.model.case import FlatGuest
 from support import cases, flat_image

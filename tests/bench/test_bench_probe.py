@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.backends.base import GuestPlan
 from harness.backends.local import LocalSession
+from harness.guests.plan import GuestPlan
 from harness.images.cache import ImageCache
 from harness.scenario.program import Program
 from support import probe_programs as programs

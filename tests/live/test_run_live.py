@@ -18,8 +18,8 @@ import pexpect
 import pytest
 
 from harness.backends import local
-from harness.backends.base import GuestPlan
 from harness.backends.local import LocalGuest, LocalSession
+from harness.guests.plan import GuestPlan
 from support import flat_image
 from support.live import execute, flat, write_config
 

@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.backends.base import GuestPlan, Session
+from harness.backends.base import Session
 from harness.backends.lab import LabPlan, booted_lab
+from harness.guests.plan import GuestPlan
 from harness.guests.probe import parse_logs
 from harness.images.cache import ImageCache
 from harness.model.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest

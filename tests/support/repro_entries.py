@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.model import manifest
-from harness.model.case import Case, GuestKind, Irqchip
+from harness.model.case import Case, Irqchip
 from harness.model.counters import Counter, CounterKey, CounterSet
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.repro.catalogue import Entry
@@ -57,7 +57,7 @@ def case_result(case: Case, verdict: Verdict = Verdict.PASS, **changes: Any) -> 
         "subject": case.subject,
         "backend": case.backend.name,
         "axes": case.axes,
-        "guest": GuestKind.LINUX,
+        "guest": "linux",
         "verdict": verdict,
         "detail": "",
         "duration_s": 1.0,

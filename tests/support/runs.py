@@ -8,7 +8,6 @@ from harness.compare.diff import Comparison, Status
 from harness.compare.expectations import RuleResult
 from harness.compare.finding import Finding, Group, Member
 from harness.compare.known import Kind
-from harness.model.case import GuestKind
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.store import result
 from harness.store.result import Nowhere, RunResult
@@ -21,7 +20,7 @@ GOOD = CaseResult(
     subject=SUBJECT,
     backend="lab-kvm-on",
     axes={"irqchip": "on"},
-    guest=GuestKind.LINUX,
+    guest="linux",
     verdict=Verdict.PASS,
     detail="",
     duration_s=12.5,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.backends.base import GuestPlan
 from harness.backends.lab import LabPlan, LabShell, booted_lab, by_hand, lab_argv, write_payload
 from harness.backends.lab_end import LabEnd, LabEndKind
 from harness.base.errors import CollectError, HostError, LabLost
+from harness.guests.plan import GuestPlan
 from harness.images.model import KernelImage, QemuImage
 from harness.model.case import Accel, FlatGuest
 from support import cases

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.backends.qemu_argv import Channels, GuestFiles, command_text, max_file_bytes, qemu_argv
+from harness.backends.qemu_argv import Channels, command_text, max_file_bytes, qemu_argv
+from harness.guests.plan import GuestFiles
 from harness.model.case import FlatGuest, LinuxGuest, Machine, Output, ProbeGuest
 from support import cases
 

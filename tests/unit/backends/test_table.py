@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 from types import SimpleNamespace
 
-from harness.backends.base import GuestPlan
 from harness.backends.table import BACKENDS
 from harness.config.config import Lab, RunConfig
+from harness.guests.plan import GuestPlan
 from harness.model.case import Host
 from harness.run.progress import Silent
 from harness.run.scheduler import Prepared, Scheduler

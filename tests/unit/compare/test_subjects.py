@@ -5,7 +5,7 @@ import pytest
 
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions, compare
-from harness.model.case import GuestKind, ProbeGuest
+from harness.model.case import ProbeGuest
 from harness.model.layout import CaseDir
 from harness.model.verdict import Blame, CaseResult, PartResult, Verdict, of_case
 from support import cases
@@ -102,7 +102,7 @@ def test_compare_scenario_that_one_backend_has_not_the_means_for_is_left_out(tmp
                 subject=case.subject,
                 backend=backend.name,
                 axes=case.axes,
-                guest=GuestKind.PROBE,
+                guest="probe",
                 verdict=Verdict.PASS,
                 detail="",
                 duration_s=1.0,

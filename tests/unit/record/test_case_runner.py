@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.backends.base import GuestPlan
 from harness.base.errors import GuestCrash, LabDied, LabLost
+from harness.guests.plan import GuestPlan
 from harness.model.case import LinuxGuest
 from harness.record.case_runner import _behind, _moved, _traced, conduct
 from harness.record.driver import Progress

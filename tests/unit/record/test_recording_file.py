@@ -13,6 +13,7 @@ from harness.base.errors import (
     StoreError,
 )
 from harness.guests import linux
+from harness.model import manifest
 from harness.model.case import FlatGuest, LinuxGuest, ProbeGuest
 from harness.model.layout import CaseDir
 from harness.record import recording_file
@@ -32,10 +33,18 @@ SNAPSHOT = MonitorSnapshot(
 HANG = GuestHang("nothing more", "why", "fix", console_tail=("one", "two"))
 
 
+def written(recording):
+    manifest.write(
+        recording.directory,
+        manifest.describe(recording.case, qemu="7.2.22", linux="6.1.192"),
+    )
+    recording_file.write(recording)
+
+
 def again(recording):
     (recording.directory / CaseDir.console).write_text(recording.console)
     (recording.directory / CaseDir.stderr).write_text(recording.stderr)
-    recording_file.write(recording)
+    written(recording)
     return recording_file.load(recording.directory)
 
 
@@ -110,7 +119,7 @@ def test_case_without_a_recording_says_what_is_missing(tmp_path):
     ],
 )
 def test_recording_that_is_none_of_ours_is_an_error(tmp_path, change, why):
-    recording_file.write(cases.recording(tmp_path, cases.case()))
+    written(cases.recording(tmp_path, cases.case()))
     path = tmp_path / CaseDir.recording
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(StoreError, match=why):
@@ -118,15 +127,23 @@ def test_recording_that_is_none_of_ours_is_an_error(tmp_path, change, why):
 
 
 def test_recording_of_a_probe_without_its_scenarios_is_an_error(tmp_path):
-    recording_file.write(cases.recording(tmp_path, cases.case(ProbeGuest(SCENARIOS))))
+    written(cases.recording(tmp_path, cases.case(ProbeGuest(SCENARIOS))))
     (tmp_path / CaseDir.scenarios_run).unlink()
     with pytest.raises(StoreError):
         recording_file.load(tmp_path)
 
 
+def test_recording_of_a_guest_of_no_known_kind_is_an_error(tmp_path):
+    written(cases.recording(tmp_path, cases.case()))
+    path = tmp_path / CaseDir.manifest
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": "unikernel"}))
+    with pytest.raises(StoreError, match=r"no kind of guest 'unikernel'.*linux, flat, probe"):
+        recording_file.load(tmp_path)
+
+
 def test_recording_names_no_file_outside_its_folder(tmp_path):
     recording = cases.recording(tmp_path, cases.case(), kernel_trace=tmp_path / "kernel.trace")
-    recording_file.write(recording)
+    written(recording)
     path = tmp_path / CaseDir.recording
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"kernel_trace": "../../etc/passwd"}))

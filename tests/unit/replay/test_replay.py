@@ -12,7 +12,7 @@ import pytest
 from harness import cli
 from harness.base.errors import CollectError, ReplayRefused, StoreError
 from harness.model import manifest
-from harness.model.case import GuestKind, Irqchip
+from harness.model.case import Irqchip
 from harness.model.case import Machine as MachineType
 from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
@@ -30,7 +30,7 @@ from userspace_chip.profile import profile, tune
 ON = CaseFile(
     schema=manifest.SCHEMA,
     id="linux/q35/qemu64/smp2/lab-kvm-on",
-    kind=GuestKind.LINUX,
+    kind="linux",
     guest="linux",
     subject="linux/q35/qemu64/smp2",
     backend="lab-kvm-on",

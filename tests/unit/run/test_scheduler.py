@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.backends.base import GuestPlan
 from harness.backends.lab import LabBackend
 from harness.backends.table import BACKENDS
 from harness.base.errors import HostError, ImageError
 from harness.config.config import Lab, RunConfig
+from harness.guests.plan import GuestPlan
 from harness.model import manifest
 from harness.model.case import FlatGuest, Host
 from harness.model.verdict import Blame, Verdict, of_case
@@ -20,51 +20,8 @@ from harness.record.recording import Recording
 from harness.run import scheduler
 from harness.run.judged_run import JudgedRun
 from harness.run.progress import Silent
-from harness.run.scheduler import Preparation, Prepared, _image, _program
-from harness.scenario.program import Program, encode
+from harness.run.scheduler import Preparation, Prepared
 from support import cases, multiboot
-from support.probe_boot import probe_case
-
-ELF64 = multiboot.elf64()
-PROGRAMS = [Program(name, cpus, ((), ())) for name, cpus in (("one", 1), ("two", 2))]
-
-
-def test_program_of_each_reproducer_has_a_file_of_its_own(tmp_path):
-    """They have the same guest, machine and number of CPUs, and other scenarios."""
-    cases = [
-        dataclasses.replace(probe_case([program]), group=f"repro-{program.name}", smp=1)
-        for program in PROGRAMS
-    ]
-    paths = [_program(case.guest, case, tmp_path) for case in cases]
-    assert [path.read_bytes() for path in paths] == [encode([program]) for program in PROGRAMS]
-
-
-def test_program_is_one_module_to_qemu_whatever_the_cpu_is_called(tmp_path):
-    case = dataclasses.replace(probe_case(PROGRAMS[:1]), cpu="qemu64,+tsc-deadline")
-    assert "," not in _program(case.guest, case, tmp_path).name
-
-
-def image_of(tmp_path, content, name="some.flat"):
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content)
-    guest = dataclasses.replace(cases.FLAT, path=path)
-    return _image(guest, tmp_path)
-
-
-def test_image_that_qemu_loads_is_used_where_it_is(tmp_path):
-    assert image_of(tmp_path, multiboot.elf()) == tmp_path / "some.flat"
-
-
-def test_image_that_qemu_does_not_load_is_made_one_and_stays_where_it_is(tmp_path):
-    made = image_of(tmp_path, ELF64)
-    assert made.read_bytes()[4] == 1
-    assert (tmp_path / "some.flat").read_bytes() == ELF64
-
-
-def test_images_of_one_name_and_other_content_are_two_files(tmp_path):
-    other = image_of(tmp_path, ELF64 + b"more", "other/some.flat")
-    assert other != image_of(tmp_path, ELF64)
 
 
 class BrokenHosts(scheduler.Scheduler):

@@ -8,7 +8,6 @@ import pytest
 from harness.base.errors import StoreError
 from harness.compare.diff import Status
 from harness.model import verdict
-from harness.model.case import GuestKind
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.store import result
 from harness.store.result import Nowhere
@@ -20,7 +19,7 @@ PASSED = CaseResult(
     subject="linux/q35/qemu64/smp1",
     backend="local-tcg",
     axes={"host": "local", "smp": 1, "lab_kernel": None},
-    guest=GuestKind.LINUX,
+    guest="linux",
     verdict=Verdict.PASS,
     detail="",
     duration_s=1.5,

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from harness.analyse.analyse import analyse
-from harness.backends.base import GuestPlan
+from harness.guests.plan import GuestPlan
 from harness.model import manifest
 from harness.record import recording_file
 from harness.record.case_runner import conduct
@@ -72,6 +72,7 @@ class Toy:
 
 def recorded(folder):
     case = cases.case(backend=cases.LOCAL_ON)
+    manifest.write(folder, manifest.describe(case, qemu="7.2.22", linux="6.1.192"))
     plan = GuestPlan(case, folder, None, trace_log=False, paused=False)
     asyncio.run(conduct(ToySession(), plan, folder, lambda text: None))
     return recording_file.load(folder)

@@ -1,0 +1,17 @@
+"""QEMU's test devices, for guests that are multiboot images."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from harness.guests import probe
+
+EXIT_DEVICE: Final = ("-device", f"isa-debug-exit,iobase={probe.EXIT_PORT:#x},iosize=4")
+"""A way out with a status."""
+TEST_DEVICES: Final = (*EXIT_DEVICE, *("-device", "pc-testdev"))
+"""And a port that drives any line."""
+
+
+def append(text: str) -> tuple[str, ...]:
+    """``text`` as the image's command line, where there is any."""
+    return ("-append", text) if text else ()
