@@ -166,12 +166,13 @@ def doctor(json: Json = False) -> None:
     from harness.doctor import doctor as doctor_module
     from harness.images.cache import ImageCache
     from harness.report.text.doctor_report import doctor_json, doctor_tables
+    from harness.report.text.render import show
 
     findings = _run_async(doctor_module.examine(ImageCache()))
     if json:
         print_json(doctor_json(findings))
     else:
-        doctor_tables(printer(), findings)
+        show(printer(), doctor_tables(findings))
 
 
 @app.command()
@@ -200,6 +201,8 @@ def run(
 ) -> None:
     """Run a matrix and print what differs."""
     from harness.config import config as config_module
+    from harness.report.files import view_of
+    from harness.report.text.render import show
     from harness.report.text.run_report import run_report
     from harness.repro import regressions
     from harness.run import pipeline as run_module
@@ -214,7 +217,7 @@ def run(
     if json:
         print_json(dump(result))
     else:
-        run_report(console, result, directory, verbose=verbose)
+        show(console, run_report(view_of(result, directory, verbose=verbose), directory))
     sys.exit(result.summary.exit_status)
 
 
@@ -258,16 +261,19 @@ def report(
     json: Json = False,
 ) -> None:
     """Print a recorded run again; write JUnit XML or TAP."""
-    from harness.report import export
+    from harness.report import files as report_files
+    from harness.report.text.render import show
     from harness.report.text.run_report import run_report
     from harness.store import result as result_module
 
     result = result_module.read(RunDir(run_dir).result)
-    export.write(result, files)
+    if not json or files:
+        view = report_files.view_of(result, run_dir, verbose=verbose, repeats=True)
+        report_files.write(view, files)
     if json:
         print_json(result_module.dump(result))
     else:
-        run_report(printer(), result, run_dir, verbose=verbose, ledgers=True)
+        show(printer(), run_report(view, run_dir, ledgers=True))
 
 
 @app.command()
@@ -288,13 +294,14 @@ def diff(
     from harness.compare.known import KnownDifferences
     from harness.compare.recordings import diff_recorded
     from harness.report.text.diff_report import diff_json, diff_report
+    from harness.report.text.render import show
 
     rules = KnownDifferences.in_folders(known) if known else KnownDifferences.shipped()
     found = diff_recorded(a, b, rules)
     if json:
         print_json(diff_json(found))
     else:
-        diff_report(printer(), found)
+        show(printer(), diff_report(found))
     sys.exit(found.exit_status)
 
 
@@ -318,13 +325,14 @@ def judge(
     from harness.commands import judge as judge_module
     from harness.compare.known import KnownDifferences
     from harness.report.text.judge_report import judge_json, judge_report
+    from harness.report.text.render import show
 
     rules = KnownDifferences.in_folders(known) if known else KnownDifferences.shipped()
     found = judge_module.judge(path, rules, write=write)
     if json:
         print_json(judge_json(found))
     else:
-        judge_report(printer(), found)
+        show(printer(), judge_report(found))
     sys.exit(found.exit_status)
 
 
@@ -341,13 +349,14 @@ def replay(
     2: bad or incomplete input; 3: cannot be replayed.
     """
     from harness.replay.replay import Outcome, replay_case
+    from harness.report.text.render import show
     from harness.report.text.replay_report import replay_json, replay_report
 
     replayed = replay_case(case_dir)
     if json:
         print_json(replay_json(replayed))
     else:
-        replay_report(printer(), replayed)
+        show(printer(), replay_report(replayed))
     status = {Outcome.AGREED: 0, Outcome.DIVERGED: 1, Outcome.INCOMPLETE: EXIT_BAD_USAGE}
     sys.exit(status[replayed.outcome])
 
@@ -449,6 +458,7 @@ def minimise(
     Status 0: the result is written; 3: no difference, or the backend is not available here.
     """
     from harness.report.text.minimise_report import minimised_json, minimised_report
+    from harness.report.text.render import show
     from harness.repro import minimise as minimise_module
 
     console = printer(stderr=json)
@@ -460,7 +470,7 @@ def minimise(
     if json:
         print_json(minimised_json(found))
     else:
-        minimised_report(console, found)
+        show(console, minimised_report(found))
 
 
 @images_app.command("list")
@@ -478,6 +488,7 @@ def images_list(
         offers_json,
         offers_table,
     )
+    from harness.report.text.render import show
 
     cache = ImageCache()
     if available:
@@ -485,11 +496,11 @@ def images_list(
         if json:
             print_json(offers_json(offers, cached))
         else:
-            offers_table(printer(), offers, cached)
+            show(printer(), offers_table(offers, cached))
     elif json:
         print_json(images_json(cache.list()))
     else:
-        images_table(printer(), cache.list())
+        show(printer(), images_table(cache.list()))
 
 
 @images_app.command("build")
@@ -511,10 +522,11 @@ def images_build(
     """Fetch kernels and QEMUs, and build the images of guests and labs."""
     from harness.images.cache import ImageCache
     from harness.report.text.images_report import images_table
+    from harness.report.text.render import show
 
     cache = ImageCache()
     if refresh:
-        images_table(printer(), cache.refresh(kernel or [], qemu or []))
+        show(printer(), images_table(cache.refresh(kernel or [], qemu or [])))
         if not kernel and not qemu:
             return
     cache.build(kernel or ["default"], qemu or ["system"])

@@ -196,15 +196,14 @@ def _run(config: pytest.Config, group: _Group, selected: Sequence[_Wanted], base
     """Run what is ``selected``; results by irqchip word and scenario."""
     import asyncio
 
-    from rich.console import Console
-
     from harness.analyse.conformance import read_logs
     from harness.base.errors import HarnessError
+    from harness.base.terminal import Printer
     from harness.run.pipeline import Job, run
 
     try:
         job = Job(_matrix(config, group, selected), base, only=None, jobs=1)
-        result, out = asyncio.run(run(job, Console(quiet=True), quiet=True))
+        result, out = asyncio.run(run(job, Printer(quiet=True), quiet=True))
     except HarnessError as error:
         pytest.fail(f"the scenarios could not be run: {error}", False)
     results: dict[tuple[str, str], ScenarioResult] = {}

@@ -5,14 +5,30 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import IO, Any, Final, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from harness.base.emphasis import Emphasis
 from harness.base.text import plain, plain_json
+
+STYLES: Final[Mapping[Emphasis, str]] = {
+    Emphasis.PLAIN: "",
+    Emphasis.TITLE: "bold",
+    Emphasis.FAINT: "dim",
+    Emphasis.GOOD: "green",
+    Emphasis.BEST: "bold green",
+    Emphasis.NOTICE: "yellow",
+    Emphasis.WARNING: "bold yellow",
+    Emphasis.BAD: "red",
+    Emphasis.ALARM: "bold red",
+    Emphasis.EXPLAINED: "cyan",
+    Emphasis.NEWS: "bold magenta",
+}
+"""In rich's words."""
 
 WIDE: Final = 180
 """Columns of a table in a file or a pipe, where nothing wraps."""
@@ -25,8 +41,8 @@ class Printer(Console):
     """
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A text's rich form, as it will be shown."""
-        return super().render_str(plain(text), **options)
+        """A text's rich form, as it will be shown; a ``:name:`` in it is no emoji."""
+        return super().render_str(plain(text), **options | {"emoji": False})
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

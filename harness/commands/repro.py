@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import typer
-from rich.console import Console
 
 from harness.base.errors import ConfigError, HarnessError, Interrupted
-from harness.base.terminal import print_json
+from harness.base.terminal import Printer, print_json
 from harness.base.text import plain
 from harness.images.cache import ImageCache
 from harness.report import bundle
+from harness.report.files import ledgers_of
 from harness.report.text import bisect_report, repro_report
+from harness.report.text.render import show
 from harness.repro import catalogue
 from harness.repro.bisect import Bisector, Plan
 from harness.repro.reproduce import Reproduction, Request, reproduce
@@ -43,16 +44,16 @@ class Asked:
     json: bool
 
 
-def show_catalogue(console: Console, *, json: bool) -> None:
+def show_catalogue(console: Printer, *, json: bool) -> None:
     """Print every entry that is shipped."""
     entries = [catalogue.load(path) for path in catalogue.shipped().values()]
     if json:
         print_json(repro_report.catalogue_json(entries))
     else:
-        repro_report.catalogue_table(console, entries)
+        show(console, repro_report.catalogue_table(entries))
 
 
-def run(asked: Asked, console: Console, run_async: RunAsync) -> int:
+def run(asked: Asked, console: Printer, run_async: RunAsync) -> int:
     """Do what is asked for; the exit status.
 
     With ``--bisect`` an error is not a status that ``git bisect`` would take for a bad revision:
@@ -75,17 +76,17 @@ def run(asked: Asked, console: Console, run_async: RunAsync) -> int:
         return ABORT
 
 
-async def bisect(plan: Plan, console: Console, *, json: bool) -> int:
+async def bisect(plan: Plan, console: Printer, *, json: bool) -> int:
     """Find the versions between which the answer changes; the exit status."""
     found = await Bisector(plan, ImageCache(), console, quiet=json).run()
     if json:
         print_json(bisect_report.bisection_json(found))
     else:
-        bisect_report.bisection_report(console, found)
+        show(console, bisect_report.bisection_report(found))
     return found.exit_status
 
 
-async def _perform(asked: Asked, console: Console) -> Reproduction:
+async def _perform(asked: Asked, console: Printer) -> Reproduction:
     """Run the reproducer, print what was seen, bundle it."""
     if asked.name is None:
         raise ConfigError("no reproducer given", None, "irqmatrix repro --list shows all")
@@ -96,12 +97,13 @@ async def _perform(asked: Asked, console: Console) -> Reproduction:
         entry, asked.kernel, asked.qemu, asked.out, asked.jobs, decisive_only=asked.bisect
     )
     if not asked.json:
-        repro_report.announce(console, entry)
+        show(console, repro_report.announce(entry))
     found = await reproduce(request, console, quiet=asked.json)
     if asked.json:
         print_json(repro_report.reproduction_json(found))
     else:
-        repro_report.reproduction_report(console, found)
+        ledgers = ledgers_of(found.result, found.directory)
+        show(console, repro_report.reproduction_report(found, ledgers))
     if asked.bundle is not None:
         bundle.write(found, asked.bundle)
         console.print(f"bundle: {asked.bundle}", markup=False, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.base import limits
+from harness.base.emphasis import Emphasis
 from harness.base.text import shortened
 from harness.model.case import Case
 
@@ -33,6 +34,21 @@ class Verdict(StrEnum):
     """It could not be run or not be judged; says nothing of the subject."""
     INCOMPLETE = "incomplete"
     """The run ended before it did."""
+
+    @property
+    def emphasis(self) -> Emphasis:
+        """How it is shown where it is as expected."""
+        return _EMPHASIS.get(self, Emphasis.NOTICE)
+
+
+_EMPHASIS: Final = {
+    Verdict.PASS: Emphasis.GOOD,
+    Verdict.SKIP: Emphasis.FAINT,
+    Verdict.HANG: Emphasis.BAD,
+    Verdict.CRASH: Emphasis.BAD,
+    Verdict.ERROR: Emphasis.BAD,
+    Verdict.FAIL: Emphasis.BAD,
+}
 
 
 class Blame(StrEnum):

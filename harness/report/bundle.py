@@ -26,7 +26,9 @@ from harness.guests.kinds.table import kind_of
 from harness.guests.plan import GuestFiles
 from harness.images.cache import ImageCache
 from harness.model.case import Host
+from harness.report.files import ledgers_of
 from harness.report.text import repro_report
+from harness.report.text.render import show
 from harness.repro.reproduce import Reproduction
 from harness.run import scheduler
 from harness.run.scheduler import Prepared
@@ -102,8 +104,9 @@ def _texts(found: Reproduction, prepared: Sequence[Prepared]) -> dict[str, str]:
 def _report(found: Reproduction) -> str:
     text = io.StringIO()
     console = Printer(file=text, width=_REPORT_COLUMNS, no_color=True)
-    repro_report.announce(console, found.entry)
-    repro_report.reproduction_report(console, found)
+    ledgers = ledgers_of(found.result, found.directory)
+    show(console, repro_report.announce(found.entry))
+    show(console, repro_report.reproduction_report(found, ledgers))
     return text.getvalue()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from harness.base.emphasis import Emphasis
 from harness.compare import partition
 from harness.compare.diff import Status
 from harness.compare.finding import Finding, Group, pattern
@@ -18,6 +19,12 @@ WORDS: Final[Mapping[Status, str]] = {
     Status.KNOWN_BUG: "known bug",
     Status.BY_DESIGN: "by design",
     Status.INFORMATIONAL: "by time",
+}
+EMPHASIS: Final[Mapping[Status, Emphasis]] = {
+    Status.UNEXPLAINED: Emphasis.ALARM,
+    Status.KNOWN_BUG: Emphasis.NOTICE,
+    Status.BY_DESIGN: Emphasis.EXPLAINED,
+    Status.INFORMATIONAL: Emphasis.FAINT,
 }
 SHOWN_BACKENDS: Final = 3
 """Number of members named of a group without a label."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from harness.base import files
 from harness.base.errors import ConfigError, ImageError, StoreError
+from harness.base.terminal import Printer
 from harness.base.versions import Version, parse_version
 from harness.images.cache import ImageCache
 from harness.images.model import Choice
@@ -263,7 +263,7 @@ class Plan:
 class Bisector:
     """Runs the steps of one bisection."""
 
-    def __init__(self, plan: Plan, cache: ImageCache, console: Console, *, quiet: bool) -> None:
+    def __init__(self, plan: Plan, cache: ImageCache, console: Printer, *, quiet: bool) -> None:
         self._plan = plan
         self._cache = cache
         self._console = console

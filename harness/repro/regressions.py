@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from harness.base.errors import ConfigError, HarnessError
+from harness.base.terminal import Printer
 from harness.config.config import Lane, RunConfig
 from harness.model.case import Case
 from harness.model.layout import RunDir
@@ -66,7 +65,7 @@ def _regression(entry: Entry, lane: Lane) -> Regression:
     return Regression(entry, lane, cases)
 
 
-async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Path]:
+async def run(job: Job, console: Printer, *, quiet: bool) -> tuple[RunResult, Path]:
     """As :func:`harness.run.pipeline.run`, with the reproducers that the configuration names."""
     regressions = planned(job.config)
     if not regressions:
@@ -86,7 +85,7 @@ async def run(job: Job, console: Console, *, quiet: bool) -> tuple[RunResult, Pa
 
 
 async def _again(
-    found: RunResult, regression: Regression, jobs: int, out: Path, console: Console
+    found: RunResult, regression: Regression, jobs: int, out: Path, console: Printer
 ) -> RunResult:
     """``found`` after one that is not as expected was reproduced again, as its entry says.
 

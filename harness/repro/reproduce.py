@@ -16,11 +16,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from rich.console import Console
-
 from harness.analyse import conformance
 from harness.analyse.case_evidence import read_counters
 from harness.base.errors import StoreError
+from harness.base.terminal import Printer
 from harness.base.versions import parse_version
 from harness.compare.known import BackendFacts
 from harness.config.config import RunConfig
@@ -125,7 +124,7 @@ class Reproduction:
     assessment: Assessment
 
 
-async def reproduce(request: Request, console: Console, *, quiet: bool) -> Reproduction:
+async def reproduce(request: Request, console: Printer, *, quiet: bool) -> Reproduction:
     """Run the recipe and assess it; errors are those of :func:`harness.run.pipeline.run`."""
     entry = request.entry
     only = entry.modes if request.decisive_only else None

@@ -12,12 +12,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from rich.console import Console
-
 from harness import __version__
 from harness.analyse import blame
 from harness.base import child, limits, ownership
 from harness.base.errors import ConfigError, JudgingTimeout
+from harness.base.terminal import Printer
 from harness.base.versions import Version, parse_version
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions
@@ -65,7 +64,7 @@ async def _as_found(found: RunResult, _: Path) -> RunResult:
 
 
 async def run(
-    job: Job, console: Console, *, quiet: bool, finish: Finish = _as_found
+    job: Job, console: Printer, *, quiet: bool, finish: Finish = _as_found
 ) -> tuple[RunResult, Path]:
     """Run the matrix; the result, which is in the run directory too, and that directory.
 

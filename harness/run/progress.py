@@ -11,17 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from harness.base.emphasis import Emphasis
+from harness.base.terminal import STYLES
 from harness.model.verdict import CaseResult, Verdict
-
-STYLES = {
-    Verdict.PASS: "green",
-    Verdict.SKIP: "dim",
-    Verdict.HANG: "red",
-    Verdict.CRASH: "red",
-    Verdict.ERROR: "red",
-    Verdict.FAIL: "red",
-}
-DEFAULT_STYLE = "yellow"
 
 
 class Progress(Protocol):
@@ -113,7 +105,8 @@ class LiveProgress:
         self._running.pop(result.id, None)
         self._done += 1
         self._total = max(self._total, self._done)
-        style = STYLES.get(result.verdict, DEFAULT_STYLE) if result.as_expected else "bold red"
+        emphasis = result.verdict.emphasis if result.as_expected else Emphasis.ALARM
+        style = STYLES[emphasis]
         self._console.print(verdict_line(result), markup=False, highlight=False, style=style)
 
     def _render(self) -> Table:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from junitparser import JUnitXml
 
 from harness.model.verdict import NOT_REACHED, PartResult, Verdict
+from harness.report.checks import groups_of
 from harness.report.export import junit, tap
-from harness.report.export.checks import groups_of
 from support import runs, tap_reader
 
 VERDICTS = st.sampled_from(Verdict)

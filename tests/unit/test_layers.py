@@ -95,14 +95,25 @@ def test_layer_test_with_a_planted_back_import_finds_it():
 
 
 def graph_of(package) -> dict[str, set[str]]:
-    """By module, those of the same package that it imports."""
+    """By module, those of the same package that its import runs: packages on the way, too."""
     root = Path(package.__file__).parent
     paths = {
         ".".join((package.__name__, *path.relative_to(root).with_suffix("").parts)): path
         for path in modules(package)
-        if path.stem != "__init__"
     }
-    return {name: imports(path) & paths.keys() for name, path in paths.items()}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    return {name: run_by(name, imports(path)) & paths.keys() for name, path in paths.items()}
+
+
+def run_by(own: str, imported: set[str]) -> set[str]:
+    """What is run by these imports in module ``own``, whose own packages run already."""
+    return {each for name in imported for each in ways(name)} - ways(own)
+
+
+def ways(name: str) -> set[str]:
+    """A module and the packages that it is in."""
+    parts = name.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
 
 
 @pytest.mark.parametrize("package", [harness, userspace_chip], ids=lambda package: package.__name__)
@@ -114,6 +125,12 @@ def test_circle_test_with_a_planted_import_finds_it():
     graph = graph_of(userspace_chip)
     graph["userspace_chip.architecture"] = {"userspace_chip.irqchip"}
     assert {"userspace_chip.architecture", "userspace_chip.irqchip"} <= circles(graph)
+
+
+def test_circle_test_with_a_planted_import_of_a_package_finds_it():
+    planted = run_by("a.view", {"a.export.checks"})
+    assert planted == {"a.export", "a.export.checks"}
+    assert circles({"a.view": planted, "a.export": {"a.view"}}) == {"a.view", "a.export"}
 
 
 def numbers(path: Path) -> set[int]:

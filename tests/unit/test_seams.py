@@ -1,6 +1,8 @@
 """Nothing asks which of several interchangeable things it has: it asks the thing itself."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,75 @@ def test_nobody_outside_of_its_room_asks_what_is_behind_a_seam(room):
 )
 def test_seam_test_with_a_planted_question_finds_it(planted):
     assert "LabSession" in asked_for(planted)
+
+
+# --- Reports ------------------------------------------------------------------------------------
+
+SHOWING = {"base/terminal.py", "run/progress.py", "report/text/render.py"}
+"""The console itself, the display of a run that goes on, and the renderer of reports."""
+READING = {"report/files.py", "report/bundle.py"}
+"""Where reports are read from and written to."""
+OPENING = {
+    *(
+        "open",
+        "read_text",
+        "read_bytes",
+        "write_text",
+        "write_bytes",
+        "exists",
+        "is_file",
+        "is_dir",
+    ),
+    *("glob", "rglob", "iterdir", "read_json", "write_json", "read_typed", "read_counters"),
+    *("read_ledger", "read_case", "read_verdict", "read_events", "load", "CaseDir", "RunDir"),
+}
+
+
+def imported(source: str) -> set[str]:
+    """The first names of all modules that ``source`` imports anywhere."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}
+
+
+def called(source: str) -> set[str]:
+    """The names of all functions and methods that ``source`` calls."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return {getattr(each, "attr", getattr(each, "id", "")) for each in calls}
+
+
+def sources(folder: str = "") -> dict[str, str]:
+    paths = (ROOT / folder).rglob("*.py")
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+def test_only_renderers_import_rich():
+    found = {name for name, source in sources().items() if "rich" in imported(source)}
+    assert found == SHOWING
+
+
+def test_report_modules_open_no_file_but_those_whose_work_it_is():
+    opening = {name for name, source in sources("report").items() if called(source) & OPENING}
+    assert opening == READING
+
+
+@pytest.mark.parametrize(
+    ("planted", "names"),
+    [("import rich.table", {"rich"}), ("def f():\n  from rich import box", {"rich"})],
+)
+def test_import_test_with_a_planted_import_finds_it(planted, names):
+    assert imported(planted) == names
+
+
+@pytest.mark.parametrize("planted", ["open('x')", "path.open()", "x = read_ledger(path).rows"])
+def test_opening_test_with_a_planted_call_finds_it(planted):
+    assert called(planted) & OPENING
+
+
+def test_views_and_all_forms_of_a_run_are_made_without_rich():
+    modules = ("run_view", "formats", "export.junit", "export.tap", "text.run_report")
+    imports = "; ".join(f"import harness.report.{name}" for name in modules)
+    command = [sys.executable, "-c", f"{imports}; import sys; sys.exit('rich' in sys.modules)"]
+
+    assert subprocess.run(command, check=False).returncode == 0

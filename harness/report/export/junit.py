@@ -14,7 +14,7 @@ from typing import Final
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from harness.report.export.checks import Check, Group, Outcome
+from harness.report.checks import Check, Group, Outcome
 from harness.store.result import RunResult
 
 _ILLEGAL: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from harness.report.export.checks import FAILING, Check, Group, Outcome
+from harness.report.checks import FAILING, Check, Group, Outcome
 
 _DIRECTIVES: Final = {
     Outcome.SKIP: "SKIP",

@@ -6,17 +6,15 @@ import json
 from dataclasses import asdict
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from harness.base.emphasis import Emphasis
+from harness.report.page import Cell, Column, Kind, Line, Page, Table
 from harness.repro.bisect import Bisection, Boundary, Search, Step
 from harness.repro.reproduce import Outcome
 
-_STYLES: Final = {
-    Outcome.REPRODUCED: "red",
-    Outcome.NOT_REPRODUCED: "green",
-    Outcome.CANNOT_RUN: "dim",
+_EMPHASIS: Final = {
+    Outcome.REPRODUCED: Emphasis.BAD,
+    Outcome.NOT_REPRODUCED: Emphasis.GOOD,
+    Outcome.CANNOT_RUN: Emphasis.FAINT,
 }
 _WORDS: Final = {
     Outcome.REPRODUCED: "bad",
@@ -26,17 +24,17 @@ _WORDS: Final = {
 """As ``git bisect`` calls them."""
 
 
-def bisection_report(console: Console, found: Bisection) -> None:
+def bisection_report(found: Bisection) -> Page:
     """The table of each line, and where the answer changes."""
     steps = {(step.kernel, step.qemu): step for step in found.steps}
     for line in found.lines:
-        console.print(f"\n{line.title}", style="bold", markup=False, highlight=False)
-        console.print(_table(line, steps))
-        style = "bold" if isinstance(line.found, Boundary) else "bold yellow"
-        console.print(conclusion(line), style=style, markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"\nsteps: {found.directory}", markup=False, highlight=False, soft_wrap=True, style="dim"
-    )
+        yield Line()
+        yield Line(line.title, Emphasis.TITLE)
+        yield _table(line, steps)
+        is_found = isinstance(line.found, Boundary)
+        yield Line(conclusion(line), Emphasis.TITLE if is_found else Emphasis.WARNING)
+    yield Line()
+    yield Line(f"steps: {found.directory}", Emphasis.FAINT)
 
 
 def conclusion(line: Search) -> str:
@@ -91,13 +89,13 @@ def _boundary_row(line: Search) -> dict[str, object]:
 
 def _table(line: Search, steps: dict[tuple[str, str], Step]) -> Table:
     """The versions that were tested, in their order."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("version", "", "seconds", "seen"):
-        table.add_column(name, justify="right" if name == "seconds" else "left")
+    rows = []
     for choice in line.choices:
         pair = (choice.version, line.fixed.version)
         step = steps.get(pair if line.axis == "kernel" else (pair[1], pair[0]))
         if step is not None:
-            word = Text(_WORDS[step.outcome], style=_STYLES[step.outcome])
-            table.add_row(choice.version, word, f"{step.duration_s:.1f}", step.reason)
-    return table
+            word = Cell(_WORDS[step.outcome], _EMPHASIS[step.outcome])
+            seconds = Cell(f"{step.duration_s:.1f}")
+            rows.append((Cell(choice.version), word, seconds, Cell(step.reason)))
+    columns = (Column("version"), Column(), Column("seconds", Kind.NUMBER), Column("seen"))
+    return Table(columns, tuple(rows))

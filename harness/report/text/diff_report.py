@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
 from harness.analyse import audit
+from harness.base.emphasis import Emphasis
 from harness.compare.align import Parting
 from harness.compare.diff import Comparison, Status
 from harness.compare.finding import Finding, Member
 from harness.compare.guest_view import Step
 from harness.compare.recordings import A, B, CaseDiff, FirstParting, Place, RunDiff, Side
 from harness.ledger.ledger import STAGES, Ledger, to_json
-from harness.report.views import WORDS, finding_view
+from harness.report.page import Cell, Line, Page, Table, cells, columns
+from harness.report.views import EMPHASIS, WORDS, finding_view
 from userspace_chip.events import Event
-
-_STYLES: Final = {
-    Status.UNEXPLAINED: "bold red",
-    Status.KNOWN_BUG: "yellow",
-    Status.BY_DESIGN: "cyan",
-    Status.INFORMATIONAL: "dim",
-}
 
 
 def diff_json(found: RunDiff) -> str:
@@ -40,12 +31,11 @@ def diff_json(found: RunDiff) -> str:
     return json.dumps(document, indent=1)
 
 
-def diff_report(console: Console, found: RunDiff) -> None:
+def diff_report(found: RunDiff) -> Page:
     """One pair in full; of several, each in short and then what nothing explains."""
     if len(found.pairs) == 1 and not found.alone:
-        _pair(console, found.pairs[0])
-    else:
-        _pairs(console, found)
+        return _pair(found.pairs[0])
+    return _pairs(found)
 
 
 # --- JSON ---------------------------------------------------------------------------------------
@@ -104,88 +94,90 @@ def _place_json(place: Place) -> dict[str, Any]:
 # --- Text ---------------------------------------------------------------------------------------
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
-
-
-def _pairs(console: Console, found: RunDiff) -> None:
-    table = Table("A", "B", "guests", "explained", "unexplained", box=None, pad_edge=False)
+def _pairs(found: RunDiff) -> Page:
+    names = columns("A", "B", "guests", "explained", "unexplained")
+    yield Table(names, tuple(map(_pair_row, found.pairs)))
     for pair in found.pairs:
-        explained = len(pair.of(Status.BY_DESIGN)) + len(pair.of(Status.KNOWN_BUG))
-        unexplained = len(pair.of(Status.UNEXPLAINED))
-        style = _STYLES[Status.UNEXPLAINED] if unexplained else "green"
-        guests = f"{len(pair.alignment.same)} same, {len(pair.alignment.partings)} differ"
-        cells = (Text(pair.a.id), Text(pair.b.id), guests, str(explained))
-        table.add_row(*cells, Text(str(unexplained), style=style))
-    console.print(table)
-    for pair in found.pairs:
-        _warnings(console, pair)
+        yield from _warnings(pair)
         if pair.exit_status:
-            _say(console, f"\n{pair.a.id} / {pair.b.id}", "bold")
-            _first(console, pair)
+            yield Line()
+            yield Line(f"{pair.a.id} / {pair.b.id}", Emphasis.TITLE)
+            yield from _first(pair)
     for finding in found.findings:
         if finding.status is Status.UNEXPLAINED:
             view = finding_view(finding)
-            _say(console, f"\n{WORDS[finding.status]}  {view.headline}", _STYLES[finding.status])
-            for line in view.groups:
-                _say(console, f"    {line}")
+            yield Line()
+            yield Line(f"{WORDS[finding.status]}  {view.headline}", EMPHASIS[finding.status])
+            for text in view.groups:
+                yield Line(f"    {text}")
     for case in found.alone:
-        _say(console, f"no partner: {case}", "yellow")
-    _conclusion(console, [pair.comparison for pair in found.pairs], found.findings)
+        yield Line(f"no partner: {case}", Emphasis.NOTICE)
+    yield from _conclusion([pair.comparison for pair in found.pairs], found.findings)
 
 
-def _pair(console: Console, pair: CaseDiff) -> None:
+def _pair_row(pair: CaseDiff) -> tuple[Cell, ...]:
+    explained = len(pair.of(Status.BY_DESIGN)) + len(pair.of(Status.KNOWN_BUG))
+    unexplained = len(pair.of(Status.UNEXPLAINED))
+    guests = f"{len(pair.alignment.same)} same, {len(pair.alignment.partings)} differ"
+    emphasis = EMPHASIS[Status.UNEXPLAINED] if unexplained else Emphasis.GOOD
+    own = cells(pair.a.id, pair.b.id, guests, str(explained))
+    return (*own, Cell(str(unexplained), emphasis))
+
+
+def _pair(pair: CaseDiff) -> Page:
     for name, side in (("A", pair.a), ("B", pair.b)):
-        _say(console, f"{name}  {side.id}  {side.verdict}", "bold")
-        _say(console, f"   {side.directory}")
-        _say(console, f"   ledger: {audit.summary(side.ledger)}")
-    _warnings(console, pair)
-    _first(console, pair)
+        yield Line(f"{name}  {side.id}  {side.verdict}", Emphasis.TITLE)
+        yield Line(f"   {side.directory}")
+        yield Line(f"   ledger: {audit.summary(side.ledger)}")
+    yield from _warnings(pair)
+    yield from _first(pair)
     aligned = pair.alignment
     if aligned.same or aligned.partings:
         same, differ = len(aligned.same), len(aligned.partings)
-        _say(console, f"\nthe guests: {same} subjects the same, {differ} not", "bold")
-    _differences(console, pair.findings)
-    _ledgers(console, pair.a.ledger, pair.b.ledger)
-    _conclusion(console, [pair.comparison], pair.findings)
+        yield Line()
+        yield Line(f"the guests: {same} subjects the same, {differ} not", Emphasis.TITLE)
+    yield from _differences(pair.findings)
+    yield from _ledgers(pair.a.ledger, pair.b.ledger)
+    yield from _conclusion([pair.comparison], pair.findings)
 
 
-def _warnings(console: Console, pair: CaseDiff) -> None:
+def _warnings(pair: CaseDiff) -> Page:
     for warning in pair.warnings:
-        _say(console, f"warning: {warning}", "yellow")
+        yield Line(f"warning: {warning}", Emphasis.NOTICE)
 
 
-def _first(console: Console, pair: CaseDiff) -> None:
+def _first(pair: CaseDiff) -> Page:
     first = pair.first
     if first is None:
         return
     finding, parting = first.finding, first.parting
     label = WORDS[finding.status]
     why = f": {finding.rule}" if finding.rule else ""
-    style = _STYLES[finding.status]
-    _say(console, f"\nfirst divergent event: {parting.subject} ({label}{why})", style)
+    text = f"first divergent event: {parting.subject} ({label}{why})"
+    yield Line()
+    yield Line(text, EMPHASIS[finding.status])
     if parting.before:
-        _say(console, f"   both: ... {_steps(parting.before)}")
+        yield Line(f"   both: ... {_steps(parting.before)}")
     for name, own, after, place in (
         ("A", parting.a, parting.a_after, first.a),
         ("B", parting.b, parting.b_after, first.b),
     ):
         rest = f"; then {_steps(after)}" if after else ""
-        _say(console, f"   {name}:    {_steps(own) or 'nothing'}{rest}")
+        yield Line(f"   {name}:    {_steps(own) or 'nothing'}{rest}")
         if place is not None:
-            _events(console, place, is_own=bool(own))
+            yield from _events(place, is_own=bool(own))
 
 
 def _steps(steps: Iterable[Step]) -> str:
     return " | ".join(step.what for step in steps)
 
 
-def _events(console: Console, place: Place, *, is_own: bool) -> None:
+def _events(place: Place, *, is_own: bool) -> Page:
     for number, event in enumerate(place.events, place.first):
         here = number == place.at
         mark = (">" if is_own else "|") if here else " "
-        style = "bold red" if here and is_own else "dim"
-        _say(console, f"   {mark} {_event_text(number, event)}", style)
+        emphasis = Emphasis.ALARM if here and is_own else Emphasis.FAINT
+        yield Line(f"   {mark} {_event_text(number, event)}", emphasis)
 
 
 def _event_text(number: int, event: Event) -> str:
@@ -193,67 +185,66 @@ def _event_text(number: int, event: Event) -> str:
     return f"{number:>7} {event.source:4} {thread:>2} {event.name}: {event.text}"
 
 
-def _differences(console: Console, found: Sequence[Finding]) -> None:
+def _differences(found: Sequence[Finding]) -> Page:
     """Each with what either side saw; a rule's reason once."""
     if not found:
         return
-    table = Table("", "", A, B, "why", box=None, pad_edge=False)
+    rows = []
     reasons: dict[str, Finding] = {}
     for finding in found:
-        label = Text(WORDS[finding.status], style=_STYLES[finding.status])
-        sides = (_saw(finding, side) for side in (A, B))
-        table.add_row(label, Text(finding.what), *sides, Text(finding.rule or finding.reason))
+        label = Cell(WORDS[finding.status], EMPHASIS[finding.status])
+        saw = (_saw(finding, side) for side in (A, B))
+        rows.append((label, *cells(finding.what, *saw, finding.rule or finding.reason)))
         if finding.rule is not None:
             reasons.setdefault(finding.rule, finding)
-    console.print(table)
+    yield Table(columns("", "", A, B, "why"), tuple(rows))
     for rule, finding in reasons.items():
-        _say(console, f"{rule}: {finding.reason}\n    {finding.link}", "dim")
+        yield Line(f"{rule}: {finding.reason}\n    {finding.link}", Emphasis.FAINT)
 
 
-def _saw(finding: Finding, side: str) -> Text:
+def _saw(finding: Finding, side: str) -> str:
     group = finding.saw(Member(finding.subject, side))
-    return Text("" if group is None else group.saw)
+    return "" if group is None else group.saw
 
 
-def _ledgers(console: Console, a: Ledger, b: Ledger) -> None:
+def _ledgers(a: Ledger, b: Ledger) -> Page:
     """Both accounts: one number where they agree, ``A | B`` where they do not."""
     rows = {row.name: row for ledger in (a, b) for row in ledger.rows}
     names = sorted(rows, key=lambda name: (rows[name].kind, rows[name].cpu or 0, rows[name].number))
-    rows_a, rows_b = ({row.name: row.counts for row in ledger.rows} for ledger in (a, b))
+    counts_a, counts_b = ({row.name: row.counts for row in ledger.rows} for ledger in (a, b))
     for kinds in (("ioapic", "pic"), ("vector",)):
         own = [name for name in names if rows[name].kind in kinds]
         used = [
             stage
             for stage in STAGES
-            if any(stage in side.get(name, {}) for side in (rows_a, rows_b) for name in own)
+            if any(stage in side.get(name, {}) for side in (counts_a, counts_b) for name in own)
         ]
-        if not own or not used:
-            continue
-        table = Table("ledger, A | B", *used, box=None, pad_edge=False)
-        for name in own:
-            counts = [
-                (rows_a.get(name, {}).get(s, 0), rows_b.get(name, {}).get(s, 0)) for s in used
-            ]
-            table.add_row(name, *(_both(one, other) for one, other in counts))
-        console.print()
-        console.print(table)
+        if own and used:
+            yield Line()
+            yield Table(
+                columns("ledger, A | B", *used),
+                tuple(
+                    (Cell(name), *_both(counts_a.get(name, {}), counts_b.get(name, {}), used))
+                    for name in own
+                ),
+            )
 
 
-def _both(a: int, b: int) -> Text:
-    if a == b:
-        return Text(str(a) if a else "-", style="dim")
-    return Text(f"{a or '-'} | {b or '-'}")
+def _both(a: Mapping[str, int], b: Mapping[str, int], stages: Iterable[str]) -> Iterator[Cell]:
+    for one, other in ((a.get(stage, 0), b.get(stage, 0)) for stage in stages):
+        if one == other:
+            yield Cell(str(one or "-"), Emphasis.FAINT)
+        else:
+            yield Cell(f"{one or '-'} | {other or '-'}")
 
 
-def _conclusion(
-    console: Console, compared: Sequence[Comparison], findings: Sequence[Finding]
-) -> None:
+def _conclusion(compared: Sequence[Comparison], findings: Sequence[Finding]) -> Page:
     counts = {status: sum(f.status is status for f in findings) for status in Status}
     things = sum(comparison.things for comparison in compared)
     unexplained = counts[Status.UNEXPLAINED]
-    _say(
-        console,
-        f"\n{things} compared: {counts[Status.BY_DESIGN]} differ by design, "
+    yield Line()
+    yield Line(
+        f"{things} compared: {counts[Status.BY_DESIGN]} differ by design, "
         f"{counts[Status.KNOWN_BUG]} by known bugs, {unexplained} unexplained",
-        "bold red" if unexplained else "green",
+        Emphasis.ALARM if unexplained else Emphasis.GOOD,
     )

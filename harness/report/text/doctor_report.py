@@ -8,13 +8,11 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from harness.base.emphasis import Emphasis
 from harness.doctor.doctor import Capability
+from harness.report.page import Cell, Line, Page, Table, columns
 
-_FINDING_STYLES: Final = {True: "green", False: "yellow", None: "dim"}
+_EMPHASIS: Final = {True: Emphasis.GOOD, False: Emphasis.NOTICE, None: Emphasis.FAINT}
 
 
 def doctor_json(findings: Iterable[Capability]) -> str:
@@ -22,18 +20,19 @@ def doctor_json(findings: Iterable[Capability]) -> str:
     return json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1)
 
 
-def doctor_tables(console: Console, findings: Iterable[Capability]) -> None:
+def doctor_tables(findings: Iterable[Capability]) -> Page:
     """The findings by area; every "no" with its reason and what to do."""
     for area, group in groupby(findings, key=lambda finding: finding.area):
-        console.print(f"\n{area}", style="bold", markup=False, highlight=False)
-        table = Table.grid(padding=(0, 2))
-        for finding in group:
-            words = [finding.value]
-            if finding.why:
-                words.append(finding.why)
-            if finding.fix:
-                words.append(f"-> {finding.fix}")
-            table.add_row(
-                "", finding.name, Text("\n".join(words), style=_FINDING_STYLES[finding.can])
-            )
-        console.print(table)
+        yield Line()
+        yield Line(area, Emphasis.TITLE)
+        rows = ((Cell(), Cell(finding.name), _value(finding)) for finding in group)
+        yield Table(columns("", "", ""), tuple(rows))
+
+
+def _value(finding: Capability) -> Cell:
+    words = [finding.value]
+    if finding.why:
+        words.append(finding.why)
+    if finding.fix:
+        words.append(f"-> {finding.fix}")
+    return Cell("\n".join(words), _EMPHASIS[finding.can])

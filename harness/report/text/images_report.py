@@ -6,11 +6,9 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterable, Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from harness.base.emphasis import Emphasis
 from harness.images.model import ImageInfo, Offer
+from harness.report.page import Cell, Line, Page, Table, cells, columns
 
 
 def images_json(infos: Iterable[ImageInfo]) -> str:
@@ -19,17 +17,20 @@ def images_json(infos: Iterable[ImageInfo]) -> str:
     return json.dumps(rows, indent=1)
 
 
-def images_table(console: Console, infos: Sequence[ImageInfo]) -> None:
+def images_table(infos: Sequence[ImageInfo]) -> Page:
     """The cache's entries."""
     if not infos:
-        console.print("the image cache is empty: irqmatrix images build", highlight=False)
+        yield Line("the image cache is empty: irqmatrix images build")
         return
-    table = Table("kind", "name", "version", "from", "MiB", "intact", box=None, pad_edge=False)
-    for info in infos:
-        intact = Text("yes" if info.intact else "NO", style="green" if info.intact else "red")
-        size = f"{info.size_bytes / 2**20:.1f}"
-        table.add_row(info.kind, info.name, info.version, info.source, size, intact)
-    console.print(table)
+    rows = tuple(
+        (
+            *cells(info.kind, info.name, info.version, info.source),
+            Cell(f"{info.size_bytes / 2**20:.1f}"),
+            Cell("yes", Emphasis.GOOD) if info.intact else Cell("NO", Emphasis.BAD),
+        )
+        for info in infos
+    )
+    yield Table(columns("kind", "name", "version", "from", "MiB", "intact"), rows)
 
 
 def offers_json(offers: Iterable[Offer], cached: Collection[str]) -> str:
@@ -47,10 +48,13 @@ def offers_json(offers: Iterable[Offer], cached: Collection[str]) -> str:
     return json.dumps(rows, indent=1)
 
 
-def offers_table(console: Console, offers: Iterable[Offer], cached: Collection[str]) -> None:
+def offers_table(offers: Iterable[Offer], cached: Collection[str]) -> Page:
     """What can be downloaded; any name or version of it is one for ``lab.kernel`` and the like."""
-    table = Table("kind", "version", "name", "from", "cached", box=None, pad_edge=False)
-    for offer in offers:
-        there = Text("yes", style="green") if offer.name in cached else Text("")
-        table.add_row(offer.kind, offer.version, offer.name, offer.suite, there)
-    console.print(table)
+    rows = tuple(
+        (
+            *cells(offer.kind, offer.version, offer.name, offer.suite),
+            Cell("yes", Emphasis.GOOD) if offer.name in cached else Cell(),
+        )
+        for offer in offers
+    )
+    yield Table(columns("kind", "version", "name", "from", "cached"), rows)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
-from rich.console import Console
-
 from harness.model.verdict import Verdict
+from harness.report.page import Line, Page
 from harness.run.rejudge import Rejudged, RejudgedRun
 
 
-def judge_report(console: Console, found: RejudgedRun) -> None:
+def judge_report(found: RejudgedRun) -> Page:
     """A line for each case, with what changed below it."""
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for case in found.cases:
-        say(f"{case.verdict:11} {case.id}: {_said(case)}")
+        yield Line(f"{case.verdict:11} {case.id}: {_said(case)}")
         for change in case.changes:
-            say(f"    {change}")
+            yield Line(f"    {change}")
     for finding in found.findings:
-        say(finding)
+        yield Line(finding)
     judged = sum(case.result is not None for case in found.cases)
     changed = sum(bool(case.changed) for case in found.cases)
     total = f"{judged} of {len(found.cases)} cases judged, {changed} changed"
     if found.before is not None:
         total += f"; {len(found.findings)} findings new or gone"
-    say(total + ("; written" if found.written else ""))
+    yield Line(total + ("; written" if found.written else ""))
 
 
 def _said(case: Rejudged) -> str:

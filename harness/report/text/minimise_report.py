@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 
-from rich.console import Console
-
+from harness.base.emphasis import Emphasis
+from harness.report.page import Line, Page
 from harness.repro.minimise import Minimised
 
 
-def minimised_report(console: Console, found: Minimised) -> None:
+def minimised_report(found: Minimised) -> Page:
     """What is left, what it shows, and where it is."""
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    say(f"{found.name}: {found.steps_before} steps made {len(found.steps)}")
+    yield Line(f"{found.name}: {found.steps_before} steps made {len(found.steps)}")
     for number, step in enumerate(found.steps):
-        say(f"  {number}: {step}")
-    say(f"shows: {found.finding.text}")
+        yield Line(f"  {number}: {step}")
+    yield Line(f"shows: {found.finding.text}")
     if found.shown < found.asked:
-        say(f"shown in {found.shown} of {found.asked} executions: it is a race", style="yellow")
+        text = f"shown in {found.shown} of {found.asked} executions: it is a race"
+        yield Line(text, Emphasis.NOTICE)
     if others := len(found.all_findings) - 1:
-        say(f"the scenario showed {others} more differences; --finding chooses another one")
-    say(f"written to {found.path}")
+        yield Line(f"the scenario showed {others} more differences; --finding chooses another one")
+    yield Line(f"written to {found.path}")
 
 
 def minimised_json(found: Minimised) -> str:

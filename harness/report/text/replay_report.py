@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from collections.abc import Callable
 from typing import Final
 
-from rich.console import Console
-
-from harness.replay.lookahead import Line
+from harness.base.emphasis import Emphasis
+from harness.replay import lookahead
 from harness.replay.replay import Divergence, Outcome, Replayed
+from harness.report.page import Line, Page
 
-_OUTCOME_STYLES: Final = {
-    Outcome.AGREED: "green",
-    Outcome.DIVERGED: "bold red",
-    Outcome.INCOMPLETE: "yellow",
+_EMPHASIS: Final = {
+    Outcome.AGREED: Emphasis.GOOD,
+    Outcome.DIVERGED: Emphasis.ALARM,
+    Outcome.INCOMPLETE: Emphasis.NOTICE,
 }
 
 
@@ -40,15 +38,14 @@ def replay_json(replayed: Replayed) -> str:
     return json.dumps(rows, indent=1)
 
 
-def replay_report(console: Console, replayed: Replayed) -> None:
+def replay_report(replayed: Replayed) -> Page:
     """What was compared, and the first divergence with what stands around it."""
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for warning in replayed.warnings:
-        say(f"warning: {warning}", style="yellow")
+        yield Line(f"warning: {warning}", Emphasis.NOTICE)
     found = replayed.divergence
     if found is not None:
-        _divergence(say, found)
-    say(
+        yield from _divergence(found)
+    yield Line(
         f"{replayed.compared} events compared: {replayed.predicted} predicted, "
         f"{replayed.stimuli} stimuli; {replayed.skipped} before the first CPU's, "
         f"{replayed.not_compared} of QEMU's not compared; "
@@ -60,38 +57,41 @@ def replay_report(console: Console, replayed: Replayed) -> None:
         Outcome.INCOMPLETE: "incomplete: the recording has a gap or ends too early, "
         "see the warnings",
     }
-    say(words[replayed.outcome], style=_OUTCOME_STYLES[replayed.outcome])
+    yield Line(words[replayed.outcome], _EMPHASIS[replayed.outcome])
 
 
-def _divergence(say: Callable[..., None], found: Divergence) -> None:
+def _divergence(found: Divergence) -> Page:
     for line in found.before:
-        say(f"  {_line_text(line)}")
+        yield Line(f"  {_line_text(line)}")
     if found.recorded is not None:
-        say(f"> {_line_text(found.recorded)}", style="bold red")
+        yield Line(f"> {_line_text(found.recorded)}", Emphasis.ALARM)
     for line in found.after:
-        say(f"  {_line_text(line)}")
-    say(f"\n{found.why}", style="bold")
-    say(f"recorded:  {_line_text(found.recorded) if found.recorded is not None else 'nothing'}")
+        yield Line(f"  {_line_text(line)}")
+    yield Line()
+    yield Line(found.why, Emphasis.TITLE)
+    yield Line(
+        f"recorded:  {_line_text(found.recorded) if found.recorded is not None else 'nothing'}"
+    )
     for text in found.predicted or ("nothing",):
-        say(f"predicted: {text}")
+        yield Line(f"predicted: {text}")
     for rule in found.rules:
-        say(f"rule: {rule}")
+        yield Line(f"rule: {rule}")
     for chip, state in found.states.items():
-        say(f"model's {chip}: {state}")
+        yield Line(f"model's {chip}: {state}")
         if chip in found.shown:
-            say(f"shown of {chip}: {found.shown[chip]}")
+            yield Line(f"shown of {chip}: {found.shown[chip]}")
         for line in found.seen.get(chip, ()):
-            say(f"recorded of {chip}: {_line_text(line)}")
-    say("")
+            yield Line(f"recorded of {chip}: {_line_text(line)}")
+    yield Line()
 
 
-def _line_text(line: Line) -> str:
+def _line_text(line: lookahead.Line) -> str:
     event = line.event
     thread = "-" if event.vcpu is None else str(event.vcpu)
     return f"{line.number:>7} {event.source:4} {thread:>2} {event.name}: {event.text}"
 
 
-def _line_row(line: Line) -> dict[str, object]:
+def _line_row(line: lookahead.Line) -> dict[str, object]:
     event = line.event
     return {
         "line": line.number,

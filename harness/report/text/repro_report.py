@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from harness.analyse.case_evidence import read_ledger
+from harness.base.emphasis import Emphasis
 from harness.base.errors import HarnessError
 from harness.ledger import ledger
-from harness.model.layout import CaseDir
+from harness.ledger.ledger import Ledger
 from harness.model.verdict import CaseResult, Verdict
+from harness.report.page import Cell, Column, Kind, Line, Page, Table
 from harness.repro.catalogue import Entry, Seen
 from harness.repro.reproduce import Measured, Outcome, Reproduction, value_text
 
-_OUTCOME_STYLES: Final = {
-    Outcome.REPRODUCED: "bold green",
-    Outcome.NOT_REPRODUCED: "bold yellow",
-    Outcome.CANNOT_RUN: "bold red",
+_EMPHASIS: Final = {
+    Outcome.REPRODUCED: Emphasis.BEST,
+    Outcome.NOT_REPRODUCED: Emphasis.WARNING,
+    Outcome.CANNOT_RUN: Emphasis.ALARM,
 }
-_Say = Callable[..., None]
-
-
-def _say(console: Console) -> _Say:
-    return functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 # --- The catalogue ------------------------------------------------------------------------------
 
 
-def catalogue_table(console: Console, entries: Iterable[Entry]) -> None:
+def catalogue_table(entries: Iterable[Entry]) -> Page:
     """One row an entry, with its symptom and what was seen of it in each mode."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("reproducer", "kind", "modes", "affected", "symptom, and what was seen"):
-        table.add_column(column, no_wrap=column in ("reproducer", "kind"))
-    for entry in entries:
-        words = Text(entry.symptom)
-        for seen in entry.seen:
-            words.append(f"\n{_seen_text(seen)}", style="dim")
-        name, modes = Text(entry.id, style="bold"), ", ".join(entry.modes)
-        table.add_row(name, entry.kind.value, modes, entry.affected_text, words)
-    console.print(table)
+    columns = (
+        Column("reproducer", Kind.NAME),
+        Column("kind", Kind.NAME),
+        Column("modes"),
+        Column("affected"),
+        Column("symptom, and what was seen"),
+    )
+    rows = tuple(
+        (
+            Cell(entry.id, Emphasis.TITLE),
+            Cell(entry.kind.value),
+            Cell(", ".join(entry.modes)),
+            Cell(entry.affected_text),
+            Cell(entry.symptom, notes=tuple(map(_seen_text, entry.seen))),
+        )
+        for entry in entries
+    )
+    yield Table(columns, rows)
 
 
 def catalogue_json(entries: Iterable[Entry]) -> str:
@@ -83,51 +81,52 @@ def _seen_text(seen: Seen) -> str:
 # --- A reproducer before and after its run ------------------------------------------------------
 
 
-def announce(console: Console, entry: Entry) -> None:
+def announce(entry: Entry) -> Page:
     """What is about to be run."""
-    say = _say(console)
-    say(f"{entry.id}: {entry.symptom}", style="bold")
-    say(f"{entry.kind}; affected: {entry.affected_text}; it shows in {', '.join(entry.modes)}")
+    yield Line(f"{entry.id}: {entry.symptom}", Emphasis.TITLE)
+    modes = ", ".join(entry.modes)
+    yield Line(f"{entry.kind}; affected: {entry.affected_text}; it shows in {modes}")
     for link in entry.links:
-        say(f"  {link}", style="dim")
+        yield Line(f"  {link}", Emphasis.FAINT)
 
 
-def reproduction_report(console: Console, found: Reproduction) -> None:
-    """What was measured side by side, the ledgers, the replays, and the answer."""
-    say = _say(console)
-    _signs(console, found)
+def reproduction_report(found: Reproduction, ledgers: Mapping[str, Ledger | HarnessError]) -> Page:
+    """What was measured side by side, the ledgers, the replays, and the answer.
+
+    ``ledgers`` by a case's id; the error of one that cannot be read.
+    """
+    yield from _signs(found)
     for case in found.result.cases:
-        say(f"{case.backend}: {case.verdict} in {case.duration_s:.1f} s", style="bold")
+        text = f"{case.backend}: {case.verdict} in {case.duration_s:.1f} s"
+        yield Line(text, Emphasis.TITLE)
         if case.full_detail:
-            say(f"  {case.full_detail}")
+            yield Line(f"  {case.full_detail}")
         if case.verdict is Verdict.DIVERGED:
-            say(f"  irqmatrix replay {found.directory / case.dir} shows what stands around it")
-        for line in _ledger_lines(found.directory / case.dir):
-            say(f"  {line}")
-    answer(console, found)
+            path = found.directory / case.dir
+            yield Line(f"  irqmatrix replay {path} shows what stands around it")
+        for text in _ledger_lines(ledgers.get(case.id)):
+            yield Line(f"  {text}")
+    yield from answer(found)
 
 
-def answer(console: Console, found: Reproduction) -> None:
+def answer(found: Reproduction) -> Page:
     """The answer alone, with its reason and what the catalogue says of it."""
-    say = _say(console)
     assessment = found.assessment
-    because = ", because " if assessment.outcome is Outcome.CANNOT_RUN else ": "
-    say("")
-    say(
-        f"{found.entry.id}: {assessment.outcome}{because}{assessment.reason}",
-        style=_OUTCOME_STYLES[assessment.outcome],
-    )
+    outcome = assessment.outcome
+    because = ", because " if outcome is Outcome.CANNOT_RUN else ": "
+    yield Line()
+    yield Line(f"{found.entry.id}: {outcome}{because}{assessment.reason}", _EMPHASIS[outcome])
     if assessment.expected is None:
         pass
     elif assessment.as_expected:
-        say("this is what the catalogue says for these versions")
+        yield Line("this is what the catalogue says for these versions")
     else:
-        say(
+        yield Line(
             f"NOT what the catalogue says for these versions: {assessment.expected}, "
             f"as {found.entry.affected_text} is affected",
-            style="bold red",
+            Emphasis.ALARM,
         )
-    say(f"results: {found.directory} (irqmatrix report shows every counter)")
+    yield Line(f"results: {found.directory} (irqmatrix report shows every counter)")
 
 
 def reproduction_json(found: Reproduction) -> str:
@@ -159,36 +158,35 @@ def _measured_row(item: Measured) -> dict[str, object]:
     }
 
 
-def _signs(console: Console, found: Reproduction) -> None:
+def _signs(found: Reproduction) -> Page:
     """One row a sign, one column a case."""
     cases = found.result.cases
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
     subjects = {case.subject for case in cases}
-    for case in cases:
-        name = case.backend if len(subjects) == 1 else f"{case.subject}\n{case.backend}"
-        table.add_column(name, justify="right")
+    names = (
+        case.backend if len(subjects) == 1 else f"{case.subject}\n{case.backend}" for case in cases
+    )
+    rows = []
     for sign in found.entry.signs:
         items = {item.case.id: item for item in found.assessment.measured if item.sign is sign}
         if items:
-            table.add_row(sign.what, *_cells(cases, items))
-    console.print()
-    console.print(table)
+            rows.append((Cell(sign.what), *_cells(cases, items)))
+    yield Line()
+    yield Table((Column(), *(Column(name, Kind.NUMBER) for name in names)), tuple(rows))
     for item in found.assessment.measured:
         if item.holds is None and item.case.verdict != "skip":
             why = getattr(item.value, "why", "")
-            _say(console)(f"n/o: {item.case.backend}: {item.sign.what}: {why}", style="dim")
-    console.print()
+            yield Line(f"n/o: {item.case.backend}: {item.sign.what}: {why}", Emphasis.FAINT)
+    yield Line()
 
 
-def _cells(cases: Iterable[CaseResult], items: Mapping[str, Measured]) -> Iterator[Text]:
-    styles = {True: "green", False: "yellow", None: "dim"}
+def _cells(cases: Iterable[CaseResult], items: Mapping[str, Measured]) -> Iterator[Cell]:
+    emphasis = {True: Emphasis.GOOD, False: Emphasis.NOTICE, None: Emphasis.FAINT}
     for case in cases:
         if (item := items.get(case.id)) is None:
-            yield Text("")
+            yield Cell()
         else:
             expected = f"(expected {item.expected})"
-            yield Text(f"{_shown(item)} {expected}", style=styles[item.holds])
+            yield Cell(f"{_shown(item)} {expected}", emphasis[item.holds])
 
 
 _SHOWN_CHARACTERS: Final = 60
@@ -199,13 +197,10 @@ def _shown(item: Measured) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
-def _ledger_lines(directory: Path) -> list[str]:
+def _ledger_lines(account: Ledger | HarnessError | None) -> list[str]:
     """The account of a case, without the laws that hold; nothing where there is none."""
-    path = CaseDir(directory).ledger
-    try:
-        account = read_ledger(path)
-    except HarnessError as error:
-        return [f"its ledger cannot be read: {error}"]
+    if isinstance(account, HarnessError):
+        return [f"its ledger cannot be read: {account}"]
     if account is None or not account.rows:
         return []
     balanced = sum(law.status == "balanced" for law in account.laws)

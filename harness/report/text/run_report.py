@@ -2,155 +2,127 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from harness.analyse import audit
-from harness.analyse.case_evidence import read_ledger
+from harness.base.emphasis import Emphasis
 from harness.compare.diff import Status
+from harness.compare.expectations import RuleResult
 from harness.ledger import ledger
-from harness.model.layout import CaseDir
-from harness.model.verdict import CaseResult
 from harness.report import views
-from harness.report.text.subject_table import NOT_OBSERVABLE, subject_table
-from harness.store.result import RunResult
+from harness.report.page import Line, Page
+from harness.report.run_view import RunView, SubjectView
+from harness.report.subject import NOT_OBSERVABLE
 
-FEW: Final = 8
-"""Up to this number of cases everything is shown; of more, what is as expected in short."""
 SHOWN_AXES: Final = 3
 """Number of axes named on which a rule explains something."""
 
-_Say = Callable[..., None]
 
-
-def run_report(
-    console: Console,
-    run: RunResult,
-    directory: Path,
-    *,
-    verbose: bool = False,
-    ledgers: bool = False,
-) -> None:
+def run_report(view: RunView, directory: Path, *, ledgers: bool = False) -> Page:
     """The subjects of a run, its findings, what is not as expected, and where everything is.
 
-    ``verbose`` shows every table and every rule of a run of many cases, too; ``ledgers`` the
-    account of each case.
+    ``ledgers`` shows the account of each case of a view that is in full, too.
     """
-    is_whole = verbose or len(run.cases) <= FEW
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    shown = False
-    causes = views.causes(run.cases)
-    told = {cause.cases[0].id for cause in causes}
-    for subject, cases in groupby(
-        sorted(run.cases, key=lambda case: case.subject), key=lambda case: case.subject
-    ):
-        found = list(cases)
-        if is_whole or not all(case.as_expected for case in found):
-            subject_table(console, subject, found, run.findings, directory, told)
-            shown = True
-        else:
-            say(f"{subject}: {views.counted(found)}", style="dim")
-        if ledgers and is_whole:
-            _ledger_tables(say, found, directory)
-    say("")
-    _findings(say, run)
-    (_rules if is_whole else _rules_in_short)(say, run)
-    _not_met(say, run)
-    _end(say, run, causes, directory, has_tables=shown)
+    for subject in view.subjects:
+        yield from _subject(subject)
+        if ledgers and view.is_whole:
+            yield from _ledgers(subject)
+    yield Line()
+    for finding in view.findings:
+        yield Line(
+            f"{views.WORDS[Status.UNEXPLAINED]}  {finding.headline}",
+            views.EMPHASIS[Status.UNEXPLAINED],
+        )
+        for text in finding.groups:
+            yield Line(f"    {text}")
+    yield from (_rules if view.is_whole else _rules_in_short)(view.rules)
+    for rule in view.run.rules:
+        yield from _not_met(rule)
+    yield from _end(view, directory)
 
 
-def _ledger_tables(say: _Say, cases: Sequence[CaseResult], directory: Path) -> None:
+def _subject(view: SubjectView) -> Page:
+    if view.table is None:
+        yield Line(f"{view.subject}: {views.counted(view.cases)}", Emphasis.FAINT)
+        return
+    yield Line()
+    yield Line(view.subject, Emphasis.TITLE)
+    yield view.table
+    for text in view.remarks:
+        yield Line(f"  {text}")
+
+
+def _ledgers(view: SubjectView) -> Page:
     """The account of every case, as docs/ledger.md explains it."""
-    for case in cases:
-        account = read_ledger(CaseDir(directory / case.dir).ledger)
-        if account is not None and account.rows:
-            text = f"\nledger of {case.id}: {audit.state(account)}\n{ledger.table(account)}"
-            say(text, end="")
+    for case, account in view.ledgers:
+        yield Line()
+        yield Line(f"ledger of {case}: {audit.state(account)}")
+        yield Line(ledger.table(account).removesuffix("\n"))
 
 
-def _findings(say: _Say, run: RunResult) -> None:
-    """What nothing explains, each thing once."""
-    for finding in run.of(Status.UNEXPLAINED):
-        view = views.finding_view(finding)
-        say(f"{views.WORDS[finding.status]}  {view.headline}", style="bold red")
-        for line in view.groups:
-            say(f"    {line}")
-
-
-def _rules(say: _Say, run: RunResult) -> None:
+def _rules(rules: Iterable[views.RuleView]) -> Page:
     """Every rule that explains something, with its reason."""
-    for rule in views.rule_views(run.findings):
+    for rule in rules:
         axes = "; ".join(rule.axes[:SHOWN_AXES])
         if len(rule.axes) > SHOWN_AXES:
             axes += f" and {len(rule.axes) - SHOWN_AXES} more"
-        word = views.WORDS[rule.status]
-        say(f"{word}: {rule.rule}  ({axes})\n    {rule.reason}\n    {rule.link}", style="dim")
+        text = f"{views.WORDS[rule.status]}: {rule.rule}  ({axes})"
+        yield Line(f"{text}\n    {rule.reason}\n    {rule.link}", Emphasis.FAINT)
 
 
-def _rules_in_short(say: _Say, run: RunResult) -> None:
+def _rules_in_short(rules: Iterable[views.RuleView]) -> Page:
     """The names of the rules that explain something."""
-    rules = views.rule_views(run.findings)
     for status in (Status.KNOWN_BUG, Status.BY_DESIGN):
-        names = [rule.rule for rule in rules if rule.status is status]
-        if names:
-            count = sum(rule.findings for rule in rules if rule.status is status)
-            say(f"{views.WORDS[status]}: {count} findings, by {', '.join(names)}", style="dim")
+        own = [rule for rule in rules if rule.status is status]
+        if own:
+            count = sum(rule.findings for rule in own)
+            names = ", ".join(rule.rule for rule in own)
+            yield Line(f"{views.WORDS[status]}: {count} findings, by {names}", Emphasis.FAINT)
 
 
-def _not_met(say: _Say, run: RunResult) -> None:
-    """The known differences that should have shown and did not; a bug's absence is the louder."""
-    for rule in run.rules:
-        count = f"{rule.due} comparison{'s' if rule.due > 1 else ''}"
-        if rule.stale:
-            say(
-                f"stale: the known difference {rule.rule!r} should have shown on {rule.backend} "
-                f"in {count} and did not",
-                style="yellow",
-            )
-        elif rule.xpass:
-            say(
-                f"XPASS  the known bug {rule.rule!r} no longer shows on {rule.backend} "
-                f"({count}): fixed there? narrow the rule's versions\n    {rule.link}",
-                style="bold magenta",
-            )
+def _not_met(rule: RuleResult) -> Page:
+    """A known difference that should have shown and did not; a bug's absence is the louder."""
+    count = f"{rule.due} comparison{'s' if rule.due > 1 else ''}"
+    if rule.stale:
+        yield Line(
+            f"stale: the known difference {rule.rule!r} should have shown on {rule.backend} "
+            f"in {count} and did not",
+            Emphasis.NOTICE,
+        )
+    elif rule.xpass:
+        yield Line(
+            f"XPASS  the known bug {rule.rule!r} no longer shows on {rule.backend} "
+            f"({count}): fixed there? narrow the rule's versions\n    {rule.link}",
+            Emphasis.NEWS,
+        )
 
 
-def _end(
-    say: _Say,
-    run: RunResult,
-    causes: Sequence[views.Cause],
-    directory: Path,
-    *,
-    has_tables: bool,
-) -> None:
+def _end(view: RunView, directory: Path) -> Page:
     """First what matters."""
+    run = view.run
+    yield Line()
     good = run.summary.exit_status == 0
-    say(f"\n{views.conclusion(run)}", style="green" if good else "bold red")
+    yield Line(view.conclusion, Emphasis.GOOD if good else Emphasis.ALARM)
     if run.did_not_end:
-        say("  the run did not end: its cases were not compared", style="bold red")
-    for cause in causes:
-        say(f"  not as expected: {cause}")
-    for skip in views.skips(run.cases):
-        say(f"  skipped: {skip}", style="dim")
+        yield Line("  the run did not end: its cases were not compared", Emphasis.ALARM)
+    for cause in view.causes:
+        yield Line(f"  not as expected: {cause}")
+    for skip in view.skips:
+        yield Line(f"  skipped: {skip}", Emphasis.FAINT)
     if run.nowhere.parts:
-        style = "bold red" if run.nowhere.is_error else "yellow"
-        say(f"  ran nowhere: {', '.join(run.nowhere.parts)}", style=style)
-    if run.did_not_end:
-        say("  the run did not end: its cases were not compared", style="bold red")
+        emphasis = Emphasis.ALARM if run.nowhere.is_error else Emphasis.NOTICE
+        yield Line(f"  ran nowhere: {', '.join(run.nowhere.parts)}", emphasis)
     if xpassed := sum(rule.xpass for rule in run.rules):
         text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
-        say(text, style="bold magenta")
+        yield Line(text, Emphasis.NEWS)
     for case in run.cases:
         if case.flaky:
-            text = f"  flaky: {case.id}: the first time {case.first_time}"
-            say(text, style="bold yellow")
-    if has_tables:
-        say(f"{NOT_OBSERVABLE}: not observable there; why is in each counters.json", style="dim")
+            yield Line(f"  flaky: {case.id}: the first time {case.first_time}", Emphasis.WARNING)
+    if any(subject.table is not None for subject in view.subjects):
+        text = f"{NOT_OBSERVABLE}: not observable there; why is in each counters.json"
     else:
-        say("irqmatrix report --verbose shows every table and every rule", style="dim")
-    say(f"results: {directory}")
+        text = "irqmatrix report --verbose shows every table and every rule"
+    yield Line(text, Emphasis.FAINT)
+    yield Line(f"results: {directory}")

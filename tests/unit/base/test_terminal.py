@@ -27,6 +27,12 @@ def test_printer_hostile_text_in_any_form_controls_nothing():
     assert printed.count("\\x9b31m\\u202eevil") == 3  # a cell that is a Text may be cropped
 
 
+def test_printer_names_of_emoji_in_a_text_stay():
+    out = io.StringIO()
+    Printer(file=out).print("ioapic:x: pin 4", markup=False, highlight=False)
+    assert out.getvalue() == "ioapic:x: pin 4\n"
+
+
 def test_printer_own_colours_stay():
     out = io.StringIO()
     Printer(file=out, force_terminal=True, color_system="standard").print(Text("x", style="red"))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 from junitparser import JUnitXml
-from rich.console import Console
 
 from harness.base import resources
 from harness.compare.diff import Subject, diff
 from harness.compare.expectations import rules_due
 from harness.compare.finding import findings
 from harness.compare.known import KnownDifferences
-from harness.report import export
-from harness.report.export.checks import groups_of
-from harness.report.text.run_report import run_report
+from harness.report import files
+from harness.report.checks import groups_of
+from harness.report.run_view import RunView
 from support import runs, tap_reader
 from support.recorded_run import MODES, WORKLOADS, recorded
+from support.showing import shown_run
 
 DISK = "handled/ioapic/20:virtio0"
 DOUBLED = """
@@ -68,10 +66,9 @@ def recorded_run(known):
 
 def named(run, tmp_path):
     """What terminal, JUnit and TAP call failed."""
-    text = io.StringIO()
-    run_report(Console(file=text, width=500), run, tmp_path)
-    lines = [line for line in text.getvalue().splitlines() if "UNEXPLAINED  " in line]
-    export.write(run, {"junit": tmp_path / "x.xml", "tap": tmp_path / "x.tap"})
+    text = shown_run(run, tmp_path, width=500)
+    lines = [line for line in text.splitlines() if "UNEXPLAINED  " in line]
+    files.write(RunView.of(run), {"junit": tmp_path / "x.xml", "tap": tmp_path / "x.tap"})
     junit = {
         (suite.name, case.name)
         for suite in JUnitXml.fromfile(str(tmp_path / "x.xml"))

@@ -1,16 +1,19 @@
 import asyncio
 import dataclasses
-import io
 import json
 
 import pytest
 from rich.console import Console
 
+from harness.base.errors import CollectError
+from harness.ledger.ledger import LawResult, Ledger, Row
+from harness.model.case import Irqchip
 from harness.model.verdict import Verdict
 from harness.report.text import repro_report
 from harness.repro import catalogue, reproduce
 from harness.repro.reproduce import Outcome, Unknown
 from support.repro_entries import ENTRY, case_result, recorded, run_result, write_case, write_entry
+from support.showing import shown
 
 
 @pytest.fixture
@@ -127,24 +130,31 @@ def reproduction(entry, directory, lowered):
     return reproduce.Reproduction(entry, entry.config(), result, directory, assessment)
 
 
-def shown(function, *arguments) -> str:
-    out = io.StringIO()
-    function(Console(file=out, width=200, no_color=True), *arguments)
-    return out.getvalue()
-
-
 def test_report_has_values_side_by_side_and_the_answer(entry, tmp_path):
-    text = shown(
-        repro_report.reproduction_report,
-        reproduction(entry, tmp_path / "run", {"on": 1000, "split": 0}),
-    )
+    found = reproduction(entry, tmp_path / "run", {"on": 1000, "split": 0})
+    text = shown(repro_report.reproduction_report(found, {}))
     assert "500 (expected at least 100)" in text
     assert "0 (expected at most 10)" in text
     assert "small: reproduced: lines that go low, a second: on 500, split 0" in text
 
 
+def test_report_has_of_each_case_its_ledger_or_why_it_cannot_be_read(entry, tmp_path):
+    found = reproduction(entry, tmp_path / "run", {"on": 1000, "split": 0})
+    on, split = found.result.cases
+    law = LawResult("every line", "balanced", 1, 1, 0, "")
+    row = Row("ioapic", 4, None, {"raised": 1})
+    ledger = Ledger(Irqchip.ON, 1, (row,), (law,), (), 0, ())
+    ledgers = {on.id: ledger, split.id: CollectError("it is cut off")}
+
+    lines = shown(repro_report.reproduction_report(found, ledgers)).splitlines()
+
+    assert "  1 of 1 laws of the ledger hold and can be seen" in lines
+    assert "  its ledger cannot be read: it is cut off" in lines
+
+
 def test_report_answer_against_the_catalogue_is_said_loudly(entry, tmp_path):
-    text = shown(repro_report.answer, reproduction(entry, tmp_path / "run", {"on": 0, "split": 0}))
+    found = reproduction(entry, tmp_path / "run", {"on": 0, "split": 0})
+    text = shown(repro_report.answer(found))
     assert "not reproduced here" in text
     assert "NOT what the catalogue says" in text
 
@@ -158,7 +168,7 @@ def test_report_json_has_measured_values_and_reasons(entry, tmp_path):
 
 
 def test_list_shows_symptom_and_what_was_seen(entry):
-    text = shown(repro_report.catalogue_table, [entry])
+    text = shown(repro_report.catalogue_table([entry]))
     assert "a symptom that fits on one line" in text
     assert "QEMU 10.0.2, Linux 6.12.95: on 500/s; split 0/s" in text
     assert json.loads(repro_report.catalogue_json([entry]))[0]["affected"] == "QEMU >=9.1"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from junitparser import JUnitXml
 
 from harness.model.verdict import Blame, Verdict
-from harness.report.export.checks import groups_of
+from harness.report.checks import groups_of
 from harness.report.export.junit import render
 from support import golden, runs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.model.verdict import Blame, PartResult, Verdict
-from harness.report.export.checks import Check, Group, Outcome, groups_of
+from harness.report.checks import Check, Group, Outcome, groups_of
 from harness.report.export.tap import render
 from support import golden, runs, tap_reader
 

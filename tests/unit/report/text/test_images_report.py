@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
-
-from rich.console import Console
 
 from harness.images.model import Offer
 from harness.report.text.images_report import offers_json, offers_table
+from support.showing import shown
 
 OFFERS = (
     Offer("kernel", "7.3.4", "linux-image-7.3.4", "7.3.4-1~bpo13+1", "trixie-backports"),
@@ -24,11 +22,9 @@ def test_offers_as_json_have_the_name_to_ask_for_and_whether_it_is_cached() -> N
 
 
 def test_offers_as_a_table_mark_what_is_cached() -> None:
-    out = StringIO()
+    text = shown(offers_table(OFFERS, {"11.1.3+ds-1~bpo13+1"}), width=120)
 
-    offers_table(Console(file=out, width=120), OFFERS, {"11.1.3+ds-1~bpo13+1"})
-
-    kernel, qemu = out.getvalue().splitlines()[1:]
+    kernel, qemu = text.splitlines()[1:]
     assert "7.3.4-1~bpo13+1" in kernel
     assert "yes" not in kernel
     assert qemu.split() == ["qemu", "11.1.3", "11.1.3+ds-1~bpo13+1", "trixie-backports", "yes"]

@@ -1,42 +1,15 @@
-import io
 from dataclasses import replace
 
-from rich.console import Console
-
 from harness.compare.diff import Status
-from harness.compare.expectations import RuleResult
 from harness.compare.finding import Finding, Group, Member, findings
-from harness.compare.known import Kind, KnownDifferences
+from harness.compare.known import KnownDifferences
 from harness.doctor import doctor
 from harness.model.verdict import NOT_REACHED, Blame, PartResult, Verdict
 from harness.report.text.doctor_report import doctor_tables
-from harness.report.text.run_report import run_report
 from harness.store.result import Nowhere
 from support import cases, runs, seven
-from support.judging import judge
-
-
-def shown(print_it) -> str:
-    text = io.StringIO()
-    print_it(Console(file=text, width=200))
-    return text.getvalue()
-
-
-def run_of(tmp_path, *, found=()):
-    """Two backends that read a disk, 200 interrupts on one and ``n`` on the other."""
-    outcomes = []
-    for backend, count in ((cases.ON, 200), (cases.TCG, 150)):
-        case = cases.case(cases.LinuxGuest(("block-intx",)), backend)
-        folder = tmp_path / case.directory_name
-        folder.mkdir()
-        work = cases.workload("block-intx", {}, {"20:virtio0": count}, units=150)
-        outcomes.append(judge(cases.recording(folder, case, workloads=(work,))))
-    rules = (
-        RuleResult("some-rule", Kind.BY_DESIGN, True, "docs/x", "lab-kvm-on", due=2, met=0),
-        RuleResult("some-bug", Kind.KNOWN_BUG, True, "docs/x", "local-tcg", due=1, met=0),
-        RuleResult("other-bug", Kind.KNOWN_BUG, True, "docs/x", "local-tcg", due=1, met=1),
-    )
-    return runs.run_of(*outcomes, findings=found, rules=rules)
+from support.judging import judge, run_of
+from support.showing import shown, shown_run
 
 
 def disk_finding(subject, *groups, status=Status.UNEXPLAINED):
@@ -64,7 +37,7 @@ DIFFERENCE = disk_finding(
 
 def test_report_has_a_row_a_counter_and_a_column_a_backend(tmp_path):
     run = run_of(tmp_path)
-    text = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown_run(run, tmp_path)
 
     (row,) = [line for line in text.splitlines() if line.startswith("  ioapic 20:virtio0 [guest]")]
     assert row.split()[-2:] == ["200", "150"]
@@ -93,7 +66,7 @@ def test_report_shows_what_a_check_measured(tmp_path):
         folder = tmp_path / case.directory_name
         outcomes.append(judge(cases.recording(folder, case, console=console)))
     run = replace(run_of(tmp_path), cases=tuple(outcomes), findings=(), rules=())
-    text = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown_run(run, tmp_path)
 
     (row,) = [line for line in text.splitlines() if "latency (us)" in line and "=" not in line]
     assert row.split()[-2:] == ["12", "34"]
@@ -101,7 +74,7 @@ def test_report_shows_what_a_check_measured(tmp_path):
 
 def test_report_of_many_backends_is_in_blocks_that_fit_and_cut_nothing(tmp_path):
     names, run = many_backends(tmp_path, 16)
-    text = shown(lambda console: run_report(console, run, tmp_path, verbose=True))
+    text = shown_run(run, tmp_path, verbose=True)
 
     table = text[: text.index("UNEXPLAINED  ")]
     assert max(len(line.rstrip()) for line in table.splitlines()) <= 200
@@ -119,7 +92,7 @@ def test_report_of_many_backends_is_in_blocks_that_fit_and_cut_nothing(tmp_path)
 
 def test_report_says_of_a_block_only_what_its_backends_differ_in(tmp_path):
     _, run = many_backends(tmp_path, 16)
-    text = shown(lambda console: run_report(console, run, tmp_path, verbose=True))
+    text = shown_run(run, tmp_path, verbose=True)
 
     rows = [line for line in text.splitlines() if line.startswith("  ioapic 20:virtio0 [guest]")]
     assert ["UNEXPLAINED" in row for row in rows] == [*[False] * (len(rows) - 1), True]
@@ -127,7 +100,7 @@ def test_report_says_of_a_block_only_what_its_backends_differ_in(tmp_path):
 
 def test_report_marks_what_is_unexplained_in_its_row_and_says_it_below(tmp_path):
     run = run_of(tmp_path, found=(DIFFERENCE,))
-    text = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown_run(run, tmp_path)
 
     (row,) = [line for line in text.splitlines() if line.startswith("  ioapic 20:virtio0 [guest]")]
     assert "UNEXPLAINED" in row
@@ -142,7 +115,7 @@ def test_report_marks_what_is_unexplained_in_its_row_and_says_it_below(tmp_path)
 
 def test_report_says_loudly_which_known_bug_no_longer_shows_and_where(tmp_path):
     run = run_of(tmp_path)
-    text = shown(lambda c: run_report(c, run, tmp_path))
+    text = shown_run(run, tmp_path)
 
     assert "XPASS  the known bug 'some-bug' no longer shows on local-tcg (1 comparison)" in text
     assert "XPASS: 1 known bug" in text
@@ -151,7 +124,7 @@ def test_report_says_loudly_which_known_bug_no_longer_shows_and_where(tmp_path):
 
 def test_report_names_stale_rules(tmp_path):
     run = run_of(tmp_path)
-    text = shown(lambda c: run_report(c, run, tmp_path))
+    text = shown_run(run, tmp_path)
 
     assert "'some-rule' should have shown on lab-kvm-on in 2 comparisons and did not" in text
 
@@ -160,7 +133,7 @@ def test_report_says_what_was_expected_of_a_part_that_passed(tmp_path):
     run = run_of(tmp_path)
     part = replace(run.cases[0].parts[0], verdict=Verdict.PASS, expected=Verdict.STORM)
     bad = replace(run.cases[0], parts=(part,), as_expected=False)
-    text = shown(lambda c: run_report(c, replace(run, cases=(bad, *run.cases[1:])), tmp_path))
+    text = shown_run(replace(run, cases=(bad, *run.cases[1:])), tmp_path)
 
     (line,) = [line for line in text.splitlines() if "not as expected: " in line]
     where = "on: XPASS: should be storm, is pass, 1 of 2 cases"
@@ -170,7 +143,7 @@ def test_report_says_what_was_expected_of_a_part_that_passed(tmp_path):
 def test_report_marks_a_case_that_is_not_as_expected(tmp_path):
     run = run_of(tmp_path)
     bad = replace(run.cases[0], verdict=Verdict.STORM, as_expected=False)
-    text = shown(lambda c: run_report(c, replace(run, cases=(bad, *run.cases[1:])), tmp_path))
+    text = shown_run(replace(run, cases=(bad, *run.cases[1:])), tmp_path)
     assert "storm !" in text
 
 
@@ -178,7 +151,7 @@ def test_report_says_loudly_what_passed_only_when_it_was_run_again(tmp_path):
     run = run_of(tmp_path)
     flaky = replace(run.cases[0], first_time="hang: nothing more within 60 s")
     shaky = replace(run, cases=(flaky, *run.cases[1:]))
-    text = shown(lambda console: run_report(console, shaky, tmp_path))
+    text = shown_run(shaky, tmp_path)
 
     said = f"flaky: {flaky.id}: the first time hang: nothing more within 60 s"
     assert said in " ".join(text.split())
@@ -186,7 +159,7 @@ def test_report_says_loudly_what_passed_only_when_it_was_run_again(tmp_path):
 
 def test_doctor_tables_show_reason_and_what_to_do():
     finding = doctor.Capability("kvm", "/dev/kvm", False, "no", "it is not there", "load kvm_amd")
-    text = shown(lambda console: doctor_tables(console, [finding]))
+    text = shown(doctor_tables([finding]))
     assert "it is not there" in text
     assert "-> load kvm_amd" in text
 
@@ -210,7 +183,7 @@ UNFOUNDED = "kvm_eoi: apicid 0 vector 49"
 
 def test_report_says_of_each_case_whether_its_ledger_balances(tmp_path):
     run = traced_run(tmp_path, *RAISED)
-    text = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown_run(run, tmp_path)
 
     assert [line.split() for line in text.splitlines() if line.startswith("ledger")] == [
         ["ledger", "balances"]
@@ -220,7 +193,7 @@ def test_report_says_of_each_case_whether_its_ledger_balances(tmp_path):
 
 def test_report_says_of_each_case_what_its_ledger_found(tmp_path):
     run = traced_run(tmp_path, *RAISED, UNFOUNDED)
-    text = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown_run(run, tmp_path)
 
     assert "1 finding" in text
     assert "ledger: spurious: vector 49 cpu0: EOI without an acceptance" in text
@@ -228,7 +201,7 @@ def test_report_says_of_each_case_what_its_ledger_found(tmp_path):
 
 def test_report_says_what_ledger_and_replay_say_once(tmp_path):
     run = traced_run(tmp_path, *RAISED)
-    text = shown(lambda console: run_report(console, run, tmp_path))
+    text = shown_run(run, tmp_path)
 
     assert text.count("ledger: balances") == 1
     assert text.count("replay: ") == 1
@@ -236,7 +209,7 @@ def test_report_says_what_ledger_and_replay_say_once(tmp_path):
 
 def test_report_says_the_detail_of_a_case_that_is_not_as_expected_once(tmp_path):
     bad = replace(runs.HANGS, notes=("ledger: balances",))
-    text = shown(lambda console: run_report(console, runs.run_of(bad), tmp_path))
+    text = shown_run(runs.run_of(bad), tmp_path)
 
     assert text.count("no answer within 5 s") == 1
     assert "  lab-kvm-on: ledger: balances" in text.splitlines()
@@ -244,7 +217,7 @@ def test_report_says_the_detail_of_a_case_that_is_not_as_expected_once(tmp_path)
 
 def test_report_with_ledgers_has_the_table_of_each_case(tmp_path):
     run = traced_run(tmp_path, *RAISED)
-    text = shown(lambda console: run_report(console, run, tmp_path, ledgers=True))
+    text = shown_run(run, tmp_path, ledgers=True)
 
     (row,) = [line.split() for line in text.splitlines() if line.startswith("ioapic pin 4")]
     assert row == ["ioapic", "pin", "4", "1", "1", "1"]
@@ -265,7 +238,7 @@ def seven_findings():
 
 
 def test_report_of_28_cases_with_seven_findings_is_one_page(tmp_path):
-    text = shown(lambda console: run_report(console, seven_findings(), tmp_path))
+    text = shown_run(seven_findings(), tmp_path)
 
     lines = text.splitlines()
     assert len([line for line in lines if line.startswith("UNEXPLAINED")]) == 7
@@ -274,7 +247,7 @@ def test_report_of_28_cases_with_seven_findings_is_one_page(tmp_path):
 
 
 def test_report_of_28_cases_says_of_each_finding_who_saw_what(tmp_path):
-    text = shown(lambda console: run_report(console, seven_findings(), tmp_path))
+    text = shown_run(seven_findings(), tmp_path)
 
     lines = text.splitlines()
     (number,) = [n for n, line in enumerate(lines) if "lost-eoi" in line]
@@ -287,7 +260,7 @@ def test_report_of_28_cases_says_of_each_finding_who_saw_what(tmp_path):
 
 
 def test_report_of_many_cases_has_a_line_for_a_subject_that_is_as_expected(tmp_path):
-    text = shown(lambda console: run_report(console, seven_findings(), tmp_path))
+    text = shown_run(seven_findings(), tmp_path)
 
     assert "probe/q35/qemu64/smp1: 14 pass" in text.splitlines()
     assert "verdict" not in text
@@ -296,7 +269,7 @@ def test_report_of_many_cases_has_a_line_for_a_subject_that_is_as_expected(tmp_p
 def test_report_of_many_cases_has_the_table_of_a_subject_that_is_not_as_expected(tmp_path):
     run = seven_findings()
     bad = replace(run.cases[0], verdict=Verdict.HANG, as_expected=False, detail="CPU 0 sleeps")
-    text = shown(lambda c: run_report(c, run.with_cases((bad, *run.cases[1:])), tmp_path))
+    text = shown_run(run.with_cases((bad, *run.cases[1:])), tmp_path)
 
     assert len([line for line in text.splitlines() if line.startswith("verdict")]) == 1
     assert "probe/q35/qemu64/smp2: 14 pass" in text.splitlines()
@@ -315,7 +288,7 @@ def test_report_of_a_cause_in_many_cases_says_it_once_and_where(tmp_path):
         else case
         for case in run.cases
     ]
-    text = shown(lambda c: run_report(c, run.with_cases(wrong), tmp_path))
+    text = shown_run(run.with_cases(wrong), tmp_path)
 
     (line,) = [line for line in text.splitlines() if line.startswith("  not as expected: ")]
     said = "split: diverged, 4 of 14 cases: step 1: 0x51"
@@ -329,7 +302,7 @@ def test_report_of_a_guest_that_hung_is_one_line_and_says_how_much_it_did_not_re
     )
     hung = PartResult("lost-eoi", Verdict.HANG, "no answer within 5 s")
     bad = replace(runs.HANGS, parts=(hung, *rest))
-    text = shown(lambda console: run_report(console, runs.run_of(bad), tmp_path))
+    text = shown_run(runs.run_of(bad), tmp_path)
 
     (line,) = [line for line in text.splitlines() if line.startswith("  not as expected: ")]
     assert line.endswith("lost-eoi: hang: no answer within 5 s; 26 not reached")
@@ -338,8 +311,8 @@ def test_report_of_a_guest_that_hung_is_one_line_and_says_how_much_it_did_not_re
 def test_report_verbose_shows_every_table_and_every_rule(tmp_path):
     compared = seven.compared(KnownDifferences.shipped())
     run = replace(seven_findings(), findings=(*findings(compared), *runs.FINDINGS))
-    short = shown(lambda console: run_report(console, run, tmp_path))
-    text = shown(lambda console: run_report(console, run, tmp_path, verbose=True))
+    short = shown_run(run, tmp_path)
+    text = shown_run(run, tmp_path, verbose=True)
 
     assert len([line for line in text.splitlines() if line.startswith("verdict")]) == 2
     assert "    it should not" in text.splitlines()
@@ -350,13 +323,21 @@ def test_report_verbose_shows_every_table_and_every_rule(tmp_path):
 
 
 def end_of(run, tmp_path):
-    return shown(lambda console: run_report(console, run, tmp_path)).splitlines()
+    return shown_run(run, tmp_path).splitlines()
 
 
 def test_end_of_a_good_run_says_so_first(tmp_path):
     quiet = replace(runs.GOOD, parts=runs.GOOD.parts[:1])
 
     assert "1 case, as expected" in end_of(runs.run_of(quiet), tmp_path)
+
+
+def test_end_of_a_run_that_was_ended_says_once_that_nothing_was_compared(tmp_path):
+    run = runs.run_of(runs.GOOD)
+    ended = replace(run, environment=run.environment | {"finished": None})
+
+    said = "  the run did not end: its cases were not compared"
+    assert end_of(ended, tmp_path).count(said) == 1
 
 
 def test_end_counts_the_cases_of_reproducers_apart(tmp_path):
@@ -394,7 +375,7 @@ def test_end_names_what_ran_nowhere(tmp_path):
 
 def test_report_says_whose_fault_a_verdict_looks_like(tmp_path):
     bad = replace(runs.HANGS, blame=Blame.LAB)
-    text = shown(lambda console: run_report(console, runs.run_of(bad), tmp_path))
+    text = shown_run(runs.run_of(bad), tmp_path)
 
     assert "hang ! (lab)" in text
     assert f"  not as expected: {bad.id}: hang (looks like lab): no answer within 5 s" in text

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from harness.model.verdict import NOT_REACHED, PartResult, Verdict
-from harness.report.export.checks import COVERAGE, EVERYWHERE, KNOWN, WHOLE, Outcome, groups_of
+from harness.report.checks import COVERAGE, EVERYWHERE, KNOWN, WHOLE, Outcome, groups_of
 from support import runs
 
 COMPARED = "linux: backends compared"
