@@ -12,7 +12,7 @@ from harness.base.errors import GuestHang
 from harness.guests import probe
 from harness.model.case import Machine, ProbeGuest
 from harness.model.manifest import CaseFile
-from harness.model.verdict import PartResult, Verdict
+from harness.model.verdict import NOT_REACHED, PartResult, Verdict
 from harness.record.recording import Recording
 from harness.replay.profiles import profile_of
 from harness.scenario import compare, expect
@@ -112,7 +112,7 @@ def _stalled(recording: Recording, index: int, detail: str) -> Ruling | None:
 
 def _unreached(recording: Recording) -> Ruling:
     why = "" if recording.failure is None else f": {recording.failure}"
-    return Ruling(Verdict.ERROR, f"not reached{why}")
+    return Ruling(Verdict.ERROR, f"{NOT_REACHED}{why}")
 
 
 def _kept(

@@ -380,7 +380,7 @@ def _as_expected(
     Where something is expected of the whole, it counts, and what is expected of single parts.  A
     verdict that no part has is the ledger's or the replay's, and is never expected.
     """
-    reached = [part for part in parts if part.detail != NOT_REACHED]
+    reached = [part for part in parts if part.was_reached]
     if expected is not None:
         told = all(part.as_expected for part in reached if part.expected is not None)
         return verdict is expected and told

@@ -9,7 +9,7 @@ from harness.analyse.blame import GOOD
 from harness.base.versions import Version, parse_version
 from harness.model.lab_faults import LabFault
 from harness.model.manifest import CaseFile
-from harness.model.verdict import NOT_REACHED, Blame, PartResult
+from harness.model.verdict import Blame, PartResult
 
 
 def explained(
@@ -28,7 +28,7 @@ def explained(
 
 
 def _explained(part: PartResult, guest: str, faults: Iterable[LabFault]) -> PartResult:
-    if part.verdict in GOOD or part.detail == NOT_REACHED:
+    if part.verdict in GOOD or not part.was_reached:
         return part
     fault = next((each for each in faults if each.fails(guest, part.id)), None)
     if fault is None:

@@ -83,8 +83,10 @@ class PartResult:
 
     @property
     def was_reached(self) -> bool:
-        """Whether the guest came to it."""
-        return not self.detail.startswith(NOT_REACHED)
+        """Whether the guest came to it; what a check of its own reports was reached."""
+        why = self.detail.removeprefix(NOT_REACHED)
+        is_ours = why != self.detail and (not why or why.startswith(": "))
+        return self.verdict is not Verdict.ERROR or not is_ours
 
     @property
     def as_expected(self) -> bool:

@@ -12,6 +12,7 @@ from harness.base.emphasis import Emphasis
 from harness.compare.diff import Status
 from harness.compare.finding import Finding, Member
 from harness.ledger.ledger import Ledger
+from harness.model.case import GuestKind
 from harness.model.counters import Counter, CounterKey, CounterSet, CounterSource, Stage
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.report.page import Cell, Column, Kind, Table, cells
@@ -173,7 +174,7 @@ def _part_rows(cases: Sequence[CaseResult], accounts: Sequence[Account]) -> Iter
     parts = {case.id: {part.id: part for part in case.parts} for case in cases}
     names = list(dict.fromkeys(part.id for case in cases for part in case.parts))
     by_part = {name: [parts[case.id].get(name) for case in cases] for name in names}
-    is_linux = any(case.guest == "linux" for case in cases)
+    is_linux = any(case.guest is GuestKind.LINUX for case in cases)
     shown = [name for name in names if is_linux or _is_worth_a_row(by_part[name])]
     for name in shown:
         label = Cell(name, Emphasis.TITLE)
@@ -238,27 +239,27 @@ def _counter_rows(workload: str, sets: Sequence[CounterSet | None]) -> Iterator[
         yield from _if_any(label, [_total(found, row) for found in totals], about)
 
 
-def _if_any(label: str, texts: Sequence[str], about: _About) -> Iterator[_Draft]:
+def _if_any(label: str, values: Sequence[int | str], about: _About) -> Iterator[_Draft]:
     """The row, unless nothing was counted anywhere."""
-    if any(text not in ("0", NOT_OBSERVABLE, "-") for text in texts):
-        yield _Draft(Cell(label), cells(*texts), about)
+    if any(isinstance(value, int) and value for value in values):
+        yield _Draft(Cell(label), cells(*map(str, values)), about)
 
 
-def _value(found: CounterSet | None, key: CounterKey) -> str:
+def _value(found: CounterSet | None, key: CounterKey) -> int | str:
     if found is None:
         return "-"
     counter = found.lookup(key)
-    return str(counter.value) if isinstance(counter, Counter) else NOT_OBSERVABLE
+    return counter.value if isinstance(counter, Counter) else NOT_OBSERVABLE
 
 
-def _total(found: CounterSet | None, row: _Total) -> str:
+def _total(found: CounterSet | None, row: _Total) -> int | str:
     """The sum; not observable where the source cannot see the stage or was not asked."""
     if found is None:
         return "-"
     anything = found.lookup(CounterKey(row.stage, row.controller, row.source))
     if not isinstance(anything, Counter):
         return NOT_OBSERVABLE
-    return str(found.total(f"{row.stage}/{row.controller}/*", row.source))
+    return found.total(f"{row.stage}/{row.controller}/*", row.source)
 
 
 def _part(part: PartResult | None) -> Cell:

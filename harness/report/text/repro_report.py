@@ -173,7 +173,7 @@ def _signs(found: Reproduction) -> Page:
     yield Line()
     yield Table((Column(), *(Column(name, Kind.NUMBER) for name in names)), tuple(rows))
     for item in found.assessment.measured:
-        if item.holds is None and item.case.verdict != "skip":
+        if item.holds is None and item.case.verdict is not Verdict.SKIP:
             why = getattr(item.value, "why", "")
             yield Line(f"n/o: {item.case.backend}: {item.sign.what}: {why}", Emphasis.FAINT)
     yield Line()

@@ -135,6 +135,17 @@ def test_probe_that_dies_leaves_the_rest_unreached(tmp_path, guest):
     assert result.verdict is Verdict.HANG
 
 
+def test_scenario_that_was_not_reached_is_not_held_against_what_is_expected_of_it(tmp_path, guest):
+    edge, _ = predicted(guest)
+    guest = dataclasses.replace(guest, expect={"level": "fail", "*": "hang"})
+    failure = GuestHang("nothing more within 60 s")
+
+    result = judged(tmp_path, guest, edge, failure=failure, status=None)
+
+    assert result.verdict is Verdict.HANG
+    assert result.as_expected
+
+
 def test_text_of_a_fault_leaves_out_the_frame(guest):
     fault = LogEvent(1, 0, "fault", ("d", "fffffffa", "103270", "8", "10206", "0"))
     text = conformance.as_text(guest.scenarios[0], Log((fault,)))
