@@ -94,7 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each backend and scenario."""
+    """A test for each backend and scenario; :class:`pytest.UsageError` without a marker."""
     if FIXTURE not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker(MARKER)
@@ -121,7 +121,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def irqchip_result(request: pytest.FixtureRequest) -> ScenarioResult:
-    """The scenario of this test on the backend of this test, run and judged."""
+    """The scenario of this test on the backend of this test, run and judged.
+
+    The test fails where the scenarios could not be run, and is skipped on another machine type.
+    """
     wanted: _Wanted = request.param
     runs = request.config.stash[_RUNS]
     if wanted.group not in runs:

@@ -203,7 +203,7 @@ def read_sources(directory: Path) -> Sources | None:
 
 
 def read_moving(directory: Path) -> tuple[Event, ...]:
-    """What happened while the guest moved to another QEMU."""
+    """What happened while the guest moved to another QEMU; errors as of :func:`read_events`."""
     path = CaseDir(directory).moving
     return tuple(_events(path)) if path.exists() else ()
 

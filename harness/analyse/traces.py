@@ -100,7 +100,10 @@ def _marks(marks: Iterable[MarkRecord]) -> Iterator[Event]:
 
 
 class AnalysedTraces:
-    """What an earlier analysis left of traces that were not kept."""
+    """What an earlier analysis left of traces that were not kept.
+
+    :class:`StoreError` where it left nothing.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -281,7 +281,10 @@ class LabFiles:
         return await self._shell.check(f"cat {shlex.quote(path)}")
 
     async def fetch(self, path: str, destination: Path) -> None:
-        """Copy a file here; a file that is not there becomes an empty one."""
+        """Copy a file here; a file that is not there becomes an empty one.
+
+        :class:`CollectError` or :class:`LabLost` where the lab does not send it whole.
+        """
         mark = f"\nirqmatrix: end of file {next(self._marks)}\n"
         quoted = shlex.quote(path)
         shown = mark.replace("\n", "\\n")

@@ -37,7 +37,7 @@ class _Made:
 
 
 class LocalFiles:
-    """This machine's files."""
+    """This machine's files; :class:`CollectError` for one that cannot be used."""
 
     def __init__(self) -> None:
         self._made: dict[str, _Made] = {}

@@ -56,7 +56,10 @@ def current() -> Limits:
 
 @functools.lru_cache(maxsize=8)
 def parsed(text: str) -> Limits:
-    """The limits with those that ``text`` sets: ``name=number``, separated by blanks or commas."""
+    """The limits with those that ``text`` sets: ``name=number``, separated by blanks or commas.
+
+    :class:`ConfigError` for a name that is no limit's, or a number that is not positive.
+    """
     names = [each.name for each in fields(Limits)]
     given: dict[str, int] = {}
     for word in re.split(r"[\s,]+", text.strip()) if text.strip() else ():

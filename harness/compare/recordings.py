@@ -275,7 +275,8 @@ def _version(text: str) -> Version | None:
 def view_of(case: RecordedCase) -> View:
     """What the guest of ``case`` saw; its ledger says where the log is not complete.
 
-    :class:`CollectError` for a log of another kind or version.
+    :class:`StoreError` where there is no log, :class:`CollectError` for one of another kind or
+    version.
     """
     books = GuestView(case.described.irqchip, smp=case.described.smp, ioapics=case.ioapics)
     reader = EventLogReader()

@@ -163,7 +163,10 @@ class RunConfig:
 
 
 def find(name: str) -> Path:
-    """The file that ``name`` means: a path, or else a configuration that ships with irqmatrix."""
+    """The file that ``name`` means: a path, or else a configuration that ships with irqmatrix.
+
+    :class:`ConfigError` where it is neither.
+    """
     path = Path(name)
     if paths.first_file([path]) is not None:
         return path

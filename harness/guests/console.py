@@ -45,7 +45,10 @@ class _Spawn(_TextSocketSpawn):
 
 
 class Console:
-    """What a guest says and is sent.  Made by :func:`console` only."""
+    """What a guest says and is sent.  Made by :func:`console` only.
+
+    Every read raises :class:`GuestFlood` where the guest says more than its console may.
+    """
 
     def __init__(self, spawn: _Spawn, log: Path, end: str | None, kept: _Log) -> None:
         self._spawn = spawn
@@ -56,10 +59,7 @@ class Console:
         """Whether the guest has said its last word."""
 
     async def expect(self, pattern: str) -> re.Match[str]:
-        """Read up to ``pattern``; :class:`GuestCrash` where the console ends before it.
-
-        As every read, :class:`GuestFlood` where the guest says more than its console may.
-        """
+        """Read up to ``pattern``; :class:`GuestCrash` where the console ends before it."""
         index = await self._expect([pattern, *self._ends])
         if index != 0:
             self.ended = True

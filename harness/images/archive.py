@@ -88,7 +88,10 @@ def _completed(name: str) -> tuple[str, ...]:
 
 
 def parse_mirror(index_targets: str, codename: str) -> Mirror:
-    """Read ``apt-get indextargets`` in the format release|component|address."""
+    """Read ``apt-get indextargets`` in the format release|component|address.
+
+    :class:`ImageError` where ``codename`` is not among the releases.
+    """
     rows = [line.split("|") for line in index_targets.splitlines() if line.count("|") == 2]
     addresses = {release: address for release, component, address in rows if component == "main"}
     if codename not in addresses:
@@ -114,7 +117,10 @@ def parse_offers(madison: str, kind: Literal["kernel", "qemu"], suite: str) -> t
 
 
 def parse_meta_package(shown: str) -> str:
-    """Read ``apt-cache show`` of the meta package: the version of the kernel it depends on."""
+    """Read ``apt-cache show`` of the meta package: the version of the kernel it depends on.
+
+    :class:`ImageError` where it depends on none.
+    """
     match = re.search(rf"^Depends: ({KERNEL_PACKAGE.pattern}) \(= (\S+)\)", shown, re.MULTILINE)
     if match is None:
         raise ImageError(f"{KERNEL_META_PACKAGE} names no kernel", f"apt says {shown[:80]!r}")
@@ -164,7 +170,7 @@ def mark_missing(
 
 
 def upstream_version(package_version: str) -> str:
-    """``1:10.0.2+ds-2+deb13u1~bpo12+1`` to ``10.0.2``."""
+    """``1:10.0.2+ds-2+deb13u1~bpo12+1`` to ``10.0.2``; :class:`ImageError` for no version."""
     match = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", package_version)
     if match is None or LONG_NUMBER.search(package_version) is not None:
         raise ImageError(f"cannot read the package version {package_version!r}")
@@ -206,7 +212,10 @@ def file_sha256(path: Path) -> str:
 
 
 class Archive:
-    """The suites of the running release's archive, with their indexes below ``root``."""
+    """The suites of the running release's archive, with their indexes below ``root``.
+
+    What apt refuses, or cannot do ``offline``, is an :class:`ImageError` of every method.
+    """
 
     def __init__(self, root: Path, codename: str, *, offline: bool = False) -> None:
         self.suites = suites(codename)

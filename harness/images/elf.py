@@ -68,7 +68,10 @@ def build_id(content: bytes) -> str | None:
 
 
 def modinfo(module: bytes) -> dict[str, str]:
-    """The ``key=value`` strings of a kernel module's ``.modinfo`` section (first of each key)."""
+    """The ``key=value`` strings of a kernel module's ``.modinfo`` section (first of each key).
+
+    :class:`ImageError` for what is no ELF file.
+    """
     try:
         section = ELFFile(io.BytesIO(module)).get_section_by_name(".modinfo")
         data: bytes = section.data() if section is not None else b""

@@ -36,7 +36,10 @@ def inspect_kernel(name: str, vmlinuz: Path, modules_dir: Path | None, source: s
 
 
 def kernel_build(image: KernelImage) -> Build:
-    """Debian's banner names the package's version; another's, who built it and when."""
+    """Debian's banner names the package's version; another's, who built it and when.
+
+    :class:`ImageError` where kernel or module cannot be read.
+    """
     banner = _banner(image.vmlinuz)
     package = re.search(r"Debian (\d\S+)", banner)
     module = image.modules_dir and next(iter(image.modules_dir.rglob("kvm.ko*")), None)
@@ -46,7 +49,7 @@ def kernel_build(image: KernelImage) -> Build:
 
 
 def unpacked_kernel(name: str, tree: Path, source: str) -> KernelImage:
-    """The kernel in an unpacked package, with its modules."""
+    """The kernel in an unpacked package, with its modules; :class:`ImageError` if not both."""
     # Debian's packages of Linux 7 have the kernel beside its modules.
     places = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
     found = [path for place in places for path in sorted(tree.glob(place))]

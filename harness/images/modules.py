@@ -65,7 +65,10 @@ def load_order(
 
 
 def read_module(path: Path) -> bytes:
-    """The bytes of a module, decompressed by what its magic number says."""
+    """The bytes of a module, decompressed by what its magic number says.
+
+    :class:`ImageError` where it cannot be read or decompressed.
+    """
     try:
         raw = path.read_bytes()
         if raw.startswith(b"\xfd7zXZ\0"):

@@ -115,7 +115,10 @@ def qemu_version(launcher: Sequence[str]) -> tuple[int, ...]:
 
 
 def qemu_build(image: QemuImage) -> Build:
-    """``--version`` names the package's version, or the commit, in parentheses."""
+    """``--version`` names the package's version, or the commit, in parentheses.
+
+    :class:`ImageError` where the binary does not run.
+    """
     said = _ask(image.launcher, "--version").splitlines()[0]
     match = re.search(r"\((?:Debian )?(.+)\)$", said)
     package = match[1] if match else said.removeprefix("QEMU emulator version ")

@@ -410,7 +410,7 @@ class CounterSet:
 
     @classmethod
     def loads(cls, text: str) -> CounterSet:
-        """The inverse of :meth:`dumps`."""
+        """The inverse of :meth:`dumps`; :class:`CollectError` for a text that it did not make."""
         try:
             return cls.from_json(files.parse_json(text))
         except ValueError as error:

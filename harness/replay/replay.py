@@ -165,7 +165,10 @@ def _sides(subject: Profile, cpus: int, microvm: bool) -> tuple[_Side, ...]:
 
 
 class Replay:
-    """One replay of one log of ``cpus`` CPUs on ``subject``, with memory for a window of it."""
+    """One replay of one log of ``cpus`` CPUs on ``subject``, with memory for a window of it.
+
+    :class:`ReplayRefused` for a machine that the trace does not describe.
+    """
 
     def __init__(
         self,
@@ -202,7 +205,11 @@ class Replay:
         self._is_cut = False
 
     def run(self, lines: Iterable[str], *, max_lines: int | None = None) -> Replayed:
-        """Replay the log in ``lines``, which have their line ends, or the first of them."""
+        """Replay the log in ``lines``, which have their line ends, or the first of them.
+
+        :class:`ReplayRefused` where no CPU was traced or the log needs what the chips lack,
+        :class:`CollectError` for a file that is no log of events.
+        """
         rest = iter(lines)
         window = Lookahead(self._of_chips(islice(rest, max_lines)))
         number = 0

@@ -158,7 +158,7 @@ class Memory:
     """The steps so far, in a file of the bisection's folder.
 
     What is remembered holds for the recipe and signs that were run, and for the same build where a
-    version is a path.
+    version is a path.  :class:`StoreError` where the file is another's or cannot be used.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
@@ -273,7 +273,11 @@ class Bisector:
         self._steps: dict[tuple[str, str], Step] = {}
 
     async def run(self) -> Bisection:
-        """Bisect the kernels for each QEMU, then the QEMUs with the last kernel."""
+        """Bisect the kernels for each QEMU, then the QEMUs with the last kernel.
+
+        :class:`ConfigError` where either has only one version, or a range is none;
+        :class:`StoreError` where a step cannot be remembered.
+        """
         kernels = self._choices("kernel", self._plan.kernels)
         qemus = self._choices("qemu", self._plan.qemus)
         if len(kernels) < 2 and len(qemus) < 2:

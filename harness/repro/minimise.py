@@ -125,7 +125,9 @@ def _of_entry(entry: catalogue.Entry) -> _Source:
 async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
     """Make it shorter, write it to ``request.out``; ``tell`` gets the progress.
 
-    :class:`CannotRun` where there is no difference, or a backend that cannot be run here.
+    :class:`CannotRun` where there is no difference, or a backend that cannot be run here;
+    :class:`ConfigError` for a scenario, backend or number that is none; :class:`StoreError` where
+    the result cannot be written.
     """
     source = find(request.name, request.file)
     out = request.out or Path(f"{source.name}-minimised.yaml")

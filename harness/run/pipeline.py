@@ -69,7 +69,9 @@ async def run(
     """Run the matrix; the result, which is in the run directory too, and that directory.
 
     That is there from the first moment on, with the verdict ``incomplete`` for what has not ended:
-    a run that is interrupted or killed leaves what was known then.
+    a run that is interrupted or killed leaves what was known then.  :class:`ConfigError` where no
+    case matches ``job.only``, :class:`StoreError` where the directory cannot be used; what keeps a
+    single case from running is in its result.
     """
     config = _selected(job.config, job.only)
     known = KnownDifferences.in_folders(job.known) if job.known else KnownDifferences.shipped()

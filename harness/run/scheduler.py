@@ -102,7 +102,8 @@ def prepare(
 ) -> Preparation:
     """Get every image that the cases need.
 
-    What the probe is to execute is written below ``out``.
+    What the probe is to execute is written below ``out``; :class:`StoreError` where it cannot be.
+    An image that cannot be made is an error of the cases that need it.
     """
     prepared: list[Prepared] = []
     failed: dict[str, HarnessError] = {}

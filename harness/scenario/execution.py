@@ -166,7 +166,10 @@ class Execution:
         return Log(tuple(event for cpu in self._cpus for event in cpu.events))
 
     def prepare(self) -> tuple[MachineState, tuple[bool, ...]]:
-        """The prologue alone: the chips after it, and each CPU's IF."""
+        """The prologue alone: the chips after it, and each CPU's IF.
+
+        :class:`PredictionError` where it does what the model cannot.
+        """
         self._reset()
         self._conduct(self.program.blocks[PROLOGUE])
         self._settle()

@@ -32,7 +32,7 @@ SIPI_PAGES: Final = range(0x10, 0x80)
 
 
 def cpu_number(value: object) -> object:
-    """``cpu1`` or 1."""
+    """``cpu1`` or 1 as a number; :class:`ValueError` for anything else."""
     if isinstance(value, str) and value[:3] == "cpu" and value[3:].isdecimal():
         return int(value[3:])
     if isinstance(value, int) and not isinstance(value, bool):

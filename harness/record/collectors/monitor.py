@@ -121,6 +121,7 @@ def vcpu_stats(stats: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
     QEMU lists the vCPUs last one first and does not number them; their paths
     (``/machine/unattached/device[2]``) are numbered in the order of the vCPUs.
+    :class:`CollectError` for an answer of another shape.
     """
     vcpus = []
     if not isinstance(stats, Sequence):

@@ -78,7 +78,11 @@ def _as_documented(command: str, found: object) -> Iterator[None]:
 
 
 class Monitor:
-    """A connected QMP monitor.  Made by :func:`monitor` only."""
+    """A connected QMP monitor.  Made by :func:`monitor` only.
+
+    Every question raises :class:`MonitorError` where QEMU refuses, says nothing for
+    :data:`TIMEOUT_S`, or gives an answer of another shape than its schema says.
+    """
 
     def __init__(self, client: _RecordingClient, commands: frozenset[str]) -> None:
         self._client = client
