@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,25 @@ def test_rooms_are_the_folders_of_the_harness():
     folder = Path(harness.__file__).parent
     found = {path.parent.name for path in folder.glob("*/__init__.py")}
     assert found == RANKS.keys()
+
+
+ARCHITECTURE = Path(harness.__file__).parents[1] / "docs/architecture.md"
+
+
+def test_picture_of_the_architecture_is_the_list_of_folders():
+    picture = ARCHITECTURE.read_text(encoding="utf-8").split("```")[1]
+    drawn = re.findall(r"^  (\w+)/ ", picture, re.MULTILINE)
+    assert sorted(drawn) == sorted(RANKS)
+    assert [RANKS[name] for name in drawn] == sorted(RANKS.values())
+
+
+def test_modules_and_folders_that_the_architecture_names_are_there():
+    root = ARCHITECTURE.parents[1]
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", ARCHITECTURE.read_text(encoding="utf-8")))
+    bases = [root, root / "harness", *(root / "harness" / room for room in RANKS)]
+    bases += [root / "userspace_chip", root / "harness/record/collectors"]
+    assert len(named) > 20
+    assert {name for name in named if not any((base / name).exists() for base in bases)} == set()
 
 
 def test_layer_test_with_a_planted_back_import_finds_it():
