@@ -11,8 +11,9 @@ from harness.analyse import audit
 from harness.base.emphasis import Emphasis
 from harness.compare.diff import Status
 from harness.compare.finding import Finding, Member
+from harness.guests.kinds.base import Part
+from harness.guests.kinds.table import kind_named
 from harness.ledger.ledger import Ledger
-from harness.model.case import GuestKind
 from harness.model.counters import Counter, CounterKey, CounterSet, CounterSource, Stage
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.report.page import Cell, Column, Kind, Table, cells
@@ -174,12 +175,12 @@ def _part_rows(cases: Sequence[CaseResult], accounts: Sequence[Account]) -> Iter
     parts = {case.id: {part.id: part for part in case.parts} for case in cases}
     names = list(dict.fromkeys(part.id for case in cases for part in case.parts))
     by_part = {name: [parts[case.id].get(name) for case in cases] for name in names}
-    is_linux = any(case.guest is GuestKind.LINUX for case in cases)
-    shown = [name for name in names if is_linux or _is_worth_a_row(by_part[name])]
+    is_counted = any(kind_named(case.guest).part is Part.WORKLOAD for case in cases)
+    shown = [name for name in names if is_counted or _is_worth_a_row(by_part[name])]
     for name in shown:
         label = Cell(name, Emphasis.TITLE)
         yield _Draft(label, tuple(map(_part, by_part[name])), _About("", name))
-        if is_linux:
+        if is_counted:
             yield from _counter_rows(name, [account.counters.get(name) for account in accounts])
         else:
             yield from _metric_rows(by_part[name])
