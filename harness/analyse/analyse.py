@@ -208,7 +208,7 @@ def _count_workload(record: WorkloadRecord, missing: dict[str, str]) -> CounterS
 
 
 def _looks(recording: Recording) -> Iterator[Look]:
-    """The monitor's looks at the chips, between the marks of :mod:`harness.record.driver`."""
+    """The monitor's looks at the chips, each between two marks of its workload."""
     for record in recording.workloads:
         seen = record.monitor_after
         if seen is not None:

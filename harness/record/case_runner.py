@@ -8,7 +8,6 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,6 @@ from harness.backends.lab import COMMAND_TIMEOUT_S
 from harness.base import limits
 from harness.base.errors import (
     GuestCrash,
-    GuestError,
     GuestHang,
     HarnessError,
     LabDied,
@@ -25,19 +23,18 @@ from harness.base.errors import (
     advice,
 )
 from harness.base.files import shorten
-from harness.guests import probe
 from harness.guests.console import console
 from harness.guests.plan import GuestPlan
-from harness.model.case import Case, ProbeGuest
+from harness.model.case import Case
 from harness.model.layout import CaseDir
 from harness.record import recording_file, trace_files
+from harness.record.boot import EXIT_TIMEOUT_S, Boot, Files, Progress, Step
 from harness.record.collectors.base import Collector, Running
+from harness.record.collectors.qmp import Monitor
 from harness.record.collectors.table import COLLECTORS
-from harness.record.driver import EXIT_TIMEOUT_S, Drive, Files, Progress, Step, moves
-from harness.record.recording import Recording
+from harness.record.drivers.table import driver_of
+from harness.record.recording import Recording, WorkloadRecord
 
-MAX_BOOTS: Final = 8
-"""Of one case: after a scenario that hangs the probe is booted again for those behind it."""
 END_TIMEOUT_S: Final = COMMAND_TIMEOUT_S + 15
 """For the end of a QEMU and of its console; the lab answers slowly while a guest drowns.  A lab
 that stands still is found out before."""
@@ -62,7 +59,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step
             while attempt is not None:
                 async with session.boot(attempt) as guest:
                     await _run_guest(guest, attempt, files, trace, seen, step)
-                attempt = _moved(attempt, seen) or _behind(attempt, seen)
+                attempt = driver_of(attempt.case.guest).next_boot(attempt, seen)
             if trace is not None:
                 step("reading the trace")
                 await trace.save(folder)
@@ -125,46 +122,6 @@ def _kept(trace: Path, seen: Progress) -> Path | None:
         return trace
 
 
-def _moved(plan: GuestPlan, seen: Progress) -> GuestPlan | None:
-    """The boot that loads the guest which the last one saved; None: there is none."""
-    if seen.failure is not None or not moves(plan):
-        return None
-    seen.boots += 1
-    return replace(plan, incoming=True)
-
-
-def _behind(plan: GuestPlan, seen: Progress) -> GuestPlan | None:
-    """The boot for the scenarios behind the one that the last boot ended in; None: all is said.
-
-    One that was not run, because those before it left something behind, gets a boot to begin with.
-    """
-    guest = plan.case.guest
-    if not isinstance(guest, ProbeGuest) or not isinstance(seen.failure, GuestError):
-        return None
-    if probe.is_done(seen.console):
-        seen.failure = None  # it ended by itself while its monitor was being asked
-        return None
-    index = probe.reached(seen.console, seen.boots + 1, guest.first)
-    if index is None:
-        return None
-    index = min(index, len(guest.scenarios) - 1)  # behind the last one comes a reset
-    if index in seen.stalled:
-        return None
-    seen.boots += 1
-    if index > guest.first and probe.was_not_run(seen.console, index):
-        first = index
-    else:
-        seen.stalled[index] = seen.failure
-        first = index + 1
-    if first >= len(guest.scenarios):
-        seen.failure = None
-        return None
-    if seen.boots >= MAX_BOOTS:
-        return None
-    seen.failure = None
-    return replace(plan, case=replace(plan.case, guest=replace(guest, first=first)))
-
-
 class _All:
     """Several collectors at work."""
 
@@ -219,7 +176,7 @@ async def _run_guest(
     more, end = seen.boots > 0, guest.console_end
     with console(guest.console, log, more=more, end=end) as con:
         try:
-            await Drive(plan, guest, con, files, trace, seen, step).run()
+            await _drive(Boot(plan, guest, con, files, trace, seen, step))
         except HarnessError as error:
             seen.failure = error
         step("ending")
@@ -237,6 +194,40 @@ async def _run_guest(
             seen.missing["QEMU trace"] = f"cut at {limits.current().trace_mib} MiB ({hint})"
         _append(part, folder.qemu_trace)
     seen.console = log.read_text(encoding="utf-8", errors="replace")
+
+
+async def _drive(boot: Boot) -> None:
+    """To its end, or to the end of its time: :class:`GuestHang`, :class:`GuestCrash`."""
+    case, seen = boot.plan.case, boot.seen
+    driver = driver_of(case.guest)
+    async with contextlib.AsyncExitStack() as stack:
+        mon: Monitor | None = None
+        if boot.plan.paused or driver.needs_monitor:
+            mon = await boot.started(stack)
+            if mon is None:
+                return
+        try:
+            async with asyncio.timeout(case.timeout_s):
+                if await driver.drive(boot, mon):
+                    # Shielded: others ask for the status after the time is up.
+                    status = await asyncio.shield(boot.guest.exited)
+                    if status == 0 and mon is not None:
+                        seen.ended_by = await mon.shutdown_reason()
+        except TimeoutError:
+            _note_unanswered(boot)
+            boot.step("its time is up: looking whether it moves")
+            await boot.look_twice(mon, stack)
+            raise GuestHang(
+                f"nothing more within {case.timeout_s:g} s", console_tail=boot.console.tail()
+            ) from None
+
+
+def _note_unanswered(boot: Boot) -> None:
+    """The workload in whose midst the time was up."""
+    if boot.seen.current is not None:
+        name, began = boot.seen.current
+        elapsed_s = time.monotonic() - began
+        boot.seen.workloads.append(WorkloadRecord(name, None, None, None, elapsed_s))
 
 
 def _was_cut(trace: Path) -> bool:

@@ -16,7 +16,8 @@ from typing import Final
 
 from harness.backends.base import Session
 from harness.base.text import LONG_NUMBER
-from harness.model.case import Accel, Case, Host, ProbeGuest
+from harness.guests.kinds.table import kind_of
+from harness.model.case import Accel, Case, Host
 from harness.model.counters import CounterSource
 from harness.model.layout import CaseDir
 from harness.record.collectors.tracefs import Trace, clock_offset_ns, tracing
@@ -166,8 +167,8 @@ class KernelTrace:
 
     def why_not(self, session: Session, case: Case) -> str | None:
         """There has to be a KVM, whose tracefs can be used, and more than the guest says itself."""
-        if isinstance(case.guest, ProbeGuest) and not case.guest.trace:
-            return "the probe logs what it sees itself (trace: true)"
+        if (why := kind_of(case.guest).why_untraced) is not None:
+            return why
         if case.backend.accel is not Accel.KVM:
             return "there is no KVM under TCG"
         if session.tracefs is None:

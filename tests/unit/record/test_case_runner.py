@@ -15,8 +15,9 @@ import pytest
 from harness.base.errors import GuestCrash, LabDied, LabLost
 from harness.guests.plan import GuestPlan
 from harness.model.case import LinuxGuest
-from harness.record.case_runner import _behind, _moved, _traced, conduct
-from harness.record.driver import Progress
+from harness.record.boot import Progress
+from harness.record.case_runner import _traced, conduct
+from harness.record.drivers.table import driver_of
 from harness.scenario.program import Program
 from support import cases
 from support.probe_boot import probe_case
@@ -30,36 +31,40 @@ def plan_of_two():
     return GuestPlan(probe_case(programs), NOWHERE, NOWHERE, trace_log=False, paused=False)
 
 
+def next_boot(plan, progress):
+    return driver_of(plan.case.guest).next_boot(plan, progress)
+
+
 def seen(console):
     return Progress(console=console, failure=GuestCrash("its QEMU went away"))
 
 
 def test_probe_that_had_ended_did_not_crash():
     progress = seen("= 0\n. 0\n= 1\n. 1\ndone\n")
-    assert _behind(plan_of_two(), progress) is None
+    assert next_boot(plan_of_two(), progress) is None
     assert progress.failure is None
     assert progress.stalled == {}
 
 
 def test_probe_that_goes_away_in_a_scenario_is_booted_for_the_next_one():
     progress = seen(BOOT)
-    again = _behind(plan_of_two(), progress)
+    again = next_boot(plan_of_two(), progress)
     assert again.case.guest.first == 1
     assert list(progress.stalled) == [0]
 
 
 def test_probe_that_goes_away_behind_a_scenario_has_come_to_the_next_one():
     progress = seen(f"{BOOT}= 0\n. 0\n")
-    assert _behind(plan_of_two(), progress) is None
+    assert next_boot(plan_of_two(), progress) is None
     assert list(progress.stalled) == [1]
     assert progress.failure is None
 
 
 def test_probe_that_does_not_come_up_again_blames_no_scenario():
     progress = seen(BOOT)
-    again = _behind(plan_of_two(), progress)
+    again = next_boot(plan_of_two(), progress)
     progress.failure = GuestCrash("its QEMU went away")
-    assert _behind(again, progress) is None
+    assert next_boot(again, progress) is None
     assert progress.failure is not None
     assert list(progress.stalled) == [0]
 
@@ -90,11 +95,11 @@ def test_guest_that_was_saved_is_booted_again_to_be_loaded():
     plan = GuestPlan(case, NOWHERE, NOWHERE, trace_log=True, paused=False)
     progress = Progress()
 
-    again = _moved(plan, progress)
+    again = next_boot(plan, progress)
 
     assert again == dataclasses.replace(plan, incoming=True)
-    assert _moved(again, progress) is None
-    assert _moved(plan, Progress(failure=GuestCrash("its QEMU went away"))) is None
+    assert next_boot(again, progress) is None
+    assert next_boot(plan, Progress(failure=GuestCrash("its QEMU went away"))) is None
 
 
 class DyingLab:

@@ -1,0 +1,1 @@
+"""How each kind of guest is driven from its first word to its last."""
