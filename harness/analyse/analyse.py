@@ -10,24 +10,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from harness.analyse import conformance
 from harness.analyse.case_evidence import (
     WHOLE,
     CaseEvidence,
-    ScenarioLog,
     Sources,
     damage_of,
     ioapics_of,
 )
 from harness.analyse.motion import Tail
-from harness.analyse.ruling import Ruling
+from harness.analyse.results.table import results_of
 from harness.analyse.storm import OnsetTracker
 from harness.analyse.traces import Traces, traces_of
 from harness.backends.qemu_argv import QEMU_TRACE_EVENTS
 from harness.base.errors import CollectError
 from harness.ledger.bookkeeper import Bookkeeper
 from harness.model import counters
-from harness.model.case import Host, ProbeGuest
+from harness.model.case import Host
 from harness.model.counters import CounterSet
 from harness.model.manifest import CaseFile
 from harness.model.marks import Mark, MarkKind, mark_of
@@ -76,9 +74,7 @@ def analyse(
         own = _count_workload(record, missing)
         before = sets.get(record.name, CounterSet.of((), traces.sources, blind))
         sets[record.name] = before.merged(CounterSet.of(own, own.sources, blind))
-    scenarios: list[tuple[str, ScenarioLog, Ruling]] = []
-    if isinstance(guest := recording.case.guest, ProbeGuest):
-        scenarios += conformance.compared(recording, guest, described)
+    scenarios = list(results_of(recording).compared(described))
     onsets = {name: window.onset.onset_s for name, window in windows.items()}
     reports = traces.reports
     return CaseEvidence(

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.base.versions import parse_version
+from harness.guests.kinds.table import kind_of
 from harness.ledger.ledger import LAWS, STAGES, Finding, Kind, LawResult, Ledger
-from harness.model.case import Accel, Case, Host, Irqchip, LinuxGuest
+from harness.model.case import Accel, Case, Host, Irqchip
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
 from harness.replay.profiles import not_modelled
@@ -100,7 +101,7 @@ def _is_known(text: str, known: Iterable[str]) -> bool:
 
 
 def _doubt(ledger: Ledger, case: Case, recorded: CaseFile | None) -> str | None:
-    if not isinstance(case.guest, LinuxGuest):
+    if not kind_of(case.guest).keeps_rules:
         return "only a Linux guest is known to keep the rules itself"
     if case.backend.host is Host.LOCAL and case.backend.accel is Accel.KVM:
         return "the host's CPUs trace side by side"

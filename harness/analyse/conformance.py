@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from harness.analyse.case_evidence import CaseEvidence, ScenarioLog, read_scenarios
+from harness.analyse.case_evidence import ScenarioLog, read_scenarios
 from harness.analyse.ruling import Ruling
-from harness.base.errors import GuestHang
 from harness.guests import probe
 from harness.model.case import Machine, ProbeGuest
 from harness.model.manifest import CaseFile
-from harness.model.verdict import NOT_REACHED, PartResult, Verdict
+from harness.model.verdict import Verdict
 from harness.record.recording import Recording
 from harness.replay.profiles import profile_of
 from harness.scenario import compare, expect
@@ -59,24 +58,6 @@ def compared(
         yield scenario.name, _kept(scenario, log, expected, inconclusive), ruling
 
 
-def parts_of(
-    recording: Recording, guest: ProbeGuest, evidence: CaseEvidence
-) -> tuple[PartResult, ...]:
-    """A part for each scenario of ``guest``."""
-    rulings = {} if evidence.sources is None else evidence.sources.rulings
-    parts: list[PartResult] = []
-    for index, scenario in enumerate(guest.scenarios):
-        wanted = guest.expect.get(scenario.name)
-        required = None if wanted is None else Verdict(wanted)
-        found = rulings.get(scenario.name)
-        if found is None:
-            found = _stalled(recording, index, "") or _unreached(recording)
-        else:
-            found = _stalled(recording, index, found.detail) or found
-        parts.append(found.part(scenario.name, required))
-    return tuple(parts)
-
-
 def _predicted(scenario: Scenario, profile: Profile, board: Board, cpus: int) -> Log | None:
     """None where the Python chips cannot tell."""
     if scenario.no_model is not None:
@@ -99,20 +80,6 @@ def _ruling(scenario: Scenario, log: Log, expected: Log | None, irqchip: str) ->
     if failures:
         return Ruling(Verdict.FAIL, "; ".join(failures))
     return Ruling(Verdict.PASS, "")
-
-
-def _stalled(recording: Recording, index: int, detail: str) -> Ruling | None:
-    """What to say of a scenario that a boot of the probe ended in; None of others."""
-    error = recording.stalled.get(index)
-    if error is None:
-        return None
-    verdict = Verdict.HANG if isinstance(error, GuestHang) else Verdict.CRASH
-    return Ruling(verdict, f"{error}; {detail}" if detail else str(error))
-
-
-def _unreached(recording: Recording) -> Ruling:
-    why = "" if recording.failure is None else f": {recording.failure}"
-    return Ruling(Verdict.ERROR, f"{NOT_REACHED}{why}")
 
 
 def _kept(

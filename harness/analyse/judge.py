@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from harness.analyse import audit, conformance, flat_verdict, lab_checks, motion
+from harness.analyse import audit, lab_checks, motion
 from harness.analyse.blame import Facts, assigned
 from harness.analyse.case_evidence import CaseEvidence
+from harness.analyse.results.base import Results
+from harness.analyse.results.table import results_of
 from harness.analyse.ruling import Ruling
-from harness.analyse.storm import Storm, find_host_storm, find_lost, find_storm
 from harness.base.errors import (
     GuestCrash,
     GuestError,
@@ -22,18 +22,15 @@ from harness.base.errors import (
     LabDied,
     MonitorError,
 )
-from harness.guests import last_words, linux, probe
-from harness.guests.protocols import Said
+from harness.guests import last_words
+from harness.guests.kinds.table import kind_of
 from harness.model import lab_faults
 from harness.model.case import (
     WHOLE_CASE,
     Accel,
     Case,
-    FlatGuest,
     Host,
     Irqchip,
-    LinuxGuest,
-    ProbeGuest,
 )
 from harness.model.verdict import (
     NOT_REACHED,
@@ -44,7 +41,7 @@ from harness.model.verdict import (
     judged,
     of_case,
 )
-from harness.record.recording import Recording, WorkloadRecord
+from harness.record.recording import Recording
 from harness.replay.replay import Outcome, Replayed
 
 MAX_STDERR_CHARACTERS: Final = 300
@@ -59,17 +56,9 @@ def judge(
     :func:`is_replayed`.
     """
     case = recording.case
-    if isinstance(case.guest, FlatGuest):
-        results = flat_verdict.said(recording, case.guest)
-        failure = _failure(recording, evidence, results)
-        parts = flat_verdict.parts(recording, case.guest, results, failure)
-    elif isinstance(case.guest, ProbeGuest):
-        failure = _failure(recording, evidence)
-        parts = conformance.parts_of(recording, case.guest, evidence)
-    else:
-        assert isinstance(case.guest, LinuxGuest)
-        failure = _failure(recording, evidence)
-        parts = _linux_parts(recording, case.guest, evidence, failure)
+    results = results_of(recording)
+    failure = _failure(recording, evidence, results)
+    parts = results.parts(evidence, failure)
     parts = lab_checks.explained(parts, evidence.described, lab_faults.shipped())
     verdict, detail, blame = _verdict(parts, failure, evidence)
     notes: list[str] = []
@@ -84,7 +73,7 @@ def judge(
             verdict, detail = Verdict.DIVERGED, said.text
         else:
             notes.append(said.text)
-    expected = _expected(case.guest.expect, WHOLE_CASE)
+    expected = results.expected(WHOLE_CASE)
     result = of_case(
         case,
         verdict,
@@ -117,7 +106,7 @@ def _facts(recording: Recording) -> Facts:
     refused = ended and recording.status != 0 and bool(words)
     return Facts(
         in_lab=case.backend.host is Host.LAB,
-        probe=isinstance(case.guest, ProbeGuest),
+        probe=kind_of(case.guest).asks_only_chips,
         lab_died=isinstance(failure, LabDied),
         killed_by=killed_by,
         refused=refused,
@@ -129,18 +118,18 @@ def _facts(recording: Recording) -> Facts:
 
 
 def _audited(recording: Recording, evidence: CaseEvidence) -> audit.Audit | None:
-    """What the ledger says; of a guest that is not Linux, only what is wrong."""
+    """What the ledger says; of a guest that may break the rules itself, only what is wrong."""
     account = evidence.ledger
     if account is None or evidence.damage is not None or not evidence.is_traced:
         return None
-    if not isinstance(recording.case.guest, LinuxGuest) and not account.findings:
+    if not kind_of(recording.case.guest).keeps_rules and not account.findings:
         return None
     return audit.audit(account, recording.case, evidence.described)
 
 
 def is_replayed(recording: Recording, evidence: CaseEvidence) -> bool:
-    """Whether a case is judged by a replay, too: a Linux guest whose interrupts were traced."""
-    return isinstance(recording.case.guest, LinuxGuest) and evidence.is_traced
+    """Whether a case is judged by a replay, too: its guest keeps the rules, and was traced."""
+    return kind_of(recording.case.guest).keeps_rules and evidence.is_traced
 
 
 @dataclass(frozen=True)
@@ -175,30 +164,15 @@ def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case
     return _Said(f"replay: diverged {place}", diverged=True)
 
 
-def _failure(
-    recording: Recording, evidence: CaseEvidence, results: Said | None = None
-) -> Ruling | None:
-    """What became of the guest as a whole, where it did not end as it should.
-
-    ``results`` are a flat image's.
-    """
-    guest = recording.case.guest
+def _failure(recording: Recording, evidence: CaseEvidence, results: Results[Any]) -> Ruling | None:
+    """What became of the guest as a whole, where it did not end as it should."""
     if recording.failure is not None:
         ruling = _ruling_of(recording, recording.failure, evidence)
         return ruling._replace(detail=_with_tail(recording, ruling.detail, results))
     killed_by = _signal(recording)
     if killed_by is not None:
         return Ruling(Verdict.CRASH, f"QEMU was killed by {killed_by}")
-    if isinstance(guest, FlatGuest) and results is not None:
-        words, refusal = _stderr(recording), _qemu_error(recording)
-        return flat_verdict.failure(recording, guest, results, words, refusal)
-    if recording.status is None:
-        return None
-    if isinstance(recording.case.guest, ProbeGuest) and probe.is_done(recording.console):
-        return None
-    if recording.status != 0:
-        return _qemu_error(recording)
-    return None
+    return results.ending(_stderr(recording), _qemu_error(recording))
 
 
 def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence) -> Ruling:
@@ -220,11 +194,11 @@ def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence
     return ruling
 
 
-def _with_tail(recording: Recording, text: str, results: Said | None) -> str:
-    """The failure, how far a flat image got, why QEMU ended if it did, and the last words."""
+def _with_tail(recording: Recording, text: str, results: Results[Any]) -> str:
+    """The failure, how far the guest got, why QEMU ended if it did, and the last words."""
     error = recording.failure
-    if results is not None and results.protocol is not None:
-        text += f" after {results.plan}"
+    if results.reached is not None:
+        text += f" after {results.reached}"
     if isinstance(error, GuestCrash):
         killed_by = _signal(recording)
         if killed_by is not None:
@@ -282,70 +256,6 @@ def _stderr(recording: Recording) -> str:
     errors = [_TIME.sub("", line.strip()) for line in recording.stderr.splitlines() if line.strip()]
     errors = [line for line in errors if "warning:" not in line and not _ENDED.search(line)]
     return " | ".join(errors)[-MAX_STDERR_CHARACTERS:]
-
-
-def _expected(expect: Mapping[str, str], *names: str) -> Verdict | None:
-    return next((Verdict(expect[name]) for name in names if name in expect), None)
-
-
-def _linux_parts(
-    recording: Recording, guest: LinuxGuest, evidence: CaseEvidence, failure: Ruling | None
-) -> tuple[PartResult, ...]:
-    case = recording.case
-    records = {record.name: record for record in recording.workloads}
-    parts = []
-    for name in guest.workloads:
-        expected = _expected(guest.expect, name)
-        why_not = linux.why_not_runnable(name, case.machine.value, case.smp)
-        if why_not is not None:
-            parts.append(PartResult(name, Verdict.SKIP, why_not, expected))
-        elif name in records:
-            parts.append(_workload_part(records[name], evidence, expected, failure))
-        elif failure is not None:
-            parts.append(failure.part(name, expected))
-            failure = Ruling(Verdict.ERROR, NOT_REACHED)
-        else:
-            parts.append(PartResult(name, Verdict.ERROR, "it was not run", expected))
-    return tuple(parts)
-
-
-def _workload_part(
-    record: WorkloadRecord,
-    evidence: CaseEvidence,
-    expected: Verdict | None,
-    failure: Ruling | None,
-) -> PartResult:
-    name, transcript = record.name, record.transcript
-    counters = evidence.counters[name]
-    if transcript is None:
-        storm = find_host_storm(record.duration_s, counters)
-        if storm is not None:
-            text = f"{_storm_text(name, storm, evidence)}; the guest makes no progress"
-            return PartResult(name, Verdict.STORM, text, expected)
-        if failure is None:
-            failure = Ruling(Verdict.HANG, f"no answer within {record.duration_s:.0f} s")
-        return failure.part(name, expected)
-    metrics = dict(transcript.metrics)
-    if transcript.status == "skip":
-        return PartResult(name, Verdict.SKIP, transcript.reason, expected, metrics)
-    if transcript.status != "ok":
-        return PartResult(name, Verdict.FAIL, transcript.reason, expected, metrics)
-    if (storm := find_storm(name, transcript, counters)) is not None:
-        text = _storm_text(name, storm, evidence)
-        if transcript.metrics.get("nobody_cared") == 1:
-            text += '; the guest\'s kernel says "nobody cared"'
-        return PartResult(name, Verdict.STORM, text, expected, metrics)
-    if (lost := find_lost(name, transcript, counters)) is not None:
-        return PartResult(name, Verdict.LOST, str(lost), expected, metrics)
-    return PartResult(name, Verdict.PASS, "", expected, metrics)
-
-
-def _storm_text(workload: str, storm: Storm, evidence: CaseEvidence) -> str:
-    """The storm, and when it began where a trace shows that."""
-    onset_s = None
-    if storm.pin is not None and evidence.sources is not None:
-        onset_s = evidence.sources.onsets_s.get(workload, {}).get(storm.pin)
-    return str(storm) if onset_s is None else f"{storm}, from {onset_s:.2f} s on"
 
 
 def _verdict(

@@ -1,0 +1,1 @@
+"""What each kind of guest has to show: its parts, and how it ended."""
