@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from harness.analyse.storm import Storm, find_storms
 from harness.compare.known import BackendFacts, Kind, KnownDifferences, Rule, Scope
 from harness.compare.partition import Axes, distinguishing, grouped
+from harness.guests.kinds.base import Part
 from harness.model import policy
 from harness.model.counters import CounterKey, CounterSet, CounterSource, NotObservable
 from harness.model.policy import CounterPolicy, Weight
@@ -50,13 +51,14 @@ class Subject:
     """What was run on several backends.
 
     ``family`` is the guest with everything but machine, CPU and smp, which are its ``axes``;
-    ``guest`` its name, for the globs of rules.
+    ``guest`` its name, for the globs of rules, and ``part`` what its parts are.
     """
 
     name: str
     family: str
     guest: str
     axes: Axes = field(default_factory=dict)
+    part: Part = Part.WORKLOAD
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,7 @@ class _Comparing:
             return self._known.for_check(self._scope(a, b, ""), check, (a.text, b.text))
 
         in_order = any(check in m.sequence for m in self._all)
-        first = in_order and self._subject.guest.startswith("flat") and not self._parted
+        first = in_order and self._subject.part is Part.CHECK and not self._parted
         self._parted |= in_order
         saw = distinguishing([group[0].text for group in groups])
         pairs = list(_across(groups))

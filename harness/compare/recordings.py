@@ -215,7 +215,7 @@ def _subject(a: RecordedCase, b: RecordedCase) -> Subject:
     shared = {axis: value for axis, value in axes_a.items() if axes_b.get(axis) == value}
     name = a.id if a.id == b.id else f"{a.id} and {b.backend}"
     family = " ".join((a.guest, *a.described.arguments))
-    return Subject(name, family, a.guest, shared)
+    return Subject(name, family, a.guest, shared, a.part)
 
 
 def axes_of(described: CaseFile) -> Axes:

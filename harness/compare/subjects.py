@@ -16,7 +16,7 @@ from harness.compare.finding import Finding, findings
 from harness.compare.known import BackendFacts, KnownDifferences
 from harness.compare.partition import Axes
 from harness.guests.kinds.base import Part
-from harness.guests.kinds.table import kind_named
+from harness.guests.kinds.table import kind_named, kind_of
 from harness.model.case import Accel, Backend, Case, Host
 from harness.model.layout import CaseDir
 from harness.model.verdict import Blame, CaseResult, Verdict
@@ -122,7 +122,8 @@ def compare(
 def subject_of(case: Case) -> Subject:
     """What of ``case`` has to be equal for two cases to be compared, with its axes."""
     own = {"machine": case.machine.value, "smp": str(case.smp), "CPU": case.cpu}
-    return Subject(case.subject, case.family, case.guest.name, own)
+    part = kind_of(case.guest).part
+    return Subject(case.subject, case.family, case.guest.name, own, part)
 
 
 def _measurement(

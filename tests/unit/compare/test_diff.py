@@ -19,6 +19,7 @@ from harness.compare.diff import (
 from harness.compare.expectations import rules_due
 from harness.compare.known import BackendFacts, KnownDifferences
 from harness.guests import linux
+from harness.guests.kinds.base import Part
 from harness.model.case import Irqchip, Machine
 from harness.model.counters import Counter, CounterKey, CounterSet, blind_spots
 from harness.model.policy import WORK, CounterPolicy, Weight, counter_policy
@@ -244,7 +245,7 @@ def test_diff_of_checks_compares_results():
     assert result.comparison.things == 3
 
 
-IMAGE = Subject("flat-ioapic/q35", "flat-ioapic", "flat-ioapic")
+IMAGE = Subject("flat-ioapic/q35", "flat-ioapic", "flat-ioapic", part=Part.CHECK)
 
 
 def image(mode, checks, ended="status 1"):
