@@ -33,7 +33,6 @@ from harness.model.case import (
     Irqchip,
 )
 from harness.model.verdict import (
-    NOT_REACHED,
     Blame,
     CaseResult,
     PartResult,

@@ -33,6 +33,9 @@ class ToySession:
     lost = False
     description = "a toy"
 
+    def __init__(self, words=WORDS, status=0):
+        self.words, self.status = words, status
+
     def state_file(self, directory):
         return "nowhere"
 
@@ -42,9 +45,9 @@ class ToySession:
     @contextlib.asynccontextmanager
     async def boot(self, plan):
         exited = asyncio.get_running_loop().create_future()
-        exited.set_result(0)
+        exited.set_result(self.status)
         (ours, theirs), (monitor, other) = socket.socketpair(), socket.socketpair()
         with ours, theirs, monitor, other:
-            theirs.sendall(WORDS)
+            theirs.sendall(self.words)
             theirs.shutdown(socket.SHUT_WR)
             yield ToyGuest(ours, monitor, exited)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.guests.kinds.table import KINDS
 
 ROOT = Path(harness.__file__).parent
 SEAMS = {
@@ -15,17 +16,42 @@ SEAMS = {
     "record": {"KernelTrace", "QemuTrace"},
 }
 """What is behind a seam, by the room in which it may be told apart."""
+GUESTS = {kind.guest_type.__name__ for kind in KINDS.values()}
+"""The types of guests: who drives or judges one has got it from a table, and need not ask."""
+
+
+def named(nodes) -> set[str]:
+    """The names in ``nodes``, without what is before a dot."""
+    inside = [part for node in nodes for part in ast.walk(node)]
+    names = {part.id for part in inside if isinstance(part, ast.Name)}
+    return names | {part.attr for part in inside if isinstance(part, ast.Attribute)}
 
 
 def asked_for(source: str) -> set[str]:
-    """The names of all classes that ``source`` asks for with ``isinstance``."""
+    """The names of all classes that ``source`` asks for: isinstance, ``type(x) is``, ``case``."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
-            names = [part for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)]
-            dotted = [part for part in ast.walk(node.args[1]) if isinstance(part, ast.Attribute)]
-            found |= {part.id for part in names} | {part.attr for part in dotted}
+            found |= named(node.args[1:])
+        elif isinstance(node, ast.Compare):
+            found |= named([node.left, *node.comparators])
+        elif isinstance(node, ast.MatchClass):
+            found |= named([node.cls])
     return found
+
+
+def compared_with(source: str) -> set[str]:
+    """The texts that ``source`` compares something with, or looks for at its beginning."""
+    asking = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            asking += [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "startswith":
+            asking += node.args
+        elif isinstance(node, ast.MatchValue):
+            asking.append(node.value)
+    constants = [part for one in asking for part in ast.walk(one) if isinstance(part, ast.Constant)]
+    return {part.value for part in constants if isinstance(part.value, str)}
 
 
 @pytest.mark.parametrize("room", SEAMS)
@@ -37,6 +63,50 @@ def test_nobody_outside_of_its_room_asks_what_is_behind_a_seam(room):
         if (names := asked_for(path.read_text(encoding="utf-8")) & SEAMS[room])
     }
     assert asking == {}
+
+
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in ROOT.rglob("*.py")
+    if "data" not in path.parts
+}
+
+
+def test_nobody_asks_of_what_type_a_guest_is():
+    asking = {name: found for name, text in SOURCES.items() if (found := asked_for(text) & GUESTS)}
+    assert asking == {}
+
+
+def test_nobody_asks_what_the_kind_of_a_guest_is_called():
+    asking = {
+        name: found for name, text in SOURCES.items() if (found := compared_with(text) & set(KINDS))
+    }
+    assert asking == {}
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "isinstance(case.guest, LinuxGuest)",
+        "type(guest) is not LinuxGuest",
+        "match guest:\n    case model.LinuxGuest(): pass",
+    ],
+)
+def test_seam_test_with_a_planted_question_for_a_type_of_guest_finds_it(planted):
+    assert asked_for(planted) & GUESTS == {"LinuxGuest"}
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "case.guest.kind == 'linux'",
+        "kind in ('linux', 'other')",
+        "name.startswith('linux')",
+        "match kind:\n    case 'linux': pass",
+    ],
+)
+def test_seam_test_with_a_planted_word_for_a_kind_finds_it(planted):
+    assert compared_with(planted) & set(KINDS) == {"linux"}
 
 
 @pytest.mark.parametrize(
