@@ -19,7 +19,7 @@ from harness.guests.plan import GuestFiles
 from harness.model.case import Host
 from harness.model.verdict import Verdict
 from harness.record.drivers.table import DRIVERS
-from harness.report import export
+from harness.report import files
 from harness.run.conclusion import run_result
 from harness.run.judging import judge_folder
 from harness.run.nowhere import ran_nowhere
@@ -153,7 +153,9 @@ def run_of(tmp_path, **more):
 
 def test_kind_is_in_every_report(tmp_path):
     found, recording, out = run_of(tmp_path)
-    export.write(found, {"junit": tmp_path / "junit.xml", "tap": tmp_path / "run.tap"})
+    files.write(
+        files.view_of(found, out), {"junit": tmp_path / "junit.xml", "tap": tmp_path / "run.tap"}
+    )
     shown = CliRunner().invoke(cli.app, ["report", str(out)]).output
 
     assert ran_nowhere([recording.case], found.cases) == ()
