@@ -1,7 +1,8 @@
 """What the author of a scenario should look at: where its log depends on more than the rules.
 
-The program is executed on the chips several times: with another order between the CPUs, and with
-operations that take their time.  Where the log then differs, it would differ from run to run, too.
+The program is executed on the chips several times: with another order between the CPUs, with
+operations that take their time, and with timers that are late.  Where the log then differs, it
+would differ from run to run, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ from userspace_chip.profile import Profile
 
 OPERATION_NS: Final = 100_000
 """What an operation may take on a slow backend (a guest in a guest in an emulator)."""
+
+EXCEPTIONS: Final = 32
+"""Vectors below are the processor's own (SDM 3A, "Exception and Interrupt Vectors")."""
+
+LATE_NS: Final = 50_000
+"""How late a timer of a busy host may expire."""
 
 UNEVEN_ORDERS: Final = 6
 """How many random orders between the CPUs are tried."""
@@ -68,6 +75,7 @@ def authoring_problems(
         execution = Execution(program, profile, board=board, cpus=number, **how)
         return execution, execution.run()
 
+    found |= _taken_for_exceptions(program, prediction)
     first, _ = run(look_ahead=True)
     found |= {Problem(step, "program", text) for step, text in first.problems}
     _, lazy = run(order=Order.LAZY)
@@ -82,7 +90,22 @@ def authoring_problems(
     _, slow = run(operation_ns=OPERATION_NS)
     how = f"operations that take {OPERATION_NS // 1000} us"
     found |= _differs(program, prediction, slow, "time", how)
+    if first.waited:
+        _, late = run(late_ns=LATE_NS)
+        how = f"timers that expire {LATE_NS // 1000} us late"
+        found |= _differs(program, prediction, late, "time", how)
     return tuple(sorted(found))
+
+
+def _taken_for_exceptions(program: Program, prediction: Log) -> set[Problem]:
+    """Interrupts below 32 that are neither in service nor have a handler: the probe cannot tell."""
+    own = {handler.vector for handler in program.handlers}
+    return {
+        Problem(event.step, "program", f"vector 0x{event.args[0]} looks like an exception")
+        for event in prediction.events
+        if event.kind == "irq" and len(event.args) > 2 and int(event.args[0], 16) < EXCEPTIONS
+        if int(event.args[0], 16) not in own and event.args[0] not in event.args[2].split(",")
+    }
 
 
 def _differs(program: Program, prediction: Log, other: Log, kind: str, how: str) -> set[Problem]:

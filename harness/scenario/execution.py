@@ -116,6 +116,7 @@ class Execution:
     """One program on one machine; :meth:`run` once.
 
     ``seed``: of :attr:`Order.UNEVEN`.  ``operation_ns``: the guest time that an operation takes.
+    ``late_ns``: how late timers expire, so that several do before a CPU goes on.
     ``look_ahead``: at the end of each step see whether a timer is still running that would
     interrupt (in ``problems``).
     """
@@ -130,6 +131,7 @@ class Execution:
         order: Order = Order.EAGER,
         seed: int = 0,
         operation_ns: int = 0,
+        late_ns: int = 0,
         look_ahead: bool = False,
     ) -> None:
         self.program = program
@@ -145,6 +147,9 @@ class Execution:
         self._everyone = self._cpus[::-1] if order is Order.LAZY else self._cpus
         self._random = Random(seed)
         self._operation_ns = operation_ns
+        self._late_ns = late_ns
+        self.waited = False
+        """Whether time passed."""
         self._look_ahead = look_ahead
         self._step = 0
         self._alarms: list[int] = []
@@ -293,7 +298,8 @@ class Execution:
         deadlines = [*self.machine.deadlines.values(), *self._alarms]
         if not deadlines:
             return False
-        self.machine.advance(min(deadlines))
+        self.machine.advance(min(deadlines) + self._late_ns)
+        self.waited = True
         return True
 
     def _slice(self, cpu: _Cpu) -> bool:
