@@ -473,6 +473,50 @@ def minimise(
         show(console, minimised_report(found))
 
 
+@app.command()
+def fuzz(
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SIDE",
+            help="Backend to run on: [PLACE:]MODE[,kernel=V][,qemu=V]; several are compared.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which programs.")] = 1,
+    programs: Annotated[int | None, typer.Option(min=1, help="How many, in all.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="For how long, before findings are finished.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GRAMMAR", help="One grammar: a shipped one, or a file.")
+    ] = None,
+    machine: Annotated[Machine, typer.Option(help="QEMU's machine type.")] = Machine.Q35,
+    cpu: Annotated[str | None, typer.Option(help="QEMU's CPU model.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Journal and findings; runs/fuzz-SEED.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with the campaign in DIR.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of labs up at the same time.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run random programs and finish what differs.
+
+    Status 0: nothing unexplained; 1: findings, each with a report to mail; 3: cannot run here.
+    """
+    from harness.commands import fuzz as fuzz_module
+    from harness.fuzz import campaign
+
+    sides = tuple(backend) if backend else campaign.DEFAULT_SIDES
+    cpu = cpu or campaign.DEFAULT_CPU
+    request = campaign.Request(sides, seed, programs, minutes, only, machine, cpu)
+    asked = fuzz_module.Asked(request, out, resume, jobs or default_jobs(), json)
+    sys.exit(_run_async(fuzz_module.run(asked, printer(stderr=json))))
+
+
 @images_app.command("list")
 def images_list(
     available: Annotated[

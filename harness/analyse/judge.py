@@ -87,7 +87,7 @@ def judge(
         expected=expected,
         blame=blame,
     )
-    return assigned(result, _facts(recording))
+    return assigned(result, facts_of(recording))
 
 
 _ASSERTION: Final = re.compile(r"assert", re.IGNORECASE)
@@ -96,7 +96,7 @@ _COMPLAINT: Final = re.compile(
 )
 
 
-def _facts(recording: Recording) -> Facts:
+def facts_of(recording: Recording) -> Facts:
     """What is known of how the case ended, for the blame."""
     case, failure = recording.case, recording.failure
     killed_by = _signal(recording)

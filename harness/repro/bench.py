@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -167,7 +167,7 @@ class Bench:
         backend = side.backend
         kernel = backend.kernel
         described = manifest.describe(
-            self._case(backend, (), 1),
+            self.case(backend, (), 1),
             qemu=".".join(map(str, self._cache.qemu(backend.qemu).version)),
             linux=platform.release() if kernel is None else self._cache.kernel(kernel).version,
         )
@@ -213,46 +213,56 @@ class Bench:
         """Run all once.  A log that is not there was not reached."""
         groups = choice.by_cpus(scenarios)
         cases = [
-            self._case(side.backend, group, cpus)
+            self.case(side.backend, group, cpus)
             for side in dict.fromkeys(sides)
             for cpus, group in groups.items()
         ]
-        recordings = await self._run(cases)
+        recordings = {one.case.id: _spoken(one) for one in await self.record(cases)}
         found: dict[Side, list[Log | None]] = {}
         for side in sides:
             logs: list[Log | None] = [None] * len(scenarios)
             for cpus, group in groups.items():
-                recording = recordings[self._case(side.backend, group, cpus).id]
+                recording = recordings[self.case(side.backend, group, cpus).id]
                 places = [i for i, one in enumerate(scenarios) if one.program.cpus == cpus]
                 for index, log in probe.parse_logs(recording.console).items():
                     logs[places[index]] = log
             found[side] = logs
         return found
 
-    async def _run(self, cases: Sequence[Case]) -> dict[str, Recording]:
+    async def record(
+        self, cases: Sequence[Case], ended: Callable[[Recording | Failed], object] = lambda _: None
+    ) -> list[Recording | Failed]:
+        """Boot all of them; ``ended`` is told of each as it ends.
+
+        :class:`CannotRun` where a backend cannot be run here.
+        """
         folder = self.stage.folder / f"round-{next(self._numbers)}"
         folder.mkdir(parents=True)
-        config = RunConfig("minimise", folder, tuple(cases), Lab())
+        config = RunConfig("bench", folder, tuple(cases), Lab())
         is_kvm = any(case.backend.accel is Accel.KVM for case in cases)
         local = await asyncio.to_thread(local_facts, measure=False) if is_kvm else None
         prepared = await asyncio.to_thread(scheduler.prepare, config, self._cache, local, folder)
         for item in prepared.all():
             if item.skip is not None:
                 raise CannotRun(f"{item.case.backend.name} cannot be run here", item.skip)
-        ended: list[Recording | Failed] = []
+        found: list[Recording | Failed] = []
 
         async def take(recorded: Recording | Failed) -> None:
-            ended.append(recorded)
+            found.append(recorded)
+            ended(recorded)
 
         runner = scheduler.Scheduler(config, folder, self._cache, local, Silent())
         await runner.record(prepared.prepared, self.stage.jobs, take)
         self.boots += len(cases)
-        return {one.case.id: _spoken(one) for one in ended}
+        return found
 
-    def _case(self, backend: Backend, scenarios: tuple[Scenario, ...], cpus: int) -> Case:
+    def case(
+        self, backend: Backend, scenarios: tuple[Scenario, ...], cpus: int, label: str = ""
+    ) -> Case:
+        """One boot of the probe; ``label`` tells those of one round apart."""
         stage = self.stage
         return Case(
-            ProbeGuest(scenarios),
+            ProbeGuest(scenarios, label),
             backend,
             stage.machine,
             stage.cpu,

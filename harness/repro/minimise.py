@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import yaml
 
@@ -40,7 +40,7 @@ MODEL: Final = "model"
 CONFIRMATIONS: Final = 3
 """How often a real backend executes the result at the end."""
 _UNUSABLE: Final = {"dirty", "skip"}
-_Subjects: TypeAlias = tuple[Side | Chips, Side | Chips]
+Subjects: TypeAlias = tuple[Side | Chips, Side | Chips]
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ class Minimised:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A scenario as it stands in its file."""
+class Source:
+    """A scenario as it stands in its file, or would."""
 
     path: Path
     name: str
     data: Data
 
 
-def find(name: str, file: Path | None) -> _Source:
+def find(name: str, file: Path | None) -> Source:
     """The scenario ``name`` of ``file``, else of the shipped ones or of a reproducer.
 
     :class:`ConfigError` for an unknown name, with the closest matches.
@@ -99,7 +99,7 @@ def find(name: str, file: Path | None) -> _Source:
         names = {text.name for text in language.read(loaded)}
         if name in names:
             data: Any = loaded.data
-            return _Source(path, name, data["scenarios"][name])
+            return Source(path, name, data["scenarios"][name])
         known += sorted(names)
     if file is None and name in catalogue.shipped():
         return _of_entry(catalogue.find(name))
@@ -108,7 +108,7 @@ def find(name: str, file: Path | None) -> _Source:
     raise ConfigError(f"there is no scenario {name!r}", f"looked {where}", fix)
 
 
-def _of_entry(entry: catalogue.Entry) -> _Source:
+def _of_entry(entry: catalogue.Entry) -> Source:
     kinds = [kind_of(case.guest) for case in entry.config().cases]
     found = {scenario.name: scenario for kind in kinds for scenario in kind.scenarios}
     if len(found) == 1:
@@ -140,10 +140,10 @@ async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
         (found,) = await comparison.findings([original])
         wanted = _chosen(request, comparison.subjects, found)
         tell(f"{original.name}: {len(original.steps)} steps show: {wanted.text}")
-        judge = _Judge(comparison, wanted, source, comparison.problems(original))
-        smallest = await _smallest(judge, tell)
+        judge = Judge(comparison, wanted, source, comparison.problems(original))
+        left = await smallest(judge, tell)
         name = f"{source.name}-minimised"
-        text = _text(request, source, name, smallest, wanted)
+        text = _text(request, source, name, left, wanted)
         (final,) = map(scenario_compile.compile_text, language.read(yamlfile.parse(text, out)))
         times = CONFIRMATIONS if bench.boots else 1
         shown = [judge.finding(one) for one in await comparison.findings([final] * times)]
@@ -165,8 +165,8 @@ async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
     )
 
 
-async def _smallest(judge: _Judge, tell: Callable[[str], None]) -> Data:
-    """What is left of the scenario, without what it expects."""
+async def smallest(judge: Judge, tell: Callable[[str], None]) -> Data:
+    """What is left of the judge's scenario, without what it expects."""
     bench = judge.comparison.bench
 
     def report(candidates: int, data: Data) -> None:
@@ -176,14 +176,16 @@ async def _smallest(judge: _Judge, tell: Callable[[str], None]) -> Data:
     return await shrink(await _as_on_chips(judge, bare), judge.holds, report)
 
 
-async def _as_on_chips(judge: _Judge, data: Data) -> Data:
+async def _as_on_chips(judge: Judge, data: Data) -> Data:
     """What is left of ``data`` when the chips of both sides are asked instead of backends.
 
     That costs no boot, and where the backends show it in what is left as well, most is done.
     Otherwise, or where the chips do not differ in this, it is ``data``.
     """
     comparison = judge.comparison
-    if comparison.is_pure or comparison.chips[0] == comparison.chips[1]:
+    if not isinstance(comparison, TwoSubjects) or comparison.is_pure:
+        return data
+    if comparison.chips[0] == comparison.chips[1]:
         return data
     on_chips = replace(judge, comparison=replace(comparison, subjects=comparison.chips))
     if not (await on_chips.holds([data]))[0]:
@@ -216,7 +218,7 @@ def _machine(request: Request, scenario: Scenario) -> Machine:
     return request.machine
 
 
-def _comparison(request: Request, bench: Bench) -> _Comparison:
+def _comparison(request: Request, bench: Bench) -> TwoSubjects:
     """What is compared with what; :class:`ConfigError` for what cannot be."""
     first = bench_module.parse(request.backend)
     own = bench.chips_of(first)
@@ -226,14 +228,14 @@ def _comparison(request: Request, bench: Bench) -> _Comparison:
             raise ConfigError(
                 "a model against itself", None, "name another one: --against model:on"
             )
-        return _Comparison(bench, (mine, own), (own, own))
+        return TwoSubjects(bench, (mine, own), (own, own))
     second = bench_module.parse(request.against)
     reference = bench.chips_of(second)
     other = reference if second.place is Place.MODEL else second
-    return _Comparison(bench, (mine, other), (own, reference))
+    return TwoSubjects(bench, (mine, other), (own, reference))
 
 
-def _chosen(request: Request, subjects: _Subjects, found: Sequence[Finding] | None) -> Finding:
+def _chosen(request: Request, subjects: Subjects, found: Sequence[Finding] | None) -> Finding:
     mine, other = subjects
     if found is None:
         why = "a log is missing: the backend lacks what it needs, or the chips cannot tell"
@@ -247,15 +249,33 @@ def _chosen(request: Request, subjects: _Subjects, found: Sequence[Finding] | No
     return found[request.finding - 1]
 
 
+class Comparison(Protocol):
+    """In what a scenario differs, and from what."""
+
+    @property
+    def bench(self) -> Bench:
+        """Where it is found out."""
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether nothing is booted."""
+
+    async def findings(self, scenarios: Sequence[Scenario]) -> list[tuple[Finding, ...] | None]:
+        """The differences of each scenario; None where it has no log to be used."""
+
+    def problems(self, scenario: Scenario) -> frozenset[str]:
+        """The kinds of mistakes in a scenario, as the chips show them."""
+
+
 @dataclass(frozen=True)
-class _Comparison:
+class TwoSubjects:
     """Two subjects, the chips that stand for each of them, and what differs between them.
 
     The second one is what the first should be like.
     """
 
     bench: Bench
-    subjects: _Subjects
+    subjects: Subjects
     chips: tuple[Chips, Chips]
 
     @property
@@ -297,15 +317,15 @@ def _findings(
 
 
 @dataclass(frozen=True)
-class _Judge:
+class Judge:
     """Says of candidates whether they show the finding that is looked for.
 
     ``allowed``: the kinds of mistakes that the scenario had from the beginning.
     """
 
-    comparison: _Comparison
+    comparison: Comparison
     wanted: Finding
-    source: _Source
+    source: Source
     allowed: frozenset[str]
 
     async def holds(self, candidates: Sequence[Data]) -> list[bool]:
@@ -381,16 +401,20 @@ _Dumper.add_representer(
 )
 
 
-def _text(request: Request, source: _Source, name: str, data: Data, finding: Finding) -> str:
+def _text(request: Request, source: Source, name: str, data: Data, finding: Finding) -> str:
     """The file: how it was made, and the scenario."""
     command = ["irqmatrix", "minimise", request.name, "--backend", request.backend]
     command += ["--against", request.against]
     command += ["--finding", str(request.finding)] if request.finding != 1 else []
     about = f"minimised from {source.name}: {finding} ({request.backend} against {request.against})"
-    scenario = {**data, "about": about}
-    body = {"version": 1, "scenarios": {name: _written(scenario)}}
-    head = f"# Made by irqmatrix {__version__}: {shlex.join(command)}\n"
-    return head + yaml.dump(
+    made = f"Made by irqmatrix {__version__}: {shlex.join(command)}"
+    return as_file(name, {**data, "about": about}, made)
+
+
+def as_file(name: str, data: Data, comment: str) -> str:
+    """A scenario as people would write its file; ``comment`` is the first line."""
+    body = {"version": 1, "scenarios": {name: _written(data)}}
+    return f"# {comment}\n" + yaml.dump(
         body, Dumper=_Dumper, sort_keys=False, width=100, default_flow_style=None
     )
 

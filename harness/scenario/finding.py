@@ -28,6 +28,8 @@ class What(StrEnum):
     ORDER = "order"
     BREAKS_OFF = "breaks off"
     """The scenario did not come to its end: a hang, or a QEMU that died."""
+    BREAKS_LAW = "breaks a law"
+    """Of the architecture, whatever the other log says."""
 
 
 @dataclass(frozen=True)

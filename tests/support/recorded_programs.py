@@ -50,7 +50,7 @@ def load(path: Path) -> RecordedProgram:
 
 
 def write(program: Program, subject: Profile, cpus: int, log: Log) -> Path:
-    """A program of the author of ``random_programs``, and what ``subject``'s backend logged."""
+    """A random program of one or two CPUs, and what ``subject``'s backend logged."""
     x2apic = Feature.X2APIC in program.needs
     data: dict[str, Any] = {
         "backend": {"irqchip": subject.mode, "qemu": subject.qemu, "linux": subject.linux},

@@ -27,6 +27,7 @@ ROOMS = (
     {"config", "doctor"},
     {"run"},
     {"repro"},
+    {"fuzz"},
     {"report"},
     {"commands"},
 )

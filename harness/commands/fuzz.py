@@ -1,0 +1,106 @@
+"""The command ``fuzz`` after option parsing, and its exit status."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from harness.base import ownership
+from harness.base.errors import CannotRun, ConfigError
+from harness.base.terminal import print_json, printer
+from harness.compare.known import KnownDifferences
+from harness.fuzz.campaign import Fuzzer, Request, campaign_of
+from harness.fuzz.finish import Finished, Finisher
+from harness.fuzz.journal import Journal
+from harness.images.cache import ImageCache
+from harness.model.case import Machine
+from harness.report.letter import Letter
+from harness.report.text.fuzz_report import fuzz_json, fuzz_report
+from harness.repro.bench import Bench, Stage
+
+FINDINGS: Final = "findings"
+_LOCK: Final = ".lock"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options; ``resume`` takes the place of ``request`` and ``out``."""
+
+    request: Request
+    out: Path | None
+    resume: Path | None
+    jobs: int
+    json: bool
+
+
+async def run(asked: Asked, console: Console) -> int:
+    """Run, finish and report; 0 where nothing is unexplained, else 1.
+
+    :class:`CannotRun` for what this machine cannot run, :class:`ConfigError` for a mistake.
+    """
+    journal = _journal(asked)
+    folder = asked.resume or _folder(asked)
+    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    quiet: Callable[[str], None] = (lambda _: None) if asked.json else tell
+    known, cache = KnownDifferences.shipped(), ImageCache()
+    campaign = journal.history.campaign
+    machine = Machine(campaign.machine)
+    try:
+        with (
+            ownership.locked(folder / _LOCK),
+            tempfile.TemporaryDirectory(prefix="irqmatrix-fuzz-") as scratch,
+        ):
+            stage = Stage(machine, campaign.cpu, asked.jobs, Path(scratch))
+            fuzzer = Fuzzer(journal, _bench(stage, cache), quiet)
+
+            def publish(finding: Finished) -> None:
+                place = folder / FINDINGS / finding.id
+                Letter(finding, place, cache, machine, campaign.cpu).write()
+                quiet(f"finding {finding.id}: {finding.text}")
+
+            await fuzzer.run(asked.request.programs, asked.request.minutes)
+            await Finisher(fuzzer, cache, known, quiet, publish).run()
+    except BlockingIOError:
+        fix = "wait for it, or name another folder: --out"
+        raise ConfigError(f"{folder} is in use", "another campaign writes there", fix) from None
+    if asked.json:
+        print_json(fuzz_json(journal.history, folder / FINDINGS))
+    else:
+        fuzz_report(printer(), journal.history, folder / FINDINGS, fuzzer.source.refused)
+    open_ = [one for one in journal.history.finished.values() if not one["explained"]]
+    return 1 if open_ else 0
+
+
+def _bench(stage: Stage, cache: ImageCache) -> Bench:
+    return Bench(stage, cache)
+
+
+def _folder(asked: Asked) -> Path:
+    return asked.out or Path("runs") / f"fuzz-{asked.request.seed}"
+
+
+def _journal(asked: Asked) -> Journal:
+    """A new one, or that of the folder to resume.
+
+    :class:`CannotRun` where its grammars are others by now.
+    """
+    if asked.resume is None:
+        return Journal.begun(_folder(asked), campaign_of(asked.request))
+    journal = Journal.resumed(asked.resume)
+    campaign = journal.history.campaign
+    request = Request(
+        campaign.sides, campaign.seed, None, None, campaign.only, Machine(campaign.machine)
+    )
+    if campaign_of(request).grammars != campaign.grammars:
+        raise CannotRun(
+            f"{asked.resume} cannot be resumed",
+            "the grammars have changed since: the same numbers mean other programs",
+            "begin a new campaign",
+        )
+    return journal

@@ -1,0 +1,1 @@
+"""Random scenarios on several backends, and findings that finish themselves."""

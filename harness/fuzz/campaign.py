@@ -1,0 +1,220 @@
+"""A campaign: random programs on all sides, round by round, and what the oracles say of them.
+
+The programs of a round are made before anything is booted and judged as their boots end, so that
+labs that run side by side do not wait for this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.base.errors import ConfigError
+from harness.fuzz import grammar, oracles
+from harness.fuzz.journal import Campaign, Journal
+from harness.fuzz.oracles import Difference, Oracle
+from harness.fuzz.programs import Program, Source
+from harness.fuzz.runner import Ran, Runner
+from harness.model.case import Machine
+from harness.repro import bench as bench_module
+from harness.repro.bench import Bench, Place, Side
+from harness.repro.minimise import MODEL
+from harness.scenario.finding import Finding
+from userspace_chip.profile import Profile
+
+DEFAULT_CPU: Final = "qemu64,+x2apic,+tsc-deadline"
+DEFAULT_SIDES: Final = ("tcg",)
+TWICE_EVERY: Final = 8
+"""Of so many programs one is run twice."""
+FIRST_ROUND: Final = 100
+"""Programs."""
+ROUND_S: Final = 60.0
+"""How long a round should take, once the rates are known."""
+LARGEST_ROUND: Final = 4000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for on the command line; ``programs`` and ``minutes`` None: one round."""
+
+    sides: tuple[str, ...] = DEFAULT_SIDES
+    seed: int = 1
+    programs: int | None = None
+    minutes: float | None = None
+    only: str | None = None
+    machine: Machine = Machine.Q35
+    cpu: str = DEFAULT_CPU
+
+
+def campaign_of(request: Request) -> Campaign:
+    """What has to be equal for a campaign to be gone on with."""
+    digest = grammar.digest(grammar.selected(request.only))
+    sides = tuple(str(side) for side in sides_of(request.sides))
+    return Campaign(request.seed, request.only, sides, request.machine, request.cpu, digest)
+
+
+def sides_of(texts: Sequence[str]) -> tuple[Side, ...]:
+    """The backends that are written so; :class:`ConfigError` for what is none."""
+    sides = tuple(dict.fromkeys(bench_module.parse(text) for text in texts))
+    for side in sides:
+        if side.place is Place.MODEL:
+            fix = "name backends: lab:on, lab:split, local:on, tcg"
+            raise ConfigError(f"{side} is no backend", "its chips are what others are held to", fix)
+    return sides
+
+
+class Fuzzer:
+    """Runs a campaign's rounds and writes its journal."""
+
+    def __init__(
+        self, journal: Journal, bench: Bench, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        campaign = journal.history.campaign
+        self.journal = journal
+        self.bench = bench
+        self.sides = sides_of(campaign.sides)
+        self.profiles = {side: bench.chips_of(side).profile for side in self.sides}
+        self.source = Source(
+            campaign.seed,
+            grammar.selected(campaign.only),
+            tuple(self.profiles.values()),
+            bench.stage.board,
+            campaign.machine,
+        )
+        self._runner = Runner(bench)
+        self._tell = tell
+
+    async def run(self, programs: int | None, minutes: float | None) -> None:
+        """Rounds until ``programs`` were run in all, or ``minutes`` have passed."""
+        began = time.monotonic()
+        history = self.journal.history
+        size = FIRST_ROUND
+
+        def seconds_left() -> float:
+            return 60 * (minutes or 0) - (time.monotonic() - began)
+
+        while True:
+            wanted = size if programs is None else min(size, programs - history.programs)
+            if wanted <= 0 or (minutes is not None and seconds_left() <= 0):
+                return
+            started = time.monotonic()
+            await self._round(wanted)
+            took_s = max(time.monotonic() - started, 0.1)
+            aim_s = ROUND_S if minutes is None else max(min(ROUND_S, seconds_left()), 1)
+            size = max(FIRST_ROUND, min(LARGEST_ROUND, int(wanted * aim_s / took_s)))
+            if programs is None and minutes is None:
+                return
+
+    async def _round(self, wanted: int) -> None:
+        started = time.monotonic()
+        programs, next_ = await self._programs(wanted)
+        made_s = time.monotonic() - started
+        judge = _Judge(self.journal, self.sides, self.profiles, programs)
+        ran = time.monotonic()
+        await self._runner.run(self.sides, judge.scenarios, judge.ended)
+        judge.compare_backends()
+        ran_s = max(time.monotonic() - ran, 0.001)
+        executed = Counter({str(side): len(judge.scenarios) for side in self.sides})
+        self.journal.round(next_, len(programs), executed, made_s + ran_s)
+        history = self.journal.history
+        self._tell(
+            f"{history.programs} programs: {len(programs) / max(made_s, 0.001):.0f}/s made, "
+            f"{len(judge.scenarios) * len(self.sides) / ran_s:.1f}/s run, "
+            f"{len(history.differences)} differences"
+        )
+
+    async def _programs(self, wanted: int) -> tuple[list[Program], int]:
+        """The next programs that can be compared, and the number after the last one."""
+        found: list[Program] = []
+        number = self.journal.history.next
+        while len(found) < wanted:
+            await asyncio.sleep(0)  # where Ctrl-C is heard
+            if (program := self.source.program(number)) is not None:
+                found.append(program)
+            number += 1
+        return found, number
+
+
+class _Judge:
+    """Judges the programs of a round as they end.
+
+    ``scenarios`` are those of the programs, and after them some of them again.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        sides: Sequence[Side],
+        profiles: Mapping[Side, Profile],
+        programs: Sequence[Program],
+    ) -> None:
+        self._journal = journal
+        self._profiles = profiles
+        self._programs = [*programs, *programs[::TWICE_EVERY]]
+        self._again = {
+            len(programs) + place: first
+            for place, first in enumerate(range(0, len(programs), TWICE_EVERY))
+        }
+        self._ran: dict[Side, dict[int, Ran]] = {side: {} for side in sides}
+        self.scenarios = [program.scenario for program in self._programs]
+
+    def ended(self, side: Side, found: Mapping[int, Ran]) -> None:
+        """Judge what ended on a side."""
+        self._ran[side] |= found
+        for place, ran in found.items():
+            program = self._programs[place]
+            if place not in self._again:
+                expected = program.predicted.get(self._profiles[side])
+                for oracle, finding, blame in oracles.of_one(program.scenario, expected, ran):
+                    against = MODEL if oracle is Oracle.CHIPS else ""
+                    self._write(oracle, program, side, against, finding, blame)
+        for place, first in self._again.items():
+            if place in found or first in found:
+                self._compare_twice(side, first, place)
+
+    def _compare_twice(self, side: Side, first: int, again: int) -> None:
+        one, other = (self._ran[side].get(place) for place in (first, again))
+        if one is None or other is None:
+            return
+        program = self._programs[first]
+        for finding in oracles.compared(program.scenario, one.whole, other.whole)[:1]:
+            self._write(Oracle.TWICE, program, side, str(side), finding)
+
+    def compare_backends(self) -> None:
+        """Of programs without a prediction: every side against the last one."""
+        *others, reference = self._ran
+        for place, program in enumerate(self._programs):
+            if program.predicted or place in self._again:
+                continue
+            expected = self._ran[reference][place].whole
+            for side in others:
+                found = self._ran[side][place].whole
+                for finding in oracles.compared(program.scenario, expected, found)[:1]:
+                    self._write(Oracle.BACKENDS, program, side, str(reference), finding)
+
+    def _write(
+        self,
+        oracle: Oracle,
+        program: Program,
+        side: Side,
+        against: str,
+        finding: Finding,
+        blame: str = "",
+    ) -> None:
+        written = program.written
+        self._journal.difference(
+            Difference(
+                *(oracle, written.number, program.name, written.grammar.name),
+                *(str(side), against, finding, blame),
+            )
+        )
+
+
+def folder_of(request: Request, out: Path | None) -> Path:
+    """Where a campaign's journal and findings go."""
+    return out or Path("runs") / f"fuzz-{request.seed}"

@@ -1,0 +1,66 @@
+"""A finding's evidence: what is looked for in a program's logs, whoever said that it is wrong.
+
+Each is a :class:`~harness.repro.minimise.Comparison`, so that the minimiser can ask it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.base.errors import PredictionError
+from harness.fuzz import laws
+from harness.fuzz.oracles import Difference, Oracle
+from harness.repro import bench as bench_module
+from harness.repro.bench import Bench, Side
+from harness.repro.minimise import Comparison, TwoSubjects
+from harness.scenario.authoring import authoring_problems
+from harness.scenario.finding import Finding
+from harness.scenario.program import Scenario
+
+
+@dataclass(frozen=True)
+class OfLaws:
+    """Laws that the log of one backend breaks."""
+
+    bench: Bench
+    side: Side
+
+    @property
+    def is_pure(self) -> bool:
+        """A backend is booted."""
+        return False
+
+    async def findings(self, scenarios: Sequence[Scenario]) -> list[tuple[Finding, ...] | None]:
+        """The laws that are broken; None where there is no whole log."""
+        (logs,) = await self.bench.logs([self.side], scenarios)
+        return [
+            None if log is None or not log.complete else laws.broken(one.program, log)
+            for one, log in zip(scenarios, logs, strict=True)
+        ]
+
+    def problems(self, scenario: Scenario) -> frozenset[str]:
+        """The kinds of mistakes in a scenario, as the chips show them."""
+        chips, board = self.bench.chips_of(self.side).profile, self.bench.stage.board
+        log = bench_module.predicted(scenario, chips, board)
+        if log is None:
+            return frozenset() if scenario.no_model is not None else frozenset({"program"})
+        try:
+            found = authoring_problems(scenario.program, chips, log, board=board)
+        except PredictionError:
+            return frozenset({"program"})
+        return frozenset(problem.kind for problem in found)
+
+
+def of(difference: Difference, bench: Bench) -> Comparison:
+    """What asks whether a scenario shows the difference."""
+    side = bench_module.parse(difference.side)
+    own = bench.chips_of(side)
+    match difference.oracle:
+        case Oracle.LAWS:
+            return OfLaws(bench, side)
+        case Oracle.CHIPS:
+            return TwoSubjects(bench, (side, own), (own, own))
+        case _:
+            other = bench_module.parse(difference.against)
+            return TwoSubjects(bench, (side, other), (own, bench.chips_of(other)))

@@ -1,0 +1,496 @@
+"""Findings finish themselves: run again, made short, merged, placed on the axes, explained.
+
+::
+
+    differences ─> run again ─> the same kind together ─> minimised ─> merged by signature
+                                                            └─> on further backends ─> the axis
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from harness.base.errors import CannotRun, HarnessError
+from harness.base.versions import Version, parse_version
+from harness.compare import partition
+from harness.compare.known import BackendFacts, KnownDifferences, Rule, Scope
+from harness.compare.partition import Axes
+from harness.compare.subjects import NO_KVM, short
+from harness.fuzz import evidence, laws, oracles, resemblance, signature
+from harness.fuzz.author import Written, write
+from harness.fuzz.campaign import Fuzzer
+from harness.fuzz.oracles import Difference, Oracle
+from harness.fuzz.programs import compiled
+from harness.fuzz.resemblance import Resembling
+from harness.fuzz.runner import Ran, Runner
+from harness.images.cache import ImageCache
+from harness.model.case import Irqchip
+from harness.repro import bench as bench_module
+from harness.repro.bench import Bench, Place, Side
+from harness.repro.minimise import Judge, Source, smallest
+from harness.scenario.finding import Finding
+from harness.scenario.log import Log
+from harness.scenario.program import Scenario
+from harness.scenario.shrink import Data
+
+RERUNS: Final = 3
+REPRESENTATIVES: Final = 3
+"""Programs of one kind of difference that are minimised; the others are counted with them."""
+MOST: Final = 24
+"""Programs that are minimised in all."""
+GUEST: Final = "probe-fuzz"
+"""What rules of known differences call the guest of a finding."""
+_NOT_MINIMISED: Final = {Oracle.ENDS, Oracle.TWICE}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A difference that was run again; ``shown`` of ``asked`` executions showed it."""
+
+    difference: Difference
+    written: Written
+    shown: int
+    asked: int
+
+    @property
+    def is_flaky(self) -> bool:
+        """Whether no other execution than the first showed it, or the log is never the same."""
+        return self.shown <= 1 or self.difference.oracle is Oracle.TWICE
+
+
+@dataclass(frozen=True)
+class Member:
+    """A backend on which the minimal program was run; ``shows`` is None where it could not be."""
+
+    side: Side
+    axes: Axes
+    facts: BackendFacts
+    log: Log | None
+    expected: Log | None
+    shows: bool | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finding, with everything that a report says of it.
+
+    ``programs`` are all that show it, with their sides; ``axis`` says what separates the backends
+    that show it from those that do not.  ``rule`` explains it, ``resembling`` may be the same.
+    """
+
+    id: str
+    signature: str
+    shown: Shown
+    text: str
+    """What the minimal program shows."""
+    data: Data
+    scenario: Scenario
+    steps_before: int
+    programs: tuple[tuple[str, str], ...]
+    members: tuple[Member, ...]
+    axis: str
+    rule: Rule | None
+    resembling: Resembling
+    note: str = ""
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether a known difference says why, or it is not the same every time."""
+        return self.rule is not None or self.shown.is_flaky
+
+
+Publish = Callable[[Finished], None]
+
+
+class Finisher:
+    """Finishes the differences of a campaign."""
+
+    def __init__(
+        self,
+        fuzzer: Fuzzer,
+        cache: ImageCache,
+        known: KnownDifferences,
+        tell: Callable[[str], None],
+        publish: Publish,
+    ) -> None:
+        self._fuzzer = fuzzer
+        self._bench: Bench = fuzzer.bench
+        self._runner = Runner(fuzzer.bench)
+        self._cache = cache
+        self._known = known
+        self._tell = tell
+        self._publish = publish
+
+    async def run(self) -> list[Finished]:
+        """Finish all that is not finished yet."""
+        journal = self._fuzzer.journal
+        done = {
+            tuple(pair) for one in journal.history.finished.values() for pair in one["programs"]
+        }
+        left = [
+            one
+            for one in journal.history.differences.values()
+            if (one.program, one.side) not in done
+        ]
+        if not left:
+            return []
+        self._tell(f"{len(left)} differences are run again")
+        drafts = _merged(await self._minimised(await self._again(left)))
+        found = await self._placed(drafts)
+        for one in found:
+            self._publish(one)
+            journal.finding(one.id, summary(one))
+        return found
+
+    # --- run again
+
+    async def _again(self, differences: Sequence[Difference]) -> list[Shown]:
+        campaign = self._fuzzer.journal.history.campaign
+        grammars = self._fuzzer.source.grammars
+        shown: list[Shown] = []
+        by_sides: dict[tuple[str, str], list[Difference]] = {}
+        for one in differences:
+            by_sides.setdefault((one.side, one.against), []).append(one)
+        for group in by_sides.values():
+            written = [write(campaign.seed, one.number, grammars) for one in group]
+            scenarios = [compiled(one.name, one.data) for one in written]
+            counts = await self._counted(group, scenarios)
+            shown += [
+                Shown(one, of, 1 + count, 1 + RERUNS)
+                for one, of, count in zip(group, written, counts, strict=True)
+            ]
+        return shown
+
+    async def _counted(
+        self, group: Sequence[Difference], scenarios: Sequence[Scenario]
+    ) -> list[int]:
+        """How many of the reruns show each difference; all are of the same two sides."""
+        side = bench_module.parse(group[0].side)
+        sides = [side]
+        if group[0].oracle is Oracle.BACKENDS:
+            sides.append(bench_module.parse(group[0].against))
+        ran = await self._runner.run(sides, list(scenarios) * RERUNS)
+        number = len(group)
+        return [
+            sum(
+                self._shows(
+                    one.oracle,
+                    one.finding,
+                    scenarios[index],
+                    side,
+                    *(ran[each][index + turn * number] for each in sides),
+                )
+                for turn in range(RERUNS)
+            )
+            for index, one in enumerate(group)
+        ]
+
+    def _shows(
+        self,
+        oracle: Oracle,
+        wanted: Finding,
+        scenario: Scenario,
+        side: Side,
+        ran: Ran,
+        reference: Ran | None = None,
+    ) -> bool:
+        """Whether an execution shows what is wanted."""
+        if oracle is Oracle.ENDS:
+            return ran.trouble is not None
+        if oracle is Oracle.LAWS:
+            return ran.whole is not None and wanted in laws.broken(scenario.program, ran.whole)
+        expected = self._expected(scenario, side)
+        if oracle is Oracle.BACKENDS:
+            expected = None if reference is None else reference.whole
+        return wanted in oracles.compared(scenario, expected, ran.whole)
+
+    def _expected(self, scenario: Scenario, side: Side) -> Log | None:
+        profile = self._bench.chips_of(side).profile
+        return bench_module.predicted(scenario, profile, self._bench.stage.board)
+
+    # --- made short
+
+    async def _minimised(self, shown: Sequence[Shown]) -> list[_Draft]:
+        """The representatives of each kind made short; the others are counted with the first."""
+        by_kind: dict[tuple[str, ...], list[Shown]] = {}
+        for one in sorted(shown, key=lambda one: (one.is_flaky, len(one.written.data["steps"]))):
+            key = (*one.difference.kind, str(one.is_flaky))
+            by_kind.setdefault(key, []).append(one)
+        drafts: list[_Draft] = []
+        for kind, group in by_kind.items():
+            first, *_ = group
+            whole = first.difference.oracle in _NOT_MINIMISED or first.is_flaky
+            chosen = group[:1] if whole or len(drafts) >= MOST else _varied(group)
+            own = [await self._draft(one, minimal=not whole) for one in chosen]
+            rest = tuple(
+                (one.difference.program, one.difference.side) for one in group if one not in chosen
+            )
+            own[0] = replace(own[0], programs=(*own[0].programs, *rest))
+            if rest:
+                what = " ".join(filter(None, kind[:-1]))
+                note = f"{len(rest)} more programs show a difference of this kind ({what}), and "
+                own[0] = replace(own[0], note=note + "were not minimised")
+            drafts += own
+        return drafts
+
+    async def _draft(self, shown: Shown, *, minimal: bool) -> _Draft:
+        difference, written = shown.difference, shown.written
+        data, note = written.data, ""
+        if minimal:
+            self._tell(f"{written.name} on {difference.side}: {difference.finding.text}")
+            data, note = await self._smallest(shown)
+        named = signature.of(difference, data)
+        programs = ((difference.program, difference.side),)
+        return _Draft(named, shown, data, len(written.data["steps"]), programs, note)
+
+    async def _smallest(self, shown: Shown) -> tuple[Data, str]:
+        """What is left of the program, and what there is to say about that."""
+        difference, written = shown.difference, shown.written
+        comparison = evidence.of(difference, self._bench)
+        scenario = compiled(written.name, written.data)
+        source = Source(Path(written.name), written.name, written.data)
+        judge = Judge(comparison, difference.finding, source, comparison.problems(scenario))
+        try:
+            return await smallest(judge, lambda text: self._tell(f"  {text}")), ""
+        except CannotRun:
+            raise
+        except HarnessError as error:
+            return written.data, f"it could not be minimised: {error}"
+
+    # --- on the axes
+
+    async def _placed(self, drafts: Sequence[_Draft]) -> list[Finished]:
+        """Every draft with the backends that show it."""
+        if not drafts:
+            return []
+        scenarios = [compiled(draft.id, draft.data) for draft in drafts]
+        by_draft: list[list[Member]] = [[] for _ in drafts]
+        for side, of_side in (await self._everywhere(scenarios)).items():
+            reference = await self._reference(side, drafts, scenarios)
+            for index, draft in enumerate(drafts):
+                ran, other = of_side[index], reference.get(index)
+                by_draft[index].append(self._member(draft, scenarios[index], side, ran, other))
+        return [
+            self._finished(draft, scenario, members)
+            for draft, scenario, members in zip(drafts, scenarios, by_draft, strict=True)
+        ]
+
+    async def _everywhere(self, scenarios: Sequence[Scenario]) -> dict[Side, list[Ran]]:
+        """What all of them did on each side that can be run; modes of one lab run together."""
+        by_host: dict[tuple[Place, str | None, str | None], list[Side]] = {}
+        for side in self._further():
+            by_host.setdefault((side.place, side.kernel, side.qemu), []).append(side)
+        found: dict[Side, list[Ran]] = {}
+        for sides in by_host.values():
+            try:
+                found |= await self._runner.run(sides, scenarios)
+            except HarnessError:
+                for side in sides:
+                    try:
+                        found |= await self._runner.run([side], scenarios)
+                    except HarnessError as error:
+                        self._tell(f"not on {side}: {error}")
+        return found
+
+    async def _reference(
+        self, side: Side, drafts: Sequence[_Draft], scenarios: Sequence[Scenario]
+    ) -> Mapping[int, Ran]:
+        """What the other backend of those logs that have no prediction, by their index."""
+        found: dict[int, Ran] = {}
+        for index, draft in enumerate(drafts):
+            difference = draft.shown.difference
+            if difference.oracle is Oracle.BACKENDS and str(side) != difference.against:
+                other = bench_module.parse(difference.against)
+                found[index] = (await self._runner.run([other], [scenarios[index]]))[other][0]
+        return found
+
+    def _member(
+        self, draft: _Draft, scenario: Scenario, side: Side, ran: Ran, reference: Ran | None
+    ) -> Member:
+        difference = draft.shown.difference
+        expected = self._expected(scenario, side)
+        if difference.oracle is Oracle.BACKENDS:
+            expected = None if reference is None else reference.whole
+        is_run = ran.trouble is not None or ran.whole is not None
+        shows = self._shows(difference.oracle, difference.finding, scenario, side, ran, reference)
+        return Member(
+            side, self._axes(side), self._facts(side), ran.log, expected, shows if is_run else None
+        )
+
+    def _further(self) -> list[Side]:
+        """The campaign's sides, in every mode, and with the other kernels and QEMUs at hand."""
+        own = self._fuzzer.sides
+        kernels = _unique(side.kernel for side in own if side.place is Place.LAB)
+        qemus = _unique(side.qemu for side in own)
+        other_kernels = [name for name in self._cached("kernel") if not _named(name, kernels)]
+        other_qemus = [name for name in self._cached("qemu") if not _named(name, qemus)]
+        pairs = [(kernel, qemu) for kernel in kernels for qemu in qemus]
+        pairs += [(kernel, qemus[0]) for kernel in other_kernels if kernels]
+        pairs += [(kernels[0], qemu) for qemu in other_qemus if kernels]
+        labs = [
+            Side(Place.LAB, mode, kernel, qemu)
+            for kernel, qemu in pairs
+            for mode in (Irqchip.ON, Irqchip.SPLIT)
+        ]
+        tcg = [Side(Place.LOCAL, Irqchip.TCG, None, qemu) for qemu in [*qemus, *other_qemus]]
+        return list(dict.fromkeys([*own, *labs, *tcg]))
+
+    def _cached(self, kind: str) -> list[str]:
+        """The series of kernels or QEMUs that need not be downloaded."""
+        folder = self._cache.root / kind
+        found = set()
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            try:
+                found.add(short(parse_version(path.name.split("-")[0].split("+")[0])))
+            except ValueError:
+                continue
+        return partition.in_order(found)
+
+    def _versions(self, side: Side) -> tuple[Version, Version | None]:
+        backend = side.backend
+        linux = None
+        if side.place is Place.LAB:
+            linux = parse_version(self._cache.kernel(backend.kernel or "default").version)
+        return self._cache.qemu(backend.qemu).version, linux
+
+    def _axes(self, side: Side) -> Axes:
+        qemu, linux = self._versions(side)
+        is_tcg = side.irqchip is Irqchip.TCG
+        called = NO_KVM if is_tcg else "-" if linux is None else short(linux)
+        return {"irqchip": side.irqchip.value, "QEMU": short(qemu), "Linux": called}
+
+    def _facts(self, side: Side) -> BackendFacts:
+        qemu, linux = self._versions(side)
+        return BackendFacts(side.irqchip, self._bench.stage.machine, qemu, linux)
+
+    # --- held to what is known
+
+    def _text(self, draft: _Draft, scenario: Scenario, members: Sequence[Member]) -> str:
+        """What differs, in the words of the minimal program where it shows it."""
+        difference = draft.shown.difference
+        own = next((one for one in members if str(one.side) == difference.side), None)
+        found: Sequence[Finding] = ()
+        if own is not None and own.log is not None:
+            if difference.oracle is Oracle.LAWS:
+                found = laws.broken(scenario.program, own.log)
+            else:
+                found = oracles.compared(scenario, own.expected, own.log)
+        texts = (one.text for one in found if one == difference.finding)
+        return next(texts, difference.finding.text)
+
+    def _finished(self, draft: _Draft, scenario: Scenario, members: Sequence[Member]) -> Finished:
+        showing = [one for one in members if one.shows]
+        others = [one for one in members if one.shows is False]
+        axis = axis_of(showing, others)
+        rule = self._rule(draft.signature, showing, others)
+        return Finished(
+            draft.id,
+            draft.signature,
+            draft.shown,
+            self._text(draft, scenario, members),
+            draft.data,
+            scenario,
+            draft.steps_before,
+            draft.programs,
+            tuple(members),
+            axis,
+            rule,
+            resemblance.of(draft.data, self._known),
+            draft.note,
+        )
+
+    def _rule(self, named: str, showing: Sequence[Member], others: Sequence[Member]) -> Rule | None:
+        """The rule that explains why each that shows it differs from each that does not."""
+        rule: Rule | None = None
+        for one in showing:
+            for other in others or [one]:
+                scope = Scope(one.facts, other.facts, GUEST, GUEST)
+                rule = self._known.for_check(scope, named, ("", ""))
+                if rule is None:
+                    return None
+        return rule
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A finding before it is placed."""
+
+    signature: str
+    shown: Shown
+    data: Data
+    steps_before: int
+    programs: tuple[tuple[str, str], ...]
+    note: str
+
+    @property
+    def id(self) -> str:
+        return signature.id_of(self.signature)
+
+
+def _varied(group: Sequence[Shown]) -> list[Shown]:
+    """Some of a kind, the shortest of as many sides and grammars as there are."""
+    chosen: list[Shown] = []
+    seen: set[tuple[str, str]] = set()
+    for one in group:
+        place = one.difference.side, one.difference.grammar
+        if place not in seen and len(chosen) < REPRESENTATIVES:
+            seen.add(place)
+            chosen.append(one)
+    rest = (one for one in group if one not in chosen)
+    return [*chosen, *list(rest)[: REPRESENTATIVES - len(chosen)]]
+
+
+def _merged(drafts: Iterable[_Draft]) -> list[_Draft]:
+    """One draft a signature; the shortest stands for all."""
+    found: dict[str, _Draft] = {}
+    for draft in sorted(drafts, key=lambda draft: len(draft.data["steps"])):
+        first = found.get(draft.signature)
+        if first is None:
+            found[draft.signature] = draft
+        else:
+            notes = "; ".join(dict.fromkeys(filter(None, (first.note, draft.note))))
+            programs = (*first.programs, *draft.programs)
+            found[draft.signature] = replace(first, programs=programs, note=notes)
+    return list(found.values())
+
+
+def axis_of(showing: Sequence[Member], others: Sequence[Member]) -> str:
+    """What separates the backends that show a finding from those that do not, in words."""
+    if not showing:
+        return "not shown again"
+    if not others:
+        return "everywhere it was run"
+    return partition.separate([[m.axes for m in showing], [m.axes for m in others]]).text
+
+
+def _unique(names: Iterable[str | None]) -> list[str | None]:
+    return list(dict.fromkeys(names))
+
+
+def _named(series: str, names: Iterable[str | None]) -> bool:
+    """Whether one of ``names`` is of that series."""
+    return any(name is not None and (name + ".").startswith(series + ".") for name in names)
+
+
+def summary(one: Finished) -> dict[str, object]:
+    """What the journal and ``--json`` say of a finding."""
+    difference = one.shown.difference
+    return {
+        "signature": one.signature,
+        "oracle": difference.oracle.value,
+        "text": one.text,
+        "steps": len(one.data["steps"]),
+        "shown": one.shown.shown,
+        "asked": one.shown.asked,
+        "axis": one.axis,
+        "shows": [str(member.side) for member in one.members if member.shows],
+        "rule": None if one.rule is None else one.rule.id,
+        "explained": one.is_explained,
+        "flaky": one.shown.is_flaky,
+        "resembles": [*one.resembling.rules, *one.resembling.entries],
+        "blame": difference.blame,
+        "programs": [list(pair) for pair in one.programs],
+    }

@@ -1,0 +1,151 @@
+"""Random programs that can be compared: those that compile and whose log is defined.
+
+A program whose log depends on the order between CPUs or on speed is none
+(:func:`~harness.scenario.authoring.authoring_problems`), and neither is one that waits in vain or
+leaves a machine that only a new boot can reset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from harness.base.errors import CannotRun, ConfigError, PredictionError
+from harness.base.yamlfile import YamlFile
+from harness.fuzz.author import Written, write
+from harness.fuzz.grammar import Grammar
+from harness.fuzz.laws import LEAST_VECTOR
+from harness.scenario import compile as scenario_compile
+from harness.scenario import language
+from harness.scenario.authoring import authoring_problems
+from harness.scenario.execution import Board, Execution
+from harness.scenario.log import Log
+from harness.scenario.predict import features
+from harness.scenario.program import Scenario
+from harness.scenario.shrink import Data
+from userspace_chip.irqchip import Machine
+from userspace_chip.profile import Profile
+
+BARREN: Final = 200
+"""After so many refused programs in a row a grammar generates nothing."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A random program, and what is predicted of it on each profile that was asked for."""
+
+    written: Written
+    scenario: Scenario
+    predicted: Mapping[Profile, Log | None]
+    """Empty where the Python chips cannot tell; None for a backend that lacks what it needs."""
+
+    @property
+    def name(self) -> str:
+        """Its id in every report."""
+        return self.written.name
+
+
+@dataclass
+class Source:
+    """The programs of a seed, one number after the other.
+
+    ``refused``: how many programs of a grammar were refused, and why.
+    """
+
+    seed: int
+    grammars: Sequence[Grammar]
+    profiles: Sequence[Profile]
+    board: Board = "pc"
+    machine: str = "q35"
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _in_a_row: Counter[str] = field(default_factory=Counter)
+
+    def programs(self, first: int = 0) -> Iterator[Program]:
+        """Programs from number ``first`` on, without end.
+
+        :class:`CannotRun` where a grammar gives none.
+        """
+        number = first
+        while True:
+            program = self.program(number)
+            if program is not None:
+                yield program
+            number += 1
+
+    def program(self, number: int) -> Program | None:
+        """The program of that number; None where there is none that can be compared."""
+        written = write(self.seed, number, self.grammars)
+        name = written.grammar.name
+        found = self._checked(written)
+        if isinstance(found, Program):
+            self._in_a_row[name] = 0
+            return found
+        self.refused[name, found] += 1
+        self._in_a_row[name] += 1
+        if self._in_a_row[name] >= BARREN:
+            counts = ((why, n) for (of, why), n in self.refused.most_common() if of == name)
+            raise CannotRun(
+                f"the grammar {name} generates nothing",
+                f"{BARREN} programs in a row were refused",
+                "; ".join(f"{n} times: {why}" for why, n in counts),
+            )
+        return None
+
+    def _checked(self, written: Written) -> Program | str:
+        """The program, or why there is none."""
+        if written.grammar.machines and self.machine not in written.grammar.machines:
+            return f"it is not for the machine {self.machine}"
+        try:
+            scenario = compiled(written.name, written.data)
+        except ConfigError as error:
+            return error.what.rpartition(": ")[2]
+        if scenario.no_model is not None:
+            return Program(written, scenario, {})
+        predicted: dict[Profile, Log | None] = {}
+        for profile in dict.fromkeys(self.profiles):
+            log = self._sound(scenario, profile)
+            if isinstance(log, str):
+                return log
+            predicted[profile] = log
+        if predicted and all(log is None for log in predicted.values()):
+            return "no backend has what it needs"
+        return Program(written, scenario, predicted)
+
+    def _sound(self, scenario: Scenario, profile: Profile) -> Log | str | None:
+        """The program's log on ``profile``, or why it is not defined; None: it would be skipped."""
+        program = scenario.program
+        if program.needs & ~features(profile, self.board):
+            return None
+        try:
+            execution = Execution(program, profile, board=self.board, cpus=program.cpus)
+            log = execution.run()
+            if _stops_the_clock(execution.machine):
+                return "it stops the RTC's pin until the next boot"
+            problems = authoring_problems(program, profile, log, board=self.board)
+        except PredictionError as error:
+            return error.what.partition(", ")[2] or error.what
+        return problems[0].kind if problems else log
+
+
+def compiled(name: str, data: Data, path: Path = Path("fuzz")) -> Scenario:
+    """A scenario that is data; :class:`ConfigError` where it is impossible."""
+    file = YamlFile(path, {"version": 1, "scenarios": {name: data}}, {})
+    (text,) = language.read(file)
+    return scenario_compile.compile_text(text)
+
+
+def _stops_the_clock(machine: Machine) -> bool:
+    """Whether KVM waits for more EOIs of the RTC's pin than will come: a new boot would help.
+
+    None comes for an NMI, after an INIT, and of a vector that no CPU takes.
+    """
+    state = machine.ioapics[0].state
+    coming = sum(
+        vector >= LEAST_VECTOR and (lapic.state.irr | lapic.state.isr) >> vector & 1
+        for cpu, vector in state.rtc_dest_map.items()
+        for lapic in (machine.lapics[cpu],)
+    )
+    return state.rtc_pending_eoi > coming

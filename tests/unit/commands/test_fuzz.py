@@ -1,0 +1,130 @@
+"""`irqmatrix fuzz`: options, exit statuses and messages; backends are the Python chips."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from harness.cli import main
+from harness.commands import fuzz as fuzz_module
+from harness.images.model import Build
+from harness.report import letter
+from support import golden
+from support.model_bench import ModelBench
+from userspace_chip.profile import tune
+
+GRAMMAR = golden.TESTS / "support" / "small-grammar.yaml"
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def fuzz(monkeypatch, capsys, tmp_path):
+    """The command, in this process and in an empty folder; ``model`` is of the bench."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(letter, "qemu_build", lambda _: Build("1:7.2", None))
+    monkeypatch.setattr(fuzz_module.Finisher, "_cached", lambda _self, _kind: [])
+
+    def run(*arguments, **model):
+        monkeypatch.setattr(
+            fuzz_module, "_bench", lambda stage, _cache: ModelBench(stage.folder, **model)
+        )
+        words = ["irqmatrix", "fuzz", "--only", GRAMMAR, *arguments]
+        monkeypatch.setattr("sys.argv", list(map(str, words)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Done(ended.value.code or 0, said.out, " ".join(said.err.split()))
+
+    return run
+
+
+def wrong(_side, profile):
+    return tune(profile, ioapic__edge_latch_when_masked=True)
+
+
+def test_fuzz_that_finds_nothing_ends_with_0_and_says_what_was_run(fuzz):
+    done = fuzz("--programs", 20, "--seed", 5)
+    assert done.status == 0
+    assert "20 programs" in done.stdout
+    assert "0 findings, 0 unexplained" in done.stdout
+
+
+def test_fuzz_that_finds_something_ends_with_1_and_names_its_report(fuzz, tmp_path):
+    done = fuzz("--programs", 20, "--seed", 5, "--out", "mine", wrong=wrong)
+    assert done.status == 1
+    folders = list((tmp_path / "mine" / "findings").iterdir())
+    assert folders
+    assert all(f"mine/findings/{one.name}/report.md" in done.stdout for one in folders)
+    assert all((one / "report.md").is_file() for one in folders)
+    assert "UNEXPLAINED" in done.stdout
+
+
+def test_fuzz_as_json_says_the_same_and_nothing_else(fuzz):
+    done = fuzz("--programs", 20, "--seed", 5, "--json", wrong=wrong)
+    found = json.loads(done.stdout)
+    assert done.status == 1
+    assert (found["seed"], found["programs"]) == (5, 20)
+    assert {one["explained"] for one in found["findings"]} == {False}
+
+
+def test_fuzz_that_is_resumed_goes_on_where_it_ended(fuzz):
+    fuzz("--programs", 10, "--seed", 5, "--out", "mine")
+    done = fuzz("--programs", 20, "--resume", "mine", "--json")
+    found = json.loads(done.stdout)
+    assert (found["seed"], found["programs"]) == (5, 20)
+
+
+def test_fuzz_in_a_folder_that_is_used_already_is_refused(fuzz):
+    fuzz("--programs", 5, "--out", "mine")
+    done = fuzz("--programs", 5, "--out", "mine")
+    assert done.status == 2
+    assert "has a journal already" in done.stderr
+
+
+def test_fuzz_resumed_in_a_folder_of_other_grammars_cannot_run(fuzz, tmp_path):
+    fuzz("--programs", 5, "--out", "mine")
+    journal = tmp_path / "mine" / "journal.jsonl"
+    first, *rest = journal.read_text().splitlines()
+    changed = json.dumps(json.loads(first) | {"grammars": "other"})
+    journal.write_text("\n".join([changed, *rest]) + "\n")
+    done = fuzz("--programs", 10, "--resume", "mine")
+    assert done.status == 3
+    assert "grammars have changed" in done.stderr
+
+
+def test_fuzz_on_a_backend_that_cannot_run_says_which_and_why(fuzz):
+    done = fuzz("--programs", 5, "--backend", "lab:on", broken=frozenset({"lab:on"}))
+    assert done.status == 3
+    assert "lab:on cannot be run here: the lab did not boot" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--backend", "model:on"), "is no backend"),
+        (("--backend", "spilt"), "there is no irqchip mode"),
+        (("--only", "nonsense"), "there is no grammar"),
+        (("--resume", "nowhere"), "cannot resume"),
+    ],
+)
+def test_fuzz_with_a_mistake_ends_with_2_and_names_it(fuzz, arguments, message):
+    done = fuzz(*arguments)
+    assert done.status == 2
+    assert message in done.stderr
+
+
+def test_fuzz_of_a_grammar_that_generates_nothing_ends_with_3(fuzz, tmp_path):
+    path = tmp_path / "barren.yaml"
+    path.write_text(
+        "version: 1\nabout: waits in vain\nsteps: [1, 1]\n"
+        "actions: [{do: {wait: {vector: 0x51, timeout_us: 10}}, where: [steps]}]\n"
+    )
+    done = fuzz("--only", path, "--programs", 5)
+    assert done.status == 3
+    assert "generates nothing" in done.stderr

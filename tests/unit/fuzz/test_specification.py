@@ -1,0 +1,39 @@
+"""What the specification says of what a program touches."""
+
+import pytest
+
+from harness.fuzz import grammar
+from harness.fuzz.author import write
+from harness.fuzz.signature import words
+from harness.fuzz.specification import passages
+
+
+@pytest.mark.parametrize(
+    ("word", "section"),
+    [
+        ("lapic.tpr", "Task and Processor Priorities"),
+        ("handler: read lapic.isr", "Interrupt Acceptance"),
+        ("nmi handler: ipi nmi", "Interrupt Command Register"),
+        ("read ioapic.redir", "I/O Redirection Table Registers"),
+        ("pic.master.ocw2", "Operation Command Words"),
+        ("mem.0xfed00100", "Register Set"),
+    ],
+)
+def test_passage_of_a_word_is_that_of_its_register(word, section):
+    (found,) = passages([word])
+    assert section in found.section
+    assert found.words == (word,)
+
+
+def test_words_of_one_passage_stand_together():
+    (found,) = passages(["pic.master.imr", "pic.slave.imr"])
+    assert found.words == ("pic.master.imr", "pic.slave.imr")
+
+
+@pytest.mark.parametrize("of", grammar.shipped(), ids=lambda of: of.name)
+def test_everything_that_a_shipped_grammar_touches_has_a_passage(of):
+    touched = {word for number in range(40) for word in words(write(1, number, [of]).data)}
+    said = {word for passage in passages(sorted(touched)) for word in passage.words}
+    assert {word for word in touched - said if "delay_us" not in word and "await" not in word} <= {
+        "offline"
+    }
