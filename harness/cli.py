@@ -51,6 +51,10 @@ Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Also show the tables of what is as expected.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Lane = Annotated[
+    str | None,
+    typer.Option(metavar="LANE", help="Versions to run: oldest, stable or newest."),
+]
 
 
 def main() -> None:
@@ -190,6 +194,7 @@ def run(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Known differences to use instead of the shipped ones."),
     ] = None,
+    lane: Lane = None,
     deterministic: Annotated[
         bool,
         typer.Option(
@@ -208,7 +213,7 @@ def run(
     from harness.run import pipeline as run_module
     from harness.store.result import dump
 
-    loaded = config_module.load(config_module.find(config), repeat=repeat)
+    loaded = config_module.load(config_module.find(config), repeat=repeat, lane=lane)
     if deterministic:
         loaded = config_module.deterministic(loaded)
     console = printer(stderr=json)
@@ -372,6 +377,7 @@ def repro(
         str | None, typer.Option(help="Kernel of the lab: a version or a path.")
     ] = None,
     qemu: Annotated[str | None, typer.Option(help="QEMU: system, a version or a path.")] = None,
+    lane: Lane = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the results.")] = None,
     bundle: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Pack everything into this .tar.zst.")
@@ -389,11 +395,15 @@ def repro(
     Status 0: as the catalogue says for these versions; 1: otherwise; 3: cannot run here.
     """
     from harness.commands import repro
+    from harness.config import lanes
 
     console = printer(stderr=json)
     if list_:
         repro.show_catalogue(printer(), json=json)
         return
+    if lane is not None:
+        versions = lanes.named(lane)
+        kernel, qemu = kernel or versions.kernel, qemu or versions.qemu
     asked = repro.Asked(name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json)
     sys.exit(repro.run(asked, console, _run_async))
 
@@ -402,7 +412,8 @@ def repro(
 def bisect(
     name: Annotated[str, typer.Argument(help="A reproducer, or a path to a YAML file.")],
     kernels: Annotated[
-        str | None, typer.Option(help="Kernels of the lab: a range (6.1..6.12) or a list.")
+        str | None,
+        typer.Option(help="Kernels of the lab: a range (6.1..6.12, oldest..newest) or a list."),
     ] = None,
     qemus: Annotated[str | None, typer.Option(help="QEMUs: a list (7.2,10.0) or a range.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the steps.")] = None,

@@ -95,6 +95,11 @@ _PORT_REGIONS: Final = {
 """Where the region of a port begins, of those with more than one port."""
 
 
+def is_aligned_port(port: int, size: int) -> bool:
+    """Whether an access of ``size`` bytes is aligned within the region of ``port``."""
+    return (port - _PORT_REGIONS.get(port, port)) % size == 0
+
+
 @dataclass
 class MachineState:
     """Everything that a machine remembers; chips by place, deadlines by timer name."""
@@ -296,10 +301,7 @@ class Machine(Chipset):
         QEMU's ``memory_access_valid`` by way of ``helper_inw`` (``address_space_lduw``); what KVM
         leaves to user space is split into bytes before (``flatview_read_continue``).
         """
-        if self.profile.kvm_vcpu or size == 1:
-            return False
-        start = _PORT_REGIONS.get(port)
-        return start is not None and (port - start) % size != 0
+        return not self.profile.kvm_vcpu and not is_aligned_port(port, size)
 
     def msr_read(self, cpu: int, msr: int) -> int | None:
         """RDMSR; None is #GP.  :class:`AccessError` for an MSR of no interrupt controller."""

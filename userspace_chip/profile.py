@@ -1,8 +1,8 @@
 """Profiles: what differs between irqchip modes and versions, as one table with a source per entry.
 
-A profile is (mode, QEMU, Linux).  The chips have one implementation each; wherever QEMU 7.2 or
-10.0, Linux 6.1, 6.12 or 6.18, or the two implementations of a chip differ, the chip asks its
-profile: ``profile("split", qemu="7.2").route.update_before_service``.
+A profile is (mode, QEMU, Linux).  The chips have one implementation each; wherever QEMU 7.2,
+10.0 or 11.1, Linux 6.1, 6.12, 6.18 or 7.3, or the two implementations of a chip differ, the chip
+asks its profile: ``profile("split", qemu="7.2").route.update_before_service``.
 
 Who emulates what::
 
@@ -44,8 +44,8 @@ from userspace_chip.knobs import (
 )
 
 Mode: TypeAlias = Literal["on", "split", "off", "tcg"]
-Qemu: TypeAlias = Literal["7.2", "10.0"]
-Linux: TypeAlias = Literal["6.1", "6.12", "6.18"]
+Qemu: TypeAlias = Literal["7.2", "10.0", "11.1"]
+Linux: TypeAlias = Literal["6.1", "6.12", "6.18", "7.3"]
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 QEMU_VERSIONS: Final[tuple[Qemu, ...]] = get_args(Qemu)
@@ -306,7 +306,7 @@ def profile(mode: Mode, *, qemu: Qemu | None = None, linux: Linux = "6.12") -> P
     """The profile of a mode and the versions that take part in it.
 
     ``qemu`` defaults to 10.0, for ``off`` to 7.2: later versions do not have it.
-    :class:`ProfileError` for an unknown name, or for QEMU 10.0 with ``off``
+    :class:`ProfileError` for an unknown name, or for ``off`` with a later QEMU
     (``target/i386/cpu-apic.c:apic_get_class`` refuses it).
     """
     if qemu is None:

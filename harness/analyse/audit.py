@@ -2,8 +2,8 @@
 
 A finding becomes a verdict only where the account is complete, in versions that the ledger's rules
 were taken from, of a Linux guest in a lab or under TCG.  Elsewhere it is only reported: a
-flat image may break the rules on purpose, and a local KVM's CPUs trace side by side, so that the
-order of two events that are close says little.
+flat image may break the rules on purpose, and where threads trace side by side the order of two
+events that are close says little (:mod:`harness.analyse.order`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from harness.analyse.order import unordered
 from harness.base.versions import parse_version
 from harness.guests.kinds.table import kind_of
 from harness.ledger.ledger import LAWS, STAGES, Finding, Kind, LawResult, Ledger
-from harness.model.case import Accel, Case, Host, Irqchip
+from harness.model.case import Case, Irqchip
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
 from harness.replay.profiles import not_modelled
@@ -103,12 +104,10 @@ def _is_known(text: str, known: Iterable[str]) -> bool:
 def _doubt(ledger: Ledger, case: Case, recorded: CaseFile | None) -> str | None:
     if not kind_of(case.guest).keeps_rules:
         return "only a Linux guest is known to keep the rules itself"
-    if case.backend.host is Host.LOCAL and case.backend.accel is Accel.KVM:
-        return "the host's CPUs trace side by side"
     if recorded is None:
         return "the versions are not known"
-    if recorded.lab_cpus > 1:
-        return "the lab's CPUs trace side by side"
+    if (why := unordered(case, recorded)) is not None:
+        return why
     if (what := not_modelled(recorded) or unmodelled(recorded)) is not None:
         return what
     return ledger.warnings[0] if ledger.warnings else None

@@ -10,6 +10,7 @@ from typing import Any, Final
 from harness.analyse import audit, lab_checks, motion
 from harness.analyse.blame import Facts, assigned
 from harness.analyse.case_evidence import CaseEvidence
+from harness.analyse.order import unordered
 from harness.analyse.results.base import Results
 from harness.analyse.results.table import results_of
 from harness.analyse.ruling import Ruling
@@ -144,7 +145,8 @@ def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case
 
     It is called a divergence only in versions that the chips model, where nothing is missing, and
     where the events have one order: in QEMU's trace, which one lock orders, and in a lab with one
-    CPU.  On many, threads run into each other in ways that KVM's trace does not tell.
+    CPU whose kernel does not preempt itself.  Elsewhere threads run into each other in ways that
+    KVM's trace does not tell.
     """
     if isinstance(found, HarnessError):
         return _Said(f"replay: not possible: {found}")
@@ -156,10 +158,11 @@ def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case
         return _Said(f"replay: incomplete after {compared}")
     place = f"at line {divergence.recorded.number}, {divergence.recorded.event.name}"
     one_lock = divergence.source == "qemu" and case.backend.irqchip is not Irqchip.OFF
-    if not one_lock and (
-        case.backend.host is not Host.LAB or max(case.smp, evidence.described.lab_cpus) > 1
-    ):
-        return _Said(f"replay: disagrees {place}; no verdict: more than one CPU took part")
+    if one_lock:
+        return _Said(f"replay: diverged {place}", diverged=True)
+    doubt = "more than one CPU took part" if case.smp > 1 else unordered(case, evidence.described)
+    if doubt is not None:
+        return _Said(f"replay: disagrees {place}; no verdict: {doubt}")
     return _Said(f"replay: diverged {place}", diverged=True)
 
 

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from harness.guests.plan import GuestPlan
 from harness.images.cache import ImageCache
 from harness.model.case import Accel
+
+THREAD_LINE: Final = "irqmatrix: thread "
+"""In QEMU's trace, before what the thread of that number has traced, where each has a file."""
 
 
 class HostFiles(Protocol):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.backends.base import HostPlan
+from harness.backends.base import THREAD_LINE, HostPlan
 from harness.backends.lab_end import LabEnd, diagnose
 from harness.backends.qemu_argv import (
     Channels,
@@ -29,6 +29,7 @@ from harness.backends.qemu_argv import (
     escaped,
     max_file_bytes,
     qemu_argv,
+    trace_path,
 )
 from harness.base.errors import CollectError, HostError, LabLost
 from harness.base.ownership import owned_directory
@@ -77,6 +78,13 @@ _COLLECTED: Final = f"{{ :; }} 4<>{_FIFO}; wait; "
 """A debug console is written byte by byte, and the port's every write is an exit of L1: behind a
 FIFO one of many bytes; at nice 19 the reader does not run at once for each.  It ends when the FIFO
 has no writer any more; a QEMU that did not start never was one."""
+
+
+_JOIN: Final = (
+    f"for t in {_GUEST_DIR}/trace.*; do if [ -e $t ]; then "
+    f'{{ echo "{THREAD_LINE}${{t##*.}}"; cat $t; }} >>{_GUEST_DIR}/trace; rm $t; fi; done'
+)
+"""What each thread has traced to a file of its own, in one, after a line that says whose it is."""
 
 
 @dataclass(frozen=True)
@@ -358,6 +366,7 @@ class LabGuest:
     async def collect(self, stderr: Path, trace_log: Path) -> None:
         """Fetch what QEMU wrote."""
         await self._files.fetch(f"{_GUEST_DIR}/stderr", stderr)
+        await self._shell.check(_JOIN)
         await self._files.fetch(f"{_GUEST_DIR}/trace", trace_log)
 
 
@@ -390,7 +399,7 @@ class LabSession:
         channels = Channels(
             console=f"file,path={_FIFO}" if talks_much else f"serial,path={_CONSOLE}",
             monitor=f"serial,path={_MONITOR}",
-            trace_log=f"{_GUEST_DIR}/trace" if plan.trace_log else None,
+            trace_log=trace_path(_GUEST_DIR, self._plan.qemu.version) if plan.trace_log else None,
             paused=plan.paused,
             incoming=plan.incoming,
         )

@@ -14,8 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from harness.backends.base import HostPlan
-from harness.backends.qemu_argv import Channels, command_text, max_file_bytes, qemu_argv
+from harness.backends.base import THREAD_LINE, HostPlan
+from harness.backends.qemu_argv import (
+    Channels,
+    command_text,
+    max_file_bytes,
+    qemu_argv,
+    trace_path,
+)
 from harness.base.errors import CollectError
 from harness.base.ownership import claim, owned_directory
 from harness.base.process import OwnedProcess, owned_process
@@ -129,6 +135,16 @@ class LocalGuest:
         files = LocalFiles()
         await files.fetch(str(self._directory / "stderr"), stderr)
         await files.fetch(str(self._directory / "trace"), trace_log)
+        _append_threads(self._directory, trace_log)
+
+
+def _append_threads(directory: Path, trace_log: Path) -> None:
+    """What each thread has traced to a file of its own, after a line that says whose it is."""
+    with trace_log.open("ab") as out:
+        for path in sorted(directory.glob("trace.*")):
+            out.write(f"{THREAD_LINE}{path.suffix[1:]}\n".encode())
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, out)
 
 
 def _is_split(plan: GuestPlan) -> bool:
@@ -153,6 +169,9 @@ class LocalSession:
         self.lost = False
         self.description: str | None = None
 
+    def _trace_path(self, directory: Path) -> str:
+        return trace_path(str(directory), self._qemu.version)
+
     def state_file(self, directory: Path) -> str:
         """In the case's folder, until it is loaded."""
         return str(CaseDir(directory).guest_state)
@@ -174,7 +193,7 @@ class LocalSession:
             channels = Channels(
                 console=backend,
                 monitor=f"socket,fd={qemu_monitor.fileno()}",
-                trace_log=str(directory / "trace") if plan.trace_log else None,
+                trace_log=self._trace_path(directory) if plan.trace_log else None,
                 paused=plan.paused,
                 incoming=plan.incoming,
             )

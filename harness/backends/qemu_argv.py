@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.base import limits
+from harness.base.versions import Version
 from harness.guests.kinds.table import kind_of
 from harness.guests.plan import GuestFiles
 from harness.model.case import Accel, Case, Irqchip
@@ -150,18 +151,29 @@ def chardev(backend: str, name: str) -> str:
     return f"{kind},id={name}{comma}{options}"
 
 
+_NAMES_NO_THREAD: Final = (10, 1)
+"""From here on a line of the log does not say which thread it is of (seen: 11.1, not 10.0)."""
+THREAD: Final = "%d"
+
+
+def trace_path(directory: str, qemu: Version) -> str:
+    """The file for QEMU's trace, of which each thread has its own where a line does not tell."""
+    return f"{directory}/trace" + (f".{THREAD}" if qemu >= _NAMES_NO_THREAD else "")
+
+
 def _trace(case: Case, log: str | None) -> list[str]:
     events = QEMU_TRACE_EVENTS[case.backend.irqchip]
     if log is None or not events:
         return []
-    return [*_options("-trace", events), *_taken(case), "-D", log, "-msg", "timestamp=on"]
+    also = [*(("tid",) if THREAD in log else ()), *(("int",) if _is_taken_logged(case) else ())]
+    logged = ("-d", ",".join(also)) if also else ()
+    return [*_options("-trace", events), *logged, "-D", log, "-msg", "timestamp=on"]
 
 
-def _taken(case: Case) -> tuple[str, ...]:
-    """What makes QEMU log the interrupts that a CPU takes: no trace event of TCG's tells.
+def _is_taken_logged(case: Case) -> bool:
+    """Whether QEMU is to log the interrupts that a CPU takes: no trace event of TCG's tells.
 
     That also logs every exception with the CPU's registers, 1.3 kB each.  A Linux boot has 1400 of
     them; an image that tests exceptions may have millions.
     """
-    has_few = kind_of(case.guest).has_few_exceptions
-    return ("-d", "int") if case.backend.accel is Accel.TCG and has_few else ()
+    return case.backend.accel is Accel.TCG and kind_of(case.guest).has_few_exceptions

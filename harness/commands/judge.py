@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.compare.known import KnownDifferences
-from harness.config.config import Lane
+from harness.config.lanes import Lane
 from harness.model.case import Case
 from harness.repro import catalogue, regressions
 from harness.repro.regressions import Regression

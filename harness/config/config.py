@@ -20,7 +20,9 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, create_
 
 from harness.base import limits, paths, resources, yamlfile
 from harness.base.errors import ConfigError
-from harness.base.yamlfile import Strict, YamlFile
+from harness.base.yamlfile import Location, Strict, YamlFile
+from harness.config import lanes
+from harness.config.lanes import Lane
 from harness.guests.kinds.model import Axis, GuestModel, Smp, Text
 from harness.guests.kinds.table import KINDS, kind_of
 from harness.model.case import Accel, Backend, Case, Guest, Host, Irqchip, Machine
@@ -50,6 +52,7 @@ class CellModel(Strict):
     machine: Machine | None = None
     cpu: Text | None = None
     smp: Smp | None = None
+    lane: Text | None = None
     qemu: Text | None = None
     kernel: Text | None = None
 
@@ -78,10 +81,10 @@ class LaneModel(Strict):
 
 
 class ReproModel(Strict):
-    """Reproducers as regression tests."""
+    """Reproducers as regression tests; a lane is one of the shipped ones, or a pair of versions."""
 
     entries: Axis[Text]
-    lanes: Annotated[list[LaneModel], Field(min_length=1)] = [LaneModel()]
+    lanes: Annotated[list[Text | LaneModel], Field(min_length=1)] = [LaneModel()]
 
 
 class ConfigModel(Strict):
@@ -95,6 +98,7 @@ class ConfigModel(Strict):
     exclude: list[CellModel] = []
     lab: LabModel = LabModel()
     qemu: Axis[Text] = ["system"]
+    lane: Axis[Text] | None = None
     guests: Annotated[list[GuestModel], Field(min_length=1)]
     """Each as the model of its kind: see :func:`file_model`."""
     repro: ReproModel | None = None
@@ -130,14 +134,6 @@ class Lab:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lane:
-    """Names of a lab kernel and a QEMU for the image cache."""
-
-    kernel: str
-    qemu: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Repro:
     """The reproducers that a run tests: globs for ids, each with every pair of versions."""
 
@@ -162,6 +158,12 @@ class RunConfig:
     """Whether the raw traces, compressed, are kept once they were analysed."""
 
 
+def shipped_files() -> tuple[Path, ...]:
+    """The configurations that ship with irqmatrix."""
+    files = sorted(resources.configs().glob("*.yaml"))
+    return tuple(file for file in files if file.name != lanes.NAME)
+
+
 def find(name: str) -> Path:
     """The file that ``name`` means: a path, or else a configuration that ships with irqmatrix.
 
@@ -173,18 +175,18 @@ def find(name: str) -> Path:
     parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
     if not path.is_absolute() and (shipped := resources.configs().joinpath(*parts)).is_file():
         return shipped
-    ours = ", ".join(f"configs/{file.name}" for file in sorted(resources.configs().glob("*.yaml")))
+    ours = ", ".join(f"configs/{file.name}" for file in shipped_files())
     raise ConfigError(
         "no such configuration file", f"looked for {path.absolute()}", f"shipped: {ours}", path=path
     )
 
 
-def load(path: Path, *, repeat: int | None = None) -> RunConfig:
+def load(path: Path, *, repeat: int | None = None, lane: str | None = None) -> RunConfig:
     """The cases of the file ``path``; :class:`ConfigError` with file and line for what is wrong.
 
-    ``repeat`` overrides the file's.
+    ``repeat`` overrides the file's, the name ``lane`` its versions.
     """
-    return expand(yamlfile.load(path), repeat=repeat)
+    return expand(yamlfile.load(path), repeat=repeat, lane=lane)
 
 
 def deterministic(config: RunConfig) -> RunConfig:
@@ -193,11 +195,14 @@ def deterministic(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, cases=tuple(cases))
 
 
-def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
+def expand(file: YamlFile, *, repeat: int | None = None, lane: str | None = None) -> RunConfig:
     """The cases of a configuration that was parsed already; errors as of :func:`load`."""
     if not isinstance(file.data, dict):
         raise file.error((), "is not a configuration", f"expected a mapping, found {file.data!r}")
     model = file.validate(file_model())
+    _check_lanes(file, model)
+    if lane is not None:
+        model = _in_lane(model, lane)
     cases = _cases(file, model, repeat or model.repeat)
     if not cases:
         raise file.error(
@@ -210,7 +215,7 @@ def expand(file: YamlFile, *, repeat: int | None = None) -> RunConfig:
         file.path,
         cases,
         lab,
-        _repro(model.repro),
+        _repro(file, model.repro),
         model.retries,
         ran_nowhere_is_error=model.ran_nowhere == "error",
         keep_raw=model.keep_raw,
@@ -257,11 +262,49 @@ def _check_size(file: YamlFile, cases: int) -> None:
         raise file.error(("repeat",), f"{cases} cases", f"at most {most}", limits.hint("cases"))
 
 
-def _repro(model: ReproModel | None) -> Repro | None:
+def _repro(file: YamlFile, model: ReproModel | None) -> Repro | None:
     if model is None:
         return None
-    lanes = tuple(Lane(lane.kernel, lane.qemu) for lane in model.lanes)
-    return Repro(tuple(model.entries), lanes)
+    chosen = (
+        _lane(file, ("repro", "lanes", index), lane)
+        if isinstance(lane, str)
+        else Lane(lane.kernel, lane.qemu)
+        for index, lane in enumerate(model.lanes)
+    )
+    return Repro(tuple(model.entries), tuple(chosen))
+
+
+def _lane(file: YamlFile, location: Location, name: str) -> Lane:
+    try:
+        return lanes.named(name)
+    except ConfigError as error:
+        raise file.error(location, error.what, error.why, error.fix) from None
+
+
+def _check_lanes(file: YamlFile, model: ConfigModel) -> None:
+    """Lanes are named right, and stand alone: they say which versions there are."""
+    for index, name in enumerate(model.lane or ()):
+        _lane(file, ("lane", index), name)
+    if model.lane is not None:
+        for location, said in (
+            (("qemu",), "qemu" in model.model_fields_set),
+            (("lab", "kernel"), "kernel" in model.lab.model_fields_set),
+        ):
+            if said:
+                raise file.error(location, "versions and a lane", None, "leave out one of them")
+    for part in ("include", "exclude"):
+        for index, entry in enumerate(getattr(model, part)):
+            if entry.lane is not None:
+                _lane(file, (part, index, "lane"), entry.lane)
+
+
+def _in_lane(model: ConfigModel, name: str) -> ConfigModel:
+    """``model`` with the versions of one lane in place of its own."""
+    lanes.named(name)
+    changes: dict[str, Any] = {"lane": [name]}
+    if model.repro is not None:
+        changes["repro"] = model.repro.model_copy(update={"lanes": [name]})
+    return model.model_copy(update=changes)
 
 
 _Cell: TypeAlias = Mapping[str, Any]
@@ -271,8 +314,9 @@ def _cells(file: YamlFile, model: ConfigModel) -> list[_Cell]:
     """The cells of the matrix after ``include`` and ``exclude``, each once, in order."""
     axes: dict[str, list[Any]] = {
         **{name: getattr(model.matrix, name) for name in MatrixModel.model_fields},
-        "qemu": model.qemu,
-        "kernel": model.lab.kernel,
+        "lane": model.lane or [None],
+        "qemu": model.qemu if model.lane is None else [None],
+        "kernel": model.lab.kernel if model.lane is None else [None],
     }
     _check_size(file, math.prod(map(len, axes.values())))
     cells = [cell for cell in _product(axes) if _is_backend(cell)]
@@ -293,7 +337,12 @@ def _cells(file: YamlFile, model: ConfigModel) -> list[_Cell]:
             all(cell.get(name) == value for name, value in entry.items()) for entry in excluded
         )
     )
-    return list({tuple(sorted(cell.items(), key=lambda i: i[0])): cell for cell in kept}.values())
+    return list({_without_lane(cell): dict(_without_lane(cell)) for cell in kept}.values())
+
+
+def _without_lane(cell: _Cell) -> tuple[tuple[str, Any], ...]:
+    """What makes a cell another one: two lanes may have a version in common."""
+    return tuple(sorted((item for item in cell.items() if item[0] != "lane"), key=lambda i: i[0]))
 
 
 def _product(axes: Mapping[str, list[Any]]) -> Iterator[_Cell]:
@@ -310,7 +359,11 @@ def _is_backend(cell: _Cell) -> bool:
 
 
 def _canonical(cell: _Cell) -> _Cell:
-    """``cell`` without the axes that mean nothing in it."""
+    """``cell`` with its lane's versions, and without the axes that mean nothing in it."""
+    if cell["lane"] is not None:
+        lane = lanes.named(cell["lane"])
+        qemu, kernel = cell["qemu"] or lane.qemu, cell["kernel"] or lane.kernel
+        cell = {**cell, "qemu": qemu, "kernel": kernel}
     tcg = {"irqchip": None} if cell["accel"] is Accel.TCG else {}
     local = {"kernel": None} if cell["host"] is Host.LOCAL else {}
     return {**cell, **tcg, **local}

@@ -18,6 +18,7 @@ from harness.base import files
 from harness.base.errors import ConfigError, ImageError, StoreError
 from harness.base.terminal import Printer
 from harness.base.versions import Version, parse_version
+from harness.config import lanes
 from harness.images.cache import ImageCache
 from harness.images.model import Choice
 from harness.repro.catalogue import Entry
@@ -93,8 +94,9 @@ async def search(count: int, test: Callable[[int], Awaitable[Outcome]]) -> Bound
 def select(kind: Axis, wanted: str, available: Callable[[], Sequence[Choice]]) -> list[Choice]:
     """The versions that ``wanted`` means: names, ranges such as ``6.1..6.12``, paths, with commas.
 
-    A range is every available version in it, oldest first; ``6.1`` is the newest 6.1.  Raises
-    :class:`ConfigError` for a version that is not available, with those that are.
+    A range is every available version in it, oldest first; ``6.1`` is the newest 6.1.  A lane's
+    name stands for its version.  Raises :class:`ConfigError` for a version that is not available,
+    with those that are.
     """
     chosen: dict[str, Choice] = {}
     for item in filter(None, (part.strip() for part in wanted.split(","))):
@@ -112,7 +114,8 @@ _SYNTAX: Final = "write versions and paths with commas, or a range such as 6.1..
 def _item(kind: Axis, item: str, available: Callable[[], Sequence[Choice]]) -> list[Choice]:
     if "/" in item:
         return [Choice(item, item, True, "path")]
-    first, dots, last = item.partition("..")
+    first, dots, last = (lanes.version(kind, part) for part in item.partition(".."))
+    item = f"{first}{dots}{last}"
     choices = list(available())
     try:
         low = parse_version(first)

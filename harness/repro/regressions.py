@@ -16,7 +16,8 @@ from typing import Final
 
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.terminal import Printer
-from harness.config.config import Lane, RunConfig
+from harness.config.config import RunConfig
+from harness.config.lanes import Lane
 from harness.model.case import Case
 from harness.model.layout import RunDir
 from harness.model.verdict import CaseResult, PartResult, Verdict

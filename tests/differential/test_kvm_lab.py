@@ -68,7 +68,7 @@ def said_in_lab(plan, archive, folder):
         pytest.param("6.1", "6.1", id="6.1"),
         pytest.param("6.12", "6.12", id="6.12"),
         pytest.param("6.18", "6.18", id="6.18", marks=pytest.mark.nightly),
-        pytest.param("7", "6.18", id="7", marks=pytest.mark.nightly),
+        pytest.param("7.3", "7.3", id="7.3", marks=pytest.mark.nightly),
     ],
 )
 def test_chips_driven_at_random_stay_equal_to_those_of_another_kernel(

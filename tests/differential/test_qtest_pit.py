@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from support import pit_guest
-from support.board import rng
+from support.board import qtest_reaches, rng
 from support.differential import reduce_steps
 from support.pit_guest import Access, Result
 from support.qemus import QEMUS, find_qemu
@@ -195,10 +195,13 @@ def test_pit_accesses_of_all_sizes_agree_with_qemu(qemu: str) -> None:
             wire.levels = []
             if random.random() < 0.5:
                 (reply,) = machine.run([f"in{letter} {port:#x}"])
-                assert reply.value == pit.read(port, 0, sizes[letter]), (letter, port)
+                reached = qtest_reaches(profile, port, sizes[letter])
+                value = pit.read(port, 0, sizes[letter]) if reached else 0
+                assert reply.value == value, (letter, port)
             else:
                 value = random.getrandbits(8 * sizes[letter])
                 (reply,) = machine.run([f"out{letter} {port:#x} {value:#x}"])
-                pit.write(port, value, 0, sizes[letter])
+                if qtest_reaches(profile, port, sizes[letter]):
+                    pit.write(port, value, 0, sizes[letter])
             drives = [int(line[-1]) for line in reply.trace if line.startswith(IRQ0)]
             assert drives == wire.levels, (letter, port)

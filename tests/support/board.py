@@ -22,6 +22,7 @@ from support.qtest import Qtest, Reply
 from userspace_chip.events import EVENT_TYPES, Arg
 from userspace_chip.info_pic import InfoPic, format_info_pic, parse_info_pic
 from userspace_chip.ioapic import Ioapic
+from userspace_chip.irqchip import is_aligned_port
 from userspace_chip.messages import LapicMessage, MsiMessage
 from userspace_chip.pic import Pic
 from userspace_chip.ports import DestMap, TimerPort
@@ -75,8 +76,6 @@ class Board:
 
     profile: Profile
     trace: list[str] = field(default_factory=list)
-    irqs: list[tuple[int, int]] = field(default_factory=list)
-    intr_level: int = 0
 
     def __post_init__(self) -> None:
         self.timer: TimerPort = NoTimer()
@@ -89,9 +88,6 @@ class Board:
     # PicPort
     def intr(self, level: bool) -> None:
         self.emit("x86_pic_interrupt", 0, int(level))
-        if self.intr_level != level:
-            self.intr_level = int(level)
-            self.irqs.append((0, int(level)))
 
     # IoapicPort
     def send_msi(self, pin: int, message: MsiMessage, level: bool) -> None:
@@ -159,9 +155,8 @@ class Board:
     def run(self, step: Step) -> Reply:
         """Do one step, and say what QEMU should have said."""
         self.trace.clear()
-        self.irqs.clear()
         value = self._do(step)
-        return Reply(value, tuple(self.irqs), tuple(self.trace))
+        return Reply(value, tuple(self.trace))
 
     def _do(self, step: Step) -> int | None:
         if step.op == "line":
@@ -180,10 +175,21 @@ class Board:
             return None
         if step.op.startswith("read"):
             return self.ioapic.read(step.target - IOAPIC_BASE, size)
+        if not qtest_reaches(self.profile, step.target, size):
+            return 0 if step.op.startswith("in") else None
         if step.op.startswith("out"):
             self.pic.write(step.target, step.value, size)
             return None
         return self.pic.read(step.target, size)
+
+
+def qtest_reaches(profile: Profile, port: int, size: int) -> bool:
+    """Whether qtest's access of that many bytes at ``port`` gets to the device.
+
+    That of QEMU 11.1 is refused where it is not aligned, as a guest's is under TCG
+    (``Machine.pio_read``); earlier ones split it, as for what KVM leaves to user space.
+    """
+    return profile.qemu != "11.1" or is_aligned_port(port, size)
 
 
 def predict(profile: Profile, steps: Iterable[Step]) -> list[Reply]:
@@ -203,7 +209,7 @@ class Subject:
 
 
 class Machine(Qtest):
-    """A QEMU with the board, the master PIC's output intercepted."""
+    """A QEMU with the board."""
 
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject.qemu, MACHINE, subject.args, TRACE, subject.accel)
@@ -215,7 +221,6 @@ class Machine(Qtest):
             swapped = not self.qmp("qom-get", path=first, property="master")
             master, slave = (second, first) if swapped else (first, second)
             self.paths = {"ioapic": "ioapic", "pic0": master, "pic1": slave}
-            self.run([f"irq_intercept_out {master}"])
         except BaseException:
             self.close()
             raise

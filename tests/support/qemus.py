@@ -11,8 +11,8 @@ from harness.base.errors import ImageError
 from harness.images.cache import ImageCache
 from userspace_chip.profile import QEMU_VERSIONS, Profile, Qemu, profile
 
-QEMUS = ("system", "10.0")
-"""The one on the search path, and one from the image cache."""
+QEMUS = ("system", "10.0", "11.1")
+"""The one on the search path, and those from the image cache."""
 
 
 def find_qemu(name: str) -> tuple[tuple[str | Path, ...], Profile]:

@@ -7,7 +7,8 @@ still, and every effect of a command has happened when its answer comes.
 QEMU's standard error is one ordered record of it: ``[R +t] command``, the trace events that the
 command caused, ``[S +t] answer``.  That is how a command's events are told from its neighbours'.
 
-Protocol: QEMU ``softmmu/qtest.c`` (7.2), ``system/qtest.c`` (10.0).
+Protocol: QEMU ``softmmu/qtest.c`` (7.2), ``system/qtest.c`` (10.0).  Lines are not
+intercepted: QEMU 11.1 does not pass on what it intercepts, and the trace shows as much.
 """
 
 from __future__ import annotations
@@ -48,8 +49,6 @@ class Reply:
 
     value: int | None
     """The value that a read returned, or the clock."""
-    irqs: tuple[tuple[int, int], ...]
-    """Changes of the intercepted lines: (line, level)."""
     trace: tuple[str, ...]
     """The trace events, ``name text`` each, in order."""
 
@@ -149,7 +148,7 @@ class Qtest:
         Raises :class:`QtestError` where QEMU refuses a command or dies.
         """
         commands = list(commands)
-        answers: list[tuple[int | None, tuple[tuple[int, int], ...]]] = []
+        answers: list[int | None] = []
         for start in range(0, len(commands), _CHUNK):
             chunk = commands[start : start + _CHUNK]
             self._send(self._socket, "".join(f"{command}\n" for command in chunk))
@@ -157,9 +156,7 @@ class Qtest:
         traces = self._traces()
         if len(traces) != len(commands):
             raise QtestError(f"{len(commands)} commands, {len(traces)} in the log")
-        return [
-            Reply(value, irqs, trace) for (value, irqs), trace in zip(answers, traces, strict=True)
-        ]
+        return [Reply(value, trace) for value, trace in zip(answers, traces, strict=True)]
 
     def run_until_traced(self, event: str) -> tuple[str, ...]:
         """Let the machine run until it has traced ``event``; the trace since the last command."""
@@ -222,16 +219,11 @@ class Qtest:
         message: Mapping[str, Any] = json.loads(next(self._messages))
         return message
 
-    def _answer(self, command: str) -> tuple[int | None, tuple[tuple[int, int], ...]]:
-        irqs: list[tuple[int, int]] = []
-        while True:
-            word, *rest = next(self._answers).split()
-            if word == "IRQ":
-                irqs.append((int(rest[1]), int(rest[0] == "raise")))
-            elif word == "OK":
-                return (int(rest[0], 0) if rest else None), tuple(irqs)
-            else:
-                raise QtestError(f"{command!r}: {word} {' '.join(rest)}")
+    def _answer(self, command: str) -> int | None:
+        word, *rest = next(self._answers).split()
+        if word != "OK":
+            raise QtestError(f"{command!r}: {word} {' '.join(rest)}")
+        return int(rest[0], 0) if rest else None
 
     def _traces(self) -> list[tuple[str, ...]]:
         """The trace lines of each command since the last call."""

@@ -1,13 +1,15 @@
 """QEMU's trace events from its log (``-trace 'ioapic_*' -D FILE -msg timestamp=on``).
 
 A line is ``THREAD@SECONDS.MICROSECONDS:EVENT TEXT`` on the wall clock, or ``EVENT TEXT`` without
-``-msg timestamp=on`` (QEMU ``scripts/tracetool/backend/log.py``, the same in 7.2 and 10.0).  Other
+``-msg timestamp=on`` (QEMU ``scripts/tracetool/backend/log.py``, the same in 7.2 and 10.0).  In
+11.1 it is ``YYYY-MM-DDTHH:MM:SS.MICROSECONDSZ EVENT TEXT``: its threads have files of their own
+(``-d tid``), which stand one after the other here, each after a line that says whose it is.  Other
 things that QEMU logs to the same file are passed over.
 
-With ``-d int`` TCG says there which interrupt a CPU takes, without thread or time: it gets the time
-of the event after it, which is right in the order of the file, and the base of the CPU's task
-segment from the registers that are printed next, which tells CPUs apart.  The registers of another
-CPU's exception may come in between, and an event may follow the first piece of a dump.
+With ``-d int`` TCG says there which interrupt a CPU takes, before 11.1 without thread or time: it
+gets the time of the event after it, which is right in the order of the file, and the base of the
+CPU's task segment from the registers that are printed next, which tells CPUs apart.  The registers
+of another CPU's exception may come in between, and an event may follow the first piece of a dump.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from harness.backends.base import Session
+from harness.backends.base import THREAD_LINE, Session
 from harness.model.case import Case
 from harness.model.counters import CounterSource
 from harness.model.layout import CaseDir
@@ -28,6 +32,10 @@ from harness.record.recording import Recording
 from userspace_chip.events import QEMU_EVENTS, Arg, Event
 
 _STAMPED: Final = re.compile(r"(\d{1,10})@(\d{1,12})\.(\d{6}):(\w+ .*)\n", re.DOTALL)
+_DATE: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{6})Z ")
+"""Before each piece of a line that is logged by itself."""
+_NAMED: Final = re.compile(r"[a-z]\w*_\w+ .*\n", re.DOTALL)
+_THREAD: Final = re.compile(re.escape(THREAD_LINE) + r"(\d{1,10})\n")
 _PLAIN: Final = re.compile(r"([a-z]\w+ .*)\n", re.DOTALL)
 _ANYTHING_STAMPED: Final = re.compile(r"\d+@\d")
 _TAKEN: Final = re.compile(r"Servicing hardware INT=0x([0-9a-f]{1,8})\n")
@@ -75,6 +83,7 @@ class QemuLogReader:
         tally, taken = self._tally, _TakenInterrupts()
         bodies = self._bodies.seen
         latest_ns = self._offset_ns
+        own_thread = ""
         for number, line in enumerate(lines, 1):
             tally.lines = number
             match = _STAMPED.fullmatch(line) or self._behind_dump(line)
@@ -83,12 +92,27 @@ class QemuLogReader:
                 time_ns = int(seconds + microseconds) * 1000 + self._offset_ns
                 vcpu = self._vcpus.get(thread)
                 traced = True
+            elif (date := _DATE.match(line)) is not None:
+                time_ns = _time_ns(date) + self._offset_ns
+                line, vcpu = _DATE.sub("", line), self._vcpus.get(own_thread)
+                if taken.is_about(line):
+                    taken.read(line, time_ns)
+                    continue
+                if _NAMED.fullmatch(line) is None:
+                    if not line.endswith("\n"):
+                        tally.damage(number, line)
+                    continue
+                text, traced = line[:-1], True
+            elif (whose := _THREAD.fullmatch(line)) is not None:
+                own_thread = whose[1]
+                yield from self._taken(taken, latest_ns)
+                continue
             elif taken.is_about(line):
                 taken.read(line)
                 continue
             else:
                 text, time_ns, vcpu = line[:-1], self._offset_ns, None
-                traced = _ANYTHING_STAMPED.match(line) is not None
+                traced = _ANYTHING_STAMPED.match(line) is not None or _is_strange(line)
                 if traced or _PLAIN.fullmatch(line) is None:
                     if traced or not line.endswith("\n"):
                         tally.damage(number, line)
@@ -96,14 +120,15 @@ class QemuLogReader:
             body = bodies.get(text) or self._body(number, line, text, traced=traced)
             if body is not None:
                 latest_ns = time_ns
-                for args in taken.all():
-                    tally.events += 1
-                    yield Event(time_ns, "qemu", "hardware_int", None, args)
+                yield from self._taken(taken, time_ns)
                 tally.events += 1
                 yield Event(time_ns, "qemu", body[0], vcpu, body[1])
-        for args in taken.all():
-            tally.events += 1
-            yield Event(latest_ns, "qemu", "hardware_int", None, args)
+        yield from self._taken(taken, latest_ns)
+
+    def _taken(self, taken: _TakenInterrupts, next_ns: int) -> Iterator[Event]:
+        for time_ns, args in taken.all():
+            self._tally.events += 1
+            yield Event(next_ns if time_ns is None else time_ns, "qemu", "hardware_int", None, args)
 
     @staticmethod
     def _behind_dump(line: str) -> re.Match[str] | None:
@@ -120,13 +145,30 @@ class QemuLogReader:
         return self._bodies.parse(text, name, rest, number=number, line=line)
 
 
+def _is_strange(line: str) -> bool:
+    """Whether an event may stand behind something that this reader does not know."""
+    return any(word in QEMU_EVENTS for word in line.split(" ", 3)[1:3])
+
+
+def _time_ns(date: re.Match[str]) -> int:
+    second, microseconds = date.groups()
+    return _seconds(second) * 10**9 + int(microseconds) * 1000
+
+
+@lru_cache(maxsize=16)
+def _seconds(date: str) -> int:
+    """Since the epoch; the date is UTC."""
+    return int(datetime.fromisoformat(f"{date}+00:00").timestamp())
+
+
 class _TakenInterrupts:
     """Interrupts that CPUs take, collected until the next event tells the time."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[Arg, ...]] = []
+        self._known: list[tuple[int | None, tuple[Arg, ...]]] = []
         self._vector: int | None = None
         """The CPU's registers are waited for."""
+        self._time_ns: int | None = None
         self._is_dumped = False
         """The next registers are this CPU's."""
 
@@ -136,11 +178,11 @@ class _TakenInterrupts:
             self._vector is not None and (line.startswith("TR =") or _DUMP.match(line) is not None)
         )
 
-    def read(self, line: str) -> None:
-        """Take in a line that it :meth:`is_about`."""
+    def read(self, line: str, time_ns: int | None = None) -> None:
+        """Take in a line that it :meth:`is_about`, and its time, if it has one."""
         if (match := _TAKEN.search(line)) is not None:
             self._end()
-            self._vector = int(match[1], 16)
+            self._vector, self._time_ns = int(match[1], 16), time_ns
         elif (dump := _DUMP.match(line)) is not None:
             self._is_dumped = self._vector == int(dump[1], 16)
             if not self._is_dumped:
@@ -151,11 +193,11 @@ class _TakenInterrupts:
 
     def _end(self, task: str = "?") -> None:
         if self._vector is not None:
-            self._known.append((self._vector, task))
+            self._known.append((self._time_ns, (self._vector, task)))
         self._vector, self._is_dumped = None, False
 
-    def all(self) -> list[tuple[Arg, ...]]:
-        """The fields of a hardware_int each, which are then forgotten."""
+    def all(self) -> list[tuple[int | None, tuple[Arg, ...]]]:
+        """The time, where it is known, and fields of a hardware_int each; they are forgotten."""
         self._end()
         known, self._known = self._known, []
         return known

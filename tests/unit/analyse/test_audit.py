@@ -104,6 +104,7 @@ def test_law_that_is_broken_without_a_finding_is_diverged():
     [
         (cases.case(cases.FLAT, cases.ON), RECORDED, "only a Linux guest"),
         (replace(CASE, backend=cases.LOCAL_ON), RECORDED, "trace side by side"),
+        (CASE, replace(RECORDED, linux="7.3.4"), "Linux 7.3.4 may stop a thread between"),
         (CASE, None, "versions are not known"),
         (CASE, replace(RECORDED, qemu="9.1.0"), "QEMU 9.1.0 is not modelled"),
         (CASE, replace(RECORDED, linux="6.6.9"), "Linux 6.6.9 is not modelled"),

@@ -104,9 +104,12 @@ def test_divergence_with_several_cpus_is_told_and_no_verdict(tmp_path):
     assert "replay: disagrees at line" in result.full_detail
 
 
-def test_divergence_in_a_lab_of_several_cpus_is_told_and_no_verdict(tmp_path):
-    """The CPU may be about to trace an injection while another CPU sends the next message."""
-    result = verdict_of(tmp_path, altered(), lab_cpus=2)
+@pytest.mark.parametrize(
+    "lab", [{"lab_cpus": 2}, {"linux": "7.3.4"}], ids=["several-cpus", "preemptible"]
+)
+def test_divergence_in_a_lab_whose_threads_trace_side_by_side_is_no_verdict(tmp_path, lab):
+    """The CPU may be about to trace an injection while another thread sends the next message."""
+    result = verdict_of(tmp_path, altered(), **lab)
 
     assert result.verdict is Verdict.PASS
     assert "replay: disagrees at line" in result.full_detail
@@ -225,8 +228,9 @@ def test_finding_in_a_trace_with_gaps_is_none(tmp_path):
     [
         ({"linux": "6.6.9"}, "Linux 6.6.9 is not modelled"),
         ({"backend": cases.LOCAL_ON}, "the host's CPUs trace side by side"),
+        ({"linux": "7.3.4"}, "Linux 7.3.4 may stop a thread between an event and its trace"),
     ],
-    ids=["version", "local"],
+    ids=["version", "local", "preemptible"],
 )
 def test_finding_where_something_is_in_doubt_is_told_and_no_verdict(tmp_path, changes, why):
     result = verdict_of(tmp_path, MISSING, **changes)

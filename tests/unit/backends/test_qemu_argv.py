@@ -4,7 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness.backends.qemu_argv import Channels, command_text, max_file_bytes, qemu_argv
+from harness.backends.qemu_argv import (
+    Channels,
+    command_text,
+    max_file_bytes,
+    qemu_argv,
+    trace_path,
+)
 from harness.guests.plan import GuestFiles
 from harness.model.case import FlatGuest, LinuxGuest, Machine, Output, ProbeGuest
 from support import cases
@@ -110,6 +116,16 @@ def test_argv_guest_that_comes_from_elsewhere_is_waited_for():
 def test_argv_traces_the_chips_that_are_qemus(backend, patterns):
     argv = qemu_argv(cases.case(backend=backend), FILES, replace(STDIO, trace_log="/log"))
     assert values(argv, "-trace") == patterns
+
+
+@pytest.mark.parametrize(
+    ("qemu", "path", "items"), [((10, 0, 13), "/d/trace", []), ((11, 1, 3), "/d/trace.%d", ["tid"])]
+)
+def test_argv_threads_have_files_where_a_line_of_the_log_does_not_name_them(qemu, path, items):
+    argv = qemu_argv(
+        cases.case(backend=cases.SPLIT), FILES, replace(STDIO, trace_log=trace_path("/d", qemu))
+    )
+    assert (values(argv, "-D"), values(argv, "-d")) == ([path], items)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Reproducers in a run that is judged anew: by their entries, as the run did."""
 
 from harness.commands.judge import _assessed, _regressions
-from harness.config.config import Lane
+from harness.config.lanes import Lane
 from harness.repro import catalogue
 from harness.repro.regressions import _regression
 from support import runs

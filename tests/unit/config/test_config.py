@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import ConfigError
-from harness.config import config
+from harness.config import config, lanes
 from harness.model.case import Accel, FlatGuest, Host, Irqchip, Machine, Output, ProbeGuest
 from harness.scenario import choice
 from harness.scenario.program import Feature
@@ -50,6 +50,79 @@ def test_config_qemu_that_runs_the_lab_is_none_of_those_under_test(write):
     found = config.load(write(f"qemu: '7.2'\nlab: {{qemu: '10.0', smp: 2}}\n{LINUX}"))
     assert found.lab == config.Lab(qemu="10.0", smp=2)
     assert {case.backend.qemu for case in found.cases} == {"7.2"}
+
+
+LANES = lanes.shipped()
+
+
+def versions(path: Path, **options: str) -> list[tuple[str | None, str]]:
+    cases = config.load(path, **options).cases
+    return [(case.backend.kernel, case.backend.qemu) for case in cases]
+
+
+def test_config_lanes_are_pairs_of_versions_and_no_product(write):
+    text = f"""
+        lane: [oldest, newest]
+        matrix: {{irqchip: split}}
+        include: [{{host: local, accel: tcg}}]
+        exclude: [{{host: local, lane: oldest}}]
+        {LINUX}"""
+    oldest, newest = LANES["oldest"], LANES["newest"]
+    assert versions(write(text)) == [
+        (oldest.kernel, oldest.qemu),
+        (newest.kernel, newest.qemu),
+        (None, newest.qemu),
+    ]
+
+
+def test_config_include_that_names_a_qemu_runs_it_with_the_kernel_of_the_lane(write):
+    text = f"""
+        lane: stable
+        matrix: {{irqchip: split}}
+        include: [{{qemu: "7.2"}}]
+        {LINUX}"""
+    stable = LANES["stable"]
+    found = [(stable.kernel, stable.qemu), (stable.kernel, "7.2")]
+    assert versions(write(text)) == found
+
+
+def test_config_lane_of_the_command_line_takes_the_place_of_its_versions(write):
+    text = f"""
+        matrix: {{irqchip: split}}
+        lab: {{kernel: ["6.1", "6.12"]}}
+        qemu: ["7.2", "10.0"]
+        repro: {{entries: "*", lanes: [oldest, stable]}}
+        {LINUX}"""
+    path, newest = write(text), LANES["newest"]
+    assert versions(path, lane="newest") == [(newest.kernel, newest.qemu)]
+    assert config.load(path, lane="newest").repro == config.Repro(("*",), (newest,))
+
+
+def test_config_reproducers_run_in_lanes_and_in_pairs_of_their_own(write):
+    text = f"repro: {{entries: '*', lanes: [oldest, {{kernel: 6.12, qemu: 7.2}}]}}\n{LINUX}"
+    found = config.load(write(text)).repro
+    assert found.lanes == (LANES["oldest"], lanes.Lane("6.12", "7.2"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lane: [oldest, newset]\n",
+        "lane: oldest\nexclude: [{lane: newset}]\n",
+        "repro: {entries: x, lanes: [newset]}\n",
+    ],
+)
+def test_config_unknown_lane_is_refused_with_its_line(write, text):
+    with pytest.raises(
+        ConfigError, match=r"matrix\.yaml:\d: no lane 'newset' \(did you mean 'newest'"
+    ):
+        config.load(write(text + LINUX))
+
+
+@pytest.mark.parametrize("text", ["qemu: '7.2'\n", "lab: {kernel: '6.1'}\n"])
+def test_config_versions_and_a_lane_exclude_each_other(write, text):
+    with pytest.raises(ConfigError, match="versions and a lane"):
+        config.load(write(f"lane: newest\n{text}{LINUX}"))
 
 
 def test_config_guest_that_moves_is_another_subject_than_the_one_that_stays(write):
@@ -328,7 +401,7 @@ def test_find_unknown_configuration_names_the_shipped_ones(tmp_path, monkeypatch
         config.find("configs/nope.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((Path(config.resources.configs())).glob("*.yaml")))
+@pytest.mark.parametrize("path", config.shipped_files(), ids=lambda path: path.stem)
 def test_shipped_configuration_is_valid(path):
     assert config.load(path).cases
 

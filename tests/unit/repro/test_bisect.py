@@ -74,6 +74,8 @@ def versions(wanted):
         ("6.1.170-1", ["6.1.170"]),
         ("6.1..6.1, 6.16", ["6.1.170", "6.1.192", "6.16.3"]),
         ("./a/bzImage:mods,6.12", ["./a/bzImage:mods", "6.12.117"]),
+        ("oldest,stable", ["6.1.192", "6.12.117"]),
+        ("oldest..stable", ["6.1.170", "6.1.192", "6.12.43", "6.12.117"]),
     ],
 )
 def test_select_versions_ranges_and_paths(wanted, found):
@@ -86,7 +88,7 @@ def test_select_version_that_is_not_to_be_had_says_what_is(wanted):
         versions(wanted)
 
 
-@pytest.mark.parametrize("wanted", ["", ",", "newest"])
+@pytest.mark.parametrize("wanted", ["", ",", "latest"])
 def test_select_nonsense_says_how_to_write_it(wanted):
     with pytest.raises(ConfigError, match="a range such as"):
         versions(wanted)

@@ -136,6 +136,60 @@ def test_qemulog_event_behind_another_threads_dump_is_read(line, rest):
     assert report.complete
 
 
+DATED = "2026-11-21T15:34:12.573191Z ioapic_set_irq vector: 4 level: 1\n"
+"""As QEMU 11.1 logs it: the thread is that of the file."""
+
+
+def test_qemulog_dated_lines_are_of_the_thread_whose_file_they_stand_in():
+    events, report = read(
+        *("irqmatrix: thread 6907\n", DATED),
+        *("irqmatrix: thread 6911\n", DATED.replace("12.57", "12.56")),
+        vcpu_of_thread={6911: 1},
+    )
+
+    assert events == [
+        Event(1_795_275_252_573_191_000, "qemu", "ioapic_set_irq", None, (4, 1)),
+        Event(1_795_275_252_563_191_000, "qemu", "ioapic_set_irq", 1, (4, 1)),
+    ]
+    assert report.complete
+
+
+def test_qemulog_dated_interrupt_taken_has_a_time_of_its_own():
+    date = "2026-11-21T15:34:12.573000Z "
+    head, *registers = dump_of(0x30, "fffffe0000003000")
+    pieces = date + head.replace(" env", f"{date} env")
+    events, report = read(date + TAKEN, pieces, *registers, DATED)
+
+    assert [(event.time_ns % 10**9, event.name) for event in events] == [
+        (573_000_000, "hardware_int"),
+        (573_191_000, "ioapic_set_irq"),
+    ]
+    assert events[0].args == (0x30, "fffffe0000003000")
+    assert report.complete
+
+
+def test_qemulog_interrupt_taken_at_the_end_of_a_threads_file_is_of_that_time():
+    events, _ = read(DATED, TAKEN, "irqmatrix: thread 6911\n", DATED.replace("12.57", "12.59"))
+
+    assert [event.name for event in events] == ["ioapic_set_irq", "hardware_int", "ioapic_set_irq"]
+    assert events[1].time_ns == events[0].time_ns
+
+
+@pytest.mark.parametrize("cut", [40, len(DATED) - 1])
+def test_qemulog_dated_last_line_that_is_cut_is_left_out(cut):
+    events, report = read(DATED, DATED[:cut])
+
+    assert len(events) == 1
+    assert report.truncated
+
+
+def test_qemulog_events_in_a_form_that_is_not_known_are_damage():
+    events, report = read("[12.573191] ioapic_set_irq vector: 4 level: 1\n")
+
+    assert events == []
+    assert report.damaged == 1
+
+
 def test_qemulog_unknown_event_is_counted_not_fatal():
     _, report = read("1@1.000000:hpet_ram_read enter hpet_ram_readl at 0xf0\n", RAISE)
 
