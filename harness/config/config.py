@@ -68,7 +68,7 @@ class LabModel(Strict):
     """The lab's own axis, what runs it, and its size."""
 
     kernel: Axis[Text] = ["default"]
-    qemu: Text = "system"
+    qemu: Text = "default"
     memory_mib: Annotated[int, Field(ge=512)] = 2048
     smp: Annotated[int, Field(ge=1, le=8)] = 1
 
@@ -128,7 +128,7 @@ def _file_model(models: tuple[type[GuestModel], ...]) -> type[ConfigModel]:
 class Lab:
     """How big a lab host is, and which QEMU runs it: not the one under test."""
 
-    qemu: str = "system"
+    qemu: str = "default"
     memory_mib: int = 2048
     smp: int = 1
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from harness.base.errors import CollectError, HarnessError, ImageError
 from harness.base.process import owned_process
 from harness.config.feasibility import LocalFacts
 from harness.guests.linux import BOOT_INSTRUCTIONS
+from harness.images import runner
 from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
 from harness.images.qemu import qemu_build
@@ -67,6 +68,7 @@ async def examine(cache: ImageCache) -> tuple[Capability, ...]:
     findings += _programs()
     findings += _images(cache)
     findings.append(await _lab(cache, local))
+    findings += _runner(cache)
     for name in _qemu_names(cache):
         with contextlib.suppress(HarnessError):  # reported above
             findings.append(lab_faults_of(cache.qemu(name), local.lab_accel))
@@ -269,6 +271,17 @@ def _images(cache: ImageCache) -> Iterable[Capability]:
             )
 
 
+def _runner(cache: ImageCache) -> Iterator[Capability]:
+    """Which QEMU runs labs where a configuration names none, and why."""
+    qemus = cache.qemus()
+    if not qemus:
+        return
+    ratings = sorted(map(runner.rating, qemus), key=lambda each: each.key)
+    best, *others = (f"{each.qemu.name}: {each}" for each in ratings)
+    rest = f"; after it {'; '.join(others)}" if others else ""
+    yield Capability("lab", "run by default", True, f"QEMU {best}{rest}")
+
+
 def lab_faults_of(qemu: QemuImage, accel: Accel) -> Capability:
     """How many of the known faults a lab has that this QEMU runs, by its version."""
     name = f"faults, run by QEMU {qemu.name}"
@@ -291,12 +304,12 @@ async def _lab(cache: ImageCache, local: LocalFacts) -> Capability:
     """Boot one, if its images are there."""
     try:
         offline = ImageCache(cache.root, offline=True)
-        kernel, qemu = offline.kernel(), offline.qemu()
+        kernel, qemu, emulator = offline.kernel(), offline.qemu(), offline.lab_qemu()
         initrd = offline.lab_initrd(kernel, qemu)
     except ImageError as error:
         return Capability("lab", "boots", None, "not tried", str(error), "irqmatrix images build")
     accel = local.lab_accel
-    plan = LabPlan(kernel, qemu, initrd, qemu, (), accel)
+    plan = LabPlan(kernel, qemu, initrd, emulator, (), accel)
     with tempfile.TemporaryDirectory(prefix="irqmatrix-") as directory:
         started = time.monotonic()
         try:

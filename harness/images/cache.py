@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.base import resources
 from harness.base.errors import ImageError
-from harness.images import cpio, rootfs
+from harness.images import cpio, rootfs, runner
 from harness.images.archive import version_key
 from harness.images.helper import compiler
 from harness.images.kernel import inspect_kernel, unpacked_kernel
@@ -88,9 +88,25 @@ class ImageCache:
             system = self._inspect("system", Path(found))
             if name == "system" or matches(_dotted(system.version), name):
                 return system
-        entry = self._packages.get("qemu", name)
-        version = tuple(int(part) for part in entry.label.version.split("."))
-        return cached_qemu(entry.label.name, version, entry.tree, entry.label.source)
+        return _qemu_image(self._packages.get("qemu", name))
+
+    def lab_qemu(self, name: str = "default") -> QemuImage:
+        """What runs a lab: ``default`` is the soundest one here, else as :meth:`qemu`."""
+        if name != "default":
+            return self.qemu(name)
+        there = self.qemus()
+        return runner.soundest(there).qemu if there else self.qemu()
+
+    def qemus(self) -> tuple[QemuImage, ...]:
+        """The system's and those that are cached, without asking the network."""
+        with suppress(ImageError):
+            return (self.qemu(), *self._cached_qemus())
+        return self._cached_qemus()
+
+    def _cached_qemus(self) -> tuple[QemuImage, ...]:
+        names = (entry.label.name for entry in self._store.entries("qemu"))
+        entries = (self._store.find("qemu", name) for name in names)
+        return tuple(_qemu_image(entry) for entry in entries if entry is not None)
 
     def linux_initrd(self, kernel: KernelImage) -> Path:
         """The guest's initial RAM disk for ``kernel``: busybox, init, workloads, modules."""
@@ -239,6 +255,11 @@ class ImageCache:
         return ImageInfo(
             kind, label.name, label.version, label.source, entry.size_bytes, intact, path
         )
+
+
+def _qemu_image(entry: Entry) -> QemuImage:
+    version = tuple(int(part) for part in entry.label.version.split("."))
+    return cached_qemu(entry.label.name, version, entry.tree, entry.label.source)
 
 
 def _kernel_image(entry: Entry) -> KernelImage:

@@ -14,6 +14,8 @@ They are of labs that TCG runs; a lab on a KVM that nests has none of them.  A f
       guest: flat-*eventinj*        # with checks: globs for what fails by it in a guest,
       checks: [NP exception]        # in every irqchip mode
       scenario: lab-cr8-window      # of configs/scenarios/lab/*.yaml: shows it
+
+Beside them stands what was ``measured``: ``{qemu: "10.0", boots: 96, hung: 0}``.
 """
 
 from __future__ import annotations
@@ -62,6 +64,15 @@ class LabFault:
 
     def __str__(self) -> str:
         return f"known fault of labs {self.id}: {self.what}; what avoids it: {self.avoid}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Boots of a nested Linux with two CPUs in labs that a QEMU of these versions ran."""
+
+    qemu: VersionRange
+    boots: int
+    hung: int
 
 
 def _may_be_in(wanted: VersionRange | None, version: Version | None) -> bool:
@@ -134,11 +145,20 @@ class FaultModel(Strict):
         )
 
 
+class MeasuredModel(Strict):
+    """A :class:`Measured` as it stands in the file."""
+
+    qemu: _Range
+    boots: Annotated[int, Field(ge=1)]
+    hung: Annotated[int, Field(ge=0)]
+
+
 class FileModel(Strict):
     """The whole file."""
 
     version: Literal[1]
     faults: list[FaultModel]
+    measured: list[MeasuredModel] = []
 
     @model_validator(mode="after")
     def _unlike(self) -> FileModel:
@@ -157,4 +177,15 @@ def load(path: Path) -> tuple[LabFault, ...]:
 @cache
 def shipped() -> tuple[LabFault, ...]:
     """Those of ``configs/known/lab.yaml``, which ships with us."""
-    return load(resources.configs() / "known" / NAME)
+    return load(_shipped_file())
+
+
+@cache
+def measured() -> tuple[Measured, ...]:
+    """What was measured of QEMUs that run labs, in the same file."""
+    model = yamlfile.load(_shipped_file()).validate(FileModel)
+    return tuple(Measured(each.qemu, each.boots, each.hung) for each in model.measured)
+
+
+def _shipped_file() -> Path:
+    return resources.configs() / "known" / NAME

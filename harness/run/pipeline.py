@@ -189,7 +189,7 @@ def _versions(
         qemu={name: cache.qemu(name).version for name in qemus},
         kernel={name: parse_version(cache.kernel(name).version) for name in kernels},
         local_kernel=parse_version(platform.release().split("-")[0]),
-        lab_qemu=cache.qemu(config.lab.qemu).version if in_lab and emulated else None,
+        lab_qemu=cache.lab_qemu(config.lab.qemu).version if in_lab and emulated else None,
     )
 
 
@@ -224,7 +224,7 @@ def _hosts(
         "kvm": _kvm(local),
         "qemu": {name: _dotted(version) for name, version in versions.qemu.items()},
         "lab_kernel": {name: _dotted(version) for name, version in versions.kernel.items()},
-        "lab_qemu": _dotted(cache.qemu(config.lab.qemu).version) if has_lab else None,
+        "lab_qemu": _dotted(cache.lab_qemu(config.lab.qemu).version) if has_lab else None,
         "builds": _builds(versions, cache),
     }
 

@@ -285,7 +285,7 @@ class Scheduler:
         """The version of the QEMU whose TCG is the labs' hardware; None where a KVM runs them."""
         if feasibility.lab_accel(self._local) is not Accel.TCG:
             return None
-        return ".".join(map(str, self._cache.qemu(self._config.lab.qemu).version))
+        return ".".join(map(str, self._cache.lab_qemu(self._config.lab.qemu).version))
 
 
 def _cell(case: Case) -> _CellKey:

@@ -153,6 +153,8 @@ class Cache:
     def qemu(self, name):
         return SimpleNamespace(version=(7, 2))
 
+    lab_qemu = qemu
+
     def kernel(self, name):
         return SimpleNamespace(version="6.1.192")
 
