@@ -31,6 +31,8 @@ class Cache:
     def qemu(self, name):
         return QemuImage(name, (10, 0, 2), Path("/q"), ("/q",), (), (), "trixie")
 
+    lab_qemu = qemu
+
     def kernel(self, name):
         return KernelImage(name, "6.1.192", Path("/cache/vmlinuz-6.1.0"), None, "bookworm")
 
