@@ -25,11 +25,23 @@ def events_of(mode: str) -> tuple[Event, ...]:
         return tuple(EventLogReader().events(file))
 
 
+@cache
+def _text_of(mode: str) -> str:
+    """The log of the case of that mode, as it was recorded."""
+    return "".join(dump_events(events_of(mode)))
+
+
+@cache
+def _counters_of(mode: str) -> str:
+    with lzma.open(CASES / mode / "counters.json.xz", "rt") as file:
+        return file.read()
+
+
 def case_folder(
     parent: Path,
     mode: str,
     *,
-    alter: Callable[[tuple[Event, ...]], Iterable[Event]] = lambda events: events,
+    alter: Callable[[tuple[Event, ...]], Iterable[Event]] | None = None,
     described: Mapping[str, Any] = MappingProxyType({}),
     verdict: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
@@ -39,10 +51,9 @@ def case_folder(
     for name, changes in (("case.json", described), ("verdict.json", verdict)):
         document = json.loads((source / name).read_text())
         (folder / name).write_text(json.dumps(document | dict(changes)))
-    with lzma.open(source / "counters.json.xz", "rt") as file:
-        (folder / "counters.json").write_text(file.read())
-    events = alter(events_of(mode))
-    (folder / "events.jsonl").write_text("".join(dump_events(events)))
+    (folder / "counters.json").write_text(_counters_of(mode))
+    events = _text_of(mode) if alter is None else "".join(dump_events(alter(events_of(mode))))
+    (folder / "events.jsonl").write_text(events)
     return folder
 
 

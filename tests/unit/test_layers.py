@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import harness
 import userspace_chip
+from support.sources import nodes_of
 from userspace_chip import architecture
 
 ROOMS = (
@@ -42,10 +44,11 @@ def modules(package) -> list[Path]:
     return sorted(path for path in folder.rglob("*.py") if "data" not in path.parts)
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """The modules that a file imports anywhere, by their full names."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -154,11 +157,13 @@ def test_circle_test_with_a_planted_import_of_a_package_finds_it():
     assert circles({"a.view": planted, "a.export": {"a.view"}}) == {"a.view", "a.export"}
 
 
+@cache
 def numbers(path: Path) -> set[int]:
     """The integers that a file's code has as literals."""
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return {
-        node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int
+        node.value
+        for node in nodes_of(path)
+        if isinstance(node, ast.Constant) and type(node.value) is int
     }
 
 

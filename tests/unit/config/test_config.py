@@ -1,4 +1,5 @@
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -261,7 +262,9 @@ def test_config_two_guests_of_one_name_are_refused_with_both_places(write, image
     text = f"matrix: {{irqchip: split}}\nguests:\n  - {first}}}\n  - {second}}}\n"
     with pytest.raises(ConfigError) as caught:
         config.load(write(text))
-    assert "matrix.yaml:5: a second guest with the cases of the one in line 4" in str(caught.value)
+    assert "matrix.yaml:5: a second guest with the same cases as the one in line 4" in str(
+        caught.value
+    )
     assert "name: WORD" in str(caught.value)
 
 
@@ -401,15 +404,27 @@ def test_find_unknown_configuration_names_the_shipped_ones(tmp_path, monkeypatch
         config.find("configs/nope.yaml")
 
 
+@cache
+def shipped(path):
+    """A shipped configuration, whose hundreds of scenarios are compiled once."""
+    return config.load(path)
+
+
+@cache
+def needing_the_tsc_deadline():
+    files = sorted((config.resources.configs() / "scenarios").glob("*.yaml"))
+    return {each.name for each in choice.load(files) if Feature.TSC_DEADLINE in each.program.needs}
+
+
 @pytest.mark.parametrize("path", config.shipped_files(), ids=lambda path: path.stem)
 def test_shipped_configuration_is_valid(path):
-    assert config.load(path).cases
+    assert shipped(path).cases
 
 
 @pytest.mark.parametrize("name", ["conformance", "nightly"])
 @pytest.mark.parametrize("irqchip", ["on", "split"])
 def test_shipped_scenarios_that_need_the_tsc_deadline_have_a_cell_in_which_they_run(name, irqchip):
-    loaded = config.load(config.find(f"configs/{name}.yaml"))
+    loaded = shipped(config.resources.configs() / f"{name}.yaml")
     there = {
         scenario.name
         for case in loaded.cases
@@ -417,17 +432,13 @@ def test_shipped_scenarios_that_need_the_tsc_deadline_have_a_cell_in_which_they_
         if "+tsc-deadline" in case.cpu and isinstance(case.guest, ProbeGuest)
         for scenario in case.guest.scenarios
     }
-    files = sorted((config.resources.configs() / "scenarios").glob("*.yaml"))
-    needing = {
-        each.name for each in choice.load(files) if Feature.TSC_DEADLINE in each.program.needs
-    }
-    assert len(needing) >= 7
-    assert needing <= there
+    assert len(needing_the_tsc_deadline()) >= 7
+    assert needing_the_tsc_deadline() <= there
 
 
 @pytest.mark.parametrize("name", ["conformance", "nightly"])
 def test_shipped_configuration_fails_where_a_scenario_ran_nowhere(name):
-    assert config.load(config.find(f"configs/{name}.yaml")).ran_nowhere_is_error
+    assert shipped(config.resources.configs() / f"{name}.yaml").ran_nowhere_is_error
 
 
 @pytest.mark.parametrize(("text", "is_error"), [("", False), ("ran_nowhere: error\n", True)])
