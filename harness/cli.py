@@ -464,7 +464,7 @@ def minimise(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Shorten a scenario as far as it still shows the same difference.
+    """Shorten a scenario as much as possible while it still shows the same difference.
 
     Status 0: the result is written; 3: no difference, or the backend is not available here.
     """

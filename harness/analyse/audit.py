@@ -2,7 +2,7 @@
 
 A finding becomes a verdict only where the account is complete, in versions that the ledger's rules
 were taken from, of a Linux guest in a lab or under TCG.  Elsewhere it is only reported: a
-flat image may break the rules on purpose, and where threads trace side by side the order of two
+flat image may break the rules on purpose, and where threads trace concurrently the order of two
 events that are close says little (:mod:`harness.analyse.order`).
 """
 

@@ -70,13 +70,13 @@ TABLE: Final = (
         _CRASH,
         lambda f: f.killed_by in _BY_ITSELF or f.asserted,
         Blame.QEMU,
-        "a program ends so only by its own doing",
+        "only a fault of its own ends a program like this",
     ),
     Row(
         _CRASH,
         lambda f: f.killed_by is not None and f.in_lab,
         Blame.LAB,
-        "in a lab only its kernel kills a QEMU, for want of memory",
+        "in a lab only its kernel kills a QEMU, when memory runs out",
     ),
     Row(
         _CRASH,
@@ -84,15 +84,15 @@ TABLE: Final = (
         Blame.HARNESS,
         "its QEMU was killed from outside",
     ),
-    Row(_ERROR, lambda f: f.refused, Blame.QEMU, "QEMU gave up, and said why"),
+    Row(_ERROR, lambda f: f.refused, Blame.QEMU, "QEMU gave up and said why"),
     Row(_ERROR, lambda f: f.by_guest, Blame.GUEST, "it did not report what it should"),
     Row(_ERROR, _always, Blame.HARNESS, "it could not be run or not be judged"),
     Row(frozenset({Verdict.INCOMPLETE}), _always, Blame.HARNESS, "the run ended before it"),
     Row(_OF_CHIPS, _always, Blame.IRQCHIP, "interrupts did what the chips may not do"),
-    Row(_GUESTS, lambda f: f.kvm_error, Blame.IRQCHIP, "KVM gave it up"),
+    Row(_GUESTS, lambda f: f.kvm_error, Blame.IRQCHIP, "KVM gave up on it"),
     Row(_GUESTS, lambda f: f.complains, Blame.IRQCHIP, "its kernel complained of its interrupts"),
-    Row(_GUESTS, lambda f: f.probe, Blame.IRQCHIP, "the probe asks nothing but the chips"),
-    Row(_GUESTS, _always, Blame.GUEST, "the guest's own doing, as far as one case can tell"),
+    Row(_GUESTS, lambda f: f.probe, Blame.IRQCHIP, "the probe exercises only the chips"),
+    Row(_GUESTS, _always, Blame.GUEST, "the guest's own fault, as far as one case can show"),
 )
 
 

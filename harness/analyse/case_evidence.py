@@ -199,7 +199,7 @@ def read_sources(directory: Path) -> Sources | None:
     path = CaseDir(directory).evidence
     if not path.exists():
         return None
-    return read_typed(path, _SOURCES, SOURCES_SCHEMA, "is no evidence")
+    return read_typed(path, _SOURCES, SOURCES_SCHEMA, "is not a file of evidence")
 
 
 def read_moving(directory: Path) -> tuple[Event, ...]:
@@ -403,7 +403,7 @@ def case_folders(path: Path) -> list[Path]:
     if not folders:
         raise StoreError(
             f"{path} is neither a run nor a case",
-            f"there is no {CaseDir.manifest} in it, nor in a folder of it",
+            f"there is no {CaseDir.manifest} in it or in one of its folders",
             "name a run's or a case's folder; one that an older irqmatrix recorded has to be run "
             "again",
         )

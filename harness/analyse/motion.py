@@ -132,7 +132,7 @@ def assess(looks: Sequence[LastLook], traced: Mapping[str, int], timeout_s: floa
     moving = [number for number, state in enumerate(states) if state.moves]
     if not rates and not moving:
         said = "; ".join(f"CPU {number} {state.text}" for number, state in _told(states))
-        more = f"; and {len(states) - MAX_CPUS} CPUs more" if len(states) > MAX_CPUS else ""
+        more = f"; and {len(states) - MAX_CPUS} more CPUs" if len(states) > MAX_CPUS else ""
         is_chips = any(state.blame is Blame.IRQCHIP for state in states)
         return Ruling(
             Verdict.HANG,

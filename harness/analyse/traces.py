@@ -111,7 +111,7 @@ class AnalysedTraces:
         if found is None:
             raise StoreError(
                 f"{directory} has no traces",
-                f"neither raw ones nor {CaseDir.evidence}",
+                f"neither raw traces nor {CaseDir.evidence}",
                 "run the case again",
             )
         self.sources = found.sources

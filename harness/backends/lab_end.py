@@ -81,7 +81,7 @@ def diagnose(
 
 def _by_signal(name: str, stderr: str, faults: Iterable[LabFault]) -> LabEnd:
     if name not in _CRASHES:
-        return LabEnd(LabEndKind.L0_KILLED, f"{name}, by a person or for want of memory")
+        return LabEnd(LabEndKind.L0_KILLED, f"{name}, by a person or because memory ran out")
     assertion = _ASSERTION.search(stderr)
     said = _shortened(assertion[0]) if assertion is not None else _last(stderr)
     words = f"{name}: {said}" if said else name

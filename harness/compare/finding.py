@@ -302,5 +302,5 @@ def _pairs_between(one: Group, other: Group) -> int:
 
 def _named(pairs: Sequence[tuple[str, str]]) -> str:
     unique = [f"{a} / {b}" for a, b in dict.fromkeys(pairs)]
-    more = f" and {len(unique) - SHOWN_PAIRS} pairs more" if len(unique) > SHOWN_PAIRS else ""
+    more = f" and {len(unique) - SHOWN_PAIRS} more pairs" if len(unique) > SHOWN_PAIRS else ""
     return ", ".join(unique[:SHOWN_PAIRS]) + more

@@ -258,7 +258,7 @@ class KnownDifferences:
                 raise ConfigError(
                     "no known differences there",
                     why,
-                    "a file with 'version: 1' and 'rules: []' says that nothing is known",
+                    "a file with 'version: 1' and 'rules: []' means that nothing is known",
                     path=folder,
                 )
             paths += found
@@ -334,9 +334,9 @@ class MatchModel(Strict):
     @model_validator(mode="after")
     def _one_thing(self) -> MatchModel:
         if (self.counter is None) is (self.check is None):
-            raise ValueError("exactly one of counter and check has to be there")
+            raise ValueError("give either counter or check, and not both")
         if self.check is not None and self.source is not None:
-            raise ValueError("source goes with counter only")
+            raise ValueError("source is only for a counter")
         return self
 
     @property
@@ -356,7 +356,7 @@ class BoundsModel(Strict):
     @model_validator(mode="after")
     def _not_empty(self) -> BoundsModel:
         if self.min is None and self.max is None:
-            raise ValueError("min, max or both have to be there")
+            raise ValueError("give min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         return self

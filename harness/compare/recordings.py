@@ -149,7 +149,7 @@ def diff_recorded(a: Path, b: Path, known: KnownDifferences) -> RunDiff:
         raise StoreError(
             f"{a} and {b} have nothing in common",
             "no case of one has the id or the subject of a case of the other",
-            "name two cases to compare them all the same",
+            "name two cases to compare them anyway",
         )
     paired = {case.directory for pair in pairs for case in pair}
     alone = tuple(str(folder) for folder in (*folders_a, *folders_b) if folder not in paired)

@@ -206,7 +206,7 @@ def expand(file: YamlFile, *, repeat: int | None = None, lane: str | None = None
     cases = _cases(file, model, repeat or model.repeat)
     if not cases:
         raise file.error(
-            ("matrix",), "the matrix is empty", "nothing is left to run", "look at exclude"
+            ("matrix",), "the matrix is empty", "nothing is left to run", "check exclude"
         )
     lab = Lab(model.lab.qemu, model.lab.memory_mib, model.lab.smp)
     name = model.name or file.path.stem
@@ -249,7 +249,7 @@ def _same_name(file: YamlFile, case: Case, first: int, second: int) -> ConfigErr
     line = file.line(("guests", first))
     return file.error(
         ("guests", second),
-        f"a second guest with the cases of the one in line {line}",
+        f"a second guest with the same cases as the one in line {line}",
         f"both are called {case.id}",
         "give one of them a name of its own: name: WORD",
     )

@@ -47,7 +47,9 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
     """
     backend = case.backend
     if case.deterministic and backend.accel is not Accel.TCG:
-        return "--deterministic is for TCG: under KVM the CPU's own clock decides when what happens"
+        return (
+            "--deterministic is for TCG: under KVM the CPU's own clock decides when things happen"
+        )
     if case.deterministic and kind_of(case.guest).is_moved:
         return "--deterministic excludes migration: it is triggered from outside the guest"
     if backend.accel is Accel.TCG:
@@ -88,8 +90,9 @@ def _why_not_local(case: Case, local: LocalFacts) -> str | None:
         if boot_s > case.timeout_s:
             return (
                 f"this machine's KVM runs {local.instructions_per_s / 1e6:.1f} million guest "
-                f"instructions a second (measured): {case.guest.kind.capitalize()} would boot for "
-                f"about {boot_s:.0f} s, more than the case's {case.timeout_s:g} s; use host: lab"
+                f"instructions a second (measured): {case.guest.kind.capitalize()} would take "
+                f"about {boot_s:.0f} s to boot, more than the case's {case.timeout_s:g} s; "
+                "use host: lab"
             )
     return None
 

@@ -35,8 +35,8 @@ WORTHWHILE_BOOT_S: Final = 60.0
 """A Linux guest that needs longer than this to boot belongs in the lab."""
 
 _KVM_INSTALL: Final = (
-    "load kvm_intel or kvm_amd, and see that you may open /dev/kvm (group kvm); "
-    "the lab does without it"
+    "load kvm_intel or kvm_amd, and check that you may open /dev/kvm (group kvm); "
+    "the lab works without it"
 )
 
 
@@ -110,7 +110,7 @@ def _kvm(local: LocalFacts) -> Iterable[Capability]:
         bool(kvm.nested),
         "yes" if kvm.nested else "no",
         None if kvm.nested else "the module's parameter nested is off, or it has none",
-        None if kvm.nested else "the lab runs under TCG instead, which needs nothing",
+        None if kvm.nested else "the lab runs under TCG instead, which has no requirements",
     )
     yield _speed(local)
 
@@ -141,7 +141,7 @@ def _tracefs() -> Capability:
             name,
             False,
             "no",
-            f"nothing is mounted at {TRACEFS}, or it may not be entered",
+            f"nothing is mounted at {TRACEFS}, or it cannot be entered",
             f"as root: mount -t tracefs nodev {TRACEFS} (the lab has its own)",
         )
     if not Path(TRACEFS, "events/kvm").is_dir():
@@ -149,7 +149,7 @@ def _tracefs() -> Capability:
             "kernel trace", name, False, "no", "this kernel has no kvm:* events", "use the lab"
         )
     if not os.access(f"{TRACEFS}/instances", os.W_OK):
-        return Capability("kernel trace", name, False, "no", "it may not be written", "run as root")
+        return Capability("kernel trace", name, False, "no", "it cannot be written", "run as root")
     hist = Path(TRACEFS, "events/kvm/kvm_set_irq/hist").exists()
     return Capability(
         "kernel trace", name, True, f"yes, {'with' if hist else 'without'} histograms"
@@ -240,7 +240,7 @@ def _programs() -> Iterable[Capability]:
         ("dpkg-deb", "dpkg", "unpacking kernels and QEMUs"),
         ("apt-get", "apt", "fetching kernels and QEMUs"),
         ("setpriv", "util-linux", "a QEMU that dies with its parent"),
-        ("gcc", "gcc", "the guest's program that holds a line up"),
+        ("gcc", "gcc", "the guest's program that holds a line high"),
     ):
         path = shutil.which(program)
         yield Capability(

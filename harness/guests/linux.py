@@ -133,7 +133,7 @@ _TABLE: Final = (
     ),
     Workload(
         "features",
-        "what chips and CPU say of themselves",
+        "what chips and CPU report about themselves",
         {},
         kernel_args=("apic=debug",),
     ),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 REFUSED: Final[Mapping[str, str]] = {
-    "-daemonize": "QEMU would run on in another process, out of its owner's reach",
+    "-daemonize": "QEMU would continue in another process, out of its owner's reach",
     "-pidfile": "QEMU would write a file outside the run directory",
     "-runas": "QEMU would run as a user whose processes cannot be ended from here",
     "-chroot": "QEMU would not find the files of its guest",

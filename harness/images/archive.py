@@ -62,7 +62,7 @@ def running_codename(os_release: Path = Path("/etc/os-release")) -> str:
     try:
         lines = os_release.read_text().splitlines()
     except OSError as error:
-        raise ImageError("cannot tell which distribution this is", str(error), _FIX) from error
+        raise ImageError("cannot find out which distribution this is", str(error), _FIX) from error
     values = dict(line.replace('"', "").split("=", 1) for line in lines if "=" in line)
     codename = values.get("VERSION_CODENAME")
     if values.get("ID") != "debian" or codename is None:
@@ -272,7 +272,7 @@ class Archive:
             self._apt(suite, *command, "-qq", "--print-uris", *options, cwd=scratch)
         )
         if not announced:
-            raise ImageError(f"apt does not say how to get {package} from {offer.suite}")
+            raise ImageError(f"apt does not report how to get {package} from {offer.suite}")
         self._apt(suite, *command, "-qq", *options, cwd=scratch)
         tree.mkdir(parents=True, exist_ok=True)
         for download in announced:

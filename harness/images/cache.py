@@ -45,7 +45,7 @@ def default_root() -> Path:
         return Path.home() / ".cache" / "irqmatrix"
     except RuntimeError:
         raise ImageError(
-            "no place for the image cache",
+            "there is no place for the image cache",
             f"HOME is not set, and user {os.getuid()} has no entry in the password database",
             "set XDG_CACHE_HOME to a folder that can be written",
         ) from None

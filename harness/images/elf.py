@@ -46,7 +46,7 @@ def libraries(loader: Sequence[str], program: Path) -> dict[str, Path]:
     missing = re.findall(r"(\S+) => not found", listed.stdout)
     if listed.returncode != 0 or missing:
         why = f"missing: {', '.join(missing)}" if missing else listed.stderr.strip()
-        raise ImageError(f"{program} lacks libraries", why, "install what it needs")
+        raise ImageError(f"{program} lacks libraries", why, "install the packages that it needs")
     return {
         soname: Path(path)
         for soname, path in re.findall(r"^\s*(\S+) => (/\S+) \(", listed.stdout, re.MULTILINE)

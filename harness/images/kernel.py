@@ -88,7 +88,7 @@ def _banner(vmlinuz: Path) -> str:
     start = _SETUP_START + pointer
     banner = header[start : start + 256].split(b"\0")[0].decode("ascii", "replace")
     if not re.match(r"\d+\.\d+", banner):
-        raise ImageError(f"{vmlinuz} does not say its version", f"found {banner[:40]!r}")
+        raise ImageError(f"{vmlinuz} does not contain its version", f"found {banner[:40]!r}")
     return banner
 
 

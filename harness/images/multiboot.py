@@ -136,13 +136,13 @@ def _elf_defect(image: Image) -> str | None:
         return "it is truncated: its program headers are not in the file"
     loaded = [segment for segment in _segments(image) if segment.is_loaded]
     if not loaded:
-        return "nothing of it is to be loaded"
+        return "no part of it is to be loaded"
     for segment in loaded:
         end = segment.offset + segment.file_bytes
         if end > len(image):
             return f"it is truncated: {len(image)} bytes of at least {end}"
         if segment.physical + segment.memory_bytes > _END:
-            return f"it wants to be loaded at {segment.physical:#x}, beyond 4 GiB"
+            return f"it is to be loaded at {segment.physical:#x}, beyond 4 GiB"
     if _entry(image, loaded) >= _END:
         return f"it is entered at {_entry(image, loaded):#x}, beyond 4 GiB"
     return None

@@ -224,7 +224,7 @@ def _unavailable(
         why.append(f"{failure.what} ({failure.why})" if failure.why else failure.what)
     fix = "name one of these versions, or give a path"
     if failure is not None and not newest:
-        fix = "see that the archive can be reached, or give a path"
+        fix = "check that the archive can be reached, or give a path"
     elif nearest := _nearest(query, [*cached, *(offer.version for offer in newest.values())]):
         fix = f"name one of these versions (the nearest is {nearest}), or give a path"
     return ImageError(f"no {noun} {query!r} is available", "; ".join(why), fix)

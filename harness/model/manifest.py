@@ -49,7 +49,7 @@ class CaseFile:
     arguments: tuple[str, ...] = ()
     """What the case adds to QEMU's command line: its devices and options."""
     lab_cpus: int = 1
-    """How many CPUs the lab has, if it ran in one: those of several trace side by side."""
+    """How many CPUs the lab has, if it ran in one: those of several trace concurrently."""
     lab_qemu: str | None = None
     """The version of the QEMU whose TCG is the lab's hardware; None without such a lab."""
 

@@ -185,7 +185,7 @@ async def _run_guest(
                 seen.status = await _end(guest, seen.failure)
                 await con.read_all()
         except TimeoutError:
-            raise GuestHang(f"its QEMU could not be ended within {END_TIMEOUT_S:g} s") from None
+            raise GuestHang(f"its QEMU did not end within {END_TIMEOUT_S:g} s") from None
         part = folder.qemu_trace_part
         await guest.collect(folder.stderr, part)
         shorten(folder.stderr, limits.current().stderr_kib * 1024)
@@ -215,7 +215,7 @@ async def _drive(boot: Boot) -> None:
                         seen.ended_by = await mon.shutdown_reason()
         except TimeoutError:
             _note_unanswered(boot)
-            boot.step("its time is up: looking whether it moves")
+            boot.step("its time is up: checking whether anything moves")
             await boot.look_twice(mon, stack)
             raise GuestHang(
                 f"nothing more within {case.timeout_s:g} s", console_tail=boot.console.tail()

@@ -58,10 +58,10 @@ def load(directory: Path) -> Recording:
     if not path.exists():
         raise StoreError(
             f"{directory} has no {CaseDir.recording}",
-            "the case did not come to its end, or an older irqmatrix recorded it",
+            "the case did not end, or an older irqmatrix recorded it",
             "run it again",
         )
-    document = read_typed(path, _DOCUMENT, SCHEMA, "is no recording")
+    document = read_typed(path, _DOCUMENT, SCHEMA, "is not a recording")
     document |= {"directory": directory}
     folder = CaseDir(directory)
     document |= {"console": read_text(folder.console), "stderr": read_text(folder.stderr)}
@@ -74,7 +74,7 @@ def load(directory: Path) -> Recording:
         return _RECORDING.validate_python(document)
     except (KeyError, TypeError, ValidationError) as error:
         why = str(error).splitlines()[0]
-        raise StoreError(f"{path} is no recording", why, "run it again") from None
+        raise StoreError(f"{path} is not a recording", why, "run it again") from None
 
 
 def _guest(data: Document, folder: CaseDir) -> Guest:

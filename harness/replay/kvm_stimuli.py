@@ -135,7 +135,7 @@ class Stimuli:
     def feed(self, event: Event, ahead: Lookahead) -> bool:
         """Take an event that :meth:`concerns` it; True where it was predicted.
 
-        :class:`DisagreementError` where it cannot be, or where something else has to come first.
+        :class:`DisagreementError` where it cannot be, or where something else has to happen first.
         """
         expected = self._expected[event.vcpu]
         what = event[2], event[4]
@@ -148,7 +148,7 @@ class Stimuli:
             self._in_flight.pop(event.vcpu, None)
         if expected:
             if what != expected[0]:
-                raise DisagreementError("something else has to come first", tuple(expected))
+                raise DisagreementError("something else has to happen first", tuple(expected))
             expected.popleft()
             self.count["predicted"] += 1
             return True

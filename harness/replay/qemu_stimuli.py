@@ -101,7 +101,7 @@ class QemuStimuli:
     def feed(self, event: Event, ahead: Lookahead) -> bool:
         """Take an event that :meth:`concerns` it; True where it was predicted.
 
-        :class:`DisagreementError` where it cannot be, or where something else has to come first.
+        :class:`DisagreementError` where it cannot be, or where something else has to happen first.
         """
         if event.source == "kvm":
             return self._feed_kvm(event)
@@ -116,7 +116,7 @@ class QemuStimuli:
         expected = self._expected
         if expected:
             if what != expected[0]:
-                raise DisagreementError("something else has to come first", tuple(expected))
+                raise DisagreementError("something else has to happen first", tuple(expected))
             expected.popleft()
             self.count["predicted"] += 1
             return True
@@ -152,7 +152,7 @@ class QemuStimuli:
         for thread, lane in self._lanes.items():
             if lane and thread != event.vcpu and not {thread, event.vcpu} & self._unlocked:
                 why = "it comes in another thread" if what == lane[0] else None
-                raise DisagreementError(why or "something else has to come first", tuple(lane))
+                raise DisagreementError(why or "something else has to happen first", tuple(lane))
 
     def _collect(self) -> None:
         events = self.machine.log.take()

@@ -47,7 +47,7 @@ def finding_view(finding: Finding) -> FindingView:
     if finding.counter is not None and finding.status is Status.UNEXPLAINED:
         head += f"  ({finding.reason})"
     if finding.first:
-        head += "; here they part"
+        head += "; the first difference"
     if finding.left:
         head += f"; {', '.join(finding.rules)} does not explain {'; '.join(finding.left)}"
     labels = [_label(group) for group in finding.groups]

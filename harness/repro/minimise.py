@@ -200,7 +200,7 @@ def _check_out(out: Path, source: Path) -> None:
     if out.is_dir():
         raise StoreError(f"cannot write {out}", "it is a folder", fix)
     if out.exists() and out.samefile(source):
-        raise StoreError(f"will not write {out}", "the scenario itself is in it", fix)
+        raise StoreError(f"will not write {out}", "it contains the scenario itself", fix)
     try:
         with tempfile.TemporaryFile(dir=out.absolute().parent):
             pass
@@ -226,7 +226,7 @@ def _comparison(request: Request, bench: Bench) -> TwoSubjects:
     if request.against == MODEL:
         if isinstance(mine, Chips):
             raise ConfigError(
-                "a model against itself", None, "name another one: --against model:on"
+                "a model against itself", None, "choose another one: --against model:on"
             )
         return TwoSubjects(bench, (mine, own), (own, own))
     second = bench_module.parse(request.against)
@@ -242,7 +242,7 @@ def _chosen(request: Request, subjects: Subjects, found: Sequence[Finding] | Non
         raise CannotRun(f"{request.name} cannot be compared on {mine} and {other}", why)
     if not found:
         what = f"{request.name} shows no difference between {mine} and {other}"
-        raise CannotRun(what, None, "name other ones: --backend, --against")
+        raise CannotRun(what, None, "choose others with --backend, --against")
     if not 1 <= request.finding <= len(found):
         lines = "".join(f"\n  {number}: {one.text}" for number, one in enumerate(found, 1))
         raise ConfigError(f"there is no difference {request.finding}", f"there are:{lines}")

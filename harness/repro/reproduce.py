@@ -179,7 +179,7 @@ def _unknown(entry: Entry, result: RunResult, measured: Iterable[Measured]) -> I
     there = {str(case.axes["irqchip"]) for case in result.cases}
     for mode in entry.modes:
         if mode not in there:
-            yield f"nothing was run in the mode {mode}"
+            yield f"nothing was run in mode {mode}"
     for item in measured:
         if item.mode in entry.modes and isinstance(item.value, Unknown):
             yield f"{item.case.backend}: {item.value.why}"
@@ -247,7 +247,7 @@ def _value(sign: Sign, case: CaseResult, files: _Files) -> Value:
     if part.verdict in (Verdict.SKIP, Verdict.ERROR, Verdict.FAIL):
         return Unknown(f"{sign.part}: {part.verdict}: {part.detail}")
     if sign.quantity is Quantity.METRIC:
-        return _number(part.metrics.get(sign.name, ""), f"{sign.part} tells no {sign.name}")
+        return _number(part.metrics.get(sign.name, ""), f"{sign.part} reports no {sign.name}")
     return _counted(sign, part, files.counters)
 
 
@@ -295,8 +295,8 @@ def _divisor(per: str, part: PartResult, counters: CounterSet) -> Value:
     if _COUNTER.fullmatch(per) is not None:
         return float(sum(c.value for c in counters if str(c.key.on_any_cpu) == per))
     if per != "second":
-        return _number(part.metrics.get(per, ""), f"{part.id} tells no {per}")
-    elapsed_ms = _number(part.metrics.get("elapsed_ms", ""), f"{part.id} tells no time")
+        return _number(part.metrics.get(per, ""), f"{part.id} reports no {per}")
+    elapsed_ms = _number(part.metrics.get("elapsed_ms", ""), f"{part.id} reports no time")
     return elapsed_ms / 1000 if isinstance(elapsed_ms, float) else elapsed_ms
 
 

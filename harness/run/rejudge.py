@@ -310,7 +310,7 @@ def _incomplete(directory: Path) -> CaseResult:
         axes=described.axes,
         guest=described.kind,
         verdict=Verdict.INCOMPLETE,
-        detail="it has no complete recording",
+        detail="its recording is not complete",
         duration_s=0.0,
         dir=directory.name,
         as_expected=False,

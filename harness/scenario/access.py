@@ -164,7 +164,7 @@ class Accesses:
         if register.raw and target.index >= limit:
             raise self.text.error(at, f"{target.index:#x} is out of range", f"below {limit:#x}")
         if register.raw and register.space is Space.LAPIC and target.index % 16:
-            raise self.text.error(at, "registers stand 0x10 apart", None, "mem reaches any byte")
+            raise self.text.error(at, "registers stand 0x10 apart", None, "mem can access any byte")
         mode = self._mode(cpu)
         allowed = register.modes & register.write_modes if writes else register.modes
         if register.space is Space.LAPIC and mode is not None and mode not in allowed:

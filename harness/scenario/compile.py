@@ -130,8 +130,10 @@ class _Compiler:
             self.accesses.needs |= feature
         main = tuple(op for number in range(len(self.text.steps)) for op in self._step(number))
         for at in self.away.values():
-            fix = "a later step has to say await"
-            raise self.text.error(at, "a CPU goes away and is never awaited", None, fix)
+            fix = "a later step has to await it"
+            raise self.text.error(
+                at, "a CPU goes to sleep or offline and is never awaited", None, fix
+            )
         handlers = tuple(self._handler(handler) for handler in self.text.handlers)
         if not any(handler.vector == ANY_VECTOR for handler in handlers):
             eoi = Op(Opcode.EOI, flags=OpFlag.IN_SERVICE)
@@ -382,7 +384,7 @@ class _Compiler:
             raise self.text.error(
                 text.at,
                 "a handler without an EOI",
-                "its interrupt stays in service, or comes again without end",
+                "its interrupt stays in service, or is raised again without end",
                 "set a limit on the number of its entries",
             )
         first = None

@@ -43,7 +43,7 @@ def run_directory(out: Path | None, name: str, cases: Iterable[str]) -> Iterator
             raise StoreError(
                 f"cannot use {directory} for the results",
                 "another run is in it",
-                "wait for its end, or choose another --out",
+                "wait until it has ended, or choose another --out",
             ) from None
         except OSError as error:
             raise StoreError(

@@ -124,7 +124,7 @@ def test_command_without_a_home_says_so():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("irqmatrix: no place for the image cache")
+    assert done.stderr.startswith("irqmatrix: there is no place for the image cache")
 
 
 def completed(words, shell="bash"):

@@ -46,7 +46,7 @@ def conclusion(line: Search) -> str:
         word = _WORDS[line.found.answer]
         return (
             f"both ends are {word}: {names[0]} and {names[-1]}; "
-            "there is nothing between them to find: take a wider range"
+            "there is no change between them: choose a wider range"
         )
     before, after = _WORDS[line.found.before_answer], _WORDS[line.found.after_answer]
     text = f"last {before}: {names[line.found.before]}; first {after}: {names[line.found.after]}"

@@ -1,4 +1,4 @@
-"""What ``irqmatrix judge`` prints: each case, what is not as the run had said, and the findings."""
+"""What ``irqmatrix judge`` prints: each case, what is not as in the run, and the findings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _said(case: Rejudged) -> str:
         return f"not judged: {case.missing}"
     if case.before is None:
         return "the run gave no verdict"
-    return f"changed: {', '.join(case.changed)}" if case.changed else "as the run had said"
+    return f"changed: {', '.join(case.changed)}" if case.changed else "as in the run"
 
 
 def judge_json(found: RejudgedRun) -> str:

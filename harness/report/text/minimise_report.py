@@ -12,7 +12,7 @@ from harness.repro.minimise import Minimised
 
 def minimised_report(found: Minimised) -> Page:
     """What is left, what it shows, and where it is."""
-    yield Line(f"{found.name}: {found.steps_before} steps made {len(found.steps)}")
+    yield Line(f"{found.name}: {found.steps_before} steps reduced to {len(found.steps)}")
     for number, step in enumerate(found.steps):
         yield Line(f"  {number}: {step}")
     yield Line(f"shows: {found.finding.text}")
@@ -20,7 +20,7 @@ def minimised_report(found: Minimised) -> Page:
         text = f"shown in {found.shown} of {found.asked} executions: it is a race"
         yield Line(text, Emphasis.NOTICE)
     if others := len(found.all_findings) - 1:
-        yield Line(f"the scenario showed {others} more differences; --finding chooses another one")
+        yield Line(f"the scenario showed {others} more differences; --finding selects another one")
     yield Line(f"written to {found.path}")
 
 

@@ -103,7 +103,7 @@ def reproduction_report(found: Reproduction, ledgers: Mapping[str, Ledger | Harn
             yield Line(f"  {case.full_detail}")
         if case.verdict is Verdict.DIVERGED:
             path = found.directory / case.dir
-            yield Line(f"  irqmatrix replay {path} shows what stands around it")
+            yield Line(f"  irqmatrix replay {path} shows the events around it")
         for text in _ledger_lines(ledgers.get(case.id)):
             yield Line(f"  {text}")
     yield from answer(found)
@@ -209,4 +209,4 @@ def _ledger_lines(account: Ledger | HarnessError | None) -> list[str]:
         for line in ledger.table(account).splitlines()
         if line and not line.startswith(("balanced:", "not observable:"))
     ]
-    return [*lines, f"{balanced} of {len(account.laws)} laws of the ledger hold and can be seen"]
+    return [*lines, f"{balanced} of {len(account.laws)} laws of the ledger are observable and hold"]

@@ -115,13 +115,13 @@ def _end(view: RunView, directory: Path) -> Page:
         emphasis = Emphasis.ALARM if run.nowhere.is_error else Emphasis.NOTICE
         yield Line(f"  ran nowhere: {', '.join(run.nowhere.parts)}", emphasis)
     if xpassed := sum(rule.xpass for rule in run.rules):
-        text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} not seen any more"
+        text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} no longer seen"
         yield Line(text, Emphasis.NEWS)
     for case in run.cases:
         if case.flaky:
             yield Line(f"  flaky: {case.id}: the first time {case.first_time}", Emphasis.WARNING)
     if any(subject.table is not None for subject in view.subjects):
-        text = f"{NOT_OBSERVABLE}: not observable there; why is in each counters.json"
+        text = f"{NOT_OBSERVABLE}: not observable there; the reason is in each counters.json"
     else:
         text = "irqmatrix report --verbose shows every table and every rule"
     yield Line(text, Emphasis.FAINT)

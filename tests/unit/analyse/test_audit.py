@@ -49,7 +49,7 @@ def test_finding_in_a_lab_of_several_cpus_is_no_verdict():
     said = audit(found("spurious"), CASE, replace(RECORDED, lab_cpus=2))
 
     assert said.verdict is None
-    assert "no verdict: the lab's CPUs trace side by side" in said.text
+    assert "no verdict: the lab's CPUs trace concurrently" in said.text
 
 
 def test_finding_with_what_is_not_modelled_is_no_verdict():
@@ -103,7 +103,7 @@ def test_law_that_is_broken_without_a_finding_is_diverged():
     ("case", "recorded", "why"),
     [
         (cases.case(cases.FLAT, cases.ON), RECORDED, "only a Linux guest"),
-        (replace(CASE, backend=cases.LOCAL_ON), RECORDED, "trace side by side"),
+        (replace(CASE, backend=cases.LOCAL_ON), RECORDED, "trace concurrently"),
         (CASE, replace(RECORDED, linux="7.3.4"), "Linux 7.3.4 may stop a thread between"),
         (CASE, None, "versions are not known"),
         (CASE, replace(RECORDED, qemu="9.1.0"), "QEMU 9.1.0 is not modelled"),

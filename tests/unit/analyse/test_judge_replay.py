@@ -227,7 +227,7 @@ def test_finding_in_a_trace_with_gaps_is_none(tmp_path):
     ("changes", "why"),
     [
         ({"linux": "6.6.9"}, "Linux 6.6.9 is not modelled"),
-        ({"backend": cases.LOCAL_ON}, "the host's CPUs trace side by side"),
+        ({"backend": cases.LOCAL_ON}, "the host's CPUs trace concurrently"),
         ({"linux": "7.3.4"}, "Linux 7.3.4 may stop a thread between an event and its trace"),
     ],
     ids=["version", "local", "preemptible"],

@@ -187,7 +187,7 @@ def test_many_cpus_that_hang_are_not_all_told():
     ruling = assess(twice(*(cpu(n) for n in range(10))), {}, 60)
     assert "CPU 3 spins" in ruling.detail
     assert "CPU 4" not in ruling.detail
-    assert "and 6 CPUs more" in ruling.detail
+    assert "and 6 more CPUs" in ruling.detail
 
 
 def event(time_s, name, **fields):

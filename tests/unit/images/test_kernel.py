@@ -71,7 +71,7 @@ def test_kernel_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "vmlinuz"
     path.write_bytes(bzimage()[:0x300])
 
-    with pytest.raises(ImageError, match="does not say its version"):
+    with pytest.raises(ImageError, match="does not contain its version"):
         inspect_kernel("x", path, None, "here")
 
 

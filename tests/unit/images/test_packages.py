@@ -100,7 +100,7 @@ def test_get_offline_names_what_is_cached_and_what_to_do(packages: Packages) -> 
         packages.get("kernel", "5.10")
 
     assert "offline" in str(raised.value)
-    assert raised.value.fix == "see that the archive can be reached, or give a path"
+    assert raised.value.fix == "check that the archive can be reached, or give a path"
 
 
 def test_get_offline_with_only_a_damaged_one_is_an_error(packages: Packages) -> None:

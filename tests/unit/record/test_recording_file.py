@@ -113,9 +113,9 @@ def test_case_without_a_recording_says_what_is_missing(tmp_path):
     ("change", "why"),
     [
         ({"schema": 9}, "schema 9"),
-        ({"case": None}, "is no recording"),
-        ({"failure": {"kind": "Nothing", "what": "x"}}, "is no recording"),
-        ({"duration_s": "long"}, "is no recording"),
+        ({"case": None}, "is not a recording"),
+        ({"failure": {"kind": "Nothing", "what": "x"}}, "is not a recording"),
+        ({"duration_s": "long"}, "is not a recording"),
     ],
 )
 def test_recording_that_is_none_of_ours_is_an_error(tmp_path, change, why):

@@ -173,10 +173,10 @@ def test_bisection_of_two_axes_searches_each_and_says_where(plan, monkeypatch):
     assert found.exit_status == 0
     assert [bisect_report.conclusion(line) for line in found.lines] == [
         "both ends are good: 6.1.170 and 6.16.3; "
-        "there is nothing between them to find: take a wider range",
+        "there is no change between them: choose a wider range",
         "last bad: 6.1.170; first good: 6.12.43; between them, untestable: 6.1.192",
         "both ends are good: 7.2.22 and 10.0.2; "
-        "there is nothing between them to find: take a wider range",
+        "there is no change between them: choose a wider range",
     ]
     document = json.loads(bisect_report.bisection_json(found))
     assert document["lines"][1]["after"] == "6.12.43"

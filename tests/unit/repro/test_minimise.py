@@ -87,9 +87,9 @@ scenarios:
     third = minimise("mine", "--file", "mine.yaml", *sides, "--finding", 3)
 
     on, split = profile("on"), profile("split")
-    assert "mine-minimised: 5 steps made 1\n  0: read: ioapic.version" in first.stdout
+    assert "mine-minimised: 5 steps reduced to 1\n  0: read: ioapic.version" in first.stdout
     assert shown_by(Path("1.yaml"), on, split) == ["read differs bits 0x31"]
-    assert "mine-minimised: 5 steps made 3" in second.stdout
+    assert "mine-minimised: 5 steps reduced to 3" in second.stdout
     assert shown_by(Path("2.yaml"), on, split) == ["irq 0x51 extra"]
     assert third.status == 2
     assert "there is no difference 3: there are: 1: step 1" in third.stderr
@@ -150,7 +150,7 @@ def test_minimise_writes_a_file_that_says_how_it_was_made_with_numbers_as_people
         (
             ("split-eoi-forty", "--file", FORTY, *LOST, "--out", FORTY),
             2,
-            "the scenario itself is in it",
+            "it contains the scenario itself",
         ),
     ],
 )

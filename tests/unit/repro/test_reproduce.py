@@ -88,7 +88,7 @@ def test_assess_counter_that_nobody_can_see_cannot_be_run(entry, tmp_path):
 SIGNS = {
     "metric: count, part: idle": 4.0,
     "metric: word, part: idle": "yes",
-    "metric: absent, part: idle": Unknown("idle tells no absent"),
+    "metric: absent, part: idle": Unknown("idle reports no absent"),
     "verdict: idle": "pass",
     'verdict: "*"': "pass",
     'detail: "*"': "all went well",
@@ -148,7 +148,7 @@ def test_report_has_of_each_case_its_ledger_or_why_it_cannot_be_read(entry, tmp_
 
     lines = shown(repro_report.reproduction_report(found, ledgers)).splitlines()
 
-    assert "  1 of 1 laws of the ledger hold and can be seen" in lines
+    assert "  1 of 1 laws of the ledger are observable and hold" in lines
     assert "  its ledger cannot be read: it is cut off" in lines
 
 

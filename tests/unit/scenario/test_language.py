@@ -98,11 +98,11 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
         ("parallel: {cpu0: [sti], cpu2: [sti]}", "there is no CPU 2"),
         ("parallel: {cpu0: [sti], cpu1: [{cpu: 0, sti: }]}", "part of what CPU 1 does"),
         ("parallel: {cpu0: [sti], cpu1: [hlt]}", "hlt is not possible inside parallel"),
-        ("{cpu: 1, hlt: }", "a CPU goes away and is never awaited"),
+        ("{cpu: 1, hlt: }", "a CPU goes to sleep or offline and is never awaited"),
         ("await: cpu1", "nothing to await of CPU 1"),
         ("await: 1.5", "write a CPU as cpu0"),
         ("offline: [cpu0]", "CPU 0 cannot be offline"),
-        ("offline: [cpu1]", "a CPU goes away and is never awaited"),
+        ("offline: [cpu1]", "a CPU goes to sleep or offline and is never awaited"),
         ("{label: 3, sti: }", "a label is a word"),
     ],
 )
