@@ -217,7 +217,7 @@ def run(
     if deterministic:
         loaded = config_module.deterministic(loaded)
     console = printer(stderr=json)
-    job = run_module.Job(loaded, out, only, jobs or default_jobs(), tuple(known or ()))
+    job = run_module.RunRequest(loaded, out, only, jobs or default_jobs(), tuple(known or ()))
     result, directory = _run_async(regressions.run(job, console, quiet=json))
     if json:
         print_json(dump(result))
@@ -353,7 +353,7 @@ def replay(
     Every event is compared with what the chips predict. Status 0: no divergence; 1: diverged;
     2: bad or incomplete input; 3: cannot be replayed.
     """
-    from harness.replay.replay import Outcome, replay_case
+    from harness.replay.replay import ReplayOutcome, replay_case
     from harness.report.text.render import show
     from harness.report.text.replay_report import replay_json, replay_report
 
@@ -362,7 +362,11 @@ def replay(
         print_json(replay_json(replayed))
     else:
         show(printer(), replay_report(replayed))
-    status = {Outcome.AGREED: 0, Outcome.DIVERGED: 1, Outcome.INCOMPLETE: EXIT_BAD_USAGE}
+    status = {
+        ReplayOutcome.AGREED: 0,
+        ReplayOutcome.DIVERGED: 1,
+        ReplayOutcome.INCOMPLETE: EXIT_BAD_USAGE,
+    }
     sys.exit(status[replayed.outcome])
 
 
@@ -404,7 +408,9 @@ def repro(
     if lane is not None:
         versions = lanes.named(lane)
         kernel, qemu = kernel or versions.kernel, qemu or versions.qemu
-    asked = repro.Asked(name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json)
+    asked = repro.ReproOptions(
+        name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json
+    )
     sys.exit(repro.run(asked, console, _run_async))
 
 
@@ -430,7 +436,9 @@ def bisect(
     from harness.repro import bisect as bisect_module
     from harness.repro import catalogue
 
-    plan = bisect_module.Plan(catalogue.find(name), kernels, qemus, out, jobs or default_jobs())
+    plan = bisect_module.BisectRequest(
+        catalogue.find(name), kernels, qemus, out, jobs or default_jobs()
+    )
     sys.exit(_run_async(repro.bisect(plan, printer(stderr=json), json=json)))
 
 
@@ -473,7 +481,7 @@ def minimise(
     from harness.repro import minimise as minimise_module
 
     console = printer(stderr=json)
-    request = minimise_module.Request(
+    request = minimise_module.MinimiseRequest(
         scenario, backend, against, file, finding, machine, cpu, out, jobs or default_jobs()
     )
     tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
@@ -523,8 +531,8 @@ def fuzz(
 
     sides = tuple(backend) if backend else campaign.DEFAULT_SIDES
     cpu = cpu or campaign.DEFAULT_CPU
-    request = campaign.Request(sides, seed, programs, minutes, only, machine, cpu)
-    asked = fuzz_module.Asked(request, out, resume, jobs or default_jobs(), json)
+    request = campaign.FuzzRequest(sides, seed, programs, minutes, only, machine, cpu)
+    asked = fuzz_module.FuzzOptions(request, out, resume, jobs or default_jobs(), json)
     sys.exit(_run_async(fuzz_module.run(asked, printer(stderr=json))))
 
 

@@ -202,10 +202,10 @@ def _run(config: pytest.Config, group: _Group, selected: Sequence[_Wanted], base
     from harness.analyse.conformance import read_logs
     from harness.base.errors import HarnessError
     from harness.base.terminal import Printer
-    from harness.run.pipeline import Job, run
+    from harness.run.pipeline import RunRequest, run
 
     try:
-        job = Job(_matrix(config, group, selected), base, only=None, jobs=1)
+        job = RunRequest(_matrix(config, group, selected), base, only=None, jobs=1)
         result, out = asyncio.run(run(job, Printer(quiet=True), quiet=True))
     except HarnessError as error:
         pytest.fail(f"the scenarios could not be run: {error}", False)

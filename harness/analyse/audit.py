@@ -15,7 +15,7 @@ from typing import Final
 from harness.analyse.order import unordered
 from harness.base.versions import parse_version
 from harness.guests.kinds.table import kind_of
-from harness.ledger.ledger import LAWS, STAGES, Finding, Kind, LawResult, Ledger
+from harness.ledger.ledger import LAWS, STAGES, Kind, LawResult, Ledger, LedgerFinding
 from harness.model.case import Case, Irqchip
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
@@ -113,7 +113,7 @@ def _doubt(ledger: Ledger, case: Case, recorded: CaseFile | None) -> str | None:
     return ledger.warnings[0] if ledger.warnings else None
 
 
-def _found(findings: tuple[Finding, ...], suppressed: int) -> str:
+def _found(findings: tuple[LedgerFinding, ...], suppressed: int) -> str:
     more = len(findings) - 1 + suppressed
     return f"{findings[0]}" + (f" (and {more} more)" if more else "")
 

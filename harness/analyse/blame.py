@@ -47,7 +47,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Row:
+class BlameRow:
     """The first row that holds counts; ``why`` is the reason in words."""
 
     verdicts: frozenset[Verdict]
@@ -65,38 +65,40 @@ _ERROR: Final = frozenset({Verdict.ERROR})
 _GUESTS: Final = frozenset({Verdict.FAIL, Verdict.HANG, Verdict.TIMEOUT, Verdict.CRASH})
 
 TABLE: Final = (
-    Row(frozenset(Verdict) - GOOD, lambda f: f.lab_died, Blame.LAB, "the lab died under it"),
-    Row(
+    BlameRow(frozenset(Verdict) - GOOD, lambda f: f.lab_died, Blame.LAB, "the lab died under it"),
+    BlameRow(
         _CRASH,
         lambda f: f.killed_by in _BY_ITSELF or f.asserted,
         Blame.QEMU,
         "only a fault of its own ends a program like this",
     ),
-    Row(
+    BlameRow(
         _CRASH,
         lambda f: f.killed_by is not None and f.in_lab,
         Blame.LAB,
         "in a lab only its kernel kills a QEMU, when memory runs out",
     ),
-    Row(
+    BlameRow(
         _CRASH,
         lambda f: f.killed_by is not None,
         Blame.HARNESS,
         "its QEMU was killed from outside",
     ),
-    Row(_ERROR, lambda f: f.refused, Blame.QEMU, "QEMU gave up and said why"),
-    Row(_ERROR, lambda f: f.by_guest, Blame.GUEST, "it did not report what it should"),
-    Row(_ERROR, _always, Blame.HARNESS, "it could not be run or not be judged"),
-    Row(frozenset({Verdict.INCOMPLETE}), _always, Blame.HARNESS, "the run ended before it"),
-    Row(_OF_CHIPS, _always, Blame.IRQCHIP, "interrupts did what the chips may not do"),
-    Row(_GUESTS, lambda f: f.kvm_error, Blame.IRQCHIP, "KVM gave up on it"),
-    Row(_GUESTS, lambda f: f.complains, Blame.IRQCHIP, "its kernel complained of its interrupts"),
-    Row(_GUESTS, lambda f: f.probe, Blame.IRQCHIP, "the probe exercises only the chips"),
-    Row(_GUESTS, _always, Blame.GUEST, "the guest's own fault, as far as one case can show"),
+    BlameRow(_ERROR, lambda f: f.refused, Blame.QEMU, "QEMU gave up and said why"),
+    BlameRow(_ERROR, lambda f: f.by_guest, Blame.GUEST, "it did not report what it should"),
+    BlameRow(_ERROR, _always, Blame.HARNESS, "it could not be run or not be judged"),
+    BlameRow(frozenset({Verdict.INCOMPLETE}), _always, Blame.HARNESS, "the run ended before it"),
+    BlameRow(_OF_CHIPS, _always, Blame.IRQCHIP, "interrupts did what the chips may not do"),
+    BlameRow(_GUESTS, lambda f: f.kvm_error, Blame.IRQCHIP, "KVM gave up on it"),
+    BlameRow(
+        _GUESTS, lambda f: f.complains, Blame.IRQCHIP, "its kernel complained of its interrupts"
+    ),
+    BlameRow(_GUESTS, lambda f: f.probe, Blame.IRQCHIP, "the probe exercises only the chips"),
+    BlameRow(_GUESTS, _always, Blame.GUEST, "the guest's own fault, as far as one case can show"),
 )
 
 
-def row_of(verdict: Verdict, facts: Facts) -> Row | None:
+def row_of(verdict: Verdict, facts: Facts) -> BlameRow | None:
     """The row of :data:`TABLE` for a verdict; None for one without blame."""
     rows = (row for row in TABLE if verdict in row.verdicts and row.holds(facts))
     return next(rows, None)

@@ -42,7 +42,7 @@ from harness.model.verdict import (
     of_case,
 )
 from harness.record.recording import Recording
-from harness.replay.replay import Outcome, Replayed
+from harness.replay.replay import Replayed, ReplayOutcome
 
 MAX_STDERR_CHARACTERS: Final = 300
 
@@ -153,7 +153,9 @@ def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case
     divergence, compared = found.divergence, f"{found.compared} events"
     if divergence is None:
         return _Said(f"replay: 0 divergences in {'the first ' * found.is_cut}{compared}")
-    is_sure = found.outcome is Outcome.DIVERGED and not found.warnings and evidence.damage is None
+    is_sure = (
+        found.outcome is ReplayOutcome.DIVERGED and not found.warnings and evidence.damage is None
+    )
     if divergence.recorded is None or not is_sure:
         return _Said(f"replay: incomplete after {compared}")
     place = f"at line {divergence.recorded.number}, {divergence.recorded.event.name}"

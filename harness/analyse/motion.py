@@ -38,7 +38,7 @@ _GUEST_EXITS: Final = ("io_exits", "mmio_exits", "halt_exits", "hypercalls")
 
 
 @dataclass(frozen=True)
-class Cpu:
+class CpuRegisters:
     """What ``info registers`` says of a CPU; ``registers`` are the general ones, by name."""
 
     registers: Mapping[str, int]
@@ -64,7 +64,7 @@ _CODE_BASE: Final = re.compile(r"^CS =[0-9a-f]+ ([0-9a-f]+)", re.MULTILINE)
 _HALTED: Final = re.compile(r"\bHLT=([01])")
 
 
-def cpus(text: str) -> tuple[Cpu, ...]:
+def cpus(text: str) -> tuple[CpuRegisters, ...]:
     """The CPUs in a text of ``info registers -a``, as far as it can be read.
 
     QEMU ``target/i386/cpu-dump.c:x86_cpu_dump_state``, the same in 7.2 and 10.0.
@@ -77,7 +77,7 @@ def cpus(text: str) -> tuple[Cpu, ...]:
             return ()
         registers = {name: int(value, 16) for name, value in _GENERAL.findall(part)}
         ip = int(base[1], 16) + int(place[1], 16)
-        found.append(Cpu(registers, ip, int(place[2], 16), halted[1] == "1"))
+        found.append(CpuRegisters(registers, ip, int(place[2], 16), halted[1] == "1"))
     return tuple(found)
 
 
@@ -178,7 +178,7 @@ def _lapic(text: str) -> InfoLapic | None:
         return None
 
 
-def _state(before: Cpu, after: Cpu, lapic: InfoLapic | None) -> _State:
+def _state(before: CpuRegisters, after: CpuRegisters, lapic: InfoLapic | None) -> _State:
     if after.waits_for_start:
         return _State("waits to be started")
     if before.halted and after.halted and before.ip == after.ip:
@@ -192,7 +192,7 @@ def _state(before: Cpu, after: Cpu, lapic: InfoLapic | None) -> _State:
     return _State(text, stuck=not after.interrupts_on)
 
 
-def _same_work(before: Cpu, after: Cpu) -> bool:
+def _same_work(before: CpuRegisters, after: CpuRegisters) -> bool:
     return (
         before.registers == after.registers
         and abs(before.ip - after.ip) < LOOP_BYTES
@@ -201,7 +201,7 @@ def _same_work(before: Cpu, after: Cpu) -> bool:
     )
 
 
-def _asleep(cpu: Cpu, lapic: InfoLapic | None) -> _State:
+def _asleep(cpu: CpuRegisters, lapic: InfoLapic | None) -> _State:
     if not cpu.interrupts_on:
         return _State("sleeps with interrupts off: only an NMI could wake it", stuck=True)
     asleep = "sleeps with interrupts on"

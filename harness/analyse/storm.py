@@ -22,7 +22,7 @@ TIMERS = ("handled/*:timer", "handled/*hpet*", "handled/cpu/LOC")
 IPIS = ("handled/cpu/RES", "handled/cpu/CAL", "handled/cpu/TLB")
 
 
-class Measured(Protocol):
+class HasMetrics(Protocol):
     """A workload's own measurements: ``elapsed_ms``, ``units`` of work, and more."""
 
     @property
@@ -86,13 +86,13 @@ class Lost:
         )
 
 
-def find_storm(workload: str, measured: Measured, counters: CounterSet) -> Storm | None:
+def find_storm(workload: str, measured: HasMetrics, counters: CounterSet) -> Storm | None:
     """The worst storm that the guest saw during ``workload``, or None."""
     found = [storm for storm in find_storms(workload, measured, counters) if storm.guest_visible]
     return max(found, key=lambda storm: storm.rate_hz, default=None)
 
 
-def find_storms(workload: str, measured: Measured, counters: CounterSet) -> list[Storm]:
+def find_storms(workload: str, measured: HasMetrics, counters: CounterSet) -> list[Storm]:
     """All storms during ``workload``, those that only the host saw too."""
     duration_s = policy.number(measured.metrics, "elapsed_ms") / 1000
     if duration_s <= 0:
@@ -105,7 +105,7 @@ def find_storms(workload: str, measured: Measured, counters: CounterSet) -> list
     ]
 
 
-def find_lost(workload: str, measured: Measured, counters: CounterSet) -> Lost | None:
+def find_lost(workload: str, measured: HasMetrics, counters: CounterSet) -> Lost | None:
     """The work's deliveries, where they are fewer than the work needs; else None."""
     work = policy.work_policy(workload)
     if work is None or "guest" not in counters.sources:

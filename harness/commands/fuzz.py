@@ -15,7 +15,7 @@ from harness.base import ownership
 from harness.base.errors import CannotRun, ConfigError
 from harness.base.terminal import print_json, printer
 from harness.compare.known import KnownDifferences
-from harness.fuzz.campaign import Fuzzer, Request, campaign_of
+from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of
 from harness.fuzz.finish import Finished, Finisher
 from harness.fuzz.journal import Journal
 from harness.images.cache import ImageCache
@@ -29,17 +29,17 @@ _LOCK: Final = ".lock"
 
 
 @dataclass(frozen=True)
-class Asked:
+class FuzzOptions:
     """The options; ``resume`` takes the place of ``request`` and ``out``."""
 
-    request: Request
+    request: FuzzRequest
     out: Path | None
     resume: Path | None
     jobs: int
     json: bool
 
 
-async def run(asked: Asked, console: Console) -> int:
+async def run(asked: FuzzOptions, console: Console) -> int:
     """Run, finish and report; 0 where nothing is unexplained, else 1.
 
     :class:`CannotRun` for what this machine cannot run, :class:`ConfigError` for a mistake.
@@ -81,11 +81,11 @@ def _bench(stage: Stage, cache: ImageCache) -> Bench:
     return Bench(stage, cache)
 
 
-def _folder(asked: Asked) -> Path:
+def _folder(asked: FuzzOptions) -> Path:
     return asked.out or Path("runs") / f"fuzz-{asked.request.seed}"
 
 
-def _journal(asked: Asked) -> Journal:
+def _journal(asked: FuzzOptions) -> Journal:
     """A new one, or that of the folder to resume.
 
     :class:`CannotRun` where its grammars are others by now.
@@ -94,7 +94,7 @@ def _journal(asked: Asked) -> Journal:
         return Journal.begun(_folder(asked), campaign_of(asked.request))
     journal = Journal.resumed(asked.resume)
     campaign = journal.history.campaign
-    request = Request(
+    request = FuzzRequest(
         campaign.sides, campaign.seed, None, None, campaign.only, Machine(campaign.machine)
     )
     if campaign_of(request).grammars != campaign.grammars:

@@ -19,8 +19,8 @@ from harness.report.files import ledgers_of
 from harness.report.text import bisect_report, repro_report
 from harness.report.text.render import show
 from harness.repro import catalogue
-from harness.repro.bisect import Bisector, Plan
-from harness.repro.reproduce import Reproduction, Request, reproduce
+from harness.repro.bisect import Bisector, BisectRequest
+from harness.repro.reproduce import Reproduction, ReproRequest, reproduce
 
 UNTESTABLE: Final = 125
 """For ``git bisect run``: skip this revision."""
@@ -31,7 +31,7 @@ RunAsync: TypeAlias = Callable[[Coroutine[Any, Any, Reproduction]], Reproduction
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReproOptions:
     """The options."""
 
     name: str | None
@@ -53,7 +53,7 @@ def show_catalogue(console: Printer, *, json: bool) -> None:
         show(console, repro_report.catalogue_table(entries))
 
 
-def run(asked: Asked, console: Printer, run_async: RunAsync) -> int:
+def run(asked: ReproOptions, console: Printer, run_async: RunAsync) -> int:
     """Do what is asked for; the exit status.
 
     With ``--bisect`` an error is not a status that ``git bisect`` would take for a bad revision:
@@ -76,7 +76,7 @@ def run(asked: Asked, console: Printer, run_async: RunAsync) -> int:
         return ABORT
 
 
-async def bisect(plan: Plan, console: Printer, *, json: bool) -> int:
+async def bisect(plan: BisectRequest, console: Printer, *, json: bool) -> int:
     """Find the versions between which the answer changes; the exit status."""
     found = await Bisector(plan, ImageCache(), console, quiet=json).run()
     if json:
@@ -86,14 +86,14 @@ async def bisect(plan: Plan, console: Printer, *, json: bool) -> int:
     return found.exit_status
 
 
-async def _perform(asked: Asked, console: Printer) -> Reproduction:
+async def _perform(asked: ReproOptions, console: Printer) -> Reproduction:
     """Run the reproducer, print what was seen, bundle it."""
     if asked.name is None:
         raise ConfigError("no reproducer given", None, "irqmatrix repro --list shows all")
     entry = catalogue.find(asked.name)
     if asked.bundle is not None:
         bundle.check(asked.bundle)
-    request = Request(
+    request = ReproRequest(
         entry, asked.kernel, asked.qemu, asked.out, asked.jobs, decisive_only=asked.bisect
     )
     if not asked.json:

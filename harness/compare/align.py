@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final
 
-from harness.compare.guest_view import Step, Stream, View
+from harness.compare.guest_view import GuestStep, Stream, View
 
 RARE: Final = 8
 """What happened less often than this, on one side only, may be a race: it is not compared.  Probing
@@ -30,11 +30,11 @@ class Parting:
     """
 
     subject: str
-    a: tuple[Step, ...]
-    b: tuple[Step, ...]
-    before: tuple[Step, ...]
-    a_after: tuple[Step, ...]
-    b_after: tuple[Step, ...]
+    a: tuple[GuestStep, ...]
+    b: tuple[GuestStep, ...]
+    before: tuple[GuestStep, ...]
+    a_after: tuple[GuestStep, ...]
+    b_after: tuple[GuestStep, ...]
     a_place: int | None
     """The event of the first side, from 0: of its first own step, or of the step before it."""
     b_place: int | None
@@ -94,11 +94,11 @@ def _place(parting: Parting) -> tuple[int, str]:
     return min(places, default=0), parting.subject
 
 
-def _text(steps: tuple[Step, ...]) -> str | None:
+def _text(steps: tuple[GuestStep, ...]) -> str | None:
     return "; ".join(step.what for step in steps) or None
 
 
-def _parting(subject: str, a: tuple[Step, ...], b: tuple[Step, ...]) -> Parting | None:
+def _parting(subject: str, a: tuple[GuestStep, ...], b: tuple[GuestStep, ...]) -> Parting | None:
     matcher = SequenceMatcher(None, [s.what for s in a], [s.what for s in b], autojunk=False)
     pieces = [code for code in matcher.get_opcodes() if code[0] != "equal"]
     if not pieces:
@@ -117,13 +117,13 @@ def _parting(subject: str, a: tuple[Step, ...], b: tuple[Step, ...]) -> Parting 
     )
 
 
-def _at(steps: tuple[Step, ...], first: int, last: int) -> int | None:
+def _at(steps: tuple[GuestStep, ...], first: int, last: int) -> int | None:
     if first < last:
         return steps[first].place
     return steps[first - 1].place if first else None
 
 
-_Ways = Mapping[str, tuple[Step, int]]
+_Ways = Mapping[str, tuple[GuestStep, int]]
 
 
 def _ways(stream: Stream, coarse: bool) -> _Ways:
@@ -132,10 +132,10 @@ def _ways(stream: Stream, coarse: bool) -> _Ways:
     Where counts do not matter nothing is rare.
     """
     counts = dict.fromkeys((s.what for s in stream.steps), RARE) | dict(stream.counts or {})
-    found: dict[str, tuple[Step, int]] = {}
+    found: dict[str, tuple[GuestStep, int]] = {}
     for step in stream.steps:
         what = "ended" if coarse and step.what.endswith("ended") else step.what
-        first, count = found.get(what, (Step(step.place, what), 0))
+        first, count = found.get(what, (GuestStep(step.place, what), 0))
         found[what] = first, count + counts[step.what]
     return found
 

@@ -63,7 +63,7 @@ _PIC_PORTS: Final[Mapping[int, str]] = {
 _Handler: TypeAlias = Callable[[Event, Args], None]
 
 
-class Step(NamedTuple):
+class GuestStep(NamedTuple):
     """Something that the guest did or got: the event's place in the recording, from 0, and what."""
 
     place: int
@@ -77,7 +77,7 @@ class Stream:
     ``counts`` says of a set how often each was there, where that matters.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[GuestStep, ...]
     is_set: bool = False
     counts: Mapping[str, int] | None = None
 
@@ -101,9 +101,9 @@ class GuestView(Observer):
         self._books = Bookkeeper(irqchip, smp=smp, ioapics=ioapics, observer=self)
         self._checks_pins = ioapics == 1
         self._in_kernel = irqchip is Irqchip.ON
-        self._steps: dict[str, list[Step]] = {}
-        self._reads: dict[str, dict[str, Step]] = {}
-        self._ways: dict[str, dict[str, Step]] = {}
+        self._steps: dict[str, list[GuestStep]] = {}
+        self._reads: dict[str, dict[str, GuestStep]] = {}
+        self._ways: dict[str, dict[str, GuestStep]] = {}
         self._ways_counts: dict[str, dict[str, int]] = {}
         self._select = 0
         """The IOAPIC's register that its window shows."""
@@ -146,11 +146,11 @@ class GuestView(Observer):
     # --- Registers ------------------------------------------------------------------------------
 
     def _written(self, subject: str, what: str) -> None:
-        self._steps.setdefault(subject, []).append(Step(self._books.place, what))
+        self._steps.setdefault(subject, []).append(GuestStep(self._books.place, what))
 
     def _read_once(self, subject: str, value: int) -> None:
         what = f"{value:#x}"
-        self._reads.setdefault(subject, {}).setdefault(what, Step(self._books.place, what))
+        self._reads.setdefault(subject, {}).setdefault(what, GuestStep(self._books.place, what))
 
     def entry_written(self, pin: Pin, low: int | None) -> None:
         """One half of an IOAPIC entry: its words, its destination once it is whole."""
@@ -239,7 +239,7 @@ class GuestView(Observer):
     # --- Interrupts -----------------------------------------------------------------------------
 
     def _way(self, subject: str, what: str, index: int) -> None:
-        self._ways.setdefault(subject, {}).setdefault(what, Step(index, what))
+        self._ways.setdefault(subject, {}).setdefault(what, GuestStep(index, what))
         counts = self._ways_counts.setdefault(subject, {})
         counts[what] = counts.get(what, 0) + 1
 
@@ -291,9 +291,9 @@ def _entry(value: int) -> str:
     return ", ".join(words + ["masked"] * (value >> 16 & 1))
 
 
-def shape(steps: Sequence[Step]) -> tuple[Step, ...]:
+def shape(steps: Sequence[GuestStep]) -> tuple[GuestStep, ...]:
     """``steps`` with each immediate repetition, of up to :data:`LONGEST_LOOP` steps, once."""
-    kept: list[Step] = []
+    kept: list[GuestStep] = []
     for step in steps:
         kept.append(step)
         shortened = True

@@ -54,7 +54,7 @@ CONTEXT: Final = 10
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedCase:
     """One of the two cases: who it is, what its ledger says, and what is wrong with its log."""
 
     id: str
@@ -66,7 +66,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Place:
+class EventContext:
     """The events around a parting in one recording; ``at`` counts events from 0."""
 
     at: int
@@ -81,16 +81,16 @@ class FirstParting:
 
     parting: Parting
     finding: Finding
-    a: Place | None
-    b: Place | None
+    a: EventContext | None
+    b: EventContext | None
 
 
 @dataclass(frozen=True)
 class CaseDiff:
     """Everything that two recorded cases differ in."""
 
-    a: Side
-    b: Side
+    a: ComparedCase
+    b: ComparedCase
     compared: Compared
     findings: tuple[Finding, ...]
     alignment: Alignment
@@ -299,9 +299,9 @@ def _damage(report: LogReport) -> str:
     return f"{report.lost} events lost, {report.damaged} lines damaged{cut}"
 
 
-def _side(case: RecordedCase, ledger: Ledger) -> Side:
+def _side(case: RecordedCase, ledger: Ledger) -> ComparedCase:
     damage = audit.incomplete(ledger)
-    return Side(case.id, str(case.directory), case.verdict, case.detail, ledger, damage)
+    return ComparedCase(case.id, str(case.directory), case.verdict, case.detail, ledger, damage)
 
 
 def _reported(own: RecordedCase, other: RecordedCase) -> dict[str, str | None]:
@@ -323,7 +323,7 @@ def _ledger_checks(ledger: Ledger) -> dict[str, str]:
     }
 
 
-def _warnings(a: RecordedCase, b: RecordedCase, *sides: Side) -> tuple[str, ...]:
+def _warnings(a: RecordedCase, b: RecordedCase, *sides: ComparedCase) -> tuple[str, ...]:
     found = [
         f"{side.directory}: {side.damage}: the guests are not aligned, and the ledgers not compared"
         for side in sides
@@ -363,8 +363,8 @@ def _first(
     return None
 
 
-def _place(case: RecordedCase, at: int | None) -> Place | None:
+def _place(case: RecordedCase, at: int | None) -> EventContext | None:
     if at is None:
         return None
     events = events_around(case, at, CONTEXT)
-    return Place(at, events, max(0, at - CONTEXT))
+    return EventContext(at, events, max(0, at - CONTEXT))

@@ -24,7 +24,7 @@ from harness.model.case import Machine
 from harness.repro import bench as bench_module
 from harness.repro.bench import Bench, Place, Side
 from harness.repro.minimise import MODEL
-from harness.scenario.finding import Finding
+from harness.scenario.finding import LogFinding
 from userspace_chip.profile import Profile
 
 DEFAULT_CPU: Final = "qemu64,+x2apic,+tsc-deadline"
@@ -39,7 +39,7 @@ LARGEST_ROUND: Final = 4000
 
 
 @dataclass(frozen=True)
-class Request:
+class FuzzRequest:
     """What is asked for on the command line; ``programs`` and ``minutes`` None: one round."""
 
     sides: tuple[str, ...] = DEFAULT_SIDES
@@ -51,7 +51,7 @@ class Request:
     cpu: str = DEFAULT_CPU
 
 
-def campaign_of(request: Request) -> Campaign:
+def campaign_of(request: FuzzRequest) -> Campaign:
     """What has to be equal for a campaign to be gone on with."""
     digest = grammar.digest(grammar.selected(request.only))
     sides = tuple(str(side) for side in sides_of(request.sides))
@@ -203,7 +203,7 @@ class _Judge:
         program: Program,
         side: Side,
         against: str,
-        finding: Finding,
+        finding: LogFinding,
         blame: str = "",
     ) -> None:
         written = program.written
@@ -215,6 +215,6 @@ class _Judge:
         )
 
 
-def folder_of(request: Request, out: Path | None) -> Path:
+def folder_of(request: FuzzRequest, out: Path | None) -> Path:
     """Where a campaign's journal and findings go."""
     return out or Path("runs") / f"fuzz-{request.seed}"

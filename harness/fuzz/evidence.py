@@ -15,7 +15,7 @@ from harness.repro import bench as bench_module
 from harness.repro.bench import Bench, Side
 from harness.repro.minimise import Comparison, TwoSubjects
 from harness.scenario.authoring import authoring_problems
-from harness.scenario.finding import Finding
+from harness.scenario.finding import LogFinding
 from harness.scenario.program import Scenario
 
 
@@ -31,7 +31,7 @@ class OfLaws:
         """A backend is booted."""
         return False
 
-    async def findings(self, scenarios: Sequence[Scenario]) -> list[tuple[Finding, ...] | None]:
+    async def findings(self, scenarios: Sequence[Scenario]) -> list[tuple[LogFinding, ...] | None]:
         """The laws that are broken; None where there is no whole log."""
         (logs,) = await self.bench.logs([self.side], scenarios)
         return [

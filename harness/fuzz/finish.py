@@ -31,7 +31,7 @@ from harness.model.case import Irqchip
 from harness.repro import bench as bench_module
 from harness.repro.bench import Bench, Place, Side
 from harness.repro.minimise import Judge, Source, smallest
-from harness.scenario.finding import Finding
+from harness.scenario.finding import LogFinding
 from harness.scenario.log import Log
 from harness.scenario.program import Scenario
 from harness.scenario.shrink import Data
@@ -191,7 +191,7 @@ class Finisher:
     def _shows(
         self,
         oracle: Oracle,
-        wanted: Finding,
+        wanted: LogFinding,
         scenario: Scenario,
         side: Side,
         ran: Ran,
@@ -372,7 +372,7 @@ class Finisher:
         """What differs, in the words of the minimal program where it shows it."""
         difference = draft.shown.difference
         own = next((one for one in members if str(one.side) == difference.side), None)
-        found: Sequence[Finding] = ()
+        found: Sequence[LogFinding] = ()
         if own is not None and own.log is not None:
             if difference.oracle is Oracle.LAWS:
                 found = laws.broken(scenario.program, own.log)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Final, TypeAlias
 
 from harness.scenario.compare import describe, unordered_steps
-from harness.scenario.finding import Finding, What
+from harness.scenario.finding import LogFinding, What
 from harness.scenario.log import Log, LogEvent
 from harness.scenario.program import NMI_ENTRY, Op, Opcode, Program
 from userspace_chip.architecture import (
@@ -288,7 +288,7 @@ LAWS: Final[dict[str, Callable[[_Case], Broken]]] = {
 }
 
 
-def broken(program: Program, log: Log) -> tuple[Finding, ...]:
+def broken(program: Program, log: Log) -> tuple[LogFinding, ...]:
     """The laws that ``log`` breaks, each once, in the order of the steps."""
     case = _Case(program, log)
     found = []
@@ -298,5 +298,5 @@ def broken(program: Program, log: Log) -> tuple[Finding, ...]:
         if first is not None:
             event, why = first
             text = f"step {event.step}, CPU {event.cpu}: {describe(event)}, but {why}"
-            found.append(Finding(What.BREAKS_LAW, event.kind, name, event.step, text))
+            found.append(LogFinding(What.BREAKS_LAW, event.kind, name, event.step, text))
     return tuple(sorted(found, key=lambda one: one.step))

@@ -19,7 +19,7 @@ from typing import Any
 from harness.fuzz import laws
 from harness.fuzz.runner import Ran
 from harness.scenario.compare import unordered_steps
-from harness.scenario.finding import Finding, What, findings
+from harness.scenario.finding import LogFinding, What, findings
 from harness.scenario.log import Log
 from harness.scenario.program import Scenario
 
@@ -49,7 +49,7 @@ class Difference:
     grammar: str
     side: str
     against: str
-    finding: Finding
+    finding: LogFinding
     blame: str = ""
 
     @property
@@ -80,7 +80,7 @@ class Difference:
     @classmethod
     def of_json(cls, data: dict[str, Any]) -> Difference:
         """What :meth:`as_json` gave; :class:`KeyError`, :class:`ValueError` for anything else."""
-        finding = Finding(
+        finding = LogFinding(
             What(data["what"]), data["event"], data["detail"], data["step"], data["text"]
         )
         oracle, number, program = Oracle(data["oracle"]), data["number"], data["program"]
@@ -88,7 +88,7 @@ class Difference:
         return cls(oracle, number, program, data["grammar"], *sides, finding, data["blame"])
 
 
-def compared(scenario: Scenario, expected: Log | None, found: Log | None) -> tuple[Finding, ...]:
+def compared(scenario: Scenario, expected: Log | None, found: Log | None) -> tuple[LogFinding, ...]:
     """The differences of a program's logs; none where one of them is missing."""
     if expected is None or found is None:
         return ()
@@ -98,14 +98,14 @@ def compared(scenario: Scenario, expected: Log | None, found: Log | None) -> tup
 
 def of_one(
     scenario: Scenario, expected: Log | None, ran: Ran
-) -> Iterator[tuple[Oracle, Finding, str]]:
+) -> Iterator[tuple[Oracle, LogFinding, str]]:
     """What can be said of one backend's log by itself: oracle, finding, blame."""
     if ran.trouble is not None:
         step = max((event.step for event in ran.log.events), default=0) if ran.log else 0
         event = f"{ran.trouble.verdict.value}"
         text = f"step {step}: {ran.trouble.what}"
         blame = "" if ran.trouble.blame is None else ran.trouble.blame.value
-        yield Oracle.ENDS, Finding(What.BREAKS_OFF, event, "", step, text), blame
+        yield Oracle.ENDS, LogFinding(What.BREAKS_OFF, event, "", step, text), blame
         return
     if ran.whole is None:
         return

@@ -69,7 +69,7 @@ def _of_entries() -> Mapping[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for name, path in catalogue.shipped().items():
         entry = catalogue.load(path)
-        if entry.kind is catalogue.Kind.CONTROL:
+        if entry.kind is catalogue.EntryKind.CONTROL:
             continue
         kinds = [kind_of(case.guest) for case in entry.config().cases]
 

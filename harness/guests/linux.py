@@ -225,7 +225,7 @@ class Snapshot:
     stat: str
 
 
-class Status(StrEnum):
+class WorkloadStatus(StrEnum):
     """How a workload ended, in the guest's words."""
 
     OK = "ok"
@@ -243,7 +243,7 @@ class Transcript:
     """
 
     name: str
-    status: Status
+    status: WorkloadStatus
     metrics: Mapping[str, int | float | str]
     reason: str
     """Why it failed or was skipped; empty if it is ok."""
@@ -266,9 +266,9 @@ def parse_transcript(said: str, report: str) -> Transcript:
     if match is None:
         tail = " | ".join(line for line in said.splitlines()[-3:] if line.strip())
         raise CollectError("the guest's report of a workload has no end", f"it ends in {tail!r}")
-    name, status, metrics, reason = match[1], Status(match[2]), match[3], match[4]
+    name, status, metrics, reason = match[1], WorkloadStatus(match[2]), match[3], match[4]
     before, after = _snapshot(sections, "before"), _snapshot(sections, "after")
-    if status is Status.OK and (before is None or after is None):
+    if status is WorkloadStatus.OK and (before is None or after is None):
         raise CollectError(f"the guest's report of {name} is incomplete", "a snapshot is missing")
     return Transcript(name, status, _metrics(metrics), reason, before, after)
 

@@ -40,7 +40,7 @@ _Flat: TypeAlias = tuple[str, str, "_Node"]
 
 
 @dataclass(frozen=True)
-class Check:
+class ReportedCheck:
     """One result; ``id`` is stable from run to run, ``label`` and ``line`` are what it said.
 
     ``metrics`` are the values that it measured, by name and unit.
@@ -82,7 +82,7 @@ class Said:
     """All that a console said by a protocol; ``protocol`` is None where none was recognised."""
 
     protocol: Protocol | None
-    checks: tuple[Check, ...] = ()
+    checks: tuple[ReportedCheck, ...] = ()
     plan: Plan = field(default_factory=lambda: Plan(None, 0))
     broken_subplans: tuple[Plan, ...] = ()
     """Of checks with parts of their own, where those are not as many as announced."""
@@ -96,7 +96,7 @@ class Said:
     """Where several protocols were recognised: all of them; then nothing was read."""
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[ReportedCheck, ...]:
         """The checks that failed."""
         return tuple(check for check in self.checks if check.result is Result.FAIL)
 
@@ -411,11 +411,11 @@ def _broken(suite: _Suite) -> Iterator[Plan]:
             yield plan
 
 
-def _checks(suite: _Suite) -> Iterator[Check]:
+def _checks(suite: _Suite) -> Iterator[ReportedCheck]:
     """Each with an id that no other has: what stands after a label's last ``~`` is never a number,
     since that would be ``N``."""
     seen: Counter[str] = Counter()
     for key, label, node in _flattened(suite):
         seen[key] += 1
         count = f"~{seen[key]}" if seen[key] > 1 else ""
-        yield Check(f"{key}{count}", node.result, label, node.line, node.metrics)
+        yield ReportedCheck(f"{key}{count}", node.result, label, node.line, node.metrics)

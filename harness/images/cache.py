@@ -26,7 +26,7 @@ from harness.images.packages import KINDS, PackageKind, Packages, matches
 from harness.images.probe import PREBUILT, build_probe
 from harness.images.probe import sources as probe_sources
 from harness.images.qemu import BINARY_NAME, cached_qemu, inspect_qemu
-from harness.images.store import Entry, Label, Store
+from harness.images.store import CacheEntry, Label, Store
 
 _KINDS: Final[tuple[ImageKind, ...]] = ("kernel", "qemu", "initrd", "probe")
 _INITRD_NAME: Final = "initrd.cpio"
@@ -201,7 +201,7 @@ class ImageCache:
         }
         return tuple(self._info(entry.label.kind, entry.path) for entry in entries.values())
 
-    def _newest(self, kind: PackageKind, name: str) -> Entry | None:
+    def _newest(self, kind: PackageKind, name: str) -> CacheEntry | None:
         """None for what is not of the archives: a path, the system's QEMU."""
         if "/" in name or (kind, name) == ("qemu", "system"):
             return None
@@ -232,7 +232,7 @@ class ImageCache:
             os.utime(entry.path)
         return entry.tree / _INITRD_NAME
 
-    def _pack(self, label: Label, tree: Mapping[str, cpio.Node], scratch: Path) -> Entry:
+    def _pack(self, label: Label, tree: Mapping[str, cpio.Node], scratch: Path) -> CacheEntry:
         (scratch / "tree").mkdir()
         with (scratch / "tree" / _INITRD_NAME).open("wb") as out:
             cpio.write_cpio(tree, out)
@@ -257,12 +257,12 @@ class ImageCache:
         )
 
 
-def _qemu_image(entry: Entry) -> QemuImage:
+def _qemu_image(entry: CacheEntry) -> QemuImage:
     version = tuple(int(part) for part in entry.label.version.split("."))
     return cached_qemu(entry.label.name, version, entry.tree, entry.label.source)
 
 
-def _kernel_image(entry: Entry) -> KernelImage:
+def _kernel_image(entry: CacheEntry) -> KernelImage:
     return unpacked_kernel(entry.label.name, entry.tree, entry.label.source)
 
 

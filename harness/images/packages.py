@@ -14,7 +14,7 @@ from harness.images.archive import Archive, package_key, running_codename, versi
 from harness.images.kernel import unpacked_kernel
 from harness.images.model import Choice, Offer
 from harness.images.qemu import gather
-from harness.images.store import Entry, Label, Store
+from harness.images.store import CacheEntry, Label, Store
 
 PackageKind = Literal["kernel", "qemu"]
 KINDS: Final[tuple[PackageKind, ...]] = ("kernel", "qemu")
@@ -36,7 +36,7 @@ class Packages:
         self._offline = offline
         self._archive_or_none = archive
 
-    def get(self, kind: PackageKind, query: str) -> Entry:
+    def get(self, kind: PackageKind, query: str) -> CacheEntry:
         """The newest entry that ``query`` (a version, its beginning, an entry's name) fits.
 
         What is cached goes before what could be downloaded, so that runs can be repeated. Raises
@@ -49,7 +49,7 @@ class Packages:
             # Another process may have fetched it while we waited for the lock.
             return self.cached(kind, query) or self._fetch(kind, query, scratch)
 
-    def cached(self, kind: PackageKind, query: str) -> Entry | None:
+    def cached(self, kind: PackageKind, query: str) -> CacheEntry | None:
         """The newest whole entry that fits, or None."""
         fitting = (
             entry
@@ -62,7 +62,7 @@ class Packages:
         whole = (self._store.find(kind, entry.label.name) for entry in newest_first)
         return next((entry for entry in whole if entry is not None), None)
 
-    def newest(self, kind: PackageKind, query: str) -> Entry:
+    def newest(self, kind: PackageKind, query: str) -> CacheEntry:
         """As :meth:`get`, but a newer version that the archives offer is fetched; old ones stay.
 
         A rebuild of the same version for another release is not newer.
@@ -85,7 +85,7 @@ class Packages:
         keys = {version_key(entry.label.version)[:2] for entry in self._store.entries(kind)}
         return tuple(".".join(map(str, key)) for key in sorted(keys))
 
-    def default_kernel(self, *, refresh: bool = False) -> Entry:
+    def default_kernel(self, *, refresh: bool = False) -> CacheEntry:
         """The running release's own kernel; which one that is, is remembered in the cache.
 
         To ``refresh`` it the archive is asked again.
@@ -160,7 +160,7 @@ class Packages:
                 failure = failure or error
         return tuple(listed), failure
 
-    def _fetch(self, kind: PackageKind, query: str, scratch: Path) -> Entry:
+    def _fetch(self, kind: PackageKind, query: str, scratch: Path) -> CacheEntry:
         """From the first suite that has it; an old index may name what is gone, so look twice."""
         seen: list[Offer] = []
         failure: ImageError | None = None
@@ -176,7 +176,7 @@ class Packages:
             seen += offers
         raise _unavailable(kind, query, self._store.entries(kind), seen, failure) from failure
 
-    def _download(self, offer: Offer, scratch: Path) -> Entry:
+    def _download(self, offer: Offer, scratch: Path) -> CacheEntry:
         scratch = Path(tempfile.mkdtemp(dir=scratch))
         unpacked = scratch / "unpacked"
         self.archive.unpack(offer, unpacked, scratch / "packages")
@@ -201,7 +201,7 @@ def _newer(name: str, than: str) -> bool:
 def _unavailable(
     kind: PackageKind,
     query: str,
-    entries: Iterable[Entry],
+    entries: Iterable[CacheEntry],
     listed: Iterable[Offer],
     failure: ImageError | None,
 ) -> ImageError:

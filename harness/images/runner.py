@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness.images.model import QemuImage
 from harness.model import lab_faults
-from harness.model.lab_faults import LabFault, Measured
+from harness.model.lab_faults import LabFault, MeasuredFault
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Rating:
 
     qemu: QemuImage
     faults: tuple[LabFault, ...]
-    measured: Measured | None
+    measured: MeasuredFault | None
 
     @property
     def key(self) -> tuple[int, float, int]:

@@ -49,7 +49,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """An entry of the cache; its files are below ``tree``."""
 
     label: Label
@@ -73,14 +73,14 @@ class Store:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def find(self, kind: ImageKind, name: str) -> Entry | None:
+    def find(self, kind: ImageKind, name: str) -> CacheEntry | None:
         """The entry if it is there and looks whole, else None: it has to be built (again)."""
         entry = self.entry(self._root / kind / name)
         if entry is None or not all(_unchanged(entry, record) for record in entry.files):
             return None
         return entry
 
-    def entries(self, kind: ImageKind) -> tuple[Entry, ...]:
+    def entries(self, kind: ImageKind) -> tuple[CacheEntry, ...]:
         """Every entry with a readable manifest, whole or not, by name."""
         return tuple(entry for path in self.folders(kind) if (entry := self.entry(path)))
 
@@ -89,18 +89,20 @@ class Store:
         folder = self._root / kind
         return tuple(sorted(folder.iterdir())) if folder.is_dir() else ()
 
-    def entry(self, path: Path) -> Entry | None:
+    def entry(self, path: Path) -> CacheEntry | None:
         """The entry in a folder, or None if it has no manifest of this schema."""
         try:
             manifest: dict[str, Any] = read_json(path / _MANIFEST)
             if manifest["schema"] != _SCHEMA:
                 return None
             label = Label(*(manifest[key] for key in ("kind", "name", "version", "source")))
-            return Entry(label, path, tuple(FileRecord(**record) for record in manifest["files"]))
+            return CacheEntry(
+                label, path, tuple(FileRecord(**record) for record in manifest["files"])
+            )
         except (OSError, ValueError, KeyError, TypeError):  # of whatever form it is
             return None
 
-    def verify(self, entry: Entry) -> bool:
+    def verify(self, entry: CacheEntry) -> bool:
         """Whether every file still has its hash (reads everything)."""
         return all(
             (entry.tree / record.path).is_file()
@@ -130,13 +132,13 @@ class Store:
             finally:
                 os.close(lock)
 
-    def publish(self, label: Label, tree: Path) -> Entry:
+    def publish(self, label: Label, tree: Path) -> CacheEntry:
         """Move ``tree``, built in a scratch folder, into place; a damaged entry makes room."""
         path = self._root / label.kind / label.name
         staged = tree.parent / "staged"
         staged.mkdir()
         tree.rename(staged / "tree")
-        entry = Entry(label, path, tuple(_records(staged / "tree")))
+        entry = CacheEntry(label, path, tuple(_records(staged / "tree")))
         _write_manifest(staged / _MANIFEST, entry)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -144,7 +146,7 @@ class Store:
         staged.rename(path)
         return entry
 
-    def discard(self, entry: Entry, scratch: Path) -> None:
+    def discard(self, entry: CacheEntry, scratch: Path) -> None:
         """Move an entry that is no longer of use to a scratch folder, which is gone soon."""
         entry.path.rename(scratch / entry.path.name)
 
@@ -169,7 +171,7 @@ def _records(tree: Path) -> Iterator[FileRecord]:
             )
 
 
-def _unchanged(entry: Entry, record: FileRecord) -> bool:
+def _unchanged(entry: CacheEntry, record: FileRecord) -> bool:
     """By size and time; where only the time is another (a cache that was copied), by hash."""
     path = entry.tree / record.path
     try:
@@ -181,7 +183,7 @@ def _unchanged(entry: Entry, record: FileRecord) -> bool:
         return False
 
 
-def _write_manifest(path: Path, entry: Entry) -> None:
+def _write_manifest(path: Path, entry: CacheEntry) -> None:
     manifest = {
         "schema": _SCHEMA,
         **asdict(entry.label),

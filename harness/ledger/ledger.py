@@ -94,7 +94,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Finding:
+class LedgerFinding:
     """A break of the account, and the first event where it shows.
 
     ``index`` counts the events of the recording from 0; ``text`` is the event as its tracer
@@ -137,7 +137,7 @@ class Ledger:
     events: int
     rows: tuple[Row, ...]
     laws: tuple[LawResult, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[LedgerFinding, ...]
     suppressed: int
     """Findings beyond those that are kept."""
     warnings: tuple[str, ...]
@@ -301,7 +301,7 @@ class Window:
 
 def check_guest(
     window: Window, handled: CounterSet, irqchip: Irqchip
-) -> tuple[LawResult, tuple[Finding, ...]]:
+) -> tuple[LawResult, tuple[LedgerFinding, ...]]:
     """Whether the guest counted, during a workload, what its vCPUs took.
 
     Linux counts a pin under its number, messages by device, timers as ``LOC``
@@ -365,14 +365,16 @@ def _guest_pairs(
 
 def _guest_finding(
     window: Window, what: str, guest: int, taken: int, exact: bool
-) -> Finding | None:
+) -> LedgerFinding | None:
     text = f"{window.end.name}: {window.end.text}"
     where = (window.index, window.end.time_ns, text)
     subject = f"{what} in {window.name}"
     if guest > taken:
-        return Finding("spurious", subject, *where, f"the guest handled {guest} of {taken} taken")
+        return LedgerFinding(
+            "spurious", subject, *where, f"the guest handled {guest} of {taken} taken"
+        )
     if exact and taken - guest > GUEST_SLACK + GUEST_SLACK_RATIO * taken:
-        return Finding("lost", subject, *where, f"the guest handled {guest} of {taken} taken")
+        return LedgerFinding("lost", subject, *where, f"the guest handled {guest} of {taken} taken")
     return None
 
 

@@ -67,7 +67,7 @@ class LabFault:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFault:
     """Boots of a nested Linux with two CPUs in labs that a QEMU of these versions ran."""
 
     qemu: VersionRange
@@ -146,7 +146,7 @@ class FaultModel(Strict):
 
 
 class MeasuredModel(Strict):
-    """A :class:`Measured` as it stands in the file."""
+    """A :class:`MeasuredFault` as it stands in the file."""
 
     qemu: _Range
     boots: Annotated[int, Field(ge=1)]
@@ -181,10 +181,10 @@ def shipped() -> tuple[LabFault, ...]:
 
 
 @cache
-def measured() -> tuple[Measured, ...]:
+def measured() -> tuple[MeasuredFault, ...]:
     """What was measured of QEMUs that run labs, in the same file."""
     model = yamlfile.load(_shipped_file()).validate(FileModel)
-    return tuple(Measured(each.qemu, each.boots, each.hung) for each in model.measured)
+    return tuple(MeasuredFault(each.qemu, each.boots, each.hung) for each in model.measured)
 
 
 def _shipped_file() -> Path:

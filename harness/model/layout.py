@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, overload
 
 
-class Entry:
+class FileEntry:
     """A file or a folder in the folder that it is an attribute of."""
 
     def __init__(self, name: str) -> None:
@@ -41,36 +41,36 @@ class CaseDir:
     path: Path
 
     # Before it runs.
-    manifest = Entry("case.json")
-    command = Entry("command.txt")
+    manifest = FileEntry("case.json")
+    command = FileEntry("command.txt")
 
     # What was recorded of it.
-    console = Entry("console.log")
-    stderr = Entry("stderr.log")
-    monitor = Entry("qmp.jsonl")
-    kernel_trace = Entry("kernel.trace")
-    qemu_trace = Entry("qemu.trace")
-    qemu_trace_part = Entry("qemu.trace.part")
+    console = FileEntry("console.log")
+    stderr = FileEntry("stderr.log")
+    monitor = FileEntry("qmp.jsonl")
+    kernel_trace = FileEntry("kernel.trace")
+    qemu_trace = FileEntry("qemu.trace")
+    qemu_trace_part = FileEntry("qemu.trace.part")
     """Of one boot, until it is put behind those before it."""
-    guest_state = Entry("guest.state")
+    guest_state = FileEntry("guest.state")
     """Of a guest that moves, until it is loaded."""
-    scenarios_run = Entry("probe.json.zst")
-    recording = Entry("recording.json")
+    scenarios_run = FileEntry("probe.json.zst")
+    recording = FileEntry("recording.json")
 
     # What it says.
-    events = Entry("events.jsonl")
-    moving = Entry("moving.jsonl")
+    events = FileEntry("events.jsonl")
+    moving = FileEntry("moving.jsonl")
     """What a QEMU that a guest moved to did with its own chips, before they became the guest's."""
-    counters = Entry("counters.json")
-    snapshots = Entry("looks.json")
-    ledger = Entry("ledger.json")
-    evidence = Entry("evidence.json")
-    scenarios = Entry("scenarios.json")
+    counters = FileEntry("counters.json")
+    snapshots = FileEntry("looks.json")
+    ledger = FileEntry("ledger.json")
+    evidence = FileEntry("evidence.json")
+    scenarios = FileEntry("scenarios.json")
     """What a probe logged."""
 
     # What is thought of it.
-    verdict = Entry("verdict.json")
-    bug = Entry("error.txt")
+    verdict = FileEntry("verdict.json")
+    bug = FileEntry("error.txt")
     """The traceback of a mistake of irqmatrix."""
 
 
@@ -80,15 +80,15 @@ class RunDir:
 
     path: Path
 
-    result = Entry("result.json")
-    lock = Entry("run.lock")
+    result = FileEntry("result.json")
+    lock = FileEntry("run.lock")
     """Locked (``flock(2)``) while a run is in the folder; it stays when the run has ended."""
-    bug = Entry("error.txt")
-    earlier = Entry("earlier")
+    bug = FileEntry("error.txt")
+    earlier = FileEntry("earlier")
     """Here is, in a numbered folder each, what earlier runs into the same folder left."""
-    first_time = Entry("first-time")
+    first_time = FileEntry("first-time")
     """For cases that were run again, as they were before."""
-    again = Entry("again")
+    again = FileEntry("again")
     """For reproducers that were run again."""
 
     def case(self, name: str) -> CaseDir:

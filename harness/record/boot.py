@@ -26,12 +26,12 @@ EXIT_TIMEOUT_S: Final = 5.0
 
 _T = TypeVar("_T")
 
-Step: TypeAlias = Callable[[str], None]
+Announce: TypeAlias = Callable[[str], None]
 """Told what the case is doing, for the progress display."""
 
 
 @dataclass
-class Progress:
+class PartialRecording:
     """What has been recorded so far, of all boots of a case; true at whatever point it ends."""
 
     console: str = ""
@@ -77,8 +77,8 @@ class Boot:
     console: Console
     files: Files
     trace: Tracer | None
-    seen: Progress
-    step: Step
+    seen: PartialRecording
+    step: Announce
 
     async def mark(self, mark: Mark) -> None:
         """A moment with a name, in the recording and among the events."""

@@ -28,7 +28,7 @@ from harness.guests.plan import GuestPlan
 from harness.model.case import Case
 from harness.model.layout import CaseDir
 from harness.record import recording_file, trace_files
-from harness.record.boot import EXIT_TIMEOUT_S, Boot, Files, Progress, Step
+from harness.record.boot import EXIT_TIMEOUT_S, Announce, Boot, Files, PartialRecording
 from harness.record.collectors.base import Collector, Running
 from harness.record.collectors.qmp import Monitor
 from harness.record.collectors.table import COLLECTORS
@@ -40,14 +40,14 @@ END_TIMEOUT_S: Final = COMMAND_TIMEOUT_S + 15
 that stands still is found out before."""
 
 
-async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Step) -> Recording:
+async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Announce) -> Recording:
     """Run ``plan`` on ``session`` and record it in ``directory``.
 
     What the guest does wrong is recorded as ``failure``; :class:`LabLost` is too, and the caller
     can see at the session that it is gone.  Only cancellation passes through.
     """
     started = time.monotonic()
-    seen = Progress()
+    seen = PartialRecording()
     folder = CaseDir(directory)
     files = Files(directory, session.state_file(directory))
     try:
@@ -109,7 +109,7 @@ def _of_an_earlier_case(folder: CaseDir) -> Iterator[Path]:
     yield from (folder.monitor, folder.recording, folder.console, folder.stderr)
 
 
-def _kept(trace: Path, seen: Progress) -> Path | None:
+def _kept(trace: Path, seen: PartialRecording) -> Path | None:
     """A raw trace as it is kept: compressed, but where there is no room for that."""
     if not trace.exists():
         return None
@@ -147,7 +147,9 @@ class _All:
 
 
 @contextlib.asynccontextmanager
-async def _traced(session: Session, case: Case, seen: Progress) -> AsyncIterator[_All | None]:
+async def _traced(
+    session: Session, case: Case, seen: PartialRecording
+) -> AsyncIterator[_All | None]:
     """The collectors that have something to collect of the case; None where they are none."""
     running: dict[Collector, Running] = {}
     async with contextlib.AsyncExitStack() as stack:
@@ -167,8 +169,8 @@ async def _run_guest(
     plan: GuestPlan,
     files: Files,
     trace: _All | None,
-    seen: Progress,
-    step: Step,
+    seen: PartialRecording,
+    step: Announce,
 ) -> None:
     """Drive the guest to its end, or to the end of its time, and take it down."""
     folder = CaseDir(files.directory)

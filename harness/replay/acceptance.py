@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from harness.replay.kvm_stimuli import DisagreementError, Lookahead, What
+from harness.replay.kvm_stimuli import DisagreementError, Upcoming, What
 from userspace_chip.events import Event
 from userspace_chip.irqchip import Machine
 from userspace_chip.lapic_registers import EOI, ICR, LVT_TIMER
@@ -93,7 +93,7 @@ class Taking:
             return lapic.state.spiv & 0xFF
         return vector
 
-    def take(self, vector: int, task: str, ahead: Lookahead) -> None:
+    def take(self, vector: int, task: str, ahead: Upcoming) -> None:
         """A CPU of TCG's with that ``task`` segment takes ``vector``: one that has it pending."""
         for cpu, acknowledged in self._acknowledged.items():
             if acknowledged == vector:
@@ -145,7 +145,7 @@ class Taking:
             self.machine.log.take()
         self._take(cpu)
 
-    def _taker(self, ready: list[int], vector: int, ahead: Lookahead) -> int:
+    def _taker(self, ready: list[int], vector: int, ahead: Upcoming) -> int:
         """Which of several CPUs takes it, where its registers do not tell.
 
         Hardly one that is still in service; else the first to write EOI, unless all take it.

@@ -46,7 +46,7 @@ What: TypeAlias = tuple[str, tuple[Arg, ...]]
 """An event without its time: name and fields."""
 
 
-class Lookahead(Protocol):
+class Upcoming(Protocol):
     """What comes after the current event, as far as it is looked at."""
 
     def all(self) -> Iterator[Event]:
@@ -132,7 +132,7 @@ class Stimuli:
         is_exit = self.machine.on and event.name in _EXITS and bool(self.count)
         return is_exit or concerns_chips(event)
 
-    def feed(self, event: Event, ahead: Lookahead) -> bool:
+    def feed(self, event: Event, ahead: Upcoming) -> bool:
         """Take an event that :meth:`concerns` it; True where it was predicted.
 
         :class:`DisagreementError` where it cannot be, or where something else has to happen first.
@@ -223,7 +223,7 @@ class Stimuli:
         )
         self.machine.signal_msi(*encode(message), cpu=event.vcpu)
 
-    def _is_scan(self, event: Event, ahead: Lookahead) -> bool:
+    def _is_scan(self, event: Event, ahead: Upcoming) -> bool:
         """A CPU that decodes one route after another rescans, also for a device's new route."""
         if event.vcpu is None or not self.machine.split:
             return False
@@ -232,7 +232,7 @@ class Stimuli:
         second = next(ahead.of_vcpu(event.vcpu), None)
         return second is not None and second.name == event.name
 
-    def _scan(self, event: Event, ahead: Lookahead) -> None:
+    def _scan(self, event: Event, ahead: Upcoming) -> None:
         """A rescan sees the routes of before or after a write that another CPU has in flight.
 
         That write is traced when it leaves KVM; QEMU's KVM_SET_GSI_ROUTING, somewhere between it

@@ -15,7 +15,7 @@ LOOKAHEAD: Final = 1000
 """A thread's next event is looked for so far; what stays away longer does not come."""
 
 
-class Line(NamedTuple):
+class NumberedEvent(NamedTuple):
     """An event and its line in the log, from 1."""
 
     number: int
@@ -25,12 +25,12 @@ class Line(NamedTuple):
 class Lookahead:
     """Iterates over lines; its memory is that of :data:`LOOKAHEAD` of them."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    def __init__(self, lines: Iterator[NumberedEvent]) -> None:
         self._lines = lines
-        self._ahead: deque[Line] = deque()
-        self._behind: deque[Line] = deque(maxlen=LOOKAHEAD)
+        self._ahead: deque[NumberedEvent] = deque()
+        self._behind: deque[NumberedEvent] = deque(maxlen=LOOKAHEAD)
 
-    def __iter__(self) -> Iterator[Line]:
+    def __iter__(self) -> Iterator[NumberedEvent]:
         ahead, behind = self._ahead, self._behind
         while True:
             line = ahead.popleft() if ahead else next(self._lines, None)
@@ -49,7 +49,7 @@ class Lookahead:
             if event.vcpu == vcpu and event.source == "kvm":
                 yield event
 
-    def _next(self, count: int) -> Iterator[Line]:
+    def _next(self, count: int) -> Iterator[NumberedEvent]:
         for index in range(count):
             if index == len(self._ahead):
                 line = next(self._lines, None)
@@ -58,18 +58,18 @@ class Lookahead:
                 self._ahead.append(line)
             yield self._ahead[index]
 
-    def before(self) -> tuple[Line, ...]:
+    def before(self) -> tuple[NumberedEvent, ...]:
         """What came before the current line."""
         return tuple(self._behind)[-CONTEXT - 1 : -1]
 
-    def behind(self) -> tuple[Line, ...]:
+    def behind(self) -> tuple[NumberedEvent, ...]:
         """Up to the current line, as far back as anyone remembers."""
         return tuple(self._behind)
 
-    def last(self) -> tuple[Line, ...]:
+    def last(self) -> tuple[NumberedEvent, ...]:
         """The last lines, the current one among them."""
         return tuple(self._behind)[-CONTEXT:]
 
-    def after(self) -> tuple[Line, ...]:
+    def after(self) -> tuple[NumberedEvent, ...]:
         """What comes after the current line."""
         return tuple(islice(self._next(CONTEXT), CONTEXT))

@@ -17,7 +17,7 @@ from itertools import pairwise, takewhile
 from typing import Final
 
 from harness.replay.acceptance import Taking
-from harness.replay.kvm_stimuli import DisagreementError, Lookahead, What, start_cpus
+from harness.replay.kvm_stimuli import DisagreementError, Upcoming, What, start_cpus
 from userspace_chip.architecture import (
     ELCR_PORTS,
     IOAPIC_BASES,
@@ -98,7 +98,7 @@ class QemuStimuli:
     def loaded(self) -> None:
         """The guest goes on in another QEMU: its own chips carry all of their state with them."""
 
-    def feed(self, event: Event, ahead: Lookahead) -> bool:
+    def feed(self, event: Event, ahead: Upcoming) -> bool:
         """Take an event that :meth:`concerns` it; True where it was predicted.
 
         :class:`DisagreementError` where it cannot be, or where something else has to happen first.
@@ -159,22 +159,22 @@ class QemuStimuli:
         self._expected.extend((e.name, e.args) for e in events if e.name in self._compared)
         self.taking.note(self._thread, events)
 
-    def _refuse(self, event: Event, ahead: Lookahead) -> None:
+    def _refuse(self, event: Event, ahead: Upcoming) -> None:
         raise DisagreementError("the model did not predict it")
 
     # --- lines and messages
 
-    def _pic_set_irq(self, event: Event, ahead: Lookahead) -> None:
+    def _pic_set_irq(self, event: Event, ahead: Upcoming) -> None:
         """The ISA lines go to the PIC first, then to the IOAPIC (``gsi_handler``)."""
         self.machine.set_gsi(*_line(event), cpu=event.vcpu)
 
-    def _ioapic_set_irq(self, event: Event, ahead: Lookahead) -> None:
+    def _ioapic_set_irq(self, event: Event, ahead: Upcoming) -> None:
         pin, level = event.args
         if int(pin) < 16:
             raise DisagreementError("the PIC has not seen this line")
         self.machine.set_gsi(int(pin), int(level), cpu=event.vcpu)
 
-    def _apic_deliver_irq(self, event: Event, ahead: Lookahead) -> None:
+    def _apic_deliver_irq(self, event: Event, ahead: Upcoming) -> None:
         """A device's message."""
         dest, dest_mode, mode, vector, trigger = map(int, event.args)
         message = LapicMessage(
@@ -182,7 +182,7 @@ class QemuStimuli:
         )
         self.machine.bus.deliver(message)
 
-    def _apic_local_deliver(self, event: Event, ahead: Lookahead) -> None:
+    def _apic_local_deliver(self, event: Event, ahead: Upcoming) -> None:
         """A timer's expiry.  Whose it is, is seen later where several are armed.
 
         Of LINT0 in a CPU's thread it is the CPU that acknowledges the PIC: the local APIC looks at
@@ -202,13 +202,13 @@ class QemuStimuli:
         self.taking.expired({int(name[5:]) for name in armed})
         self._expected.append((event.name, event.args))
 
-    def _ioapic_set_remote_irr(self, event: Event, ahead: Lookahead) -> None:
+    def _ioapic_set_remote_irr(self, event: Event, ahead: Upcoming) -> None:
         """Unpredicted it is that of an interrupt which was held back after many in a row."""
         if "ioapic0" not in self.machine.deadlines:
             raise DisagreementError("the model did not predict it")
         self.machine.expire("ioapic0")
 
-    def _ioapic_eoi_broadcast(self, event: Event, ahead: Lookahead) -> None:
+    def _ioapic_eoi_broadcast(self, event: Event, ahead: Upcoming) -> None:
         """In split KVM says which EOI concerns an IOAPIC."""
         if not self.machine.split:
             raise DisagreementError("the model did not predict it")
@@ -233,10 +233,10 @@ class QemuStimuli:
         self.count["stimuli"] += 1
         return True
 
-    def _behind(self, ahead: Lookahead) -> Iterator[Event]:
+    def _behind(self, ahead: Upcoming) -> Iterator[Event]:
         return (e for e in ahead.all() if e.source == "qemu" and e.name in self._compared)
 
-    def _lingers(self, event: Event, ahead: Lookahead) -> bool:
+    def _lingers(self, event: Event, ahead: Upcoming) -> bool:
         """Whether a pin that goes low was still high when an EOI in another thread looked at it.
 
         That is traced before it is done.  It has been done when its thread is next heard of.
@@ -264,7 +264,7 @@ class QemuStimuli:
         self.machine.set_gsi(pin, 0, cpu=thread)
         self._collect()
 
-    def _lower_before(self, event: Event, ahead: Lookahead) -> None:
+    def _lower_before(self, event: Event, ahead: Upcoming) -> None:
         """The EOI's pin goes low in another thread, and the EOI finds it low.
 
         The EOI looks at the line after its event (``ioapic_eoi_broadcast``): where the line goes
@@ -295,11 +295,11 @@ class QemuStimuli:
         self._expected.popleft()
         self._unlocked.add(thread)
 
-    def _kvm_irqchip_update_msi_route(self, event: Event, ahead: Lookahead) -> None:
+    def _kvm_irqchip_update_msi_route(self, event: Event, ahead: Upcoming) -> None:
         if int(event.args[0]) < IOAPIC_PINS:
             raise DisagreementError("the model did not predict it")
 
-    def _kvm_irqchip_commit_routes(self, event: Event, ahead: Lookahead) -> None:
+    def _kvm_irqchip_commit_routes(self, event: Event, ahead: Upcoming) -> None:
         """A device's."""
 
     # --- registers
@@ -309,38 +309,38 @@ class QemuStimuli:
             raise DisagreementError("only a CPU can do that")
         return event.vcpu
 
-    def _ioapic_mem_write(self, event: Event, ahead: Lookahead) -> None:
+    def _ioapic_mem_write(self, event: Event, ahead: Upcoming) -> None:
         address, _, size, value = map(int, event.args)
         self.machine.mmio_write(self._cpu(event), IOAPIC_BASES[0] + address, size, value)
 
-    def _ioapic_mem_read(self, event: Event, ahead: Lookahead) -> None:
+    def _ioapic_mem_read(self, event: Event, ahead: Upcoming) -> None:
         address, _, size, _ = map(int, event.args)
         self.machine.mmio_read(self._cpu(event), IOAPIC_BASES[0] + address, size)
 
-    def _pic_ioport_write(self, event: Event, ahead: Lookahead) -> None:
+    def _pic_ioport_write(self, event: Event, ahead: Upcoming) -> None:
         master, address, value = map(int, event.args)
         self.machine.pio_write(
             self._cpu(event), (MASTER_COMMAND if master else SLAVE_COMMAND) + address, value
         )
 
-    def _pic_ioport_read(self, event: Event, ahead: Lookahead) -> None:
+    def _pic_ioport_read(self, event: Event, ahead: Upcoming) -> None:
         master, address, _ = map(int, event.args)
         self.machine.pio_read(
             self._cpu(event), (MASTER_COMMAND if master else SLAVE_COMMAND) + address
         )
 
-    def _apic_mem_writel(self, event: Event, ahead: Lookahead) -> None:
+    def _apic_mem_writel(self, event: Event, ahead: Upcoming) -> None:
         register, value = map(int, event.args)
         self._write_apic(self._cpu(event), register, value)
 
-    def _apic_mem_readl(self, event: Event, ahead: Lookahead) -> None:
+    def _apic_mem_readl(self, event: Event, ahead: Upcoming) -> None:
         self._read_apic(event, int(event.args[0]))
 
-    def _apic_register_write(self, event: Event, ahead: Lookahead) -> None:
+    def _apic_register_write(self, event: Event, ahead: Upcoming) -> None:
         index, value = map(int, event.args)
         self._write_apic(self._cpu(event), index << 4, value)
 
-    def _apic_register_read(self, event: Event, ahead: Lookahead) -> None:
+    def _apic_register_read(self, event: Event, ahead: Upcoming) -> None:
         self._read_apic(event, int(event.args[0]) << 4)
 
     def _write_apic(self, cpu: int, register: int, value: int) -> None:
@@ -363,12 +363,12 @@ class QemuStimuli:
         else:
             lapic.read_mmio(register, 4, self.machine.now_ns)
 
-    def _cpu_set_apic_base(self, event: Event, ahead: Lookahead) -> None:
+    def _cpu_set_apic_base(self, event: Event, ahead: Upcoming) -> None:
         self.machine.msr_write(self._cpu(event), MSR_APIC_BASE, int(event.args[0]))
 
     # --- what CPUs take
 
-    def _pic_interrupt(self, event: Event, ahead: Lookahead) -> None:
+    def _pic_interrupt(self, event: Event, ahead: Upcoming) -> None:
         """INTA: in split the IOAPIC's or QEMU's for KVM_INTERRUPT, else the CPU's own."""
         cpu = self._cpu(event)
         if self.machine.split:
@@ -376,7 +376,7 @@ class QemuStimuli:
         else:
             self.taking.intack(cpu)
 
-    def _hardware_int(self, event: Event, ahead: Lookahead) -> None:
+    def _hardware_int(self, event: Event, ahead: Upcoming) -> None:
         self.taking.take(int(event.args[0]), str(event.args[1]), ahead)
 
     def _feed_kvm(self, event: Event) -> bool:
@@ -410,7 +410,7 @@ _KVM_EVENTS: Final = {
 """What the chips of QEMU's need of KVM's events: ELCR is traced there only."""
 
 
-_STIMULI: Final[Mapping[str, Callable[[QemuStimuli, Event, Lookahead], None]]] = {
+_STIMULI: Final[Mapping[str, Callable[[QemuStimuli, Event, Upcoming], None]]] = {
     "pic_set_irq": QemuStimuli._pic_set_irq,
     "ioapic_set_irq": QemuStimuli._ioapic_set_irq,
     "apic_deliver_irq": QemuStimuli._apic_deliver_irq,

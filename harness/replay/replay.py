@@ -28,7 +28,7 @@ from harness.model.manifest import CaseFile
 from harness.record.eventlog import EventLogReader, LogReport
 from harness.replay import snapshots
 from harness.replay.kvm_stimuli import DisagreementError, Stimuli, What
-from harness.replay.lookahead import LOOKAHEAD, Line, Lookahead
+from harness.replay.lookahead import LOOKAHEAD, Lookahead, NumberedEvent
 from harness.replay.profiles import not_modelled, profile_of
 from harness.replay.provenance import chips_of, rules_of
 from harness.replay.qemu_stimuli import QemuStimuli
@@ -42,7 +42,7 @@ SEEN: Final = 5
 """Number of a chip's last events shown beside its state."""
 
 
-class Outcome(StrEnum):
+class ReplayOutcome(StrEnum):
     """What a replay found."""
 
     AGREED = "agreed"
@@ -58,14 +58,14 @@ class Divergence:
     why: str
     source: str
     """Whose trace disagrees: kvm or qemu."""
-    recorded: Line | None
+    recorded: NumberedEvent | None
     predicted: tuple[str, ...]
     """What the model expected in that thread, as the tracer would print it."""
-    before: tuple[Line, ...]
-    after: tuple[Line, ...]
+    before: tuple[NumberedEvent, ...]
+    after: tuple[NumberedEvent, ...]
     states: Mapping[str, str]
     """The model's state of the chips concerned, each as a line of JSON."""
-    seen: Mapping[str, tuple[Line, ...]]
+    seen: Mapping[str, tuple[NumberedEvent, ...]]
     """By chip: the last events that the recording has of it."""
     shown: Mapping[str, str]
     """By chip: what the monitor showed of it, where it is this that disagrees."""
@@ -82,7 +82,7 @@ class Replayed:
     ``is_cut``: the log has more lines than were to be replayed.
     """
 
-    outcome: Outcome
+    outcome: ReplayOutcome
     predicted: int
     stimuli: int
     skipped: int
@@ -230,9 +230,11 @@ class Replay:
                     looking.compare()
             except DisagreementError as error:
                 self._refuse_unseen(event, error.predicted)
-                return self._ended(self._divergence(error, side, Line(number, event), window))
+                return self._ended(
+                    self._divergence(error, side, NumberedEvent(number, event), window)
+                )
             except LookedWrongError as error:
-                return self._ended(self._wrong_look(error, Line(number, event), window))
+                return self._ended(self._wrong_look(error, NumberedEvent(number, event), window))
         if not any(side.feeder.count for side in self._sides):
             raise ReplayRefused(
                 "there is nothing to replay",
@@ -242,7 +244,7 @@ class Replay:
         self._is_cut = next(rest, None) is not None
         return self._ended(None if self._is_cut else self._missing_at_end(number, window))
 
-    def _of_chips(self, lines: Iterable[str]) -> Iterator[Line]:
+    def _of_chips(self, lines: Iterable[str]) -> Iterator[NumberedEvent]:
         """The events that matter, for each side from its first CPU's first on."""
         reader, last_ns, takers = self._reader, 0, self._takers
         waiting = len(self._sides)
@@ -253,7 +255,7 @@ class Replay:
             if event.name == "lost":
                 self._note_doubt(reader.lines, f"{event.text}: the tracer says so")
             if event.source == "harness":
-                yield Line(reader.lines, event)
+                yield NumberedEvent(reader.lines, event)
                 continue
             sides = [side for side in takers[event.name] if side.feeder.concerns(event)]
             if not sides:
@@ -266,7 +268,7 @@ class Replay:
                     continue
             if event.vcpu is not None and event.vcpu >= self._cpus:
                 self._refuse_cpu(reader.lines, event.vcpu)
-            yield Line(reader.lines, event)
+            yield NumberedEvent(reader.lines, event)
 
     def _note_doubt(self, number: int, why: str) -> None:
         if self._doubt is None:
@@ -301,7 +303,7 @@ class Replay:
     # --- what disagrees
 
     def _divergence(
-        self, error: DisagreementError, side: _Side, found: Line, window: Lookahead
+        self, error: DisagreementError, side: _Side, found: NumberedEvent, window: Lookahead
     ) -> Divergence:
         name = found.event.name
         wanted = error.predicted[0][0] if error.predicted else name
@@ -318,7 +320,9 @@ class Replay:
             **self._chips(side, names, found.event.vcpu, window),
         )
 
-    def _wrong_look(self, error: LookedWrongError, found: Line, window: Lookahead) -> Divergence:
+    def _wrong_look(
+        self, error: LookedWrongError, found: NumberedEvent, window: Lookahead
+    ) -> Divergence:
         kvm = self._subject.kvm_lapic and any(chip.startswith("lapic") for chip in error.states)
         return Divergence(
             why=str(error),
@@ -380,13 +384,13 @@ class Replay:
         if guesses := sum(count["guesses"] for count in counts):
             self._warnings.append(f"{guesses} times it was a guess which CPU took an interrupt")
         at = None if divergence is None else divergence.recorded
-        outcome = Outcome.AGREED
+        outcome = ReplayOutcome.AGREED
         if divergence is not None:
             line = report.lines if at is None else at.number
             doubted = self._doubt is not None and self._doubt[0] <= line
-            outcome = Outcome.INCOMPLETE if doubted or guesses else Outcome.DIVERGED
+            outcome = ReplayOutcome.INCOMPLETE if doubted or guesses else ReplayOutcome.DIVERGED
         elif report.truncated:
-            outcome = Outcome.INCOMPLETE
+            outcome = ReplayOutcome.INCOMPLETE
         return Replayed(
             outcome=outcome,
             predicted=sum(count["predicted"] for count in counts),
@@ -432,7 +436,7 @@ def _start(sides: Iterable[_Side], event: Event) -> int:
     return started
 
 
-def _seen(chip: str, window: Lookahead) -> tuple[Line, ...]:
+def _seen(chip: str, window: Lookahead) -> tuple[NumberedEvent, ...]:
     """The last events of ``chip`` up to the current one."""
     kind = chip.rstrip("0123456789")
     of_cpu = None if kind in _NUMBERED else int(chip[len(kind) :])

@@ -66,7 +66,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Group:
+class CheckGroup:
     """The checks of one thing; ``duration_s`` is None where it took no time of its own."""
 
     name: str
@@ -79,16 +79,16 @@ class Group:
         return any(check.outcome in FAILING for check in self.checks)
 
 
-def groups_of(run: RunResult) -> tuple[Group, ...]:
+def groups_of(run: RunResult) -> tuple[CheckGroup, ...]:
     """The checks of ``run``: cases, comparisons, the known differences that have to show."""
     groups = [
-        *(Group(case.id, _named(_case_checks(case)), case.duration_s) for case in run.cases),
+        *(CheckGroup(case.id, _named(_case_checks(case)), case.duration_s) for case in run.cases),
         *_comparisons(run),
     ]
     rules = [rule for rule in run.rules if rule.always]  # the others may be silent
     if rules:
-        groups.append(Group(KNOWN, tuple(map(_rule_check, rules))))
-    groups.append(Group(COVERAGE, (_coverage(run),)))
+        groups.append(CheckGroup(KNOWN, tuple(map(_rule_check, rules))))
+    groups.append(CheckGroup(COVERAGE, (_coverage(run),)))
     return tuple(groups)
 
 
@@ -178,7 +178,7 @@ def _lines(text: str) -> tuple[str, ...]:
 # --- Comparisons --------------------------------------------------------------------------------
 
 
-def _comparisons(run: RunResult) -> Iterable[Group]:
+def _comparisons(run: RunResult) -> Iterable[CheckGroup]:
     """A group a guest; a check for each workload and check that several backends have."""
     families: dict[str, list[Comparison]] = {}
     for comparison in run.comparisons:
@@ -189,7 +189,7 @@ def _comparisons(run: RunResult) -> Iterable[Group]:
             name for each in of_family for name in (*each.workloads, *each.checks)
         )
         checks = _named(_compared(name, [f for f in own if f.part == name]) for name in names)
-        yield Group(f"{family}: backends compared", checks)
+        yield CheckGroup(f"{family}: backends compared", checks)
 
 
 def _compared(name: str, findings: Sequence[Finding]) -> Check:

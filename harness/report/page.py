@@ -15,7 +15,7 @@ from harness.base.emphasis import Emphasis
 
 
 @dataclass(frozen=True)
-class Line:
+class TextLine:
     """A text that is never wrapped; it may have several lines, and be empty."""
 
     text: str = ""
@@ -31,7 +31,7 @@ class Cell:
     notes: tuple[str, ...] = ()
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What the cells of a column are."""
 
     TEXT = "text"
@@ -48,7 +48,7 @@ class Column:
     """A column of a table; without a name where the cells explain themselves."""
 
     name: str = ""
-    kind: Kind = Kind.TEXT
+    kind: ColumnKind = ColumnKind.TEXT
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Divisible(Protocol):
         """
 
 
-Block: TypeAlias = Line | Table | Divisible
+Block: TypeAlias = TextLine | Table | Divisible
 Page: TypeAlias = Iterator[Block]
 """A report, from its top to its end."""
 

@@ -10,7 +10,7 @@ from typing import Final
 from harness.compare.diff import Status
 from harness.ledger.ledger import Ledger
 from harness.model.verdict import CaseResult
-from harness.report.checks import Group, groups_of
+from harness.report.checks import CheckGroup, groups_of
 from harness.report.subject import Account, SubjectTable, subject_table
 from harness.report.views import (
     Cause,
@@ -58,7 +58,7 @@ class RunView:
     causes: tuple[Cause, ...]
     """What is not as expected."""
     skips: tuple[Skip, ...]
-    checks: tuple[Group, ...]
+    checks: tuple[CheckGroup, ...]
     """All that the run says, as named checks."""
     is_whole: bool
     """Whether what is as expected is there in full, too."""

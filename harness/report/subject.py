@@ -16,7 +16,7 @@ from harness.guests.kinds.table import kind_named
 from harness.ledger.ledger import Ledger
 from harness.model.counters import Counter, CounterKey, CounterSet, CounterSource, Stage
 from harness.model.verdict import CaseResult, PartResult, Verdict
-from harness.report.page import Cell, Column, Kind, Table, cells
+from harness.report.page import Cell, Column, ColumnKind, Table, cells
 from harness.report.views import EMPHASIS, WORDS
 
 NOT_OBSERVABLE: Final = "n/o"
@@ -65,7 +65,7 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class Row:
+class SubjectRow:
     """What is said of each case."""
 
     label: Cell
@@ -92,7 +92,7 @@ class SubjectTable:
 
     backends: tuple[str, ...]
     """The name of each column; the versions, where it has some, on lines below it."""
-    rows: tuple[Row, ...]
+    rows: tuple[SubjectRow, ...]
 
     @property
     def size(self) -> int:
@@ -101,12 +101,12 @@ class SubjectTable:
 
     def part(self, columns: range) -> Table:
         """The table of those cases, and the remarks on them."""
-        own = tuple(Column(self.backends[index], Kind.RESULT) for index in columns)
+        own = tuple(Column(self.backends[index], ColumnKind.RESULT) for index in columns)
         rows = tuple(
             (row.label, *(row.cells[index] for index in columns), row.difference(columns))
             for row in self.rows
         )
-        return Table((Column(kind=Kind.NAME), *own, Column("difference")), rows)
+        return Table((Column(kind=ColumnKind.NAME), *own, Column("difference")), rows)
 
 
 def subject_table(
@@ -119,7 +119,7 @@ def subject_table(
     own = [each for each in findings if each.status in _REMARKED]
     concerned = [(each, _columns(each, cases)) for each in own]
     rows = (
-        Row(
+        SubjectRow(
             draft.label,
             draft.cells,
             tuple(

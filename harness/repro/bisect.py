@@ -22,7 +22,7 @@ from harness.config import lanes
 from harness.images.cache import ImageCache
 from harness.images.model import Choice
 from harness.repro.catalogue import Entry
-from harness.repro.reproduce import Outcome, Request, reproduce
+from harness.repro.reproduce import Answer, ReproRequest, reproduce
 
 STATE: Final = "bisect.json"
 SCHEMA: Final = 1
@@ -42,8 +42,8 @@ class Boundary:
 
     before: int
     after: int
-    before_answer: Outcome
-    after_answer: Outcome
+    before_answer: Answer
+    after_answer: Answer
     between: tuple[int, ...]
 
 
@@ -51,21 +51,21 @@ class Boundary:
 class Same:
     """Both ends give the same answer; None where nothing could be tested."""
 
-    answer: Outcome | None
+    answer: Answer | None
 
 
-async def search(count: int, test: Callable[[int], Awaitable[Outcome]]) -> Boundary | Same:
+async def search(count: int, test: Callable[[int], Awaitable[Answer]]) -> Boundary | Same:
     """Find where ``test`` changes among ``count`` versions in order, with few tests.
 
     A version that cannot be tested is passed over, as ``git bisect skip`` does.
     """
-    answers: dict[int, Outcome] = {}
+    answers: dict[int, Answer] = {}
 
     async def first_known(indices: Sequence[int]) -> int | None:
         for index in indices:
             if index not in answers:
                 answers[index] = await test(index)
-            if answers[index] is not Outcome.CANNOT_RUN:
+            if answers[index] is not Answer.CANNOT_RUN:
                 return index
         return None
 
@@ -144,17 +144,17 @@ def _within(version: Version, low: Version, high: Version) -> bool:
 
 
 @dataclass(frozen=True)
-class Step:
+class BisectStep:
     """One pair of versions that was tested."""
 
     kernel: str
     qemu: str
-    outcome: Outcome
+    outcome: Answer
     reason: str
     duration_s: float
 
 
-_STEPS: Final = TypeAdapter(dict[str, Step])
+_STEPS: Final = TypeAdapter(dict[str, BisectStep])
 
 
 class Memory:
@@ -167,7 +167,7 @@ class Memory:
     def __init__(self, folder: Path, digest: str) -> None:
         self._path = folder / STATE
         self._digest = digest
-        self._steps: dict[str, Step] = {}
+        self._steps: dict[str, BisectStep] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             document = files.read_json(self._path)
@@ -189,13 +189,13 @@ class Memory:
     def __len__(self) -> int:
         return len(self._steps)
 
-    def get(self, kernel: Choice, qemu: Choice) -> Step | None:
+    def get(self, kernel: Choice, qemu: Choice) -> BisectStep | None:
         """The step of that pair, if it was made."""
         return self._steps.get(_key(kernel, qemu))
 
-    def add(self, kernel: Choice, qemu: Choice, step: Step) -> None:
+    def add(self, kernel: Choice, qemu: Choice, step: BisectStep) -> None:
         """Remember ``step``; what could not be tested may be tested another time."""
-        if step.outcome is not Outcome.CANNOT_RUN:
+        if step.outcome is not Answer.CANNOT_RUN:
             self._steps[_key(kernel, qemu)] = step
         steps = {key: asdict(step) for key, step in self._steps.items()}
         document = {"schema": SCHEMA, "digest": self._digest, "steps": steps}
@@ -243,7 +243,7 @@ class Bisection:
 
     entry: Entry
     lines: tuple[Search, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[BisectStep, ...]
     directory: Path
 
     @property
@@ -253,7 +253,7 @@ class Bisection:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BisectRequest:
     """What is asked for on the command line; an axis that is not named stays as in the recipe."""
 
     entry: Entry
@@ -266,14 +266,16 @@ class Plan:
 class Bisector:
     """Runs the steps of one bisection."""
 
-    def __init__(self, plan: Plan, cache: ImageCache, console: Printer, *, quiet: bool) -> None:
+    def __init__(
+        self, plan: BisectRequest, cache: ImageCache, console: Printer, *, quiet: bool
+    ) -> None:
         self._plan = plan
         self._cache = cache
         self._console = console
         self._quiet = quiet
         self._directory = (plan.out or Path("runs") / f"bisect-{plan.entry.id}").absolute()
         self._memory = Memory(self._directory, plan.entry.digest)
-        self._steps: dict[tuple[str, str], Step] = {}
+        self._steps: dict[tuple[str, str], BisectStep] = {}
 
     async def run(self) -> Bisection:
         """Bisect the kernels for each QEMU, then the QEMUs with the last kernel.
@@ -318,13 +320,13 @@ class Bisector:
         line = Search(axis, tuple(choices), fixed, Same(None))
         self._say(f"{len(choices)} {line.title}")
 
-        async def test(index: int) -> Outcome:
+        async def test(index: int) -> Answer:
             pair = (choices[index], fixed) if axis == "kernel" else (fixed, choices[index])
             return (await self._step(*pair)).outcome
 
         return replace(line, found=await search(len(choices), test))
 
-    async def _step(self, kernel: Choice, qemu: Choice) -> Step:
+    async def _step(self, kernel: Choice, qemu: Choice) -> BisectStep:
         step = self._steps.get((kernel.version, qemu.version)) or self._memory.get(kernel, qemu)
         known = step is not None
         if step is None:
@@ -336,19 +338,19 @@ class Bisector:
         self._steps[kernel.version, qemu.version] = step
         return step
 
-    async def _tested(self, kernel: Choice, qemu: Choice) -> Step:
+    async def _tested(self, kernel: Choice, qemu: Choice) -> BisectStep:
         started = time.monotonic()
         out = self._directory / f"linux{_slug(kernel)}-qemu{_slug(qemu)}"
-        request = Request(
+        request = ReproRequest(
             self._plan.entry, kernel.name, qemu.name, out, self._plan.jobs, decisive_only=True
         )
         try:
             assessment = (await reproduce(request, self._console, quiet=True)).assessment
             outcome, reason = assessment.outcome, assessment.reason
         except ImageError as error:
-            outcome, reason = Outcome.CANNOT_RUN, str(error)
+            outcome, reason = Answer.CANNOT_RUN, str(error)
         duration_s = round(time.monotonic() - started, 1)
-        return Step(kernel.version, qemu.version, outcome, reason, duration_s)
+        return BisectStep(kernel.version, qemu.version, outcome, reason, duration_s)
 
     def _say(self, text: str) -> None:
         if not self._quiet:

@@ -30,7 +30,7 @@ from harness.model.case import Case, Irqchip
 from harness.model.counters import CounterSource
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What an entry is."""
 
     KNOWN_BUG = "known-bug"
@@ -132,7 +132,7 @@ class Entry:
 
     id: str
     symptom: str
-    kind: Kind
+    kind: EntryKind
     modes: tuple[Irqchip, ...]
     affected: tuple[AxisMatch, ...]
     affected_text: str
@@ -409,7 +409,7 @@ class EntryModel(Strict):
     version: Annotated[int, Field(ge=1, le=1)]
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     symptom: Annotated[str, Field(min_length=10, max_length=160)]
-    kind: Kind
+    kind: EntryKind
     modes: _Modes
     affected: list[AxisModel] = []
     fixed: str = ""

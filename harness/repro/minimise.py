@@ -30,7 +30,7 @@ from harness.scenario import compile as scenario_compile
 from harness.scenario import language
 from harness.scenario.authoring import authoring_problems
 from harness.scenario.compare import unordered_steps
-from harness.scenario.finding import Finding, findings
+from harness.scenario.finding import LogFinding, findings
 from harness.scenario.log import Log
 from harness.scenario.program import Scenario
 from harness.scenario.shrink import Data, shrink
@@ -44,7 +44,7 @@ Subjects: TypeAlias = tuple[Side | Chips, Side | Chips]
 
 
 @dataclass(frozen=True)
-class Request:
+class MinimiseRequest:
     """What is asked for on the command line."""
 
     name: str
@@ -69,8 +69,8 @@ class Minimised:
 
     name: str
     path: Path
-    finding: Finding
-    all_findings: tuple[Finding, ...]
+    finding: LogFinding
+    all_findings: tuple[LogFinding, ...]
     steps_before: int
     steps: tuple[str, ...]
     boots: int
@@ -122,7 +122,7 @@ def _of_entry(entry: catalogue.Entry) -> Source:
     raise ConfigError(f"reproducer {entry.id} has no scenario", "there is nothing to shorten")
 
 
-async def minimise(request: Request, tell: Callable[[str], None]) -> Minimised:
+async def minimise(request: MinimiseRequest, tell: Callable[[str], None]) -> Minimised:
     """Make it shorter, write it to ``request.out``; ``tell`` gets the progress.
 
     :class:`CannotRun` where there is no difference, or a backend that cannot be run here;
@@ -208,7 +208,7 @@ def _check_out(out: Path, source: Path) -> None:
         raise StoreError(f"cannot write {out}", error.strerror, fix) from None
 
 
-def _machine(request: Request, scenario: Scenario) -> Machine:
+def _machine(request: MinimiseRequest, scenario: Scenario) -> Machine:
     possible = sorted(scenario.machines)
     if request.machine is None:
         return Machine(possible[0]) if possible else Machine.Q35
@@ -218,7 +218,7 @@ def _machine(request: Request, scenario: Scenario) -> Machine:
     return request.machine
 
 
-def _comparison(request: Request, bench: Bench) -> TwoSubjects:
+def _comparison(request: MinimiseRequest, bench: Bench) -> TwoSubjects:
     """What is compared with what; :class:`ConfigError` for what cannot be."""
     first = bench_module.parse(request.backend)
     own = bench.chips_of(first)
@@ -235,7 +235,9 @@ def _comparison(request: Request, bench: Bench) -> TwoSubjects:
     return TwoSubjects(bench, (mine, other), (own, reference))
 
 
-def _chosen(request: Request, subjects: Subjects, found: Sequence[Finding] | None) -> Finding:
+def _chosen(
+    request: MinimiseRequest, subjects: Subjects, found: Sequence[LogFinding] | None
+) -> LogFinding:
     mine, other = subjects
     if found is None:
         why = "a log is missing: the backend lacks what it needs, or the chips cannot tell"
@@ -260,7 +262,7 @@ class Comparison(Protocol):
     def is_pure(self) -> bool:
         """Whether nothing is booted."""
 
-    async def findings(self, scenarios: Sequence[Scenario]) -> list[tuple[Finding, ...] | None]:
+    async def findings(self, scenarios: Sequence[Scenario]) -> list[tuple[LogFinding, ...] | None]:
         """The differences of each scenario; None where it has no log to be used."""
 
     def problems(self, scenario: Scenario) -> frozenset[str]:
@@ -283,7 +285,7 @@ class TwoSubjects:
         """Whether nothing is booted."""
         return all(isinstance(subject, Chips) for subject in self.subjects)
 
-    async def findings(self, scenarios: Sequence[Scenario]) -> list[tuple[Finding, ...] | None]:
+    async def findings(self, scenarios: Sequence[Scenario]) -> list[tuple[LogFinding, ...] | None]:
         """The differences of each scenario; None where one of the two has no log to be used."""
         found, expected = await self.bench.logs(self.subjects, scenarios)
         return [
@@ -307,7 +309,7 @@ class TwoSubjects:
 
 def _findings(
     scenario: Scenario, expected: Log | None, found: Log | None
-) -> tuple[Finding, ...] | None:
+) -> tuple[LogFinding, ...] | None:
     if expected is None or found is None:
         return None
     if any(event.kind in _UNUSABLE for log in (expected, found) for event in log.events):
@@ -324,7 +326,7 @@ class Judge:
     """
 
     comparison: Comparison
-    wanted: Finding
+    wanted: LogFinding
     source: Source
     allowed: frozenset[str]
 
@@ -350,7 +352,7 @@ class Judge:
         }
         return [index in showing for index in range(len(candidates))]
 
-    def finding(self, found: Sequence[Finding] | None) -> Finding | None:
+    def finding(self, found: Sequence[LogFinding] | None) -> LogFinding | None:
         """The one that is looked for, among those of a candidate."""
         return next((one for one in found or () if one == self.wanted), None)
 
@@ -401,7 +403,9 @@ _Dumper.add_representer(
 )
 
 
-def _text(request: Request, source: Source, name: str, data: Data, finding: Finding) -> str:
+def _text(
+    request: MinimiseRequest, source: Source, name: str, data: Data, finding: LogFinding
+) -> str:
     """The file: how it was made, and the scenario."""
     command = ["irqmatrix", "minimise", request.name, "--backend", request.backend]
     command += ["--against", request.against]

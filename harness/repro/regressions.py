@@ -23,9 +23,9 @@ from harness.model.layout import RunDir
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.repro import catalogue
 from harness.repro.catalogue import Entry
-from harness.repro.reproduce import Assessment, Outcome, Request, assess, reproduce
+from harness.repro.reproduce import Answer, Assessment, ReproRequest, assess, reproduce
 from harness.run import pipeline as run_module
-from harness.run.pipeline import Job
+from harness.run.pipeline import RunRequest
 from harness.store.result import RunResult
 
 GROUP: Final = "repro-"
@@ -66,23 +66,23 @@ def _regression(entry: Entry, lane: Lane) -> Regression:
     return Regression(entry, lane, cases)
 
 
-async def run(job: Job, console: Printer, *, quiet: bool) -> tuple[RunResult, Path]:
+async def run(request: RunRequest, console: Printer, *, quiet: bool) -> tuple[RunResult, Path]:
     """As :func:`harness.run.pipeline.run`, with the reproducers that the configuration names."""
-    regressions = planned(job.config)
+    regressions = planned(request.config)
     if not regressions:
-        return await run_module.run(job, console, quiet=quiet)
+        return await run_module.run(request, console, quiet=quiet)
     cases = {case.id: case for regression in regressions for case in regression.cases}
-    config = dataclasses.replace(job.config, cases=(*job.config.cases, *cases.values()))
+    config = dataclasses.replace(request.config, cases=(*request.config.cases, *cases.values()))
 
     async def finish(found: RunResult, out: Path) -> RunResult:
         final = judged(found, regressions, out)
         for regression in regressions:
-            if job.config.retries or regression.entry.again:
-                final = await _again(final, regression, job.jobs, out, console)
+            if request.config.retries or regression.entry.again:
+                final = await _again(final, regression, request.jobs, out, console)
         return final
 
-    job = dataclasses.replace(job, config=config)
-    return await run_module.run(job, console, quiet=quiet, finish=finish)
+    request = dataclasses.replace(request, config=config)
+    return await run_module.run(request, console, quiet=quiet, finish=finish)
 
 
 async def _again(
@@ -98,7 +98,7 @@ async def _again(
         return found
     entry, lane = regression.entry, regression.lane
     folder = RunDir(out).again / "-".join(filter(None, (entry.id, lane.kernel, lane.qemu)))
-    request = Request(entry, lane.kernel, lane.qemu, folder, jobs, decisive_only=True)
+    request = ReproRequest(entry, lane.kernel, lane.qemu, folder, jobs, decisive_only=True)
     try:
         assessment = (await reproduce(request, console, quiet=True)).assessment
     except HarnessError as error:
@@ -136,10 +136,10 @@ def _with(case: CaseResult, entry: Entry, assessment: Assessment) -> CaseResult:
 
 def _answer(assessment: Assessment) -> tuple[Verdict, str]:
     said = f"{assessment.outcome}: {assessment.reason}"
-    if assessment.outcome is Outcome.CANNOT_RUN:
+    if assessment.outcome is Answer.CANNOT_RUN:
         return Verdict.SKIP, said
     if assessment.as_expected:
         return Verdict.PASS, said
-    if assessment.outcome is Outcome.NOT_REPRODUCED:
+    if assessment.outcome is Answer.NOT_REPRODUCED:
         return Verdict.FAIL, f"XPASS, it should show in these versions; {said}"
     return Verdict.FAIL, f"it should not show in these versions; {said}"

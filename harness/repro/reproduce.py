@@ -33,7 +33,7 @@ from harness.run import pipeline
 from harness.store.result import RunResult
 
 
-class Outcome(StrEnum):
+class Answer(StrEnum):
     """The answer."""
 
     REPRODUCED = "reproduced"
@@ -76,10 +76,10 @@ class Assessment:
     ``expected`` is what the entry says for the versions that were run; None where it cannot be run.
     """
 
-    outcome: Outcome
+    outcome: Answer
     reason: str
     measured: tuple[Measured, ...]
-    expected: Outcome | None
+    expected: Answer | None
 
     @property
     def as_expected(self) -> bool:
@@ -89,19 +89,19 @@ class Assessment:
     @property
     def exit_status(self) -> int:
         """0 as the entry says, 1 otherwise, 3 where it cannot be run (DESIGN, "Command line")."""
-        if self.outcome is Outcome.CANNOT_RUN:
+        if self.outcome is Answer.CANNOT_RUN:
             return 3
         return 0 if self.as_expected else 1
 
     @property
     def bisect_status(self) -> int:
         """For ``git bisect run``: 0 good, 1 bad, 125 untestable."""
-        statuses = {Outcome.REPRODUCED: 1, Outcome.NOT_REPRODUCED: 0, Outcome.CANNOT_RUN: 125}
+        statuses = {Answer.REPRODUCED: 1, Answer.NOT_REPRODUCED: 0, Answer.CANNOT_RUN: 125}
         return statuses[self.outcome]
 
 
 @dataclass(frozen=True)
-class Request:
+class ReproRequest:
     """What is asked for on the command line."""
 
     entry: Entry
@@ -124,17 +124,17 @@ class Reproduction:
     assessment: Assessment
 
 
-async def reproduce(request: Request, console: Printer, *, quiet: bool) -> Reproduction:
+async def reproduce(request: ReproRequest, console: Printer, *, quiet: bool) -> Reproduction:
     """Run the recipe and assess it; errors are those of :func:`harness.run.pipeline.run`."""
     entry = request.entry
     only = entry.modes if request.decisive_only else None
     out = request.out
     for attempt in range(len(entry.again) + 1):
         config = entry.config(kernel=request.kernel, qemu=request.qemu, only=only, attempt=attempt)
-        job = pipeline.Job(config, out, None, request.jobs)
+        job = pipeline.RunRequest(config, out, None, request.jobs)
         result, directory = await pipeline.run(job, console, quiet=quiet)
         found = Reproduction(entry, config, result, directory, assess(entry, result, directory))
-        is_missing = found.assessment.outcome is Outcome.NOT_REPRODUCED
+        is_missing = found.assessment.outcome is Answer.NOT_REPRODUCED
         if not is_missing or found.assessment.as_expected or attempt == len(entry.again):
             break
         out = RunDir(directory if attempt == 0 else directory.parent).attempt(attempt + 1)
@@ -154,12 +154,12 @@ def assess(entry: Entry, result: RunResult, directory: Path) -> Assessment:
     expected = _expected(entry, result.cases, directory)
     unknown = next(_unknown(entry, result, measured), None)
     if unknown is not None:
-        return Assessment(Outcome.CANNOT_RUN, unknown, measured, None)
+        return Assessment(Answer.CANNOT_RUN, unknown, measured, None)
     wrong = [item for item in measured if item.holds is False]
     if wrong:
-        return Assessment(Outcome.NOT_REPRODUCED, _reason(wrong), measured, expected)
+        return Assessment(Answer.NOT_REPRODUCED, _reason(wrong), measured, expected)
     right = [item for item in measured if item.holds]
-    return Assessment(Outcome.REPRODUCED, _reason(right), measured, expected)
+    return Assessment(Answer.REPRODUCED, _reason(right), measured, expected)
 
 
 def _speaks_of(
@@ -310,7 +310,7 @@ def _number(value: float | str, why_not: str) -> Value:
 # --- Expectations -------------------------------------------------------------------------------
 
 
-def _expected(entry: Entry, cases: Iterable[CaseResult], directory: Path) -> Outcome:
+def _expected(entry: Entry, cases: Iterable[CaseResult], directory: Path) -> Answer:
     """What the entry says for these versions."""
     facts = [
         found
@@ -319,7 +319,7 @@ def _expected(entry: Entry, cases: Iterable[CaseResult], directory: Path) -> Out
         and (found := facts_of(directory / case.dir)) is not None
     ]
     affected = any(map(entry.is_affected, facts))
-    return Outcome.REPRODUCED if affected else Outcome.NOT_REPRODUCED
+    return Answer.REPRODUCED if affected else Answer.NOT_REPRODUCED
 
 
 def facts_of(case_directory: Path) -> BackendFacts | None:

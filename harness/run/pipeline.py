@@ -44,7 +44,7 @@ from harness.store.run_directory import run_directory
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class RunRequest:
     """What is asked for on the command line."""
 
     config: RunConfig
@@ -64,26 +64,28 @@ async def _as_found(found: RunResult, _: Path) -> RunResult:
 
 
 async def run(
-    job: Job, console: Printer, *, quiet: bool, finish: Finish = _as_found
+    request: RunRequest, console: Printer, *, quiet: bool, finish: Finish = _as_found
 ) -> tuple[RunResult, Path]:
     """Run the matrix; the result, which is in the run directory too, and that directory.
 
     That is there from the first moment on, with the verdict ``incomplete`` for what has not ended:
     a run that is interrupted or killed leaves what was known then.  :class:`ConfigError` where no
-    case matches ``job.only``, :class:`StoreError` where the directory cannot be used; what keeps a
-    single case from running is in its result.
+    case matches ``request.only``, :class:`StoreError` where the directory cannot be used; what
+    keeps a single case from running is in its result.
     """
-    config = _selected(job.config, job.only)
-    known = KnownDifferences.in_folders(job.known) if job.known else KnownDifferences.shipped()
+    config = _selected(request.config, request.only)
+    known = (
+        KnownDifferences.in_folders(request.known) if request.known else KnownDifferences.shipped()
+    )
     names = [case.directory_name for case in config.cases]
     with (
-        run_directory(job.out, config.name, names) as place,
+        run_directory(request.out, config.name, names) as place,
         progress.Silent() if quiet else progress.for_console(console, len(names)) as shown,
     ):
-        shown.note(f"{len(names)} cases, {job.jobs} at a time; results in {place.path}")
+        shown.note(f"{len(names)} cases, {request.jobs} at a time; results in {place.path}")
         if place.earlier is not None:
             shown.note(f"what an earlier run left there is in {place.earlier}")
-        found = await _run_in(place.path, config, known, job.jobs, shown)
+        found = await _run_in(place.path, config, known, request.jobs, shown)
         final = await finish(found, place.path)
         result.write(final, RunDir(place.path).result)
     return final, place.path

@@ -22,7 +22,7 @@ _CONTEXT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
+class LogDivergence:
     """The first event that only one log has, or that differs.
 
     ``expected`` and ``found``: None where that log has no more of this step and CPU.  ``before``:
@@ -61,7 +61,7 @@ def unordered_steps(program: Program) -> frozenset[int]:
 
 def first_divergence(
     expected: Log, found: Log, *, unordered: Collection[int] = ()
-) -> Divergence | None:
+) -> LogDivergence | None:
     """Where the logs part, in the earliest step; None where they agree.
 
     A ``dirty`` event comes before all others: after it nothing that follows can be trusted.
@@ -80,7 +80,7 @@ def first_divergence(
         common += ours[:same]
         if pair != (None, None):
             before = tuple(common[-_CONTEXT:])
-            return Divergence(step, cpu, *pair, before, not found.complete)
+            return LogDivergence(step, cpu, *pair, before, not found.complete)
     return None
 
 

@@ -33,7 +33,7 @@ class What(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class LogFinding:
     """One difference.  Two are the same whatever their ``step`` and ``text``.
 
     ``event`` is the event's kind, with its vector where it has one; ``detail`` says what of it
@@ -57,7 +57,7 @@ _ByCpu: TypeAlias = Mapping[int, Sequence[LogEvent]]
 
 def findings(
     expected: Log, found: Log, *, unordered: Collection[int] = (), steps: Sequence[str] = ()
-) -> tuple[Finding, ...]:
+) -> tuple[LogFinding, ...]:
     """Every difference, in the order of the steps; none where the logs agree.
 
     Later ones may follow from the first.  ``unordered`` are the steps in which not even a CPU's own
@@ -66,7 +66,7 @@ def findings(
     """
     ours, theirs = _by_step(expected), _by_step(found)
     last = max((event.step for event in found.events), default=-1)
-    found_all: list[Finding] = []
+    found_all: list[LogFinding] = []
     for step in sorted(ours.keys() | theirs.keys()):
         if not found.complete and step >= last:
             break
@@ -75,7 +75,7 @@ def findings(
         found_all += _of_step(one, other, step, written, step in unordered)
     if expected.complete and not found.complete:
         text = f"its log breaks off in step {max(last, 0)}"
-        found_all.append(Finding(What.BREAKS_OFF, "the log", "", max(last, 0), text))
+        found_all.append(LogFinding(What.BREAKS_OFF, "the log", "", max(last, 0), text))
     return tuple(found_all)
 
 
@@ -94,7 +94,7 @@ def _name(event: LogEvent) -> str:
 
 def _of_step(
     ours: _ByCpu, theirs: _ByCpu, step: int, written: str, unordered: bool
-) -> Iterator[Finding]:
+) -> Iterator[LogFinding]:
     missing: dict[str, int] = {}
     extra: dict[str, int] = {}
     alike: list[int] = []
@@ -107,13 +107,13 @@ def _of_step(
     for name, cpu in missing.items():
         if name in extra:
             text = f"{written}: {name} on CPU {extra.pop(name)} instead of CPU {cpu}"
-            yield Finding(What.MOVED, name, "", step, text)
+            yield LogFinding(What.MOVED, name, "", step, text)
         else:
             text = f"{written}, CPU {cpu}: {name} is missing"
-            yield Finding(What.MISSING, name, "", step, text)
+            yield LogFinding(What.MISSING, name, "", step, text)
     for name, cpu in extra.items():
         text = f"{written}, CPU {cpu}: {name} is not expected"
-        yield Finding(What.EXTRA, name, "", step, text)
+        yield LogFinding(What.EXTRA, name, "", step, text)
     for cpu in alike:
         place = f"{written}, CPU {cpu}"
         yield from _values(ours.get(cpu, ()), theirs.get(cpu, ()), step, place, unordered)
@@ -121,7 +121,7 @@ def _of_step(
 
 def _values(
     ours: Iterable[LogEvent], theirs: Iterable[LogEvent], step: int, place: str, unordered: bool
-) -> Iterator[Finding]:
+) -> Iterator[LogFinding]:
     """The same events on both sides: in another order, or with other values."""
     if unordered:
         ours, theirs = sorted(ours, key=str), sorted(theirs, key=str)
@@ -130,9 +130,9 @@ def _values(
             continue
         text = f"{place}: expected {describe(one)}, got {describe(other)}"
         if _name(one) != _name(other):
-            yield Finding(What.ORDER, f"{_name(one)}, {_name(other)}", "", step, text)
+            yield LogFinding(What.ORDER, f"{_name(one)}, {_name(other)}", "", step, text)
             return
-        yield Finding(What.DIFFERS, _name(one), _detail(one, other), step, text)
+        yield LogFinding(What.DIFFERS, _name(one), _detail(one, other), step, text)
 
 
 def _detail(one: LogEvent, other: LogEvent) -> str:

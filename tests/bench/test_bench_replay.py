@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness.replay.replay import Outcome, Replay
+from harness.replay.replay import Replay, ReplayOutcome
 from support.recorded_boot import log, recorded, recorded_case
 from userspace_chip.profile import profile
 
@@ -30,7 +30,7 @@ def test_bench_replay_of_a_boot(benchmark, mode):
 
     replayed = benchmark.pedantic(replay, (mode, lines), rounds=3, warmup_rounds=1)
 
-    assert replayed.outcome is not Outcome.DIVERGED
+    assert replayed.outcome is not ReplayOutcome.DIVERGED
     assert EVENTS / benchmark.stats.stats.min >= TARGET_EVENTS_PER_S
 
 
@@ -46,7 +46,7 @@ def test_bench_replay_of_qemus_trace(benchmark, name):
 
     replayed = benchmark.pedantic(run, rounds=3, warmup_rounds=1)
 
-    assert replayed.outcome is Outcome.AGREED
+    assert replayed.outcome is ReplayOutcome.AGREED
     assert len(lines) / benchmark.stats.stats.min >= TARGET_EVENTS_PER_S
 
 
@@ -76,7 +76,7 @@ def test_bench_replay_memory_of_many_events(benchmark, mode, lines):
     """Peak memory of the process beyond that of a tenth of them: what was seen is forgotten."""
 
     def peak_mib(count):
-        assert replay(mode, lines(count)).outcome is Outcome.AGREED
+        assert replay(mode, lines(count)).outcome is ReplayOutcome.AGREED
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     less = peak_mib(MANY_EVENTS // 10)

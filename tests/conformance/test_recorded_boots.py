@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.replay.replay import Outcome, Replay
+from harness.replay.replay import Replay, ReplayOutcome
 from support.recorded_boot import log, recorded, recorded_case
 from userspace_chip.profile import profile
 
@@ -14,7 +14,11 @@ def test_recorded_boot_of_two_cpus_is_predicted_event_by_event(mode):
 
     replayed = Replay(subject, 2).run(log(events))
 
-    assert (replayed.outcome, replayed.divergence, replayed.warnings) == (Outcome.AGREED, None, ())
+    assert (replayed.outcome, replayed.divergence, replayed.warnings) == (
+        ReplayOutcome.AGREED,
+        None,
+        (),
+    )
     assert replayed.predicted > 50_000
     assert replayed.compared + replayed.skipped == len(events)
 
@@ -24,7 +28,7 @@ def test_recorded_boot_in_the_profile_of_another_mode_diverges():
 
     replayed = Replay(profile("split", qemu="7.2", linux="6.1"), 2).run(log(events))
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,11 @@ def test_recorded_case_is_predicted_event_by_event(name):
 
     replayed = case.replay(looks=case.looks)
 
-    assert (replayed.outcome, replayed.divergence, replayed.warnings) == (Outcome.AGREED, None, ())
+    assert (replayed.outcome, replayed.divergence, replayed.warnings) == (
+        ReplayOutcome.AGREED,
+        None,
+        (),
+    )
     assert replayed.predicted > 1000
 
 
@@ -47,4 +55,8 @@ def test_first_interrupt_of_a_cpu_is_not_taken_for_that_of_another_which_offers_
     """
     replayed = recorded_case("tcg-two-timers").replay()
 
-    assert (replayed.outcome, replayed.divergence, replayed.warnings) == (Outcome.AGREED, None, ())
+    assert (replayed.outcome, replayed.divergence, replayed.warnings) == (
+        ReplayOutcome.AGREED,
+        None,
+        (),
+    )

@@ -17,7 +17,7 @@ import pytest
 
 from harness.base.terminal import printer
 from harness.commands import fuzz as fuzz_module
-from harness.fuzz.campaign import Request
+from harness.fuzz.campaign import FuzzRequest
 from harness.fuzz.journal import NAME
 from support import golden, mutants
 from support.qemus import find_qemu
@@ -60,8 +60,8 @@ def test_random_programs_log_on_tcg_of_two_qemus_what_the_chips_predict(tmp_path
 def of_a_mutant(tmp_path_factory) -> Path:
     """The folder of a campaign whose chips have one wrong rule."""
     folder = tmp_path_factory.mktemp("mutant") / "fuzz"
-    request = Request(sides=("tcg",), seed=11, programs=100, only="ioapic")
-    asked = fuzz_module.Asked(request, folder, None, 2, True)
+    request = FuzzRequest(sides=("tcg",), seed=11, programs=100, only="ioapic")
+    asked = fuzz_module.FuzzOptions(request, folder, None, 2, True)
     (mutant,) = (one for one in mutants.MUTANTS if one.name == WRONG)
     with mutant.alive():
         assert asyncio.run(fuzz_module.run(asked, printer(stderr=True))) == 1

@@ -20,7 +20,7 @@ from harness.compare.recordings import diff_recorded
 from harness.images import ImageCache
 from harness.ledger import ledger
 from harness.model.verdict import Blame, Verdict
-from harness.replay.replay import Outcome, replay_case
+from harness.replay.replay import ReplayOutcome, replay_case
 from harness.run import scheduler
 from harness.store.result import RunResult
 from support import flat_image
@@ -99,7 +99,7 @@ def test_linux_every_case_is_replayed_by_the_python_chips(linux_run):
     for case in result.cases:
         replayed = replay_case(out / case.dir)
         chips = 1 + 1 + 2  # a local APIC, the IOAPIC, and the PICs, after each workload
-        assert (replayed.outcome, replayed.looks) == (Outcome.AGREED, 3 * chips)
+        assert (replayed.outcome, replayed.looks) == (ReplayOutcome.AGREED, 3 * chips)
 
 
 def test_linux_every_case_has_a_ledger_that_balances(linux_run):

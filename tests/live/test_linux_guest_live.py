@@ -129,7 +129,7 @@ def test_guest_state_has_a_column_for_every_cpu(guest: Guest) -> None:
 def test_idle_for_a_second_takes_a_second_of_guest_time(guest: Guest) -> None:
     transcript = guest.run("idle", seconds=1)
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert transcript.metrics["units"] == 1
     assert transcript.metrics["elapsed_ms"] >= 1000
 
@@ -137,7 +137,7 @@ def test_idle_for_a_second_takes_a_second_of_guest_time(guest: Guest) -> None:
 def test_serial_bytes_raise_interrupt_4(guest: Guest) -> None:
     transcript = guest.run("serial", bytes=4096)
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert transcript.metrics["irq"] == 4
     assert transcript.metrics["count"] == delivered(transcript, "4")
     assert delivered(transcript, "4") > 0
@@ -156,7 +156,7 @@ def test_serial_sends_exactly_the_bytes_asked_for(guest: Guest) -> None:
 def test_block_intx_reads_raise_one_level_interrupt_each(guest: Guest) -> None:
     transcript = guest.run("block-intx", reads=100)
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert delivered(transcript, str(transcript.metrics["irq"])) == 100
     assert transcript.metrics["count"] == 100
     line = next(
@@ -170,7 +170,7 @@ def test_block_intx_reads_raise_one_level_interrupt_each(guest: Guest) -> None:
 def test_block_msix_reads_raise_one_message_each(guest: Guest) -> None:
     transcript = guest.run("block-msix", reads=100)
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert transcript.metrics["count"] == 100
     assert delivered(transcript, str(transcript.metrics["irq"]).split(",")[-1]) == 100
 
@@ -178,7 +178,7 @@ def test_block_msix_reads_raise_one_message_each(guest: Guest) -> None:
 def test_rtc_ticks_arrive_on_interrupt_8(guest: Guest) -> None:
     transcript = guest.run("rtc", ticks=64)
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert transcript.metrics["irq"] == 8
     assert transcript.metrics["count"] == delivered(transcript, "8")
     # More than one: the handler has acknowledged.  How many arrive hangs on the machine's load.
@@ -196,7 +196,7 @@ def test_ipi_on_one_cpu_is_skipped_with_the_reason(guest: Guest) -> None:
 def test_ipi_on_two_cpus_wakes_across_them(guest: Guest) -> None:
     transcript = guest.run("ipi", rounds=100)
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert transcript.metrics["units"] == 200
     assert transcript.metrics["count"] > 0
 
@@ -204,7 +204,7 @@ def test_ipi_on_two_cpus_wakes_across_them(guest: Guest) -> None:
 def test_edu_left_alone_raises_nothing(guest: Guest) -> None:
     transcript = guest.run("edu-quiet", seconds=1)
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert transcript.metrics["nobody_cared"] == 0
     assert transcript.metrics["count"] == 0
 
@@ -218,7 +218,7 @@ def test_unknown_workload_fails_with_the_reason(guest: Guest) -> None:
 def test_stuck_line_is_a_storm_until_the_kernel_gives_up(guest: Guest) -> None:
     transcript = guest.run("stuck-line")
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert transcript.metrics["nobody_cared"] == 1
     assert transcript.metrics["count"] == delivered(transcript, str(transcript.metrics["irq"]))
     # Linux 6.1 kernel/irq/spurious.c:note_interrupt looks at every 100 000.
@@ -231,7 +231,7 @@ def test_stuck_line_after_a_storm_is_refused_because_the_kernel_does_not_listen(
 ) -> None:
     transcript = guest.run("stuck-line")
 
-    assert transcript.status is linux.Status.FAIL
+    assert transcript.status is linux.WorkloadStatus.FAIL
     assert "disabled in an earlier storm" in transcript.reason
 
 
@@ -242,7 +242,7 @@ def test_guest_powers_off_with_status_0(guest: Guest) -> None:
 def test_microvm_serial_raises_pin_4(microvm: Guest) -> None:
     transcript = microvm.run("serial")
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     irq = str(transcript.metrics["irq"])
     line = next(line for line in parse_interrupts(transcript.after.interrupts) if line.irq == irq)
     assert (line.chip, line.pin) == ("IO-APIC", 4)
@@ -252,14 +252,14 @@ def test_microvm_serial_raises_pin_4(microvm: Guest) -> None:
 def test_microvm_rtc_ticks_arrive(microvm: Guest) -> None:
     transcript = microvm.run("rtc", ticks=64)
 
-    assert transcript.status is linux.Status.OK
+    assert transcript.status is linux.WorkloadStatus.OK
     assert transcript.metrics["count"] > 1
 
 
 def test_microvm_block_is_skipped_with_the_reason(microvm: Guest) -> None:
     transcript = microvm.run("block-intx")
 
-    assert transcript.status is linux.Status.SKIP
+    assert transcript.status is linux.WorkloadStatus.SKIP
     assert "no disk" in transcript.reason
 
 

@@ -73,7 +73,7 @@ def workload(
     before: Mapping[str, int] = {},
     after: Mapping[str, int] = {},
     *,
-    status: linux.Status = linux.Status.OK,
+    status: linux.WorkloadStatus = linux.WorkloadStatus.OK,
     reason: str = "",
     **metrics: float,
 ) -> WorkloadRecord:

@@ -29,5 +29,5 @@ def flat(path: Path, **more: object) -> dict:
 
 def execute(folder: Path, path: Path, jobs: int = 2) -> tuple[RunResult, Path]:
     """Run the matrix ``path`` in this process; the result, and the run directory in ``folder``."""
-    job = pipeline.Job(config.load(path), folder / "out", None, jobs)
+    job = pipeline.RunRequest(config.load(path), folder / "out", None, jobs)
     return asyncio.run(pipeline.run(job, Console(quiet=True), quiet=True))

@@ -121,6 +121,29 @@ def test_found_text_gives_its_forbidden_phrases(text, phrases):
     assert [problem.split("'")[1] for problem in found("x", text)] == phrases
 
 
+def class_names():
+    """The public classes of harness/ by name, with the modules that define them."""
+    found = {}
+    for path in tracked("harness/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    return found
+
+
+OF_SEVERAL_ROOMS = {
+    *("ExpectModel", "FileModel"),  # of YAML files: each reader has its own
+    *("Action", "Choice", "Comparison", "Difference", "Member", "Program", "Source"),  # of fuzz/
+}
+
+
+def test_name_of_a_class_means_one_thing():
+    names = class_names()
+    assert len(names) > 300
+    double = {name: where for name, where in names.items() if len(where) > 1}
+    assert double.keys() == OF_SEVERAL_ROOMS, "choose a name that says which"
+
+
 def test_strings_module_gives_messages_and_its_docstring_only():
     source = '"""Module."""\ndef f(x):\n    """Function."""\n    raise ValueError(f"a {x} b" "c")\n'
     assert list(strings(source)) == [(1, "Module."), (4, "a {} bc")]

@@ -15,7 +15,7 @@ from harness.analyse.case_evidence import CaseEvidence
 from harness.analyse.results.base import Results
 from harness.analyse.ruling import Ruling
 from harness.guests import flat, last_words, protocol_files, protocols
-from harness.guests.protocols import Check, Result, Said
+from harness.guests.protocols import ReportedCheck, Result, Said
 from harness.model.case import WHOLE_CASE, FlatGuest
 from harness.model.protocol import LineKind
 from harness.model.verdict import Blame, PartResult, Verdict
@@ -73,7 +73,7 @@ class FlatResults(Results[FlatGuest]):
             ]
         return tuple(found)
 
-    def _part(self, check: Check) -> PartResult:
+    def _part(self, check: ReportedCheck) -> PartResult:
         expected = self.expected(check.id, check.label)
         verdict = _VERDICTS[check.result]
         return PartResult(check.id, verdict, _detail(check), expected, check.metrics)
@@ -132,7 +132,7 @@ class FlatResults(Results[FlatGuest]):
         return Ruling(Verdict.CRASH, _in_its_words(f"{how} after {results.plan}", recording))
 
 
-def _detail(check: Check) -> str:
+def _detail(check: ReportedCheck) -> str:
     """Its own line, and what it measured."""
     values = (f"{name} = {value}" for name, value in check.metrics.items())
     return "; ".join((check.line, *values))

@@ -8,10 +8,10 @@ from typing import Final, TypeAlias
 
 from harness.ledger.ledger import (
     STAGES,
-    Finding,
     Kind,
     LawResult,
     Ledger,
+    LedgerFinding,
     Row,
     RowKind,
     Window,
@@ -129,7 +129,7 @@ class Books:
         self._debts: deque[Debt] = deque()
         # What QEMU's IOAPIC said that it delivers; its lock orders that among all threads.
         self._announced: list[tuple[Pin, Debt]] = []
-        self._findings: list[Finding] = []
+        self._findings: list[LedgerFinding] = []
         self._suppressed = 0
         self._found: dict[tuple[Kind, str], int] = {}
         self._warnings: dict[str, int] = {}
@@ -275,7 +275,7 @@ class Books:
             return
         index = self._index if index is None else index
         text = f"{event.name}: {event.text}"
-        self._findings.append(Finding(kind, subject, index, event.time_ns, text, detail))
+        self._findings.append(LedgerFinding(kind, subject, index, event.time_ns, text, detail))
 
     def _owe(
         self, kind: Kind, subject: str, event: Event, detail: str, grace_ns: int = NEAR_NS

@@ -10,7 +10,7 @@ from typing import ClassVar, Generic
 
 from harness.guests.kinds.base import GuestT
 from harness.guests.plan import GuestPlan
-from harness.record.boot import Boot, Progress
+from harness.record.boot import Boot, PartialRecording
 from harness.record.collectors.qmp import Monitor
 
 
@@ -32,7 +32,7 @@ class Driver(ABC, Generic[GuestT]):
         do its part; the case's time is kept elsewhere.
         """
 
-    def next_boot(self, plan: GuestPlan, seen: Progress) -> GuestPlan | None:
+    def next_boot(self, plan: GuestPlan, seen: PartialRecording) -> GuestPlan | None:
         """The boot that comes after that of ``plan``; None where the case has ended.
 
         Another boot is counted in ``seen``, whose failure is what the last one ended in.

@@ -11,7 +11,7 @@ from harness.guests import linux
 from harness.guests.plan import GuestPlan
 from harness.model.case import LinuxGuest
 from harness.model.marks import LOADED, READY, SAVED, Mark, MarkKind
-from harness.record.boot import Boot, Progress
+from harness.record.boot import Boot, PartialRecording
 from harness.record.collectors.qmp import Monitor
 from harness.record.drivers.base import Driver
 from harness.record.recording import WorkloadRecord
@@ -41,7 +41,7 @@ class LinuxDriver(Driver[LinuxGuest]):
             return False
         return await self._workloads(boot, mon)
 
-    def next_boot(self, plan: GuestPlan, seen: Progress) -> GuestPlan | None:
+    def next_boot(self, plan: GuestPlan, seen: PartialRecording) -> GuestPlan | None:
         """The boot that loads the guest which this one saved."""
         if seen.failure is not None or not self._moves(plan):
             return None

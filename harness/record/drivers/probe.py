@@ -11,7 +11,7 @@ from harness.base.errors import GuestError, GuestHang
 from harness.guests import probe
 from harness.guests.plan import GuestPlan
 from harness.model.case import ProbeGuest
-from harness.record.boot import Boot, Progress
+from harness.record.boot import Boot, PartialRecording
 from harness.record.collectors.qmp import Monitor
 from harness.record.drivers.base import Driver
 
@@ -50,7 +50,7 @@ class ProbeDriver(Driver[ProbeGuest]):
                 ended += 1
                 boot.step(f"scenario {ended} of {len(self.guest.scenarios)}")
 
-    def next_boot(self, plan: GuestPlan, seen: Progress) -> GuestPlan | None:
+    def next_boot(self, plan: GuestPlan, seen: PartialRecording) -> GuestPlan | None:
         """The boot for the scenarios behind the one that the last boot ended in.
 
         One that was not run, because those before it left something behind, gets a boot to begin

@@ -14,7 +14,7 @@ from typing import Final
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from harness.report.checks import Check, Group, Outcome
+from harness.report.checks import Check, CheckGroup, Outcome
 from harness.store.result import RunResult
 
 _ILLEGAL: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -31,7 +31,7 @@ _ELEMENTS: Final[Mapping[Outcome, type[Skipped] | type[Failure] | type[Error]]] 
 }
 
 
-def render(run: RunResult, groups: Iterable[Group]) -> str:
+def render(run: RunResult, groups: Iterable[CheckGroup]) -> str:
     """The document: a suite a group, named like it, and a test case a check."""
     document = JUnitXml(_legal(run.name))
     suites = [_suite(run, group) for group in groups]
@@ -45,7 +45,7 @@ def render(run: RunResult, groups: Iterable[Group]) -> str:
     return file.getvalue().decode()
 
 
-def _suite(run: RunResult, group: Group) -> TestSuite:
+def _suite(run: RunResult, group: CheckGroup) -> TestSuite:
     suite = TestSuite(_legal(group.name))
     for name, value in run.environment.items():
         suite.add_property(_legal(name), _legal(_text(value)))

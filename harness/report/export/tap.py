@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from harness.report.checks import FAILING, Check, Group, Outcome
+from harness.report.checks import FAILING, Check, CheckGroup, Outcome
 
 _DIRECTIVES: Final = {
     Outcome.SKIP: "SKIP",
@@ -22,7 +22,7 @@ _DIRECTIVES: Final = {
 _NOT_OK: Final = FAILING | {Outcome.XFAIL, Outcome.STALE}
 
 
-def render(groups: Sequence[Group]) -> str:
+def render(groups: Sequence[CheckGroup]) -> str:
     """The document."""
     lines = ["TAP version 14", f"1..{len(groups)}"]
     for number, group in enumerate(groups, 1):

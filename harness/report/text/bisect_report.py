@@ -7,19 +7,19 @@ from dataclasses import asdict
 from typing import Final
 
 from harness.base.emphasis import Emphasis
-from harness.report.page import Cell, Column, Kind, Line, Page, Table
-from harness.repro.bisect import Bisection, Boundary, Search, Step
-from harness.repro.reproduce import Outcome
+from harness.report.page import Cell, Column, ColumnKind, Page, Table, TextLine
+from harness.repro.bisect import Bisection, BisectStep, Boundary, Search
+from harness.repro.reproduce import Answer
 
 _EMPHASIS: Final = {
-    Outcome.REPRODUCED: Emphasis.BAD,
-    Outcome.NOT_REPRODUCED: Emphasis.GOOD,
-    Outcome.CANNOT_RUN: Emphasis.FAINT,
+    Answer.REPRODUCED: Emphasis.BAD,
+    Answer.NOT_REPRODUCED: Emphasis.GOOD,
+    Answer.CANNOT_RUN: Emphasis.FAINT,
 }
 _WORDS: Final = {
-    Outcome.REPRODUCED: "bad",
-    Outcome.NOT_REPRODUCED: "good",
-    Outcome.CANNOT_RUN: "untestable",
+    Answer.REPRODUCED: "bad",
+    Answer.NOT_REPRODUCED: "good",
+    Answer.CANNOT_RUN: "untestable",
 }
 """As ``git bisect`` calls them."""
 
@@ -28,13 +28,13 @@ def bisection_report(found: Bisection) -> Page:
     """The table of each line, and where the answer changes."""
     steps = {(step.kernel, step.qemu): step for step in found.steps}
     for line in found.lines:
-        yield Line()
-        yield Line(line.title, Emphasis.TITLE)
+        yield TextLine()
+        yield TextLine(line.title, Emphasis.TITLE)
         yield _table(line, steps)
         is_found = isinstance(line.found, Boundary)
-        yield Line(conclusion(line), Emphasis.TITLE if is_found else Emphasis.WARNING)
-    yield Line()
-    yield Line(f"steps: {found.directory}", Emphasis.FAINT)
+        yield TextLine(conclusion(line), Emphasis.TITLE if is_found else Emphasis.WARNING)
+    yield TextLine()
+    yield TextLine(f"steps: {found.directory}", Emphasis.FAINT)
 
 
 def conclusion(line: Search) -> str:
@@ -87,7 +87,7 @@ def _boundary_row(line: Search) -> dict[str, object]:
     }
 
 
-def _table(line: Search, steps: dict[tuple[str, str], Step]) -> Table:
+def _table(line: Search, steps: dict[tuple[str, str], BisectStep]) -> Table:
     """The versions that were tested, in their order."""
     rows = []
     for choice in line.choices:
@@ -97,5 +97,5 @@ def _table(line: Search, steps: dict[tuple[str, str], Step]) -> Table:
             word = Cell(_WORDS[step.outcome], _EMPHASIS[step.outcome])
             seconds = Cell(f"{step.duration_s:.1f}")
             rows.append((Cell(choice.version), word, seconds, Cell(step.reason)))
-    columns = (Column("version"), Column(), Column("seconds", Kind.NUMBER), Column("seen"))
+    columns = (Column("version"), Column(), Column("seconds", ColumnKind.NUMBER), Column("seen"))
     return Table(columns, tuple(rows))

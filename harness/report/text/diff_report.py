@@ -12,10 +12,18 @@ from harness.base.emphasis import Emphasis
 from harness.compare.align import Parting
 from harness.compare.diff import Comparison, Status
 from harness.compare.finding import Finding, Member
-from harness.compare.guest_view import Step
-from harness.compare.recordings import A, B, CaseDiff, FirstParting, Place, RunDiff, Side
+from harness.compare.guest_view import GuestStep
+from harness.compare.recordings import (
+    A,
+    B,
+    CaseDiff,
+    ComparedCase,
+    EventContext,
+    FirstParting,
+    RunDiff,
+)
 from harness.ledger.ledger import STAGES, Ledger, to_json
-from harness.report.page import Cell, Line, Page, Table, cells, columns
+from harness.report.page import Cell, Page, Table, TextLine, cells, columns
 from harness.report.views import EMPHASIS, WORDS, finding_view
 from userspace_chip.events import Event
 
@@ -55,7 +63,7 @@ def _pair_json(pair: CaseDiff) -> dict[str, Any]:
     }
 
 
-def _side_json(side: Side) -> dict[str, Any]:
+def _side_json(side: ComparedCase) -> dict[str, Any]:
     return {
         "id": side.id,
         "dir": side.directory,
@@ -83,7 +91,7 @@ def _first_json(first: FirstParting) -> dict[str, Any]:
     }
 
 
-def _place_json(place: Place) -> dict[str, Any]:
+def _place_json(place: EventContext) -> dict[str, Any]:
     rows = [
         {"event": number, "ns": e.time_ns, "source": e.source, "name": e.name, "text": e.text}
         for number, e in enumerate(place.events, place.first)
@@ -100,18 +108,18 @@ def _pairs(found: RunDiff) -> Page:
     for pair in found.pairs:
         yield from _warnings(pair)
         if pair.exit_status:
-            yield Line()
-            yield Line(f"{pair.a.id} / {pair.b.id}", Emphasis.TITLE)
+            yield TextLine()
+            yield TextLine(f"{pair.a.id} / {pair.b.id}", Emphasis.TITLE)
             yield from _first(pair)
     for finding in found.findings:
         if finding.status is Status.UNEXPLAINED:
             view = finding_view(finding)
-            yield Line()
-            yield Line(f"{WORDS[finding.status]}  {view.headline}", EMPHASIS[finding.status])
+            yield TextLine()
+            yield TextLine(f"{WORDS[finding.status]}  {view.headline}", EMPHASIS[finding.status])
             for text in view.groups:
-                yield Line(f"    {text}")
+                yield TextLine(f"    {text}")
     for case in found.alone:
-        yield Line(f"no partner: {case}", Emphasis.NOTICE)
+        yield TextLine(f"no partner: {case}", Emphasis.NOTICE)
     yield from _conclusion([pair.comparison for pair in found.pairs], found.findings)
 
 
@@ -126,16 +134,16 @@ def _pair_row(pair: CaseDiff) -> tuple[Cell, ...]:
 
 def _pair(pair: CaseDiff) -> Page:
     for name, side in (("A", pair.a), ("B", pair.b)):
-        yield Line(f"{name}  {side.id}  {side.verdict}", Emphasis.TITLE)
-        yield Line(f"   {side.directory}")
-        yield Line(f"   ledger: {audit.summary(side.ledger)}")
+        yield TextLine(f"{name}  {side.id}  {side.verdict}", Emphasis.TITLE)
+        yield TextLine(f"   {side.directory}")
+        yield TextLine(f"   ledger: {audit.summary(side.ledger)}")
     yield from _warnings(pair)
     yield from _first(pair)
     aligned = pair.alignment
     if aligned.same or aligned.partings:
         same, differ = len(aligned.same), len(aligned.partings)
-        yield Line()
-        yield Line(f"the guests: {same} subjects the same, {differ} not", Emphasis.TITLE)
+        yield TextLine()
+        yield TextLine(f"the guests: {same} subjects the same, {differ} not", Emphasis.TITLE)
     yield from _differences(pair.findings)
     yield from _ledgers(pair.a.ledger, pair.b.ledger)
     yield from _conclusion([pair.comparison], pair.findings)
@@ -143,7 +151,7 @@ def _pair(pair: CaseDiff) -> Page:
 
 def _warnings(pair: CaseDiff) -> Page:
     for warning in pair.warnings:
-        yield Line(f"warning: {warning}", Emphasis.NOTICE)
+        yield TextLine(f"warning: {warning}", Emphasis.NOTICE)
 
 
 def _first(pair: CaseDiff) -> Page:
@@ -154,30 +162,30 @@ def _first(pair: CaseDiff) -> Page:
     label = WORDS[finding.status]
     why = f": {finding.rule}" if finding.rule else ""
     text = f"first divergent event: {parting.subject} ({label}{why})"
-    yield Line()
-    yield Line(text, EMPHASIS[finding.status])
+    yield TextLine()
+    yield TextLine(text, EMPHASIS[finding.status])
     if parting.before:
-        yield Line(f"   both: ... {_steps(parting.before)}")
+        yield TextLine(f"   both: ... {_steps(parting.before)}")
     for name, own, after, place in (
         ("A", parting.a, parting.a_after, first.a),
         ("B", parting.b, parting.b_after, first.b),
     ):
         rest = f"; then {_steps(after)}" if after else ""
-        yield Line(f"   {name}:    {_steps(own) or 'nothing'}{rest}")
+        yield TextLine(f"   {name}:    {_steps(own) or 'nothing'}{rest}")
         if place is not None:
             yield from _events(place, is_own=bool(own))
 
 
-def _steps(steps: Iterable[Step]) -> str:
+def _steps(steps: Iterable[GuestStep]) -> str:
     return " | ".join(step.what for step in steps)
 
 
-def _events(place: Place, *, is_own: bool) -> Page:
+def _events(place: EventContext, *, is_own: bool) -> Page:
     for number, event in enumerate(place.events, place.first):
         here = number == place.at
         mark = (">" if is_own else "|") if here else " "
         emphasis = Emphasis.ALARM if here and is_own else Emphasis.FAINT
-        yield Line(f"   {mark} {_event_text(number, event)}", emphasis)
+        yield TextLine(f"   {mark} {_event_text(number, event)}", emphasis)
 
 
 def _event_text(number: int, event: Event) -> str:
@@ -199,7 +207,7 @@ def _differences(found: Sequence[Finding]) -> Page:
             reasons.setdefault(finding.rule, finding)
     yield Table(columns("", "", A, B, "why"), tuple(rows))
     for rule, finding in reasons.items():
-        yield Line(f"{rule}: {finding.reason}\n    {finding.link}", Emphasis.FAINT)
+        yield TextLine(f"{rule}: {finding.reason}\n    {finding.link}", Emphasis.FAINT)
 
 
 def _saw(finding: Finding, side: str) -> str:
@@ -220,7 +228,7 @@ def _ledgers(a: Ledger, b: Ledger) -> Page:
             if any(stage in side.get(name, {}) for side in (counts_a, counts_b) for name in own)
         ]
         if own and used:
-            yield Line()
+            yield TextLine()
             yield Table(
                 columns("ledger, A | B", *used),
                 tuple(
@@ -242,8 +250,8 @@ def _conclusion(compared: Sequence[Comparison], findings: Sequence[Finding]) -> 
     counts = {status: sum(f.status is status for f in findings) for status in Status}
     things = sum(comparison.things for comparison in compared)
     unexplained = counts[Status.UNEXPLAINED]
-    yield Line()
-    yield Line(
+    yield TextLine()
+    yield TextLine(
         f"{things} compared: {counts[Status.BY_DESIGN]} differ by design, "
         f"{counts[Status.KNOWN_BUG]} by known bugs, {unexplained} unexplained",
         Emphasis.ALARM if unexplained else Emphasis.GOOD,

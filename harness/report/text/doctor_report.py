@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.base.emphasis import Emphasis
 from harness.doctor.doctor import Capability
-from harness.report.page import Cell, Line, Page, Table, columns
+from harness.report.page import Cell, Page, Table, TextLine, columns
 
 _EMPHASIS: Final = {True: Emphasis.GOOD, False: Emphasis.NOTICE, None: Emphasis.FAINT}
 
@@ -23,8 +23,8 @@ def doctor_json(findings: Iterable[Capability]) -> str:
 def doctor_tables(findings: Iterable[Capability]) -> Page:
     """The findings by area; every "no" with its reason and what to do."""
     for area, group in groupby(findings, key=lambda finding: finding.area):
-        yield Line()
-        yield Line(area, Emphasis.TITLE)
+        yield TextLine()
+        yield TextLine(area, Emphasis.TITLE)
         rows = ((Cell(), Cell(finding.name), _value(finding)) for finding in group)
         yield Table(columns("", "", ""), tuple(rows))
 

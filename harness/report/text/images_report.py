@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from harness.base.emphasis import Emphasis
 from harness.images.model import ImageInfo, Offer
-from harness.report.page import Cell, Line, Page, Table, cells, columns
+from harness.report.page import Cell, Page, Table, TextLine, cells, columns
 
 
 def images_json(infos: Iterable[ImageInfo]) -> str:
@@ -20,7 +20,7 @@ def images_json(infos: Iterable[ImageInfo]) -> str:
 def images_table(infos: Sequence[ImageInfo]) -> Page:
     """The cache's entries."""
     if not infos:
-        yield Line("the image cache is empty: irqmatrix images build")
+        yield TextLine("the image cache is empty: irqmatrix images build")
         return
     rows = tuple(
         (

@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 
 from harness.model.verdict import Verdict
-from harness.report.page import Line, Page
+from harness.report.page import Page, TextLine
 from harness.run.rejudge import Rejudged, RejudgedRun
 
 
 def judge_report(found: RejudgedRun) -> Page:
     """A line for each case, with what changed below it."""
     for case in found.cases:
-        yield Line(f"{case.verdict:11} {case.id}: {_said(case)}")
+        yield TextLine(f"{case.verdict:11} {case.id}: {_said(case)}")
         for change in case.changes:
-            yield Line(f"    {change}")
+            yield TextLine(f"    {change}")
     for finding in found.findings:
-        yield Line(finding)
+        yield TextLine(finding)
     judged = sum(case.result is not None for case in found.cases)
     changed = sum(bool(case.changed) for case in found.cases)
     total = f"{judged} of {len(found.cases)} cases judged, {changed} changed"
     if found.before is not None:
         total += f"; {len(found.findings)} findings new or gone"
-    yield Line(total + ("; written" if found.written else ""))
+    yield TextLine(total + ("; written" if found.written else ""))
 
 
 def _said(case: Rejudged) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 from harness.base.emphasis import Emphasis
 from harness.base.terminal import STYLES
 from harness.base.text import plain
-from harness.report.page import Cell, Column, Divisible, Kind, Line, Page, Table
+from harness.report.page import Cell, Column, ColumnKind, Divisible, Page, Table, TextLine
 
 _GAP: Final = 2
 """Columns of the terminal between two cells."""
@@ -27,7 +27,7 @@ _REMARK_COLUMNS: Final = 40
 def show(console: Console, page: Page) -> None:
     """Print ``page`` from its top to its end."""
     for block in page:
-        if isinstance(block, Line):
+        if isinstance(block, TextLine):
             console.print(
                 block.text,
                 style=STYLES[block.emphasis],
@@ -51,7 +51,7 @@ def _table(table: Table) -> rich_table.Table:
     else:
         found = rich_table.Table.grid(padding=(0, _GAP))
     for column in table.columns:
-        whole = column.kind in (Kind.NAME, Kind.RESULT)
+        whole = column.kind in (ColumnKind.NAME, ColumnKind.RESULT)
         found.add_column(Text(plain(column.name)), justify=_side(column), no_wrap=whole)
     for row in table.rows:
         found.add_row(*map(_text, row))
@@ -59,7 +59,7 @@ def _table(table: Table) -> rich_table.Table:
 
 
 def _side(column: Column) -> Literal["left", "right"]:
-    return "right" if column.kind in (Kind.NUMBER, Kind.RESULT) else "left"
+    return "right" if column.kind in (ColumnKind.NUMBER, ColumnKind.RESULT) else "left"
 
 
 def _text(cell: Cell) -> Text:

@@ -8,13 +8,13 @@ from typing import Final
 
 from harness.base.emphasis import Emphasis
 from harness.replay import lookahead
-from harness.replay.replay import Divergence, Outcome, Replayed
-from harness.report.page import Line, Page
+from harness.replay.replay import Divergence, Replayed, ReplayOutcome
+from harness.report.page import Page, TextLine
 
 _EMPHASIS: Final = {
-    Outcome.AGREED: Emphasis.GOOD,
-    Outcome.DIVERGED: Emphasis.ALARM,
-    Outcome.INCOMPLETE: Emphasis.NOTICE,
+    ReplayOutcome.AGREED: Emphasis.GOOD,
+    ReplayOutcome.DIVERGED: Emphasis.ALARM,
+    ReplayOutcome.INCOMPLETE: Emphasis.NOTICE,
 }
 
 
@@ -41,57 +41,57 @@ def replay_json(replayed: Replayed) -> str:
 def replay_report(replayed: Replayed) -> Page:
     """What was compared, and the first divergence with what stands around it."""
     for warning in replayed.warnings:
-        yield Line(f"warning: {warning}", Emphasis.NOTICE)
+        yield TextLine(f"warning: {warning}", Emphasis.NOTICE)
     found = replayed.divergence
     if found is not None:
         yield from _divergence(found)
-    yield Line(
+    yield TextLine(
         f"{replayed.compared} events compared: {replayed.predicted} predicted, "
         f"{replayed.stimuli} stimuli; {replayed.skipped} before the first CPU's, "
         f"{replayed.not_compared} of QEMU's not compared; "
         f"{replayed.looks} times a chip's registers were as the monitor showed them"
     )
     words = {
-        Outcome.AGREED: "0 divergences",
-        Outcome.DIVERGED: "diverged: the events after this one were not compared",
-        Outcome.INCOMPLETE: "incomplete: the recording has a gap or ends too early, "
+        ReplayOutcome.AGREED: "0 divergences",
+        ReplayOutcome.DIVERGED: "diverged: the events after this one were not compared",
+        ReplayOutcome.INCOMPLETE: "incomplete: the recording has a gap or ends too early, "
         "see the warnings",
     }
-    yield Line(words[replayed.outcome], _EMPHASIS[replayed.outcome])
+    yield TextLine(words[replayed.outcome], _EMPHASIS[replayed.outcome])
 
 
 def _divergence(found: Divergence) -> Page:
     for line in found.before:
-        yield Line(f"  {_line_text(line)}")
+        yield TextLine(f"  {_line_text(line)}")
     if found.recorded is not None:
-        yield Line(f"> {_line_text(found.recorded)}", Emphasis.ALARM)
+        yield TextLine(f"> {_line_text(found.recorded)}", Emphasis.ALARM)
     for line in found.after:
-        yield Line(f"  {_line_text(line)}")
-    yield Line()
-    yield Line(found.why, Emphasis.TITLE)
-    yield Line(
+        yield TextLine(f"  {_line_text(line)}")
+    yield TextLine()
+    yield TextLine(found.why, Emphasis.TITLE)
+    yield TextLine(
         f"recorded:  {_line_text(found.recorded) if found.recorded is not None else 'nothing'}"
     )
     for text in found.predicted or ("nothing",):
-        yield Line(f"predicted: {text}")
+        yield TextLine(f"predicted: {text}")
     for rule in found.rules:
-        yield Line(f"rule: {rule}")
+        yield TextLine(f"rule: {rule}")
     for chip, state in found.states.items():
-        yield Line(f"model's {chip}: {state}")
+        yield TextLine(f"model's {chip}: {state}")
         if chip in found.shown:
-            yield Line(f"shown of {chip}: {found.shown[chip]}")
+            yield TextLine(f"shown of {chip}: {found.shown[chip]}")
         for line in found.seen.get(chip, ()):
-            yield Line(f"recorded of {chip}: {_line_text(line)}")
-    yield Line()
+            yield TextLine(f"recorded of {chip}: {_line_text(line)}")
+    yield TextLine()
 
 
-def _line_text(line: lookahead.Line) -> str:
+def _line_text(line: lookahead.NumberedEvent) -> str:
     event = line.event
     thread = "-" if event.vcpu is None else str(event.vcpu)
     return f"{line.number:>7} {event.source:4} {thread:>2} {event.name}: {event.text}"
 
 
-def _line_row(line: lookahead.Line) -> dict[str, object]:
+def _line_row(line: lookahead.NumberedEvent) -> dict[str, object]:
     event = line.event
     return {
         "line": line.number,

@@ -12,14 +12,14 @@ from harness.base.errors import HarnessError
 from harness.ledger import ledger
 from harness.ledger.ledger import Ledger
 from harness.model.verdict import CaseResult, Verdict
-from harness.report.page import Cell, Column, Kind, Line, Page, Table
+from harness.report.page import Cell, Column, ColumnKind, Page, Table, TextLine
 from harness.repro.catalogue import Entry, Seen
-from harness.repro.reproduce import Measured, Outcome, Reproduction, value_text
+from harness.repro.reproduce import Answer, Measured, Reproduction, value_text
 
 _EMPHASIS: Final = {
-    Outcome.REPRODUCED: Emphasis.BEST,
-    Outcome.NOT_REPRODUCED: Emphasis.WARNING,
-    Outcome.CANNOT_RUN: Emphasis.ALARM,
+    Answer.REPRODUCED: Emphasis.BEST,
+    Answer.NOT_REPRODUCED: Emphasis.WARNING,
+    Answer.CANNOT_RUN: Emphasis.ALARM,
 }
 
 
@@ -29,8 +29,8 @@ _EMPHASIS: Final = {
 def catalogue_table(entries: Iterable[Entry]) -> Page:
     """One row an entry, with its symptom and what was seen of it in each mode."""
     columns = (
-        Column("reproducer", Kind.NAME),
-        Column("kind", Kind.NAME),
+        Column("reproducer", ColumnKind.NAME),
+        Column("kind", ColumnKind.NAME),
         Column("modes"),
         Column("affected"),
         Column("symptom, and what was seen"),
@@ -83,11 +83,11 @@ def _seen_text(seen: Seen) -> str:
 
 def announce(entry: Entry) -> Page:
     """What is about to be run."""
-    yield Line(f"{entry.id}: {entry.symptom}", Emphasis.TITLE)
+    yield TextLine(f"{entry.id}: {entry.symptom}", Emphasis.TITLE)
     modes = ", ".join(entry.modes)
-    yield Line(f"{entry.kind}; affected: {entry.affected_text}; it shows in {modes}")
+    yield TextLine(f"{entry.kind}; affected: {entry.affected_text}; it shows in {modes}")
     for link in entry.links:
-        yield Line(f"  {link}", Emphasis.FAINT)
+        yield TextLine(f"  {link}", Emphasis.FAINT)
 
 
 def reproduction_report(found: Reproduction, ledgers: Mapping[str, Ledger | HarnessError]) -> Page:
@@ -98,14 +98,14 @@ def reproduction_report(found: Reproduction, ledgers: Mapping[str, Ledger | Harn
     yield from _signs(found)
     for case in found.result.cases:
         text = f"{case.backend}: {case.verdict} in {case.duration_s:.1f} s"
-        yield Line(text, Emphasis.TITLE)
+        yield TextLine(text, Emphasis.TITLE)
         if case.full_detail:
-            yield Line(f"  {case.full_detail}")
+            yield TextLine(f"  {case.full_detail}")
         if case.verdict is Verdict.DIVERGED:
             path = found.directory / case.dir
-            yield Line(f"  irqmatrix replay {path} shows the events around it")
+            yield TextLine(f"  irqmatrix replay {path} shows the events around it")
         for text in _ledger_lines(ledgers.get(case.id)):
-            yield Line(f"  {text}")
+            yield TextLine(f"  {text}")
     yield from answer(found)
 
 
@@ -113,20 +113,20 @@ def answer(found: Reproduction) -> Page:
     """The answer alone, with its reason and what the catalogue says of it."""
     assessment = found.assessment
     outcome = assessment.outcome
-    because = ", because " if outcome is Outcome.CANNOT_RUN else ": "
-    yield Line()
-    yield Line(f"{found.entry.id}: {outcome}{because}{assessment.reason}", _EMPHASIS[outcome])
+    because = ", because " if outcome is Answer.CANNOT_RUN else ": "
+    yield TextLine()
+    yield TextLine(f"{found.entry.id}: {outcome}{because}{assessment.reason}", _EMPHASIS[outcome])
     if assessment.expected is None:
         pass
     elif assessment.as_expected:
-        yield Line("this is what the catalogue says for these versions")
+        yield TextLine("this is what the catalogue says for these versions")
     else:
-        yield Line(
+        yield TextLine(
             f"NOT what the catalogue says for these versions: {assessment.expected}, "
             f"as {found.entry.affected_text} is affected",
             Emphasis.ALARM,
         )
-    yield Line(f"results: {found.directory} (irqmatrix report shows every counter)")
+    yield TextLine(f"results: {found.directory} (irqmatrix report shows every counter)")
 
 
 def reproduction_json(found: Reproduction) -> str:
@@ -170,13 +170,13 @@ def _signs(found: Reproduction) -> Page:
         items = {item.case.id: item for item in found.assessment.measured if item.sign is sign}
         if items:
             rows.append((Cell(sign.what), *_cells(cases, items)))
-    yield Line()
-    yield Table((Column(), *(Column(name, Kind.NUMBER) for name in names)), tuple(rows))
+    yield TextLine()
+    yield Table((Column(), *(Column(name, ColumnKind.NUMBER) for name in names)), tuple(rows))
     for item in found.assessment.measured:
         if item.holds is None and item.case.verdict is not Verdict.SKIP:
             why = getattr(item.value, "why", "")
-            yield Line(f"n/o: {item.case.backend}: {item.sign.what}: {why}", Emphasis.FAINT)
-    yield Line()
+            yield TextLine(f"n/o: {item.case.backend}: {item.sign.what}: {why}", Emphasis.FAINT)
+    yield TextLine()
 
 
 def _cells(cases: Iterable[CaseResult], items: Mapping[str, Measured]) -> Iterator[Cell]:

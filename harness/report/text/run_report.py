@@ -12,7 +12,7 @@ from harness.compare.diff import Status
 from harness.compare.expectations import RuleResult
 from harness.ledger import ledger
 from harness.report import views
-from harness.report.page import Line, Page
+from harness.report.page import Page, TextLine
 from harness.report.run_view import RunView, SubjectView
 from harness.report.subject import NOT_OBSERVABLE
 
@@ -29,14 +29,14 @@ def run_report(view: RunView, directory: Path, *, ledgers: bool = False) -> Page
         yield from _subject(subject)
         if ledgers and view.is_whole:
             yield from _ledgers(subject)
-    yield Line()
+    yield TextLine()
     for finding in view.findings:
-        yield Line(
+        yield TextLine(
             f"{views.WORDS[Status.UNEXPLAINED]}  {finding.headline}",
             views.EMPHASIS[Status.UNEXPLAINED],
         )
         for text in finding.groups:
-            yield Line(f"    {text}")
+            yield TextLine(f"    {text}")
     yield from (_rules if view.is_whole else _rules_in_short)(view.rules)
     for rule in view.run.rules:
         yield from _not_met(rule)
@@ -45,21 +45,21 @@ def run_report(view: RunView, directory: Path, *, ledgers: bool = False) -> Page
 
 def _subject(view: SubjectView) -> Page:
     if view.table is None:
-        yield Line(f"{view.subject}: {views.counted(view.cases)}", Emphasis.FAINT)
+        yield TextLine(f"{view.subject}: {views.counted(view.cases)}", Emphasis.FAINT)
         return
-    yield Line()
-    yield Line(view.subject, Emphasis.TITLE)
+    yield TextLine()
+    yield TextLine(view.subject, Emphasis.TITLE)
     yield view.table
     for text in view.remarks:
-        yield Line(f"  {text}")
+        yield TextLine(f"  {text}")
 
 
 def _ledgers(view: SubjectView) -> Page:
     """The account of every case, as docs/ledger.md explains it."""
     for case, account in view.ledgers:
-        yield Line()
-        yield Line(f"ledger of {case}: {audit.state(account)}")
-        yield Line(ledger.table(account).removesuffix("\n"))
+        yield TextLine()
+        yield TextLine(f"ledger of {case}: {audit.state(account)}")
+        yield TextLine(ledger.table(account).removesuffix("\n"))
 
 
 def _rules(rules: Iterable[views.RuleView]) -> Page:
@@ -69,7 +69,7 @@ def _rules(rules: Iterable[views.RuleView]) -> Page:
         if len(rule.axes) > SHOWN_AXES:
             axes += f" and {len(rule.axes) - SHOWN_AXES} more"
         text = f"{views.WORDS[rule.status]}: {rule.rule}  ({axes})"
-        yield Line(f"{text}\n    {rule.reason}\n    {rule.link}", Emphasis.FAINT)
+        yield TextLine(f"{text}\n    {rule.reason}\n    {rule.link}", Emphasis.FAINT)
 
 
 def _rules_in_short(rules: Iterable[views.RuleView]) -> Page:
@@ -79,20 +79,20 @@ def _rules_in_short(rules: Iterable[views.RuleView]) -> Page:
         if own:
             count = sum(rule.findings for rule in own)
             names = ", ".join(rule.rule for rule in own)
-            yield Line(f"{views.WORDS[status]}: {count} findings, by {names}", Emphasis.FAINT)
+            yield TextLine(f"{views.WORDS[status]}: {count} findings, by {names}", Emphasis.FAINT)
 
 
 def _not_met(rule: RuleResult) -> Page:
     """A known difference that should have shown and did not; a bug's absence is the louder."""
     count = f"{rule.due} comparison{'s' if rule.due > 1 else ''}"
     if rule.stale:
-        yield Line(
+        yield TextLine(
             f"stale: the known difference {rule.rule!r} should have shown on {rule.backend} "
             f"in {count} and did not",
             Emphasis.NOTICE,
         )
     elif rule.xpass:
-        yield Line(
+        yield TextLine(
             f"XPASS  the known bug {rule.rule!r} no longer shows on {rule.backend} "
             f"({count}): fixed there? narrow the rule's versions\n    {rule.link}",
             Emphasis.NEWS,
@@ -102,27 +102,29 @@ def _not_met(rule: RuleResult) -> Page:
 def _end(view: RunView, directory: Path) -> Page:
     """First what matters."""
     run = view.run
-    yield Line()
+    yield TextLine()
     good = run.summary.exit_status == 0
-    yield Line(view.conclusion, Emphasis.GOOD if good else Emphasis.ALARM)
+    yield TextLine(view.conclusion, Emphasis.GOOD if good else Emphasis.ALARM)
     if run.did_not_end:
-        yield Line("  the run did not end: its cases were not compared", Emphasis.ALARM)
+        yield TextLine("  the run did not end: its cases were not compared", Emphasis.ALARM)
     for cause in view.causes:
-        yield Line(f"  not as expected: {cause}")
+        yield TextLine(f"  not as expected: {cause}")
     for skip in view.skips:
-        yield Line(f"  skipped: {skip}", Emphasis.FAINT)
+        yield TextLine(f"  skipped: {skip}", Emphasis.FAINT)
     if run.nowhere.parts:
         emphasis = Emphasis.ALARM if run.nowhere.is_error else Emphasis.NOTICE
-        yield Line(f"  ran nowhere: {', '.join(run.nowhere.parts)}", emphasis)
+        yield TextLine(f"  ran nowhere: {', '.join(run.nowhere.parts)}", emphasis)
     if xpassed := sum(rule.xpass for rule in run.rules):
         text = f"  XPASS: {xpassed} known bug{'s' if xpassed > 1 else ''} no longer seen"
-        yield Line(text, Emphasis.NEWS)
+        yield TextLine(text, Emphasis.NEWS)
     for case in run.cases:
         if case.flaky:
-            yield Line(f"  flaky: {case.id}: the first time {case.first_time}", Emphasis.WARNING)
+            yield TextLine(
+                f"  flaky: {case.id}: the first time {case.first_time}", Emphasis.WARNING
+            )
     if any(subject.table is not None for subject in view.subjects):
         text = f"{NOT_OBSERVABLE}: not observable there; the reason is in each counters.json"
     else:
         text = "irqmatrix report --verbose shows every table and every rule"
-    yield Line(text, Emphasis.FAINT)
-    yield Line(f"results: {directory}")
+    yield TextLine(text, Emphasis.FAINT)
+    yield TextLine(f"results: {directory}")

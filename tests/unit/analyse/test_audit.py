@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from harness.analyse.audit import audit, incomplete, state, summary
-from harness.ledger.ledger import Finding, Kind
+from harness.ledger.ledger import Kind, LedgerFinding
 from harness.model import manifest
 from harness.model.case import Irqchip, LinuxGuest
 from harness.model.verdict import Verdict
@@ -29,7 +29,7 @@ BALANCED = ledger_of("on")
 
 
 def finding(kind, subject="ioapic pin 20"):
-    return Finding(kind, subject, 7, 1000, "kvm_eoi: apicid 0 vector 38", "because")
+    return LedgerFinding(kind, subject, 7, 1000, "kvm_eoi: apicid 0 vector 38", "because")
 
 
 def found(*kinds):

@@ -210,7 +210,7 @@ def test_linux_workload_that_cannot_run_is_skip_with_the_reason(tmp_path):
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
-    [(linux.Status.SKIP, Verdict.SKIP), (linux.Status.FAIL, Verdict.FAIL)],
+    [(linux.WorkloadStatus.SKIP, Verdict.SKIP), (linux.WorkloadStatus.FAIL, Verdict.FAIL)],
 )
 def test_linux_workload_verdict_of_the_guest_is_kept_with_its_reason(tmp_path, status, verdict):
     work = cases.workload("idle", status=status, reason="because")

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.compare.align import RARE, align, check_id
-from harness.compare.guest_view import Step, Stream, View
+from harness.compare.guest_view import GuestStep, Stream, View
 from harness.model.case import Irqchip
 from support.books import account
 
@@ -11,13 +11,13 @@ LEDGER = account((), Irqchip.ON)
 
 
 def stream(*whats, start=0):
-    return Stream(tuple(Step(start + 10 * n, what) for n, what in enumerate(whats)))
+    return Stream(tuple(GuestStep(start + 10 * n, what) for n, what in enumerate(whats)))
 
 
 def ways(start=0, **counts):
     """A set of ways of handling with their counts; a blank is written ``_``."""
     named = {what.replace("_", " "): count for what, count in counts.items()}
-    steps = tuple(Step(start + n, what) for n, what in enumerate(named))
+    steps = tuple(GuestStep(start + n, what) for n, what in enumerate(named))
     return Stream(steps, True, named)
 
 
@@ -92,7 +92,7 @@ def test_way_that_only_one_side_has_and_hardly_ever_is_a_race():
 
 
 def test_value_that_was_read_is_never_rare():
-    one, other = (Stream((Step(0, value),), True) for value in ("0x170011", "0x170020"))
+    one, other = (Stream((GuestStep(0, value),), True) for value in ("0x170011", "0x170020"))
     (parting,) = aligned(one, other).partings
 
     assert parting.values == ("0x170011", "0x170020")
@@ -103,8 +103,10 @@ def test_way_that_both_sides_have_is_the_same_however_rare():
 
 
 def test_against_tcg_only_the_sources_are_compared():
-    one = view({"s": Stream((Step(0, "taken, masked, ended"),), True, {"taken, masked, ended": 9})})
-    tcg = view({"s": Stream((Step(0, "ended"),), True, {"ended": 4})}, sees_taking=False)
+    one = view(
+        {"s": Stream((GuestStep(0, "taken, masked, ended"),), True, {"taken, masked, ended": 9})}
+    )
+    tcg = view({"s": Stream((GuestStep(0, "ended"),), True, {"ended": 4})}, sees_taking=False)
 
     assert align(one, tcg).same == ("s",)
     assert align(tcg, one).same == ("s",)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.compare.guest_view import LONGEST_LOOP, Step, shape
+from harness.compare.guest_view import LONGEST_LOOP, GuestStep, shape
 from harness.model.case import Irqchip
 from support.books import observe
 from userspace_chip.events import Event, event_type
@@ -108,7 +108,7 @@ def test_version_read_again_and_again_stands_once():
     read = event("kvm_apic", access="read", register="APIC_LVR", value=0x50014)
     view = observe([read, read], Irqchip.ON)
 
-    assert view.streams["lapic/LVR"].steps == (Step(0, "0x50014"),)
+    assert view.streams["lapic/LVR"].steps == (GuestStep(0, "0x50014"),)
     assert view.streams["lapic/LVR"].counts is None
 
 
@@ -190,7 +190,7 @@ def test_tcg_sees_ends_and_no_taking():
 
 
 def stood(text):
-    return "".join(step.what for step in shape([Step(n, what) for n, what in enumerate(text)]))
+    return "".join(step.what for step in shape([GuestStep(n, what) for n, what in enumerate(text)]))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_shape_of_loops_that_ran_more_or_less_often_is_the_same():
 
 
 def test_shape_keeps_the_first_pass_of_a_loop():
-    assert shape([Step(3, "a"), Step(7, "a")]) == (Step(3, "a"),)
+    assert shape([GuestStep(3, "a"), GuestStep(7, "a")]) == (GuestStep(3, "a"),)
 
 
 def test_shape_keeps_loops_that_are_too_long():

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from harness.base.errors import ConfigError
-from harness.fuzz.campaign import Fuzzer, Request, campaign_of, sides_of
+from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of, sides_of
 from harness.fuzz.journal import Journal
 from harness.fuzz.oracles import Oracle
 from harness.scenario.log import Log, LogEvent
@@ -21,7 +21,7 @@ GRAMMAR = str(golden.TESTS / "support" / "small-grammar.yaml")
 def fuzz(tmp_path):
     def run(programs=40, folder="campaign", **how):
         bench = how.pop("bench", None) or ModelBench(tmp_path, **how.pop("model", {}))
-        request = Request(**{"sides": ("tcg",), "seed": 5, "only": GRAMMAR, **how})
+        request = FuzzRequest(**{"sides": ("tcg",), "seed": 5, "only": GRAMMAR, **how})
         place = tmp_path / folder
         journal = (
             Journal.resumed(place) if place.exists() else Journal.begun(place, campaign_of(request))

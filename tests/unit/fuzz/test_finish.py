@@ -6,7 +6,7 @@ import pytest
 
 from harness.compare.known import KnownDifferences
 from harness.fuzz import finish
-from harness.fuzz.campaign import Fuzzer, Request, campaign_of
+from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of
 from harness.fuzz.finish import Finisher
 from harness.fuzz.journal import Journal
 from harness.fuzz.oracles import Oracle
@@ -39,7 +39,7 @@ class Images:
 def finished(tmp_path):
     def run(programs=20, known=(), folder="campaign", **how):
         bench = ModelBench(tmp_path, **how.pop("model", {}))
-        request = Request(**{"sides": ("tcg",), "seed": 5, "only": GRAMMAR, **how})
+        request = FuzzRequest(**{"sides": ("tcg",), "seed": 5, "only": GRAMMAR, **how})
         place = tmp_path / folder
         resumed = place.exists()
         journal = Journal.resumed(place) if resumed else Journal.begun(place, campaign_of(request))

@@ -8,10 +8,10 @@ import pytest
 from harness.base.errors import CannotRun, ConfigError
 from harness.fuzz.journal import NAME, Campaign, Journal
 from harness.fuzz.oracles import Difference, Oracle
-from harness.scenario.finding import Finding, What
+from harness.scenario.finding import LogFinding, What
 
 CAMPAIGN = Campaign(7, None, ("local:tcg",), "q35", "qemu64", "0123")
-FINDING = Finding(What.MISSING, "irq 0x51", "", 3, "step 3: irq 0x51 is missing")
+FINDING = LogFinding(What.MISSING, "irq 0x51", "", 3, "step 3: irq 0x51 is missing")
 DIFFERENCE = Difference(Oracle.CHIPS, 4, "fuzz-7-4", "mixed", "local:tcg", "model", FINDING)
 
 

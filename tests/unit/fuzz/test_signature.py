@@ -2,11 +2,11 @@
 
 from harness.fuzz import signature
 from harness.fuzz.oracles import Difference, Oracle
-from harness.scenario.finding import Finding, What
+from harness.scenario.finding import LogFinding, What
 
 
 def difference(event="irq 0x51", what=What.MISSING, detail=""):
-    finding = Finding(what, event, detail)
+    finding = LogFinding(what, event, detail)
     return Difference(Oracle.CHIPS, 1, "fuzz-1-1", "mixed", "tcg", "model", finding)
 
 

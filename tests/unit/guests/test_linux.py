@@ -9,7 +9,7 @@ import pytest
 from harness.base import resources
 from harness.base.errors import CollectError
 from harness.guests import linux
-from harness.guests.linux import Status
+from harness.guests.linux import WorkloadStatus
 from harness.model.case import LinuxGuest
 
 INTERRUPTS = "           CPU0       \n  4:         51   IO-APIC   4-edge      ttyS0\n"
@@ -37,7 +37,7 @@ irqmatrix: end serial ok elapsed_ms=21.147 units=4096 irq=4 count=4 -- \n"""
 def test_transcript_has_status_metrics_and_both_snapshots() -> None:
     transcript = linux.parse_transcript(SAID, packed(SECTIONS))
 
-    assert (transcript.name, transcript.status) == ("serial", Status.OK)
+    assert (transcript.name, transcript.status) == ("serial", WorkloadStatus.OK)
     assert transcript.metrics == {"elapsed_ms": 21.147, "units": 4096, "irq": 4, "count": 4}
     assert transcript.before == linux.Snapshot(INTERRUPTS, STAT)
     assert transcript.after == linux.Snapshot(INTERRUPTS.replace("51", "55"), STAT)
@@ -60,7 +60,7 @@ def test_transcript_of_a_skip_has_the_reason_not_its_words_as_metrics() -> None:
 
     transcript = linux.parse_transcript(said, packed(""))
 
-    assert (transcript.status, transcript.metrics) == (Status.SKIP, {})
+    assert (transcript.status, transcript.metrics) == (WorkloadStatus.SKIP, {})
     assert transcript.reason == "needs 2 CPUs, has nproc=1"
     assert transcript.before is None
 

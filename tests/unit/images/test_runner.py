@@ -10,7 +10,7 @@ from harness.images.cache import ImageCache
 from harness.images.model import QemuImage
 from harness.images.runner import rating, soundest
 from harness.model import lab_faults
-from harness.model.lab_faults import Measured
+from harness.model.lab_faults import MeasuredFault
 
 TEN = QemuImage("10.0.13", (10, 0, 13), Path("/q"), ("/q",), (), (), "here")
 SEVEN = dataclasses.replace(TEN, name="system", version=(7, 2, 22))
@@ -20,7 +20,7 @@ ELEVEN = dataclasses.replace(TEN, name="11.1.3", version=(11, 1, 3))
 @pytest.fixture
 def measured(monkeypatch):
     def measured(*found):
-        values = tuple(Measured(VersionRange.parse(q), *counts) for q, *counts in found)
+        values = tuple(MeasuredFault(VersionRange.parse(q), *counts) for q, *counts in found)
         monkeypatch.setattr(lab_faults, "measured", lambda: values)
 
     return measured

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import ImageError
-from harness.images.store import Entry, Label, Store
+from harness.images.store import CacheEntry, Label, Store
 
 LABEL = Label("kernel", "6.1.192-2", "6.1.192", "bookworm")
 
@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
-def publish(store: Store, content: str = "kernel", label: Label = LABEL) -> Entry:
+def publish(store: Store, content: str = "kernel", label: Label = LABEL) -> CacheEntry:
     with store.building() as scratch:
         (scratch / "tree" / "boot").mkdir(parents=True)
         (scratch / "tree" / "boot" / "vmlinuz").write_text(content)

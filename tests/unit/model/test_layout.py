@@ -8,7 +8,7 @@ import pytest
 import harness
 from harness.analyse import case_evidence
 from harness.model import manifest
-from harness.model.layout import CaseDir, Entry, RunDir
+from harness.model.layout import CaseDir, FileEntry, RunDir
 from harness.store import case_folder
 from support import cases
 
@@ -18,7 +18,7 @@ NAMES = {
     getattr(folder, name)
     for folder in (CaseDir, RunDir)
     for name, entry in vars(folder).items()
-    if isinstance(entry, Entry)
+    if isinstance(entry, FileEntry)
 }
 ALSO_A_WORD = {"earlier", "again", "first-time"}
 """Names that are something else elsewhere."""
@@ -43,7 +43,7 @@ def test_entry_is_a_name_of_the_class_and_a_path_of_a_folder():
 def test_no_two_entries_of_a_folder_have_the_same_name():
     for folder in (CaseDir, RunDir):
         names = [
-            getattr(folder, n) for n, entry in vars(folder).items() if isinstance(entry, Entry)
+            getattr(folder, n) for n, entry in vars(folder).items() if isinstance(entry, FileEntry)
         ]
         assert sorted(set(names)) == sorted(names)
 
@@ -62,7 +62,7 @@ def test_planted_name_of_a_file_is_found():
 
 
 def test_file_that_is_called_something_else_is_written_and_read_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(CaseDir, "events", Entry("toy.jsonl"))
+    monkeypatch.setattr(CaseDir, "events", FileEntry("toy.jsonl"))
     recording = cases.recording(tmp_path, cases.case())
     described = manifest.describe(recording.case, qemu="7.2.22", linux="6.1.192")
 

@@ -5,7 +5,7 @@ import pytest
 from harness.model import marks
 from harness.model.case import Irqchip
 from harness.model.marks import Mark, MarkKind
-from harness.replay.replay import Outcome
+from harness.replay.replay import ReplayOutcome
 from support.books import account
 from support.recorded_boot import recorded_case
 from userspace_chip.events import Event, event_type
@@ -71,7 +71,7 @@ def test_history_of_a_guest_that_was_never_loaded_ends_with_its_save():
 def test_replay_that_is_not_told_of_the_move_diverges_at_the_timer_that_fires_again():
     replayed = recorded_case(CASE).replay(without_the_move())
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     assert replayed.divergence.why == "no message was sent, and no timer was armed"
     assert replayed.divergence.recorded.event.text == "apicid 0 vec 236 (Fixed|edge)"
 

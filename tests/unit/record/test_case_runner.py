@@ -15,7 +15,7 @@ import pytest
 from harness.base.errors import GuestCrash, LabDied, LabLost
 from harness.guests.plan import GuestPlan
 from harness.model.case import LinuxGuest
-from harness.record.boot import Progress
+from harness.record.boot import PartialRecording
 from harness.record.case_runner import _traced, conduct
 from harness.record.drivers.table import driver_of
 from harness.scenario.program import Program
@@ -36,7 +36,7 @@ def next_boot(plan, progress):
 
 
 def seen(console):
-    return Progress(console=console, failure=GuestCrash("its QEMU went away"))
+    return PartialRecording(console=console, failure=GuestCrash("its QEMU went away"))
 
 
 def test_probe_that_had_ended_did_not_crash():
@@ -80,7 +80,7 @@ def test_probe_is_traced_where_its_configuration_says_so(trace, why):
         guest=dataclasses.replace(case.guest, trace=trace),
         backend=cases.LOCAL_ON,
     )
-    progress = Progress()
+    progress = PartialRecording()
 
     async def is_traced():
         async with _traced(SimpleNamespace(tracefs=None), case, progress) as found:
@@ -93,13 +93,13 @@ def test_probe_is_traced_where_its_configuration_says_so(trace, why):
 def test_guest_that_was_saved_is_booted_again_to_be_loaded():
     case = cases.case(LinuxGuest(("idle",), migrate=True))
     plan = GuestPlan(case, NOWHERE, NOWHERE, trace_log=True, paused=False)
-    progress = Progress()
+    progress = PartialRecording()
 
     again = next_boot(plan, progress)
 
     assert again == dataclasses.replace(plan, incoming=True)
     assert next_boot(again, progress) is None
-    assert next_boot(plan, Progress(failure=GuestCrash("its QEMU went away"))) is None
+    assert next_boot(plan, PartialRecording(failure=GuestCrash("its QEMU went away"))) is None
 
 
 class DyingLab:

@@ -151,6 +151,6 @@ def test_recording_names_no_file_outside_its_folder(tmp_path):
 
 
 def test_transcript_is_that_of_the_guest(tmp_path):
-    work = cases.workload("idle", status=linux.Status.FAIL, reason="because")
+    work = cases.workload("idle", status=linux.WorkloadStatus.FAIL, reason="because")
     found = again(cases.recording(tmp_path, cases.case(cases.LINUX), workloads=(work,)))
-    assert found.workloads[0].transcript.status is linux.Status.FAIL
+    assert found.workloads[0].transcript.status is linux.WorkloadStatus.FAIL

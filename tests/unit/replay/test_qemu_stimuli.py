@@ -9,7 +9,7 @@ from harness.base.errors import ReplayRefused
 from harness.model.case import Irqchip, Machine
 from harness.replay.lookahead import LOOKAHEAD
 from harness.replay.profiles import profile_of
-from harness.replay.replay import Outcome, Replay
+from harness.replay.replay import Replay, ReplayOutcome
 from support.recorded_boot import FIRST_LINE, log, recorded_case
 from userspace_chip.events import Event, event_type
 from userspace_chip.profile import profile
@@ -44,7 +44,7 @@ def altered(name, index, *texts):
 
 def diverged_at(replayed):
     """The place among the events where it did."""
-    assert (replayed.outcome, replayed.warnings) == (Outcome.DIVERGED, ())
+    assert (replayed.outcome, replayed.warnings) == (ReplayOutcome.DIVERGED, ())
     return replayed.divergence.recorded.number - FIRST_LINE
 
 
@@ -92,7 +92,7 @@ def test_interrupt_taken_twice_diverges_under_tcg():
 def test_interrupt_taken_twice_in_off_is_an_injection_that_failed_once():
     text = recorded_case("off-smp1").events[OFF_TAKEN].text
 
-    assert altered("off-smp1", OFF_TAKEN, text, text).outcome is Outcome.AGREED
+    assert altered("off-smp1", OFF_TAKEN, text, text).outcome is ReplayOutcome.AGREED
 
 
 @pytest.mark.parametrize("name", ["tcg-smp1", "off-smp1"])
@@ -140,7 +140,7 @@ def test_cpu_of_two_that_cannot_be_known_is_guessed_and_proves_nothing():
     ]
     replayed = case.replay(events)
 
-    assert replayed.outcome is not Outcome.DIVERGED
+    assert replayed.outcome is not ReplayOutcome.DIVERGED
     assert "a guess which CPU took an interrupt" in replayed.warnings[0]
 
 
@@ -288,7 +288,7 @@ def test_line_that_changes_while_splits_eoi_is_on_its_way_agrees(order):
 
     replayed = case.replay([*case.events[:broadcast], *new, *case.events[clear + 1 :]])
 
-    assert (replayed.outcome, replayed.divergence) == (Outcome.AGREED, None)
+    assert (replayed.outcome, replayed.divergence) == (ReplayOutcome.AGREED, None)
 
 
 def test_line_that_goes_low_before_splits_eoi_looks_at_it_agrees():
@@ -304,7 +304,7 @@ def test_line_that_goes_low_before_splits_eoi_looks_at_it_agrees():
 
     replayed = case.replay([*events, event._replace(vcpu=None), *case.events[clear + 1 :]])
 
-    assert (replayed.outcome, replayed.divergence) == (Outcome.AGREED, None)
+    assert (replayed.outcome, replayed.divergence) == (ReplayOutcome.AGREED, None)
 
 
 def test_line_that_goes_low_after_splits_eoi_has_looked_at_it_agrees():
@@ -338,7 +338,7 @@ def test_line_that_goes_low_after_splits_eoi_has_looked_at_it_agrees():
     times = accumulate((event.time_ns for event in new), max)
     replayed = case.replay(e._replace(time_ns=ns) for e, ns in zip(new, times, strict=True))
 
-    assert (replayed.outcome, replayed.divergence) == (Outcome.AGREED, None)
+    assert (replayed.outcome, replayed.divergence) == (ReplayOutcome.AGREED, None)
 
 
 # --- bad input
@@ -350,7 +350,7 @@ def test_end_within_a_stimulus_is_incomplete():
 
     replayed = case.replay(case.events[:index])
 
-    assert replayed.outcome is Outcome.INCOMPLETE
+    assert replayed.outcome is ReplayOutcome.INCOMPLETE
     assert "the recording ends where more was to come" in replayed.warnings[-1]
 
 
@@ -360,7 +360,7 @@ def test_divergence_behind_a_loss_is_incomplete():
 
     replayed = case.replay([*case.events[:OFF_TAKEN], lost, *case.events[OFF_TAKEN + 1 :]])
 
-    assert replayed.outcome is Outcome.INCOMPLETE
+    assert replayed.outcome is ReplayOutcome.INCOMPLETE
 
 
 def test_divergence_behind_a_clock_jump_is_incomplete():
@@ -369,7 +369,7 @@ def test_divergence_behind_a_clock_jump_is_incomplete():
 
     replayed = case.replay([*late, *case.events[TCG_TAKEN + 1 :]])
 
-    assert replayed.outcome is Outcome.INCOMPLETE
+    assert replayed.outcome is ReplayOutcome.INCOMPLETE
     assert "the times go back" in replayed.warnings[-1]
 
 

@@ -20,7 +20,7 @@ from harness.replay.lookahead import CONTEXT, LOOKAHEAD
 from harness.replay.profiles import profile_of
 from harness.replay.provenance import RULES, SOURCES
 from harness.replay.qemu_stimuli import COMPARED
-from harness.replay.replay import Outcome, Replay, replay_case
+from harness.replay.replay import Replay, ReplayOutcome, replay_case
 from support.recorded_boot import FIRST_LINE, log, recorded
 from userspace_chip.events import KVM_EVENTS, Event, event_type
 from userspace_chip.irqchip import Machine
@@ -101,7 +101,7 @@ def next_of_thread(index, mode="on"):
 def test_replay_of_a_recording_agrees(mode):
     replayed = run(BOOTS[mode], mode)
 
-    assert (replayed.outcome, replayed.warnings) == (Outcome.AGREED, ())
+    assert (replayed.outcome, replayed.warnings) == (ReplayOutcome.AGREED, ())
     assert replayed.compared + replayed.skipped == len(BOOTS[mode])
 
 
@@ -112,7 +112,7 @@ def test_replay_leaves_out_events_of_other_devices_and_of_qemu():
 
     replayed = run(in_time(events))
 
-    assert replayed.outcome is Outcome.AGREED
+    assert replayed.outcome is ReplayOutcome.AGREED
     assert replayed.compared == run(BOOT).compared
     assert replayed.not_compared == len(BOOT)
 
@@ -196,7 +196,7 @@ AT_EVENT = {
 def test_replay_of_a_changed_event_diverges_there(index, event):
     replayed = run(changed(index, event))
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     found = replayed.divergence
     assert found.recorded.number == line_of(index)
     assert found.recorded.event.args == event.args
@@ -217,7 +217,7 @@ REMOVED = {
 def test_replay_without_an_event_diverges_at_the_next_of_its_thread(index):
     replayed = run(changed(index))
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     found = replayed.divergence
     assert found.recorded.number == line_of(next_of_thread(index)) - 1
     assert f"{BOOT[index].name}: {BOOT[index].text}" in found.predicted
@@ -230,7 +230,7 @@ DOUBLED = {"acceptance": IPI_ACCEPTED, "eoi": EOI, "injection": INJECTED, "ioapi
 def test_replay_of_a_doubled_event_diverges_at_the_second(index):
     replayed = run(changed(index, BOOT[index], BOOT[index]))
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     assert replayed.divergence.recorded.number == line_of(index) + 1
 
 
@@ -239,7 +239,7 @@ def test_replay_in_split_without_the_exit_of_an_eoi_diverges():
 
     replayed = run(changed(index, mode="split"), "split")
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     assert replayed.divergence.why == "an exit for an EOI was due"
 
 
@@ -249,7 +249,7 @@ def test_replay_in_split_of_an_exit_without_an_eoi_diverges_there():
 
     replayed = run(changed(index, exit_, exit_, mode="split"), "split")
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     assert replayed.divergence.recorded.number == line_of(index) + 1
 
 
@@ -259,7 +259,7 @@ def test_replay_in_split_of_a_changed_route_diverges_there():
 
     replayed = run(changed(index, event, mode="split"), "split")
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     assert replayed.divergence.recorded.number == line_of(index)
 
 
@@ -278,7 +278,7 @@ def test_event_that_stays_away_to_the_end_diverges():
 
     replayed = run([*BOOT[:index], *([idle] * LOOKAHEAD)])
 
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     assert replayed.divergence.recorded is None
     assert f"{BOOT[index].name}: {BOOT[index].text}" in replayed.divergence.predicted
 
@@ -299,14 +299,14 @@ def test_divergence_after_lost_events_is_incomplete():
 
     replayed = run(events)
 
-    assert replayed.outcome is Outcome.INCOMPLETE
+    assert replayed.outcome is ReplayOutcome.INCOMPLETE
     assert any("7 events lost on CPU 0" in warning for warning in replayed.warnings)
 
 
 def test_divergence_before_lost_events_is_one():
     events = (*changed(EOI), lost(BOOT[-1].time_ns))
 
-    assert run(events).outcome is Outcome.DIVERGED
+    assert run(events).outcome is ReplayOutcome.DIVERGED
 
 
 def test_divergence_after_a_damaged_line_is_incomplete():
@@ -314,7 +314,7 @@ def test_divergence_after_a_damaged_line_is_incomplete():
 
     replayed = Replay(profile("on", qemu="7.2", linux="6.1"), 2).run(lines)
 
-    assert replayed.outcome is Outcome.INCOMPLETE
+    assert replayed.outcome is ReplayOutcome.INCOMPLETE
     assert f"1 damaged lines, the first is {line_of(EOI)}" in replayed.warnings
 
 
@@ -325,12 +325,12 @@ def test_log_that_was_cut_off_within_a_line_is_incomplete(cut):
 
     replayed = Replay(profile("on", qemu="7.2", linux="6.1"), 2).run(lines)
 
-    assert replayed.outcome is Outcome.INCOMPLETE
+    assert replayed.outcome is ReplayOutcome.INCOMPLETE
     assert f"the log is cut off in line {line_of(cut)}" in replayed.warnings
 
 
 def test_log_that_was_cut_off_between_lines_with_more_to_come_is_incomplete():
-    assert run(BOOT[:IOAPIC]).outcome is Outcome.INCOMPLETE
+    assert run(BOOT[:IOAPIC]).outcome is ReplayOutcome.INCOMPLETE
 
 
 def test_divergence_after_times_that_go_back_is_incomplete():
@@ -340,7 +340,7 @@ def test_divergence_after_times_that_go_back_is_incomplete():
 
     replayed = run(events)
 
-    assert replayed.outcome is Outcome.INCOMPLETE
+    assert replayed.outcome is ReplayOutcome.INCOMPLETE
     assert any("the times go back" in warning for warning in replayed.warnings)
 
 
@@ -350,7 +350,7 @@ def test_event_of_an_unknown_type_is_a_warning():
 
     replayed = Replay(profile("on", qemu="7.2", linux="6.1"), 2).run(lines)
 
-    assert replayed.outcome is Outcome.AGREED
+    assert replayed.outcome is ReplayOutcome.AGREED
     assert replayed.warnings == ("1 events of unknown types: kvm_new",)
 
 
@@ -519,4 +519,4 @@ def test_replay_expects_the_pic_s_interrupt_after_an_access_of_tpr(vapic):
     replayed = Replay(tune(subject, lapic__tpr_access_exits=vapic), 2).run(log(events))
 
     assert events[-1].text == "IRQ 0x4"
-    assert replayed.outcome is (Outcome.AGREED if vapic else Outcome.DIVERGED)
+    assert replayed.outcome is (ReplayOutcome.AGREED if vapic else ReplayOutcome.DIVERGED)

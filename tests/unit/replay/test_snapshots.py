@@ -8,7 +8,7 @@ import pytest
 from harness.base.errors import StoreError
 from harness.model.layout import CaseDir
 from harness.replay import snapshots
-from harness.replay.replay import Outcome
+from harness.replay.replay import ReplayOutcome
 from harness.replay.snapshots import Look, LookedWrongError, Looking
 from support.recorded_boot import recorded_case
 from userspace_chip.events import Event
@@ -47,7 +47,7 @@ def test_chips_of_a_recording_are_as_the_monitor_showed_them(name):
 
     replayed = case.replay(looks=case.looks)
 
-    assert (replayed.outcome, replayed.divergence) == (Outcome.AGREED, None)
+    assert (replayed.outcome, replayed.divergence) == (ReplayOutcome.AGREED, None)
     assert replayed.looks == case.case.smp + 3
 
 
@@ -76,7 +76,7 @@ def test_register_that_the_monitor_shows_otherwise_diverges(name, register, chip
     replayed = case.replay(looks=[altered])
 
     divergence = replayed.divergence
-    assert replayed.outcome is Outcome.DIVERGED
+    assert replayed.outcome is ReplayOutcome.DIVERGED
     assert divergence.recorded.event.args == (look.end,)
     assert divergence.states.keys() == divergence.shown.keys() == {chip}
     assert register in json.loads(divergence.shown[chip])

@@ -8,11 +8,20 @@ from harness.base.errors import ConfigError, ImageError, StoreError
 from harness.images.model import Choice
 from harness.report.text import bisect_report
 from harness.repro import bisect, catalogue
-from harness.repro.bisect import Bisector, Boundary, Memory, Plan, Same, Step, search, select
-from harness.repro.reproduce import Assessment, Outcome
+from harness.repro.bisect import (
+    Bisector,
+    BisectRequest,
+    BisectStep,
+    Boundary,
+    Memory,
+    Same,
+    search,
+    select,
+)
+from harness.repro.reproduce import Answer, Assessment
 from support.repro_entries import ENTRY, write_entry
 
-GOOD, BAD, SKIP = Outcome.NOT_REPRODUCED, Outcome.REPRODUCED, Outcome.CANNOT_RUN
+GOOD, BAD, SKIP = Answer.NOT_REPRODUCED, Answer.REPRODUCED, Answer.CANNOT_RUN
 
 
 def searched(answers):
@@ -95,7 +104,7 @@ def test_select_nonsense_says_how_to_write_it(wanted):
 
 
 A, B = CHOICES[0], Choice("10.0.2", "10.0.2", True, "x")
-STEP = Step("6.1.170", "10.0.2", BAD, "because", 12.0)
+STEP = BisectStep("6.1.170", "10.0.2", BAD, "because", 12.0)
 
 
 def test_memory_keeps_steps_for_the_next_start(tmp_path):
@@ -109,7 +118,7 @@ def test_memory_of_another_recipe_is_forgotten(tmp_path):
 
 
 def test_memory_does_not_keep_what_could_not_be_tested(tmp_path):
-    Memory(tmp_path, "digest").add(A, B, Step("6.1.170", "10.0.2", SKIP, "no network", 1.0))
+    Memory(tmp_path, "digest").add(A, B, BisectStep("6.1.170", "10.0.2", SKIP, "no network", 1.0))
     assert len(Memory(tmp_path, "digest")) == 0
 
 
@@ -159,7 +168,7 @@ class Reproducer:
 @pytest.fixture
 def plan(tmp_path):
     entry = catalogue.load(write_entry(tmp_path, ENTRY))
-    return Plan(entry, "6.1..6.16", "7.2,10.0", tmp_path / "out", 1)
+    return BisectRequest(entry, "6.1..6.16", "7.2,10.0", tmp_path / "out", 1)
 
 
 def bisected(plan, monkeypatch, reproducer):
@@ -201,6 +210,6 @@ def test_bisection_interrupted_goes_on_where_it_was(plan, monkeypatch):
 
 
 def test_bisection_of_one_version_is_refused(plan, monkeypatch):
-    one = Plan(plan.entry, "6.1", "10.0", plan.out, 1)
+    one = BisectRequest(plan.entry, "6.1", "10.0", plan.out, 1)
     with pytest.raises(ConfigError, match="there is nothing to bisect"):
         bisected(one, monkeypatch, Reproducer())

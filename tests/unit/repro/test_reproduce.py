@@ -11,7 +11,7 @@ from harness.model.case import Irqchip
 from harness.model.verdict import Verdict
 from harness.report.text import repro_report
 from harness.repro import catalogue, reproduce
-from harness.repro.reproduce import Outcome, Unknown
+from harness.repro.reproduce import Answer, Unknown
 from support.repro_entries import ENTRY, case_result, recorded, run_result, write_case, write_entry
 from support.showing import shown
 
@@ -27,13 +27,13 @@ def assess(entry, directory, lowered, **versions):
 
 def test_assess_signs_that_hold_are_reproduced(entry, tmp_path):
     found = assess(entry, tmp_path / "run", {"on": 1000, "split": 0})
-    assert (found.outcome, found.exit_status, found.bisect_status) == (Outcome.REPRODUCED, 0, 1)
+    assert (found.outcome, found.exit_status, found.bisect_status) == (Answer.REPRODUCED, 0, 1)
     assert [item.value for item in found.measured] == [500.0, 0.0]
 
 
 def test_assess_sign_that_does_not_hold_is_not_reproduced_and_says_why(entry, tmp_path):
     found = assess(entry, tmp_path / "run", {"on": 2, "split": 0})
-    assert (found.outcome, found.bisect_status) == (Outcome.NOT_REPRODUCED, 0)
+    assert (found.outcome, found.bisect_status) == (Answer.NOT_REPRODUCED, 0)
     assert found.reason == "lines that go low, a second: on 1 (expected at least 100)"
 
 
@@ -45,22 +45,22 @@ def test_assess_missing_bug_is_as_expected_in_a_version_that_is_not_affected(ent
 
 def test_assess_bug_in_a_version_that_is_not_affected_is_not_as_expected(entry, tmp_path):
     found = assess(entry, tmp_path / "run", {"on": 1000, "split": 0}, qemu="7.2.22")
-    assert (found.outcome, found.expected) == (Outcome.REPRODUCED, Outcome.NOT_REPRODUCED)
+    assert (found.outcome, found.expected) == (Answer.REPRODUCED, Answer.NOT_REPRODUCED)
     assert found.exit_status == 1
 
 
 def test_assess_other_mode_that_has_it_too_is_not_reproduced(entry, tmp_path):
     found = assess(entry, tmp_path / "run", {"on": 1000, "split": 1000})
-    assert found.outcome is Outcome.NOT_REPRODUCED
+    assert found.outcome is Answer.NOT_REPRODUCED
 
 
 def test_assess_mode_that_is_not_needed_may_be_missing(entry, tmp_path):
-    assert assess(entry, tmp_path / "run", {"on": 1000}).outcome is Outcome.REPRODUCED
+    assert assess(entry, tmp_path / "run", {"on": 1000}).outcome is Answer.REPRODUCED
 
 
 def test_assess_needed_mode_that_is_missing_cannot_be_run(entry, tmp_path):
     found = assess(entry, tmp_path / "run", {"split": 0})
-    assert (found.outcome, found.exit_status, found.bisect_status) == (Outcome.CANNOT_RUN, 3, 125)
+    assert (found.outcome, found.exit_status, found.bisect_status) == (Answer.CANNOT_RUN, 3, 125)
 
 
 @pytest.mark.parametrize("verdict", [Verdict.SKIP, Verdict.ERROR])
@@ -68,7 +68,7 @@ def test_assess_case_without_parts_cannot_be_run_and_says_why(entry, tmp_path, v
     (case, _) = entry.config().cases
     result = run_result(case_result(case, verdict, parts=(), detail="no KVM here"))
     found = reproduce.assess(entry, result, tmp_path)
-    assert found.outcome is Outcome.CANNOT_RUN
+    assert found.outcome is Answer.CANNOT_RUN
     assert "no KVM here" in found.reason
 
 
@@ -82,7 +82,7 @@ def test_assess_counter_that_nobody_can_see_cannot_be_run(entry, tmp_path):
     ]
     path.write_text(json.dumps(document))
     found = reproduce.assess(entry, run_result(case_result(case)), tmp_path)
-    assert (found.outcome, found.reason) == (Outcome.CANNOT_RUN, "lab-kvm-on: events were lost")
+    assert (found.outcome, found.reason) == (Answer.CANNOT_RUN, "lab-kvm-on: events were lost")
 
 
 SIGNS = {
@@ -196,9 +196,9 @@ class Runs:
 @pytest.mark.parametrize(
     ("lowered", "outcome"),
     [
-        ((1000,), Outcome.REPRODUCED),
-        ((0, 1000), Outcome.REPRODUCED),
-        ((0, 0), Outcome.NOT_REPRODUCED),
+        ((1000,), Answer.REPRODUCED),
+        ((0, 1000), Answer.REPRODUCED),
+        ((0, 0), Answer.NOT_REPRODUCED),
     ],
 )
 def test_reproduce_tries_again_only_where_it_should_show_and_does_not(
@@ -208,7 +208,7 @@ def test_reproduce_tries_again_only_where_it_should_show_and_does_not(
     entry = catalogue.load(write_entry(tmp_path, ENTRY + again))
     runs = Runs(*lowered)
     monkeypatch.setattr(reproduce.pipeline, "run", runs.run)
-    request = reproduce.Request(entry, out=tmp_path / "out", decisive_only=True)
+    request = reproduce.ReproRequest(entry, out=tmp_path / "out", decisive_only=True)
     found = asyncio.run(reproduce.reproduce(request, Console(quiet=True), quiet=True))
 
     assert (found.assessment.outcome, len(runs.jobs)) == (outcome, len(lowered))
@@ -247,7 +247,7 @@ def test_sign_of_a_scenarios_log_is_measured(tmp_path, quantity, value):
 
 
 @pytest.mark.parametrize(
-    ("here", "outcome"), [("kvm_pvm", Outcome.REPRODUCED), ("kvm_amd", Outcome.CANNOT_RUN)]
+    ("here", "outcome"), [("kvm_pvm", Answer.REPRODUCED), ("kvm_amd", Answer.CANNOT_RUN)]
 )
 def test_assess_entry_about_one_kvm_of_this_machine_cannot_be_run_on_another(
     tmp_path, here, outcome
@@ -258,4 +258,4 @@ def test_assess_entry_about_one_kvm_of_this_machine_cannot_be_run_on_another(
     result = dataclasses.replace(result, environment={"kvm": here})
     found = reproduce.assess(entry, result, directory)
     assert found.outcome is outcome
-    assert ("kvm_pvm" in found.reason) is (outcome is Outcome.CANNOT_RUN)
+    assert ("kvm_pvm" in found.reason) is (outcome is Answer.CANNOT_RUN)

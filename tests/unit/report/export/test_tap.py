@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.model.verdict import Blame, PartResult, Verdict
-from harness.report.checks import Check, Group, Outcome, groups_of
+from harness.report.checks import Check, CheckGroup, Outcome, groups_of
 from harness.report.export.tap import render
 from support import golden, runs, tap_reader
 
@@ -76,7 +76,7 @@ def test_tap_says_in_yaml_what_is_wrong():
 
 
 def test_tap_escapes_what_would_begin_a_directive():
-    group = Group("case#2", (Check(r"a \ b # SKIP me", Outcome.PASS),))
+    group = CheckGroup("case#2", (Check(r"a \ b # SKIP me", Outcome.PASS),))
 
     assert render([group]).splitlines()[2:] == [
         r"# Subtest: case\#2",
@@ -102,7 +102,7 @@ def test_tap_of_nothing_is_a_plan_of_0():
 
 def test_tap_of_a_check_whose_message_is_blank_can_be_read():
     check = Check("silent", Outcome.FAIL, "fail", " ")
-    (subtest,) = tap_reader.read(render([Group("case", (check,))]))
+    (subtest,) = tap_reader.read(render([CheckGroup("case", (check,))]))
     assert [point.ok for point in subtest.points] == [False]
 
 

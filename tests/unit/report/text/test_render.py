@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness.base.emphasis import Emphasis
 from harness.base.terminal import STYLES
-from harness.report.page import Cell, Column, Kind, Line, Table, cells, columns
+from harness.report.page import Cell, Column, ColumnKind, Table, TextLine, cells, columns
 from harness.report.text.render import show
 from support.showing import shown
 
@@ -20,17 +20,17 @@ class Digits:
     size: int = 10
 
     def part(self, columns):
-        own = (Column(str(digit) * 5, Kind.RESULT) for digit in columns)
+        own = (Column(str(digit) * 5, ColumnKind.RESULT) for digit in columns)
         row = (Cell("row"), *(Cell("x") for _ in columns), Cell(f"{len(columns)} of 10"))
-        return Table((Column(kind=Kind.NAME), *own, Column("remark")), (row,))
+        return Table((Column(kind=ColumnKind.NAME), *own, Column("remark")), (row,))
 
 
 def test_line_is_never_wrapped():
-    assert shown([Line("word " * 50 + "end")], width=20) == "word " * 50 + "end\n"
+    assert shown([TextLine("word " * 50 + "end")], width=20) == "word " * 50 + "end\n"
 
 
 @pytest.mark.parametrize(
-    "block", [Line("[bold]:x: 12"), Table(columns("a"), (cells("[bold]:x: 12"),))]
+    "block", [TextLine("[bold]:x: 12"), Table(columns("a"), (cells("[bold]:x: 12"),))]
 )
 def test_text_is_shown_as_it_is_and_has_no_markup(block):
     assert "[bold]:x: 12" in shown([block])
@@ -46,7 +46,9 @@ def test_table_without_names_has_no_header():
 
 
 def test_table_aligns_numbers_on_the_right():
-    table = Table((Column("name"), Column("n", Kind.NUMBER)), (cells("a", "7"), cells("b", "1234")))
+    table = Table(
+        (Column("name"), Column("n", ColumnKind.NUMBER)), (cells("a", "7"), cells("b", "1234"))
+    )
     assert [line.rstrip() for line in shown([table]).splitlines()] == [
         "name     n",
         "a        7",
