@@ -38,8 +38,8 @@ FIXTURE: Final = "irqchip_result"
 class ScenarioResult:
     """One scenario on one backend.
 
-    ``verdict`` and ``detail`` as ``irqmatrix run`` gives them; ``log`` is what was seen, an event a
-    line; ``directory`` holds everything that was recorded.
+    ``verdict`` and ``detail`` as ``irqmatrix run`` gives them; ``log`` is what was seen, one
+    event on each line; ``directory`` holds everything that was recorded.
     """
 
     scenario: str

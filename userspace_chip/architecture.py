@@ -41,7 +41,7 @@ IOWIN: Final = 0x10
 EOIR: Final = 0x40
 """Version 0x20 only."""
 
-# Those behind IOREGSEL, by index.
+# Those that IOREGSEL selects, by index.
 IOAPICID: Final = 0x00
 IOAPICVER: Final = 0x01
 IOAPICARB: Final = 0x02

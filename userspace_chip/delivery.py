@@ -38,7 +38,7 @@ class ApicBus(Protocol):
     ) -> int:
         """Send; ``source`` is the sender of an IPI, None for an IOAPIC or a device.
 
-        -1 nobody matched, 0 dropped, n accepted by n CPUs (QEMU: always the number of targets).
+        -1 no CPU matched, 0 dropped, n accepted by n CPUs (QEMU: always the number of targets).
         """
 
     def targets(self, message: LapicMessage) -> list[Lapic]:

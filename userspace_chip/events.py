@@ -272,6 +272,6 @@ def event_type(name: str) -> EventType:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Where a table is by events' names: :class:`EventError` for one that there is not."""
+    """Where a table is by events' names: :class:`EventError` for an unknown one."""
     for name in names:
         event_type(name)

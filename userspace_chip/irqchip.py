@@ -197,7 +197,7 @@ class Machine(Chipset):
     def signal_msi(self, address: int, data: int, *, cpu: int | None = None) -> int:
         """A device's message: KVM_SIGNAL_MSI, or a store into QEMU's window (off, tcg).
 
-        -1 nobody matched (errno EPERM), 0 dropped, n accepted by n.
+        -1 no CPU matched (errno EPERM), 0 dropped, n accepted by n.
         """
         self.log.vcpu = cpu
         message = MsiMessage(address, data)
@@ -296,7 +296,7 @@ class Machine(Chipset):
             raise AccessError(f"OUT to port {port:#x}", "there is no interrupt controller")
 
     def _misaligned(self, port: int, size: int) -> bool:
-        """TCG: nobody answers what is not aligned within its region of ports.
+        """TCG: no device answers what is not aligned within its region of ports.
 
         QEMU's ``memory_access_valid`` by way of ``helper_inw`` (``address_space_lduw``); what KVM
         leaves to user space is split into bytes before (``flatview_read_continue``).

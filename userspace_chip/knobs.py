@@ -84,7 +84,7 @@ class IoapicProfile:
     decode_mask: int
     """The bits of an offset that are decoded."""
     range_bytes: int
-    """So many bytes from the base belong to the chip."""
+    """Number of bytes from the base that belong to the chip."""
     source_bitmap: bool
     """A pin's level is the OR of its sources' (``irq_states``), not the last that was set."""
     edge_latch_when_masked: bool
@@ -100,7 +100,7 @@ class IoapicProfile:
     eoi_requires_rte_level: bool
     """An EOI ends pins whose entry is level-triggered now; else TMR says whether it was level."""
     storm_limit: int
-    """After so many EOIs of a pin in a row with its line high the next service is put off."""
+    """Number of EOIs of a pin in a row, its line high, after which its service is put off."""
     storm_delay_ns: int
     """How long it is put off."""
     storm_reset_on_rte_write: bool
@@ -122,7 +122,7 @@ class RouteProfile:
     default_routes: DefaultRoutes
     """The table that a machine starts with."""
     msi_routes: int
-    """So many GSIs are reserved for the pins of IOAPICs in user space."""
+    """Number of GSIs that are reserved for the pins of IOAPICs in user space."""
     update_before_service: bool
     """A write to an entry commits its route before the pin is served."""
     update_on_any_mmio: bool

@@ -218,7 +218,7 @@ class LapicDelivery(LapicModes):
         return vector if self._low_vectors and not state.ppr and vector else None
 
     def blocked(self) -> bool:
-        """QEMU: an interrupt waits behind PPR, so that an INTR gives the spurious vector."""
+        """QEMU: an interrupt is held back by PPR, so that an INTR gives the spurious vector."""
         state = self.state
         if not self._knobs.spurious_possible or not state.spiv & 0x100 or not state.irr:
             return False

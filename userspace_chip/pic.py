@@ -322,9 +322,9 @@ class Pic:
 
         KVM answers a word at an even port with 0.  What reaches beyond the pair of ports goes to
         user space, to regions that have no operations and read 0 (``hw/i386/kvm/i8259.c``); what
-        follows an odd port there is nobody's.  QEMU's memory core gives every byte to the region
+        follows an odd port there has no owner.  QEMU's memory core gives every byte to the region
         in which the access began: beyond the command port they all read the data port, beyond an
-        ELCR that ELCR.  What follows the data port belongs to nobody and reads 0xff.
+        ELCR that ELCR.  What follows the data port has no owner and reads 0xff.
         """
         _check_access(port, size)
         if self._kvm and size > 1:

@@ -358,8 +358,8 @@ class Pit:
         """Read 0x40..0x43 or 0x61.
 
         KVM zero-extends the byte at ``port``; what reaches beyond 0x43 goes to user space, where
-        nobody is: all ones.  On QEMU every byte goes to its own port, those beyond 0x43 give 0xff;
-        at 0x61 every byte is another access to 0x61.
+        no device is: all ones.  On QEMU every byte goes to its own port, those beyond 0x43 give
+        0xff; at 0x61 every byte is another access to 0x61.
         """
         _check_access(port, size)
         if self._in_kernel(port):

@@ -123,7 +123,7 @@ class IoapicPort(Protocol):
 
     # KVM's chip
     def deliver(self, message: LapicMessage, dest_map: DestMap | None = None) -> int:
-        """``kvm_irq_delivery_to_apic``: -1 nobody matched, 0 dropped, n accepted by n CPUs.
+        """``kvm_irq_delivery_to_apic``: -1 no CPU matched, 0 dropped, n accepted by n CPUs.
 
         With ``dest_map`` the CPUs that accepted are recorded in it (RTC tracking).
         """

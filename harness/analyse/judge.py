@@ -83,7 +83,7 @@ def judge(
         observations={} if evidence.sources is None else evidence.sources.observations,
         status=recording.status,
         notes=tuple(notes),
-        # What belongs to a reproducer is told by that, when all of its cases have ended.
+        # What belongs to a reproducer is judged by that, when all of its cases have ended.
         as_expected=bool(case.group) or _as_expected(parts, verdict, expected, failure),
         expected=expected,
         blame=blame,
@@ -180,7 +180,7 @@ def _failure(recording: Recording, evidence: CaseEvidence, results: Results[Any]
 
 
 def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence) -> Ruling:
-    """What is said of ``error``; of a guest whose time was up, whether it moved."""
+    """How ``error`` is reported; of a guest whose time was up, whether it moved."""
     # In a lab it may be the lab that is slow.
     qemu = Blame.QEMU if recording.case.backend.host is Host.LOCAL else None
     if not isinstance(error, GuestHang):

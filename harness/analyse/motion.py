@@ -27,14 +27,14 @@ from userspace_chip.messages import DeliveryMode
 LOOP_BYTES: Final = 64
 """Instructions so near to each other are a loop."""
 MAX_CPUS: Final = 4
-"""So many are told of, one by one."""
+"""At most this many are listed one by one."""
 
 _IF: Final = 0x200
 _ARITHMETIC: Final = 0x8D5
 """The flags that a comparison sets, which a loop may do over and over."""
 _RESET_VECTOR: Final = 0xFFFF_FFF0
 _GUEST_EXITS: Final = ("io_exits", "mmio_exits", "halt_exits", "hypercalls")
-"""Exits that only the guest's own doing brings; a host's tick is an exit of any CPU."""
+"""Exits that only the guest itself causes; a host's tick is an exit of any CPU."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class RunningGuest(Protocol):
     console: socket.socket
     """Connected to its serial line; ends with an end of file, or with :attr:`console_end`."""
     console_end: str | None
-    """What comes behind a guest's last words, where there is no end of file."""
+    """What comes after a guest's last words, where there is no end of file."""
     monitor: socket.socket
     """Connected to its QMP monitor, whose greeting may already be waiting."""
 

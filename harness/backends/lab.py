@@ -77,7 +77,7 @@ _PAYLOAD_DIR: Final = "/payload"
 _FIFO: Final = f"{_GUEST_DIR}/console"
 _COLLECT: Final = f"mkfifo {_FIFO}; cat <{_FIFO} >{_CONSOLE} & renice -n 19 -p $!; "
 _COLLECTED: Final = f"{{ :; }} 4<>{_FIFO}; wait; "
-"""A debug console is written byte by byte, and the port's every write is an exit of L1: behind a
+"""A debug console is written byte by byte, and the port's every write is an exit of L1: with a
 FIFO one of many bytes; at nice 19 the reader does not run at once for each.  It ends when the FIFO
 has no writer any more; a QEMU that did not start never was one."""
 
@@ -493,7 +493,7 @@ def by_hand(lab: LabPlan, plan: GuestPlan) -> str:
 
 @dataclass(frozen=True)
 class _Remains:
-    """What a lab leaves behind: its QEMU, and the two files that are written meanwhile."""
+    """What a lab leaves: its QEMU, and the two files that are written meanwhile."""
 
     process: OwnedProcess
     console: Path

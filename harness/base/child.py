@@ -51,7 +51,7 @@ def prepare(modules: Iterable[str]) -> None:
 
 
 def _own_temporary_folder() -> None:
-    """Have the server's socket in a folder of ours, which a later run removes if we are killed."""
+    """Have the server's socket in a folder that a later run removes if this one is killed."""
     settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     if settings.get("tempdir") is None:
         with contextlib.suppress(OSError):  # the server says it

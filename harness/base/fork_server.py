@@ -1,6 +1,6 @@
 """Imported by the fork server alone (:mod:`harness.base.child`): it has nothing to say.
 
-Where a process cannot be started, for want of descriptors, say, the caller raises, and reports it.
+Where a process cannot be started, for lack of descriptors, say, the caller raises, and reports it.
 """
 
 import sys

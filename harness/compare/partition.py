@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, TypeVar
 AXES: Final = ("irqchip", "QEMU", "Linux", "host", "machine", "smp", "CPU", "run")
 """Every axis; of several sets of the same size that separate, the first in this order is taken."""
 _MOVING: Final = ("run", "QEMU", "Linux", "machine", "smp", "CPU", "host", "irqchip")
-"""Of two axes that separate together, the one that is said to; the other says where."""
+"""Of two axes that separate together, the one that is named first; the other says where."""
 NO_AXIS: Final = "no axis"
 OTHERS: Final = "the others"
 _MODES: Final = ("on", "split", "off", "tcg")
@@ -30,7 +30,7 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     "CPU": ("{}", "with CPU {}"),
     "run": ("{}", "in {}"),
 }
-"""How a value is called, and how it is said that something is so only there."""
+"""How a value is called, and how a report says that something holds only there."""
 
 Axes: TypeAlias = Mapping[str, str]
 """A member's value on each axis that it has; an axis that it has not is ``-``."""
@@ -78,7 +78,7 @@ def _cut(
 def separate(groups: Sequence[Sequence[Axes]]) -> Separation:
     """The smallest set of axes that separates ``groups``, and how to say it.
 
-    Two axes that only separate together are said as one and where it holds: ``Linux: 6.1 | 6.12,
+    Two axes that only separate together are written as one and where it holds: ``Linux: 6.1 | 6.12,
     only in split``.
     """
     axes = smallest(groups)

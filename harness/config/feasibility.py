@@ -12,7 +12,7 @@ from userspace_chip.kvm.probe import EMULATING_MODULE, KvmProbe
 USERSPACE_LAPIC_REMOVED: Final = (8, 0)
 """QEMU ``docs/about/removed-features.rst``, "Userspace local APIC with KVM"."""
 USERSPACE_LAPIC_KEEPS_SIPI: Final = (7, 2, 22)
-"""Nobody clears CPU_INTERRUPT_SIPI but TCG: ``hw/intc/apic.c:apic_sipi`` of 7.2.0 did, in 7.2.22
+"""Only TCG clears CPU_INTERRUPT_SIPI: ``hw/intc/apic.c:apic_sipi`` of 7.2.0 did, in 7.2.22
 only ``x86_cpu_exec_interrupt`` does.  A CPU that halts after a SIPI then spins with QEMU's lock."""
 
 

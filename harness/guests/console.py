@@ -120,7 +120,7 @@ class Console:
         What came in this very moment is the pattern of the index returned.
         """
         while self._spawn.async_pw_transport is None and not waiting.done():
-            await asyncio.sleep(0)  # a transport whose making is cancelled is nobody's to close
+            await asyncio.sleep(0)  # no owner closes a transport whose making is cancelled
         if (made := self._spawn.async_pw_transport) is not None:
             made[1].pause_reading()
         if made is None or not made[0].fut.done():
@@ -140,7 +140,7 @@ class Console:
 class _Log:
     """A log that shows what was said as soon as it was, without carriage returns or our mark.
 
-    It takes so many characters, and calls ``on_full`` when there are more.
+    It takes a number of characters, and calls ``on_full`` when there are more.
     """
 
     def __init__(self, file: IO[str], end: str | None, limit: int) -> None:
@@ -172,7 +172,7 @@ def console(
 ) -> Iterator[Console]:
     """The console on ``connection``, for as long as the block lasts; it is kept in ``log``.
 
-    ``more``: behind what is there already, that of an earlier boot.  ``end``: see :func:`end_mark`.
+    ``more``: after what is there already, that of an earlier boot.  ``end``: see :func:`end_mark`.
     """
     with log.open("a" if more else "w", encoding="utf-8") as file:
         spawn = _Spawn(

@@ -115,7 +115,7 @@ class Store:
         """Hold the cache against other processes that build, with a scratch folder to build in.
 
         The folder is on the cache's file system and gone afterwards; what a process that was
-        killed has left behind goes too.  The kernel drops the lock if we die.  An :class:`OSError`
+        killed has left goes too.  The kernel drops the lock if we die.  An :class:`OSError`
         in the block becomes an :class:`ImageError`.
         """
         with self._writable():

@@ -64,7 +64,7 @@ FIXES: Final = (
 def fixed_for_tcg(module: Module) -> tuple[Module, tuple[str, ...]] | None:
     """The module with its fixes and their names; None if it needs none.
 
-    A kernel without the code that a fix is for needs none: it is older, or was mended. What is
+    A kernel without the code that a fix is for needs none: it is older, or was fixed. What is
     changed has no signature any more, which taints the kernel and no more. Raises
     :class:`ImageError` if a module that could need one is no ELF file.
     """

@@ -416,7 +416,7 @@ def load(text: str) -> Ledger:
 
 
 def table(ledger: Ledger) -> str:
-    """The ledger as text: a line a row with the columns that are used, the laws, the findings."""
+    """The ledger as text: a line for each row with the columns in use, laws, findings."""
     lines: list[str] = []
     for kinds in (("ioapic", "pic"), ("vector",)):
         rows = [row for row in ledger.rows if row.kind in kinds]

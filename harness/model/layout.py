@@ -51,7 +51,7 @@ class CaseDir:
     kernel_trace = FileEntry("kernel.trace")
     qemu_trace = FileEntry("qemu.trace")
     qemu_trace_part = FileEntry("qemu.trace.part")
-    """Of one boot, until it is put behind those before it."""
+    """Of one boot, until it is appended to those before it."""
     guest_state = FileEntry("guest.state")
     """Of a guest that moves, until it is loaded."""
     scenarios_run = FileEntry("probe.json.zst")

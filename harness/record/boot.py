@@ -27,7 +27,7 @@ EXIT_TIMEOUT_S: Final = 5.0
 _T = TypeVar("_T")
 
 Announce: TypeAlias = Callable[[str], None]
-"""Told what the case is doing, for the progress display."""
+"""Gets what the case is doing, for the progress display."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Tracer(Protocol):
 
 @dataclass(frozen=True)
 class Boot:
-    """A running guest and who is to be told of it; ``seen`` is where all of it goes."""
+    """A running guest and who is informed of it; ``seen`` is where all of it goes."""
 
     plan: GuestPlan
     guest: RunningGuest

@@ -36,7 +36,7 @@ from harness.record.drivers.table import driver_of
 from harness.record.recording import Recording, WorkloadRecord
 
 END_TIMEOUT_S: Final = COMMAND_TIMEOUT_S + 15
-"""For the end of a QEMU and of its console; the lab answers slowly while a guest drowns.  A lab
+"""For the end of a QEMU and of its console; the lab answers slowly while a guest is flooded.  A lab
 that stands still is found out before."""
 
 
@@ -242,7 +242,7 @@ def _was_cut(trace: Path) -> bool:
 
 
 def _append(part: Path, whole: Path) -> None:
-    """Put what one boot left behind what those before it did."""
+    """Append what one boot left to what those before it did."""
     if not whole.exists():
         part.rename(whole)
         return

@@ -24,11 +24,11 @@ SCHEMA: Final = "irqmatrix-events"
 SCHEMA_VERSION: Final = 1
 
 SHOWN_DAMAGE: Final = 5
-"""So many damaged lines are kept as examples; all are counted."""
+"""Number of damaged lines kept as examples; all are counted."""
 SHOWN_CHARACTERS: Final = 200
 
 CACHE_SIZE: Final = 1 << 16
-"""Interrupts repeat themselves: texts that were seen once are looked up, so many at most."""
+"""Interrupts repeat themselves: texts that were seen once are looked up, up to this number."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LogReport:
     lines: int
     events: int
     lost: int
-    """Events that the tracer admits to have lost (at least so many)."""
+    """Events that the tracer reports as lost (at least that many)."""
     unknown: Mapping[str, int]
     """Events by name that :mod:`userspace_chip.events` does not know."""
     damaged: int
@@ -150,7 +150,7 @@ class EventLogReader:
     def __init__(self) -> None:
         self._tally = LogTally()
         self._rows: dict[str, tuple[Source, str, int | None, tuple[Arg, ...]]] = {}
-        """By what is behind its time in a line of ours: the rest of an event that was seen."""
+        """By what follows its time in one of our lines: the rest of an event that was seen."""
 
     @property
     def report(self) -> LogReport:
@@ -211,7 +211,7 @@ class EventLogReader:
 
 
 _KNOWN_HEAD: Final = re.compile(r'\{"ns": [0-9]{1,20}')
-"""The begin of a line of ours, up to its time."""
+"""The beginning of one of our lines, up to its time."""
 
 _SOURCES: Final = frozenset(get_args(Source))
 

@@ -21,7 +21,7 @@ from userspace_chip.vcpu import MpState
 _NO_VECTOR: Final = 0xFFFFFFFF
 """``-d int`` prints -1 where the interrupt went away before the CPU could take it."""
 _EXPIRIES: Final = 16
-"""Number of remembered ones: a periodic timer's merge while nobody takes its interrupt."""
+"""Number of remembered ones: a periodic timer's merge while no CPU takes its interrupt."""
 _PATIENCE: Final = 200
 
 

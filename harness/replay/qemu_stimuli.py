@@ -245,7 +245,7 @@ class QemuStimuli:
             return False
         pin = int(event.args[0])
         if not self.machine.ioapics[0].state.rte[pin] & _REMOTE_IRR:
-            return False  # nobody's EOI can be on its way to it
+            return False  # no CPU's EOI can be on its way to it
         meanwhile = takewhile(lambda other: other.vcpu != event.vcpu, self._behind(ahead))
         ends = ("ioapic_clear_remote_irr", pin), ("ioapic_set_remote_irr", pin)
         if ends not in pairwise((e.name, e.args[0]) for e in meanwhile if e.args):

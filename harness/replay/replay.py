@@ -77,8 +77,8 @@ class Divergence:
 class Replayed:
     """``predicted`` events came out of the machines, which were fed with ``stimuli``.
 
-    ``skipped`` ones came before the first CPU's first; ``not_compared`` ones are of QEMU's, and
-    nobody's business.  ``looks`` of the monitor's at a chip showed what the model has.
+    ``skipped`` ones came before the first CPU's first; ``not_compared`` ones are QEMU's, and are
+    not compared.  ``looks`` of the monitor's at a chip showed what the model has.
     ``is_cut``: the log has more lines than were to be replayed.
     """
 

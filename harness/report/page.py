@@ -74,7 +74,7 @@ class Divisible(Protocol):
     def part(self, columns: range) -> Table:
         """The table of some of its columns, counted from 0.
 
-        One with the rows' names stands before them, one with remarks behind.
+        One with the rows' names stands before them, one with remarks after them.
         """
 
 

@@ -66,7 +66,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class SubjectRow:
-    """What is said of each case."""
+    """A value or a verdict of each case."""
 
     label: Cell
     cells: tuple[Cell, ...]

@@ -1,7 +1,7 @@
 """Since when: the versions of a kernel or a QEMU between which a reproducer's answer changes.
 
 The search is a pure function of a test (:func:`search`).  Each step is remembered in a file, so
-that an interrupted bisection, started again, goes on where it was.
+that an interrupted bisection, started again, continues from where it was.
 """
 
 from __future__ import annotations

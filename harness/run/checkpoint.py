@@ -39,7 +39,7 @@ class Checkpoint:
             self._later = asyncio.get_running_loop().call_later(wait_s, self.write)
 
     def write(self) -> None:
-        """Write it now; where that cannot be, the last one stays, and it is said once."""
+        """Write it now; where that cannot be, the last one stays, and that is reported once."""
         self.close()
         started = time.monotonic()
         try:

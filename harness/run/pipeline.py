@@ -56,7 +56,7 @@ class RunRequest:
 
 
 Finish: TypeAlias = Callable[[RunResult, Path], Awaitable[RunResult]]
-"""From what was found, and where it is, to what is said of it in the end."""
+"""From what was found, and where it is, to its final result."""
 
 
 async def _as_found(found: RunResult, _: Path) -> RunResult:

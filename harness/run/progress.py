@@ -17,7 +17,7 @@ from harness.model.verdict import CaseResult, Verdict
 
 
 class Progress(Protocol):
-    """Told of everything that goes on in a run."""
+    """Shows everything that goes on in a run."""
 
     def __enter__(self) -> Progress:
         """Begin to show."""

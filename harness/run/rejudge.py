@@ -161,7 +161,7 @@ def _findings(run: RunResult, lost: frozenset[str]) -> dict[str, None]:
 
 
 Finish: TypeAlias = Callable[[RunResult, Mapping[str, Case], Path], RunResult]
-"""From what was found of cases in a folder to what is said of it in the end."""
+"""From what was found of cases in a folder to the final result."""
 
 
 def rejudge(

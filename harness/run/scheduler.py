@@ -33,10 +33,10 @@ from harness.record.recording import Recording
 from harness.run.progress import Progress
 
 MAX_LAB_FAILURES: Final = 2
-"""After so many labs that did not boot, no further one is tried for the same kernel and QEMU."""
+"""Labs that may fail to boot before no further one is tried for the same kernel and QEMU."""
 
 MAX_LABS_ENDED: Final = 2
-"""A case under which so many labs died is not run again, nor its repetitions."""
+"""A case under which this number of labs died is not run again, nor its repetitions."""
 
 _CellKey: TypeAlias = tuple[str, str]
 _Outcome = TypeVar("_Outcome")
@@ -139,7 +139,7 @@ def _error_of(work: Callable[[], None]) -> HarnessError | None:
 
 
 def _as_ours(error: HarnessError | OSError) -> HarnessError:
-    """An error of this machine as one of ours, with what to do about it."""
+    """An error of this machine as a HarnessError, with what to do about it."""
     if isinstance(error, HarnessError):
         return error
     return HarnessError("the system refused it", str(error), advice(error))
@@ -263,7 +263,7 @@ class Scheduler:
         return await guarded(case, self._out, record())
 
     def _step(self, case: Case) -> Callable[[str], None]:
-        """Told what the case is doing."""
+        """Gets what the case is doing."""
         return functools.partial(self._progress.step, case.id)
 
     def _described(self, case: Case) -> CaseFile:
@@ -303,7 +303,7 @@ def _unless_cancelled(error: BaseException) -> None:
 async def guarded(
     case: Case, out: Path, work: Coroutine[None, None, _Outcome]
 ) -> _Outcome | Failed:
-    """What ``work`` gives; an error of it is the case's, and a bug of ours is told as one."""
+    """What ``work`` gives; an error of it is the case's; an internal one is reported as such."""
     started = time.monotonic()
     try:
         return await work
@@ -314,7 +314,7 @@ async def guarded(
 
 
 def as_told(error: BaseException, out: Path, folder: str) -> HarnessError:
-    """An error as what a user is told; a bug of ours, with its details in ``folder`` of ``out``."""
+    """An error as the user sees it; an internal one with its details in ``folder`` of ``out``."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, HarnessError | OSError):

@@ -66,7 +66,7 @@ def _write(directory: Path, evidence: CaseEvidence) -> None:
 
 
 def _log_json(found: dict[str, str | None]) -> dict[str, str | None]:
-    """A scenario's log without what there is not to say."""
+    """A scenario's log without what is empty."""
     return {name: text for name, text in found.items() if name == "log" or text is not None}
 
 

@@ -57,13 +57,10 @@ def _is_text(node):
 
 
 def strings(source):
-    """The string literals of a module but docstrings, and the module's own docstring."""
-    tree = ast.parse(source)
-    yield 1, ast.get_docstring(tree) or ""
-    nodes = list(ast.walk(tree))
-    notes = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    """The string literals of a module, docstrings among them."""
+    nodes = list(ast.walk(ast.parse(source)))
     joined = [node for node in nodes if isinstance(node, ast.JoinedStr)]
-    others = notes | {id(part) for node in joined for part in node.values}
+    others = {id(part) for node in joined for part in node.values}
     for node in nodes:
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
@@ -96,7 +93,7 @@ def test_words_in_documents_and_configurations_are_those_of_the_list(pattern):
 
 
 @pytest.mark.parametrize("folder", ["harness", "userspace_chip"])
-def test_words_in_messages_are_those_of_the_list(folder):
+def test_words_in_messages_and_docstrings_are_those_of_the_list(folder):
     modules = tracked(f"{folder}/**/*.py")
     texts = [(path, line, text) for path in modules for line, text in strings(path.read_text())]
     assert len(texts) > 500
@@ -144,9 +141,9 @@ def test_name_of_a_class_means_one_thing():
     assert double.keys() == OF_SEVERAL_ROOMS, "choose a name that says which"
 
 
-def test_strings_module_gives_messages_and_its_docstring_only():
+def test_strings_module_gives_messages_and_docstrings():
     source = '"""Module."""\ndef f(x):\n    """Function."""\n    raise ValueError(f"a {x} b" "c")\n'
-    assert list(strings(source)) == [(1, "Module."), (4, "a {} bc")]
+    assert sorted(strings(source)) == [(1, "Module."), (3, "Function."), (4, "a {} bc")]
 
 
 def prose(text):

@@ -32,7 +32,7 @@ MAX_CPUID_ENTRIES: Final = 256
 EFLAGS_RESERVED: Final = 1 << 1
 EFLAGS_IF: Final = 1 << 9
 
-_NOT_OPEN: Final = 0x7FFF_FFFF  # no process has it: never the descriptor of somebody else
+_NOT_OPEN: Final = 0x7FFF_FFFF  # no process has it: never another owner's descriptor
 
 
 class _Fd:
@@ -114,7 +114,7 @@ class KvmFd(_Fd):
 
     @property
     def vcpu_mmap_bytes(self) -> int:
-        """Bytes to map of a vCPU: ``kvm_run`` and what lies behind it."""
+        """Bytes to map of a vCPU: ``kvm_run`` and what follows it."""
         return self._call(abi.GET_VCPU_MMAP_SIZE)
 
     def supported_cpuid(self) -> tuple[abi.KvmCpuidEntry2, ...]:
@@ -225,7 +225,7 @@ class VmFd(_Fd):
     # ------------------------------------------------------------ interrupts
 
     def irq_line(self, gsi: int, level: bool) -> None:
-        """``KVM_IRQ_LINE``: set a GSI's level; nothing is said about what became of it."""
+        """``KVM_IRQ_LINE``: set a GSI's level; without a result."""
         self._level.irq, self._level.level = gsi, level
         self._pass(abi.IRQ_LINE, self._level)
 
@@ -242,7 +242,7 @@ class VmFd(_Fd):
     def signal_msi(self, message: MsiMessage) -> int:
         """``KVM_SIGNAL_MSI``: how many LAPICs took the message.
 
-        0: blocked by the target; -1: nobody matched.  The kernel's own -1 reaches user space as
+        0: blocked by the target; -1: no CPU matched.  The kernel's own -1 reaches user space as
         ``EPERM``, which is why that errno is no error here (``kvm_send_userspace_msi``).
         """
         msi = self._msi

@@ -17,7 +17,7 @@ from userspace_chip.kvm.errors import KvmError, UnexpectedExitError
 from userspace_chip.kvm.fds import KVM_API_VERSION, KvmFd, VcpuFd
 
 VENDOR_MODULES: Final = ("kvm_intel", "kvm_amd", "kvm_pvm")
-"""The kernel modules that can stand behind /dev/kvm; ``kvm_pvm`` needs no VMX or SVM."""
+"""The kernel modules that can provide /dev/kvm; ``kvm_pvm`` needs no VMX or SVM."""
 EMULATING_MODULE: Final = "kvm_pvm"
 """It emulates guests that do not know of it: without IRET, and each interrupt has its EOI early."""
 
@@ -37,7 +37,7 @@ class KvmProbe:
     irqchip_errors: Mapping[str, str | None] = field(default_factory=dict)
     """By mode (``on``, ``split``): why no such irqchip can be made; ``None`` where it was made."""
     module: str | None = None
-    """The vendor module, where exactly one is loaded; ``None`` where it cannot be told."""
+    """The vendor module, where exactly one is loaded; ``None`` where it is not known."""
     nested: bool | None = None
     """The module's ``nested`` parameter; ``None`` where it has none."""
     cpu_flag: CpuFlag | None = None
@@ -69,7 +69,7 @@ class GuestSpeed:
 def probe_kvm(
     path: str = "/dev/kvm", *, sys: Path = Path("/sys"), proc: Path = Path("/proc")
 ) -> KvmProbe:
-    """Open ``path`` and ask; what is missing is said in the result, nothing is raised.
+    """Open ``path`` and ask; what is missing is named in the result, nothing is raised.
 
     ``sys`` and ``proc`` are where sysfs and procfs are mounted.
     """

@@ -85,8 +85,8 @@ class Books:
 
     ``rules`` are by the event's name: what keeps the books of it.
 
-    ``smp`` is the number of vCPUs.  With ``ioapics`` other than 1 (microvm) pins cannot be told
-    apart in QEMU's events, and are not checked.
+    ``smp`` is the number of vCPUs.  With ``ioapics`` other than 1 (microvm) pins cannot be
+    distinguished in QEMU's events, and are not checked.
     """
 
     def __init__(

@@ -205,7 +205,7 @@ class Monitor:
 async def monitor(connection: socket.socket, log: Path) -> AsyncIterator[Monitor]:
     """A monitor on ``connection``, for as long as the block lasts; its messages go to ``log``.
 
-    Raises :class:`MonitorError` where nobody greets.
+    Raises :class:`MonitorError` where no greeting comes.
     """
     with log.open("a", encoding="utf-8") as file:
         client = _RecordingClient("guest", file)

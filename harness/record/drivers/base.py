@@ -25,7 +25,7 @@ class Driver(ABC, Generic[GuestT]):
 
     @abstractmethod
     async def drive(self, boot: Boot, mon: Monitor | None) -> bool:
-        """Do what there is to do; True where the guest ends by itself then.
+        """Do the guest's work; True where the guest ends by itself then.
 
         ``mon`` is there where the guest waited for it, or :attr:`needs_monitor`.  Whatever is seen
         goes to ``boot.seen``.  :class:`GuestHang` and :class:`GuestCrash` for a guest that does not

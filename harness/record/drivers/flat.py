@@ -19,7 +19,7 @@ MAX_END_LINES: Final = 100
 
 
 class FlatDriver(Driver[FlatGuest]):
-    """Nothing is said to it."""
+    """It gets no input."""
 
     async def drive(self, boot: Boot, mon: Monitor | None) -> bool:
         """Until its console ends, or its results do; False where its QEMU is to be ended then."""

@@ -16,11 +16,11 @@ from harness.record.collectors.qmp import Monitor
 from harness.record.drivers.base import Driver
 
 MAX_BOOTS: Final = 8
-"""Of one case: after a scenario that hangs the probe is booted again for those behind it."""
+"""Of one case: after a scenario that hangs the probe is booted again for those after it."""
 
 
 class ProbeDriver(Driver[ProbeGuest]):
-    """Nothing is said to it, but for an NMI where its CPU 0 sleeps."""
+    """It gets no input but an NMI where its CPU 0 sleeps."""
 
     async def drive(self, boot: Boot, mon: Monitor | None) -> bool:
         """Until it has run all scenarios; one in which CPU 0 sleeps for ever is woken."""
@@ -51,9 +51,9 @@ class ProbeDriver(Driver[ProbeGuest]):
                 boot.step(f"scenario {ended} of {len(self.guest.scenarios)}")
 
     def next_boot(self, plan: GuestPlan, seen: PartialRecording) -> GuestPlan | None:
-        """The boot for the scenarios behind the one that the last boot ended in.
+        """The boot for the scenarios after the one that the last boot ended in.
 
-        One that was not run, because those before it left something behind, gets a boot to begin
+        One that was not run, because those before it left something, gets a boot to begin
         with.
         """
         guest = self.guest
@@ -65,7 +65,7 @@ class ProbeDriver(Driver[ProbeGuest]):
         index = probe.reached(seen.console, seen.boots + 1, guest.first)
         if index is None:
             return None
-        index = min(index, len(guest.scenarios) - 1)  # behind the last one comes a reset
+        index = min(index, len(guest.scenarios) - 1)  # after the last one comes a reset
         if index in seen.stalled:
             return None
         seen.boots += 1
