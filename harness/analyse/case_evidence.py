@@ -398,13 +398,15 @@ def case_folders(path: Path) -> list[Path]:
     if CaseDir(path).manifest.exists():
         return [path]
     if not path.is_dir():
-        raise StoreError(f"there is no folder {path}", None, "name a run's or a case's folder")
+        raise StoreError(
+            f"there is no directory {path}", None, "name a run's or a case's directory"
+        )
     folders = sorted(found.parent for found in path.glob(f"*/{CaseDir.manifest}"))
     if not folders:
         raise StoreError(
             f"{path} is neither a run nor a case",
-            f"there is no {CaseDir.manifest} in it or in one of its folders",
-            "name a run's or a case's folder; one that an older irqmatrix recorded has to be run "
-            "again",
+            f"there is no {CaseDir.manifest} in it or in one of its directories",
+            "name a run's or a case's directory; one that an older irqmatrix recorded has to be "
+            "run again",
         )
     return folders

@@ -34,7 +34,7 @@ def matching(pattern: str, places: Iterable[Path]) -> tuple[Path, ...]:
     if path.is_absolute():
         places, path = (Path(path.anchor),), path.relative_to(path.anchor)
     if not path.parts:
-        raise HarnessError(f"{pattern!r} is a folder", "expected files or a pattern for them")
+        raise HarnessError(f"{pattern!r} is a directory", "expected files or a pattern for them")
     try:
         for place in places:
             if found := tuple(sorted(place.glob(str(path)))):

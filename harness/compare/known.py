@@ -254,7 +254,7 @@ class KnownDifferences:
         for folder in folders:
             found = sorted(folder.glob("*.yaml"))
             if not found:
-                why = "it has no *.yaml" if folder.is_dir() else "there is no such folder"
+                why = "it has no *.yaml" if folder.is_dir() else "there is no such directory"
                 raise ConfigError(
                     "no known differences there",
                     why,

@@ -47,7 +47,7 @@ def default_root() -> Path:
         raise ImageError(
             "there is no place for the image cache",
             f"HOME is not set, and user {os.getuid()} has no entry in the password database",
-            "set XDG_CACHE_HOME to a folder that can be written",
+            "set XDG_CACHE_HOME to a directory that can be written",
         ) from None
 
 

@@ -86,7 +86,9 @@ def _with_parents(tree: Tree) -> list[tuple[str, Node]]:
         for depth in range(1, len(parts)):
             parent = "/" + "/".join(parts[:depth])
             if not isinstance(nodes.setdefault(parent, Directory()), Directory):
-                raise ImageError(f"an archive cannot hold {path!r}", f"{parent!r} is not a folder")
+                raise ImageError(
+                    f"an archive cannot hold {path!r}", f"{parent!r} is not a directory"
+                )
     # Sorted by parts, so that a folder comes before what it holds.
     return sorted(nodes.items(), key=lambda item: _parts(item[0]))
 

@@ -29,8 +29,8 @@ def inspect_kernel(name: str, vmlinuz: Path, modules_dir: Path | None, source: s
     elif not modules_dir.is_dir():
         raise ImageError(
             f"no kernel modules at {modules_dir}",
-            "there is no such folder",
-            f"give the folder lib/modules/{release} of that kernel",
+            "there is no such directory",
+            f"give the directory lib/modules/{release} of that kernel",
         )
     return KernelImage(name, _version(banner), vmlinuz, modules_dir, source)
 
@@ -64,7 +64,7 @@ def unpacked_kernel(name: str, tree: Path, source: str) -> KernelImage:
         raise ImageError(
             f"the kernel package in {tree} is incomplete",
             f"it has no {BUILTIN_LIST}, so which modules are built in is not known",
-            "delete that folder: the kernel is fetched again",
+            "delete that directory: the kernel is fetched again",
         )
     return image
 

@@ -158,7 +158,7 @@ class Store:
             raise ImageError(
                 f"cannot write to the image cache {self._root}",
                 str(error),
-                "free some space, or set XDG_CACHE_HOME to a folder that can be written",
+                "free some space, or set XDG_CACHE_HOME to a directory that can be written",
             ) from error
 
 

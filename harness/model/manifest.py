@@ -100,8 +100,8 @@ def read(directory: Path) -> CaseFile:
     if not path.exists():
         raise StoreError(
             f"{directory} has no {CaseDir.manifest}",
-            "it is not the folder of a case, or it was recorded by an older version",
-            "name the folder of a case below a run's directory, or run it again",
+            "it is not the directory of a case, or it was recorded by an older version",
+            "name the directory of a case below a run's directory, or run it again",
         )
     return read_typed(path, _ADAPTER, SCHEMA, "does not describe a case", {1: _from_schema_1})
 

@@ -35,16 +35,16 @@ from harness.run.scheduler import Prepared
 
 _COMPRESSION_LEVEL: Final = 10
 _REPORT_COLUMNS: Final = 160
-_FIX: Final = "name a file in a folder that can be written"
+_FIX: Final = "name a file in a directory that can be written"
 
 
 def check(path: Path) -> None:
     """See, before anything is run, that ``path`` can be written; :class:`StoreError` if not."""
     if path.is_dir():
-        raise StoreError(f"cannot write the bundle {path}", "it is a folder", _FIX)
+        raise StoreError(f"cannot write the bundle {path}", "it is a directory", _FIX)
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise StoreError(f"cannot write the bundle {path}", f"there is no folder {folder}", _FIX)
+        raise StoreError(f"cannot write the bundle {path}", f"there is no directory {folder}", _FIX)
     if not os.access(folder, os.W_OK):
         raise StoreError(f"cannot write the bundle {path}", f"{folder} cannot be written", _FIX)
 
@@ -189,7 +189,7 @@ Affected: {entry.affected_text}. {f"Fixed: {entry.fixed}." if entry.fixed else "
 
 ## Do it again
 
-In this folder, on any x86 machine with Debian's QEMU (no VMX or SVM is needed):
+In this directory, on any x86 machine with Debian's QEMU (no VMX or SVM is needed):
 
 ```sh
 {_commands(found)}

@@ -196,9 +196,9 @@ async def _as_on_chips(judge: Judge, data: Data) -> Data:
 
 def _check_out(out: Path, source: Path) -> None:
     """See, before anything is run, that ``out`` can be written, and is not what is read."""
-    fix = "name a file in a folder that can be written: --out FILE"
+    fix = "name a file in a directory that can be written: --out FILE"
     if out.is_dir():
-        raise StoreError(f"cannot write {out}", "it is a folder", fix)
+        raise StoreError(f"cannot write {out}", "it is a directory", fix)
     if out.exists() and out.samefile(source):
         raise StoreError(f"will not write {out}", "it contains the scenario itself", fix)
     try:

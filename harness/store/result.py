@@ -115,7 +115,7 @@ def read(path: Path) -> RunResult:
         if case.dir in ("", ".", "..") or "/" in case.dir or "\0" in case.dir:
             raise StoreError(
                 f"{path} is not a result",
-                f"case {case.id!r} would be in {case.dir!r}, which is not a folder of the run",
+                f"case {case.id!r} would be in {case.dir!r}, which is not a directory of the run",
                 "run it again",
             )
     return result

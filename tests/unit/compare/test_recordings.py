@@ -283,7 +283,7 @@ def test_folder_that_is_no_case_and_no_run_is_refused(folder, tmp_path):
 
 
 def test_folder_that_is_not_there_is_refused(folder, tmp_path):
-    with pytest.raises(StoreError, match="there is no folder"):
+    with pytest.raises(StoreError, match="there is no directory"):
         diff_recorded(folder("a", "on"), tmp_path / "nowhere", SHIPPED)
 
 
@@ -425,7 +425,7 @@ def test_command_on_no_case_is_status_2_with_a_message(folder, irqmatrix, tmp_pa
     status, _, error = irqmatrix("diff", folder("a", "on"), tmp_path / "nowhere")
 
     assert status == 2
-    assert "there is no folder" in error
+    assert "there is no directory" in error
 
 
 def test_command_with_json_prints_only_json(folder, irqmatrix):

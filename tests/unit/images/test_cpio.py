@@ -97,7 +97,7 @@ def test_path_that_is_not_absolute_and_normal_is_refused(path: str) -> None:
 
 
 def test_file_below_a_file_is_refused() -> None:
-    with pytest.raises(ImageError, match="'/a' is not a folder"):
+    with pytest.raises(ImageError, match="'/a' is not a directory"):
         packed({"/a": File(b""), "/a/b": File(b"")})
 
 

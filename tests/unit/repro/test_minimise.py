@@ -146,7 +146,7 @@ def test_minimise_writes_a_file_that_says_how_it_was_made_with_numbers_as_people
             2,
             "cannot write absent/x.yaml: No such file or directory",
         ),
-        (("ioapic-level-delivered", *LOST, "--out", "."), 2, "it is a folder"),
+        (("ioapic-level-delivered", *LOST, "--out", "."), 2, "it is a directory"),
         (
             ("split-eoi-forty", "--file", FORTY, *LOST, "--out", FORTY),
             2,

@@ -122,4 +122,4 @@ def test_result_with_a_case_outside_its_run_is_refused(run_of, irqmatrix, whole,
     folder = run_of("result.json", json.dumps(document).encode())
     status, said = irqmatrix("report", folder.parent)
     assert status == 2
-    assert "not a folder of the run" in said
+    assert "not a directory of the run" in said

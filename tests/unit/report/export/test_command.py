@@ -94,5 +94,5 @@ def test_run_with_a_folder_without_known_differences_is_refused_before_anything_
     done = irqmatrix("run", "configs/quick.yaml", "--known", tmp_path / "none", "--out", out)
 
     assert done.status == 2
-    assert "no known differences there: there is no such folder" in done.stderr
+    assert "no known differences there: there is no such directory" in done.stderr
     assert not out.exists()
