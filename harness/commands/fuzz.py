@@ -67,7 +67,7 @@ async def run(asked: FuzzOptions, console: Console) -> int:
             await fuzzer.run(asked.request.programs, asked.request.minutes)
             await Finisher(fuzzer, cache, known, quiet, publish).run()
     except BlockingIOError:
-        fix = "wait for it, or name another folder: --out"
+        fix = "wait for it, or name another directory: --out"
         raise ConfigError(f"{folder} is in use", "another campaign writes there", fix) from None
     if asked.json:
         print_json(fuzz_json(journal.history, folder / FINDINGS))

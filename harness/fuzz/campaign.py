@@ -1,7 +1,7 @@
 """A campaign: random programs on all sides, round by round, and what the oracles say of them.
 
 The programs of a round are made before anything is booted and judged as their boots end, so that
-labs that run side by side do not wait for this process.
+labs that run concurrently do not wait for this process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from userspace_chip.profile import Profile
 DEFAULT_CPU: Final = "qemu64,+x2apic,+tsc-deadline"
 DEFAULT_SIDES: Final = ("tcg",)
 TWICE_EVERY: Final = 8
-"""Of so many programs one is run twice."""
+"""One program in this number is run twice."""
 FIRST_ROUND: Final = 100
 """Programs."""
 ROUND_S: Final = 60.0

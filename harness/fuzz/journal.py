@@ -59,7 +59,7 @@ class History:
     differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
     """By program, side and oracle."""
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By id, what is said of each finding."""
+    """By id, what became of each finding."""
 
     def add(self, difference: Difference) -> bool:
         """Whether it is new."""
@@ -79,7 +79,7 @@ class Journal:
         """A new one; :class:`ConfigError` where the folder has one already."""
         path = folder / NAME
         if path.exists():
-            fix = "--resume DIR goes on with it; --out names another folder"
+            fix = "--resume DIR goes on with it; --out names another directory"
             raise ConfigError(f"{folder} has a journal already", None, fix)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class Journal:
         try:
             text = files.read_text(path, limits.current().json_mib * limits.MIB, "json_mib")
         except OSError as error:
-            fix = "--resume takes the folder that --out named"
+            fix = "--resume takes the directory that --out named"
             raise ConfigError(f"cannot resume {folder}", error.strerror, fix) from None
         except ValueError as error:
             raise ConfigError(f"cannot resume {folder}", str(error)) from None

@@ -75,7 +75,7 @@ class _Case:
 
     @cached_property
     def vectors(self) -> frozenset[int] | None:
-        """Every vector that something unmasked may send; None where that cannot be told."""
+        """Every vector that something unmasked may send; None where that is not known."""
         found = {0xFF}
         for op in self.operations:
             if (of_op := _vectors_of(op)) is None:

@@ -30,7 +30,7 @@ from userspace_chip.irqchip import Machine
 from userspace_chip.profile import Profile
 
 BARREN: Final = 200
-"""After so many refused programs in a row a grammar generates nothing."""
+"""Number of refused programs in a row after which a grammar generates nothing."""
 
 
 @dataclass(frozen=True)

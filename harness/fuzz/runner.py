@@ -53,7 +53,7 @@ class Ran:
 
 
 Ended: TypeAlias = Callable[[Side, Mapping[int, Ran]], None]
-"""Told of programs of a side, by their places, as soon as they have ended."""
+"""Gets the programs of a side, by their places, as soon as they have ended."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _why(failed: Failed | Recording) -> str:
 def _ran(recording: Recording) -> dict[int, Ran]:
     """What is certain of the programs of a boot, by their index in it.
 
-    One that was not run, because of what others had left behind, is not among them.
+    One that was not run, because of what others had left, is not among them.
     """
     logs = probe.parse_logs(recording.console)
     found = {

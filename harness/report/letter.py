@@ -173,7 +173,7 @@ class Letter:
         yield "## Reproduce it"
         yield ""
         if has_entry:
-            yield "In this folder, with irqmatrix installed (its checkout's `make run` does that):"
+            yield "Here, with irqmatrix installed (its checkout's `make run` does that):"
             yield ""
             yield f"    irqmatrix repro {ENTRY}"
             yield ""

@@ -232,7 +232,7 @@ class Bench:
     async def record(
         self, cases: Sequence[Case], ended: Callable[[Recording | Failed], object] = lambda _: None
     ) -> list[Recording | Failed]:
-        """Boot all of them; ``ended`` is told of each as it ends.
+        """Boot all of them; ``ended`` gets each as it ends.
 
         :class:`CannotRun` where a backend cannot be run here.
         """

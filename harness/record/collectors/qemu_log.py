@@ -146,7 +146,7 @@ class QemuLogReader:
 
 
 def _is_strange(line: str) -> bool:
-    """Whether an event may stand behind something that this reader does not know."""
+    """Whether an event may follow something that this reader does not know."""
     return any(word in QEMU_EVENTS for word in line.split(" ", 3)[1:3])
 
 
