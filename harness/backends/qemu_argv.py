@@ -56,7 +56,8 @@ def qemu_argv(case: Case, files: GuestFiles, channels: Channels) -> tuple[str, .
         *("-cpu", case.cpu),
         *("-smp", str(case.smp)),
         *("-m", f"{case.memory_mib}M"),
-        *_console(case, channels.console),
+        *("-chardev", chardev(channels.console, "console")),
+        *kind_of(case.guest).console(case.machine),
         *_monitor(channels.monitor),
         *kind_of(case.guest).arguments(case, files),
         *_options("-device", case.devices),
@@ -123,15 +124,6 @@ def _machine(case: Case) -> tuple[str, ...]:
     if kind_of(case.guest).spins and case.smp > 1:
         return ("-machine", machine, "-accel", f"{accel},thread=single")
     return ("-machine", f"{machine},accel={accel}")
-
-
-def _console(case: Case, backend: str) -> tuple[str, ...]:
-    """The guest's way to talk: a serial line, or a port that raises no interrupt."""
-    made = ("-chardev", chardev(backend, "console"))
-    port = kind_of(case.guest).debug_port
-    if port is None:
-        return (*made, "-serial", "chardev:console")
-    return (*made, "-device", f"isa-debugcon,iobase={port:#x},chardev=console")
 
 
 def _monitor(backend: str | None) -> tuple[str, ...]:

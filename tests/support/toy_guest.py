@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from harness.analyse.results.base import Results
 from harness.analyse.results.table import RESULTS
 from harness.guests.kinds.base import GuestKind, Part
-from harness.guests.kinds.devices import EXIT_DEVICE
+from harness.guests.kinds.devices import EXIT_DEVICE, debug_console
 from harness.guests.kinds.model import GuestModel
 from harness.guests.kinds.table import KINDS
 from harness.guests.plan import GuestPlan
@@ -98,10 +98,9 @@ class SectorKind(GuestKind[Sector]):
         disk = f"file={files.kernel},format=raw,if=ide,snapshot=on"
         return ["-drive", disk, *EXIT_DEVICE]
 
-    @property
-    def debug_port(self) -> int | None:
-        """Bochs' one."""
-        return DEBUGCON
+    def console(self, machine) -> Sequence[str]:
+        """Bochs' port."""
+        return debug_console(DEBUGCON)
 
 
 class SectorDriver(Driver[Sector]):

@@ -92,10 +92,9 @@ class GuestKind(ABC, Generic[GuestT]):
     def arguments(self, case: Case, files: GuestFiles) -> Sequence[str]:
         """QEMU's arguments for the guest in ``case``: its files, command line and devices."""
 
-    @property
-    def debug_port(self) -> int | None:
-        """The port of the debug console that it talks to; None for a serial line."""
-        return None
+    def console(self, machine: Machine) -> Sequence[str]:
+        """QEMU's arguments for what it talks to, which writes to the chardev ``console``."""
+        return ("-serial", "chardev:console")
 
     # --- In reports
 

@@ -12,6 +12,11 @@ TEST_DEVICES: Final = (*EXIT_DEVICE, *("-device", "pc-testdev"))
 """And a port that drives any line."""
 
 
+def debug_console(port: int) -> tuple[str, ...]:
+    """A console that raises no interrupt: each byte that is written to ``port``."""
+    return ("-device", f"isa-debugcon,iobase={port:#x},chardev=console")
+
+
 def append(text: str) -> tuple[str, ...]:
     """``text`` as the image's command line, where there is any."""
     return ("-append", text) if text else ()

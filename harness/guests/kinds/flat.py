@@ -12,7 +12,7 @@ from harness.base.errors import ConfigError, HarnessError, StoreError
 from harness.base.yamlfile import Location, YamlFile
 from harness.guests import flat, protocol_files
 from harness.guests.kinds.base import GuestKind, Part
-from harness.guests.kinds.devices import EXIT_DEVICE, TEST_DEVICES, append
+from harness.guests.kinds.devices import EXIT_DEVICE, TEST_DEVICES, append, debug_console
 from harness.guests.kinds.model import GuestModel, Name, Text
 from harness.guests.plan import GuestFiles, GuestPlan, Site
 from harness.images import multiboot
@@ -122,10 +122,11 @@ class FlatKind(GuestKind[FlatGuest]):
             *("-kernel", files.kernel, *append(guest.append)),
         ]
 
-    @property
-    def debug_port(self) -> int | None:
-        """Where the configuration says so."""
-        return flat.DEBUGCON_PORT if self.guest.output is Output.DEBUGCON else None
+    def console(self, machine: Machine) -> Sequence[str]:
+        """The one that the configuration says."""
+        if self.guest.output is Output.DEBUGCON:
+            return debug_console(flat.DEBUGCON_PORT)
+        return super().console(machine)
 
     @property
     def recipe_files(self) -> Mapping[Path, str]:

@@ -14,7 +14,7 @@ from harness.base.errors import HarnessError, StoreError
 from harness.base.yamlfile import Location, YamlFile
 from harness.guests import probe
 from harness.guests.kinds.base import GuestKind, Part
-from harness.guests.kinds.devices import TEST_DEVICES, append
+from harness.guests.kinds.devices import TEST_DEVICES, append, debug_console
 from harness.guests.kinds.model import Axis, GuestModel, Name, Text
 from harness.guests.plan import GuestFiles, GuestPlan, Site
 from harness.model.case import WHOLE_CASE, Case, Guest, Machine, ProbeGuest, folder_name
@@ -105,10 +105,9 @@ class ProbeKind(GuestKind[ProbeGuest]):
         program = ("-kernel", files.kernel, "-initrd", files.initrd)
         return [*TEST_DEVICES, *edu, *program, *append(" ".join(words))]
 
-    @property
-    def debug_port(self) -> int | None:
+    def console(self, machine: Machine) -> Sequence[str]:
         """The one that it is built for."""
-        return probe.CONSOLE_PORT
+        return debug_console(probe.CONSOLE_PORT)
 
     @property
     def parts(self) -> Sequence[str] | None:
