@@ -46,6 +46,7 @@ from support import recorded_cases, runs
 from userspace_chip.errors import IrqmatrixError
 from userspace_chip.info_lapic import parse_lapic
 from userspace_chip.info_pic import parse_info_pic
+from userspace_chip.kvm import multiboot as reader
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -204,8 +205,8 @@ def _archives(said: str) -> None:
 
 
 def _image(data: bytes) -> None:
-    if multiboot.defect(data) is None:
-        assert multiboot.defect(multiboot.loadable(data)) is None
+    if reader.defect(data) is None:
+        assert reader.defect(multiboot.loadable(data)) is None
 
 
 def _shown(said: str) -> None:

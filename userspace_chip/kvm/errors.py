@@ -5,6 +5,7 @@
     IrqmatrixError
     ├── KvmError                     an ioctl that the kernel refused: its name and errno
     │   └── KvmUnavailableError      no usable KVM here at all: what callers skip on
+    ├── BootError                    an image, or a size of memory, that no guest can be made of
     └── UnexpectedExitError          KVM_RUN came back with something that the caller cannot use
 """
 
@@ -52,6 +53,10 @@ class KvmUnavailableError(KvmError):
 
     def __init__(self, path: str, errno: int, fix: str | None = None) -> None:
         super().__init__(f"open {path}", errno, fix or _OPEN_FIXES.get(errno))
+
+
+class BootError(IrqmatrixError):
+    """An image that cannot be booted, or does not fit into its guest."""
 
 
 class UnexpectedExitError(IrqmatrixError):

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from harness.images import multiboot
 from support import multiboot as files
+from userspace_chip.kvm import multiboot as reader
 
 
 @pytest.mark.parametrize("image", [files.elf(), files.elf64()])
 def test_defect_of_a_whole_file_is_none(image):
-    assert multiboot.defect(image) is None
+    assert reader.defect(image) is None
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_defect_of_a_whole_file_is_none(image):
     ],
 )
 def test_defect_says_what_is_wrong(image, defect):
-    assert defect in multiboot.defect(image)
+    assert defect in reader.defect(image)
 
 
 def test_loadable_32_bit_file_stays_as_it_is():
@@ -50,7 +51,7 @@ def test_loadable_64_bit_file_becomes_a_32_bit_one_that_loads_the_same():
     image = files.elf64(virtual=high, entry=high + 16)
     made = multiboot.loadable(image)
 
-    assert multiboot.defect(made) is None
+    assert reader.defect(made) is None
     elf = ELFFile(io.BytesIO(made))
     (segment,) = elf.iter_segments()
     assert (elf.elfclass, elf["e_machine"], elf["e_entry"]) == (
@@ -73,8 +74,8 @@ def test_damaged_file_has_a_defect_or_can_be_loaded(image, changes, length):
         if at < len(damaged):
             damaged[at] = value
     cut = bytes(damaged[:length])
-    if multiboot.defect(cut) is None:
-        assert multiboot.defect(multiboot.loadable(cut)) is None
+    if reader.defect(cut) is None:
+        assert reader.defect(multiboot.loadable(cut)) is None
 
 
 def test_file_defect_of_a_huge_file_is_its_size(tmp_path):
