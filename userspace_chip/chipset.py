@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from userspace_chip import msi
 from userspace_chip.architecture import APIC_WINDOW_BYTES, IOAPIC_PINS, ISA_LINES
 from userspace_chip.delivery import ApicBus
-from userspace_chip.errors import PinRangeError
+from userspace_chip.errors import PinRangeError, StateError
 from userspace_chip.events import Arg, Event
 from userspace_chip.ioapic import Ioapic
 from userspace_chip.knobs import Model
@@ -184,6 +184,32 @@ class Chipset:
         for ioapic in self.ioapics:
             if ioapic.knobs.model is Model.QEMU:
                 ioapic.eoi(vector, self.now_ns)
+
+    def advance(self, now_ns: int) -> None:
+        """Let time pass up to ``now_ns``: armed timers expire in the order of their deadlines."""
+        self.log.vcpu = None
+        while self.deadlines:
+            name = min(self.deadlines, key=lambda key: (self.deadlines[key], key))
+            due_ns = self.deadlines[name]
+            if due_ns > now_ns:
+                break
+            self.now_ns = max(self.now_ns, due_ns)
+            self.expire(name)
+        self.now_ns = max(self.now_ns, now_ns)
+
+    def expire(self, name: str) -> None:
+        """The timer ``lapicN``, ``ioapicN`` or ``pit`` is due, now, armed or not."""
+        self.deadlines.pop(name, None)
+        kind = name.rstrip("0123456789")
+        index = int(name[len(kind) :] or 0)
+        if kind == "lapic":
+            self.lapics[index].expire(self.now_ns)
+        elif kind == "ioapic":
+            self.ioapics[index].expire(self.now_ns)
+        elif kind == "pit":
+            self.pit.expire(self.now_ns)
+        else:
+            raise StateError(f"timer {name!r}", None, "lapicN, ioapicN or pit")
 
     def has_ack_notifier(self, pin: int) -> bool:
         """``kvm_irq_has_notifier`` for an IOAPIC pin: the PIT's, or a resampler's."""

@@ -359,34 +359,6 @@ class Machine(Chipset):
         self.log.vcpu = cpu
         self.lapics[cpu].set_cr8(value)
 
-    # ------------------------------------------------------------------ time
-
-    def advance(self, now_ns: int) -> None:
-        """Let time pass up to ``now_ns``: armed timers expire in the order of their deadlines."""
-        self.log.vcpu = None
-        while self.deadlines:
-            name = min(self.deadlines, key=lambda key: (self.deadlines[key], key))
-            due_ns = self.deadlines[name]
-            if due_ns > now_ns:
-                break
-            self.now_ns = max(self.now_ns, due_ns)
-            self.expire(name)
-        self.now_ns = max(self.now_ns, now_ns)
-
-    def expire(self, name: str) -> None:
-        """The timer ``lapicN``, ``ioapicN`` or ``pit`` is due, now, armed or not."""
-        self.deadlines.pop(name, None)
-        kind = name.rstrip("0123456789")
-        index = int(name[len(kind) :] or 0)
-        if kind == "lapic":
-            self.lapics[index].expire(self.now_ns)
-        elif kind == "ioapic":
-            self.ioapics[index].expire(self.now_ns)
-        elif kind == "pit":
-            self.pit.expire(self.now_ns)
-        else:
-            raise StateError(f"timer {name!r}", None, "lapicN, ioapicN or pit")
-
     # ------------------------------------------------------------------ CPUs
 
     def step(self, cpu: int, interruptible: bool = True, nmi_allowed: bool = True) -> Entry:

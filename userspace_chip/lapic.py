@@ -139,6 +139,8 @@ class Lapic(LapicDelivery):
         self.state = state = LapicState()
         if init:
             state.apic_base, state.id_reg = old.apic_base, old.id_reg
+            # A SIPI that came before its CPU got to act on the INIT is still to be acted on.
+            state.sipi_vector = old.sipi_vector
             if self._kvm and self.x2apic_mode:
                 state.ldr = old.ldr
         else:

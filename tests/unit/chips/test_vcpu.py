@@ -567,3 +567,16 @@ def test_injections_are_counted(mode):
     machine.enter(0)
     state = machine.vcpus[0].state
     assert (state.injections, state.nmi_injections) == (1, 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sipi_that_waits_with_an_init_keeps_its_page(mode):
+    machine = ready(mode, 2)
+    lapic = machine.lapics[1]
+    machine.vcpus[1].queue_init()
+    lapic.state.sipi_vector = 0x5A
+    machine.vcpus[1].queue_sipi()
+
+    machine.step(1)
+
+    assert (machine.vcpus[1].state.mp_state, lapic.state.sipi_vector) == (MpState.RUNNABLE, 0x5A)
