@@ -25,6 +25,9 @@ from harness.model.case import Machine
 from harness.model.layout import RunDir
 from harness.report.formats import FORMATS
 from userspace_chip.errors import IrqmatrixError
+from userspace_chip.kvm.command import MAX_CPUS, LiveMode, Options
+from userspace_chip.kvm.split import Delivery
+from userspace_chip.profile import Qemu
 
 EXIT_BAD_USAGE: Final = 2
 EXIT_NOTHING_RUN: Final = 3
@@ -534,6 +537,73 @@ def fuzz(
     request = campaign.FuzzRequest(sides, seed, programs, minutes, only, machine, cpu)
     asked = fuzz_module.FuzzOptions(request, out, resume, jobs or default_jobs(), json)
     sys.exit(_run_async(fuzz_module.run(asked, printer(stderr=json))))
+
+
+@app.command()
+def vmm(
+    image: Annotated[Path, typer.Argument(help="A multiboot image.")],
+    irqchip: Annotated[LiveMode, typer.Option(help="split: KVM has the local APICs; off: none.")],
+    smp: Annotated[int, typer.Option(min=1, max=MAX_CPUS, help="Number of CPUs.")] = 1,
+    append: Annotated[str, typer.Option(help="The guest's command line.")] = "",
+    module: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A file beside the image; may be repeated."),
+    ] = None,
+    memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of the guest.")] = 256,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.0, metavar="S", help="End the guest after S seconds.")
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Print the chips' events to standard error.")
+    ] = False,
+    raw_status: Annotated[
+        bool, typer.Option("--raw-status", help="Exit as QEMU would: (value << 1) | 1.")
+    ] = False,
+    debug_port: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PORT", help="A port whose bytes are text [default: 0xe9]."),
+    ] = None,
+    delivery: Annotated[
+        Delivery, typer.Option(help="split: by a pin's route and KVM_IRQ_LINE, or KVM_SIGNAL_MSI.")
+    ] = "route",
+    qemu: Annotated[Qemu, typer.Option(help="split: whose chips these are.")] = "7.2",
+    device: Annotated[str, typer.Option(metavar="FILE", help="KVM's device.")] = "/dev/kvm",
+) -> None:
+    """Run a guest on KVM with the Python chips as its interrupt controllers.
+
+    Status 0: it passed, or ended by itself; 1: a check failed, or it cannot go on; 77: it skipped;
+    124: out of time; 3: this machine cannot run it.
+    """
+    from harness.commands import vmm
+
+    ports = tuple(port_number(text) for text in debug_port or ["0xe9"])
+    options = Options(
+        image=image,
+        irqchip=irqchip,
+        modules=tuple(module or ()),
+        smp=smp,
+        append=append,
+        memory_mib=memory,
+        timeout_s=timeout,
+        trace=trace,
+        raw_status=raw_status,
+        debug_ports=ports,
+        delivery=delivery,
+        qemu=qemu,
+        kvm=device,
+    )
+    sys.exit(vmm.run(options))
+
+
+def port_number(text: str) -> int:
+    """An I/O port as written, decimal or with 0x."""
+    try:
+        port = int(text, 0)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 0xFFFF:
+        raise typer.BadParameter(f"{text!r} is no I/O port: 0 to 0xffff", param_hint="--debug-port")
+    return port
 
 
 @images_app.command("list")

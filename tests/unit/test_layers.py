@@ -189,7 +189,7 @@ def test_chips_import_nothing_of_the_harness(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in modules(userspace_chip) if path.parent.name != "kvm"],
+    [path for path in modules(userspace_chip) if "kvm" not in path.parts],
     ids=lambda path: path.stem,
 )
 def test_chip_knows_no_clock_file_or_log(path):

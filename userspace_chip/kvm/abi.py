@@ -318,6 +318,18 @@ class KvmSregs(ctypes.Structure):
 
 
 @abi_struct
+class KvmTranslation(ctypes.Structure):
+    """``kvm_translation``: a linear address, and the physical one where it is mapped."""
+
+    linear_address: U64
+    physical_address: U64
+    valid: U8
+    writeable: U8
+    usermode: U8
+    pad: Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 5]
+
+
+@abi_struct
 class KvmMsrEntry(ctypes.Structure):
     """``kvm_msr_entry``."""
 
@@ -400,6 +412,14 @@ class KvmVcpuEvents(ctypes.Structure):
     reserved: Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 26]
     exception_has_payload: U8
     exception_payload: U64
+
+
+class EventsFlag(IntFlag):
+    """``KVM_VCPUEVENT_VALID_*`` of :class:`KvmVcpuEvents`: the fields that a set is to take."""
+
+    NMI_PENDING = 1
+    SIPI_VECTOR = 2
+    SHADOW = 4
 
 
 @abi_struct
@@ -657,6 +677,7 @@ GET_REGS: Final = _ioctl("GET_REGS", 0x81, _READ, KvmRegs)
 SET_REGS: Final = _ioctl("SET_REGS", 0x82, _WRITE, KvmRegs)
 GET_SREGS: Final = _ioctl("GET_SREGS", 0x83, _READ, KvmSregs)
 SET_SREGS: Final = _ioctl("SET_SREGS", 0x84, _WRITE, KvmSregs)
+TRANSLATE: Final = _ioctl("TRANSLATE", 0x85, _READ | _WRITE, KvmTranslation)
 INTERRUPT: Final = _ioctl("INTERRUPT", 0x86, _WRITE, KvmInterrupt)
 GET_MSRS: Final = _ioctl("GET_MSRS", 0x88, _READ | _WRITE, KvmMsrs)
 SET_MSRS: Final = _ioctl("SET_MSRS", 0x89, _WRITE, KvmMsrs)

@@ -15,7 +15,8 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
@@ -31,6 +32,13 @@ KVM_API_VERSION: Final = 12
 MAX_CPUID_ENTRIES: Final = 256
 EFLAGS_RESERVED: Final = 1 << 1
 EFLAGS_IF: Final = 1 << 9
+
+_REASONS: Final = {reason.value: reason for reason in abi.ExitReason}
+_EXIT_OFFSET: Final = abi.KvmRun.exit.offset
+_IO: Final = struct.Struct("<BBHIQ")
+"""``kvm_run.io``: direction, size, port, count, data_offset."""
+_MMIO: Final = struct.Struct("<Q8sIB")
+"""``kvm_run.mmio``: phys_addr, data, len, is_write."""
 
 _NOT_OPEN: Final = 0x7FFF_FFFF  # no process has it: never another owner's descriptor
 
@@ -191,13 +199,21 @@ class VmFd(_Fd):
 
     def map_memory(self, guest_address: int, size: int, slot: int = 0) -> mmap.mmap:
         """Anonymous memory of ``size`` bytes at a guest-physical address; owned by the VM."""
-        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return self.map_regions([(guest_address, size)], slot)
+
+    def map_regions(self, regions: Sequence[tuple[int, int]], first_slot: int = 0) -> mmap.mmap:
+        """One anonymous mapping for ``regions`` (guest address, bytes), one after the other.
+
+        Each gets a slot, from ``first_slot`` on; the mapping is owned by the VM.
+        """
+        total = sum(size for _, size in regions)
+        memory = mmap.mmap(-1, total, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self._memory.append(memory)
-        self._pass(
-            abi.SET_USER_MEMORY_REGION,
-            abi.KvmUserspaceMemoryRegion(slot, 0, guest_address, size, address),
-        )
+        for slot, (guest_address, size) in enumerate(regions, first_slot):
+            region = abi.KvmUserspaceMemoryRegion(slot, 0, guest_address, size, address)
+            self._pass(abi.SET_USER_MEMORY_REGION, region)
+            address += size
         return memory
 
     # ------------------------------------------------------------ the chips' state
@@ -271,8 +287,8 @@ class VcpuFd(_Fd):
     def __init__(self, fd: int, index: int, mmap_bytes: int) -> None:
         super().__init__(fd)
         self.index = index
-        self._mapping = mmap.mmap(fd, mmap_bytes, mmap.MAP_SHARED)
-        self.kvm_run = abi.KvmRun.from_buffer(self._mapping)
+        self.mapping = mmap.mmap(fd, mmap_bytes, mmap.MAP_SHARED)
+        self.kvm_run = abi.KvmRun.from_buffer(self.mapping)
 
     # ------------------------------------------------------------ running
 
@@ -288,12 +304,28 @@ class VcpuFd(_Fd):
             if error.errno in (errno.EINTR, errno.EAGAIN):
                 return abi.ExitReason.INTR
             raise KvmError(abi.RUN.name, error.errno or errno.EIO) from None
-        return abi.ExitReason(self.kvm_run.exit_reason)
+        return _REASONS[self.kvm_run.exit_reason]
 
     def io_data(self) -> memoryview:
         """The bytes of an ``ExitReason.IO``: ``count`` items of ``size``, writable for an IN."""
         io = self.kvm_run.exit.io
-        return memoryview(self._mapping)[io.data_offset : io.data_offset + io.size * io.count]
+        return memoryview(self.mapping)[io.data_offset : io.data_offset + io.size * io.count]
+
+    def io_exit(self) -> tuple[int, int, int, int, int]:
+        """``kvm_run.io`` at once: direction (1 is OUT), size, port, count, offset of the data.
+
+        Field by field, ctypes would take longer than the exit itself.
+        """
+        return _IO.unpack_from(self.mapping, _EXIT_OFFSET)
+
+    def mmio_exit(self) -> tuple[int, bytes, int, int]:
+        """``kvm_run.mmio`` at once: address, eight bytes of data, length, whether it is a store."""
+        return _MMIO.unpack_from(self.mapping, _EXIT_OFFSET)
+
+    def answer_mmio(self, data: bytes) -> None:
+        """What the guest's load gets at the next :meth:`run`."""
+        at = _EXIT_OFFSET + 8
+        self.mapping[at : at + len(data)] = data
 
     # ------------------------------------------------------------ registers
 
@@ -353,6 +385,12 @@ class VcpuFd(_Fd):
         entry = abi.KvmMsrEntry(index=index, data=value)
         return bytearray(bytes(abi.KvmMsrs(nmsrs=1)) + bytes(entry))
 
+    def translate(self, linear: int) -> int | None:
+        """``KVM_TRANSLATE``: the guest-physical address; None where nothing is mapped."""
+        state = abi.KvmTranslation(linear_address=linear)
+        self._pass(abi.TRANSLATE, state)
+        return state.physical_address if state.valid else None
+
     # ------------------------------------------------------------ interrupts
 
     def get_lapic(self) -> abi.KvmLapicState:
@@ -382,6 +420,21 @@ class VcpuFd(_Fd):
         state = abi.KvmVcpuEvents()
         self._pass(abi.GET_VCPU_EVENTS, state)
         return state
+
+    def set_events(self, state: abi.KvmVcpuEvents) -> None:
+        """``KVM_SET_VCPU_EVENTS``."""
+        self._pass(abi.SET_VCPU_EVENTS, state)
+
+    def finish_exit(self) -> None:
+        """Complete the access that the last exit was about, without running the guest.
+
+        Before that, registers that are set may be changed again by what KVM still has to do
+        (``Documentation/virt/kvm/api.rst``, KVM_RUN).
+        """
+        self.kvm_run.immediate_exit = 1
+        while self.run() is not abi.ExitReason.INTR:
+            pass
+        self.kvm_run.immediate_exit = 0
 
     def get_mp_state(self) -> abi.MpState:
         """``KVM_GET_MP_STATE``."""

@@ -1,0 +1,194 @@
+"""Guests on the local /dev/kvm whose interrupt controllers are the Python chips.
+
+A local KVM that emulates its guests ends interrupts itself, and looks for them only when a vCPU is
+entered; the scenarios here are those that say the same on every KVM.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from harness.guests.probe import is_done, parse_logs
+from harness.images.cache import ImageCache
+from harness.scenario.program import encode
+from support import flat_image
+from support import probe_programs as programs
+from support.kvm import local_kvm, skip_without_irqchip
+from userspace_chip.kvm import command
+from userspace_chip.kvm.errors import KvmUnavailableError
+from userspace_chip.kvm.probe import EMULATING_MODULE
+
+pytestmark = pytest.mark.kvm
+
+MODES = ["split", "off"]
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    skip_without_irqchip("split")
+    return request.param
+
+
+class Ran:
+    """What a guest said, and how it ended."""
+
+    def __init__(self, options):
+        errors = io.StringIO()
+        reader, writer = os.pipe()
+        text = []
+
+        def drain():
+            with os.fdopen(reader, "rb") as stream:
+                text.append(stream.read())
+
+        thread = threading.Thread(target=drain)
+        thread.start()
+        try:
+            self.status = command.run(options, stdout=writer, stderr=errors)
+        finally:
+            os.close(writer)
+            thread.join()
+        self.text, self.errors = text[0].decode(), errors.getvalue()
+
+
+def flat(tmp_path, mode, end, *, text="PASS: one\n", **options):
+    image = flat_image.build(tmp_path, "image", text, end)
+    return Ran(command.Options(image, irqchip=mode, **{"timeout_s": 20.0, **options}))
+
+
+@pytest.mark.parametrize(("end", "status", "raw"), [(0, 0, 1), (1, 1, 3), (77, 77, 155)])
+def test_flat_image_says_its_text_and_ends_with_the_status_of_its_checks(
+    tmp_path, mode, end, status, raw
+):
+    found = flat(tmp_path, mode, end)
+
+    assert (found.status, found.text, found.errors) == (status, "PASS: one\n", "")
+    assert flat(tmp_path, mode, end, raw_status=True).status == raw
+
+
+def test_flat_image_that_hangs_ends_at_its_timeout_and_leaves_no_thread(tmp_path, mode):
+    before = threading.active_count()
+
+    found = flat(tmp_path, mode, flat_image.HANG, timeout_s=0.3)
+
+    assert found.status == 124
+    assert "did not end within 0.3 s" in found.errors
+    assert threading.active_count() == before
+
+
+def test_flat_image_that_powers_off_ends_by_itself(tmp_path, mode):
+    assert flat(tmp_path, mode, flat_image.POWER_OFF).status == 0
+
+
+def test_triple_fault_shows_registers_code_and_the_last_exits(tmp_path, mode):
+    found = flat(tmp_path, mode, flat_image.RESET)
+
+    assert found.status == 1
+    # A KVM that emulates its guests gives up before there is a triple fault.
+    assert re.search(r"KVM_EXIT_(SHUTDOWN|INTERNAL_ERROR).*, on CPU 0", found.errors)
+    assert "rip=0x4" in found.errors
+    assert "code at rip: " in found.errors
+    assert "OUT   0x3f8 size 1 value 0xa" in found.errors
+    assert "Traceback" not in found.errors
+
+
+def test_debug_port_chosen_is_text(tmp_path, mode):
+    image = flat_image.build(tmp_path, "image", "hello\n", 0, port=flat_image.DEBUGCON)
+
+    found = Ran(command.Options(image, irqchip=mode, timeout_s=20.0))
+
+    assert found.text == "hello\n"
+
+
+def test_64_bit_image_is_entered_in_32_bit_mode(tmp_path, mode):
+    image = flat_image.build(tmp_path, "image", "hello\n", 0, bits=64)
+
+    assert Ran(command.Options(image, irqchip=mode, timeout_s=20.0)).text == "hello\n"
+
+
+def test_trace_shows_what_the_chips_did(tmp_path, mode):
+    found = flat(tmp_path, mode, 0, trace=True)
+
+    assert "kvm_run_exit cpu_index 0, reason 2" in found.errors
+
+
+def test_kvm_that_is_not_there_is_said_with_what_to_do(tmp_path):
+    image = flat_image.build(tmp_path, "image", "", 0)
+
+    with pytest.raises(KvmUnavailableError, match=r"ENOENT.*load kvm_intel or kvm_amd"):
+        command.run(command.Options(image, kvm=str(tmp_path / "none")))
+
+
+def test_command_without_a_kvm_has_status_3_and_one_message(tmp_path):
+    image = flat_image.build(tmp_path, "image", "", 0)
+    words = [str(image), "--irqchip", "split", "--device", str(tmp_path / "none")]
+
+    for program in (["-m", "harness", "vmm"], ["-m", "userspace_chip.kvm"]):
+        done = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True)
+        assert done.returncode == 3
+        assert "ENOENT" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def probe(tmp_path, mode, names, *, smp=1, **options):
+    """The logs of hand-made programs under the chips."""
+    chosen = [programs.without_slow_prologue(getattr(programs, name)()) for name in names]
+    module = tmp_path / "programs"
+    module.write_bytes(encode(chosen))
+    found = Ran(
+        command.Options(
+            ImageCache(offline=True).probe(),
+            irqchip=mode,
+            modules=(module,),
+            smp=smp,
+            append="lret" if local_kvm().module == EMULATING_MODULE else "",
+            debug_ports=(0x2100,),
+            timeout_s=100.0,
+            **options,
+        )
+    )
+    assert (found.status, is_done(found.text)) == (0, True), found.text + found.errors
+    logs = parse_logs(found.text)
+    return [[str(event) for event in logs[index].events] for index in range(len(names))]
+
+
+ON_ANY_KVM = {
+    "extint": ["2 0 irq 26 - - -", "4 0 read 0"],
+    "lost_in_wait": ["0 0 timeout 0", "1 0 read 1000000"],
+}
+WITH_OUR_LAPIC = {
+    "edge": ["1 0 irq 77 - 77 -", "2 0 irq 77 - 77 -", "3 0 read 77"],
+    "level": ["1 0 irq 51 - 51 51 6=c051", "2 0 read 8051"],
+    "timer_wakes": ["0 0 irq 31 - 31 -", "0 0 woke"],
+    "x2apic": ["0 0 skip x2apic"],
+}
+
+
+@pytest.mark.parametrize("delivery", ["route", "msi"])
+def test_probe_in_split_takes_the_pics_interrupts(tmp_path, delivery):
+    skip_without_irqchip("split")
+
+    logs = probe(tmp_path, "split", ON_ANY_KVM, delivery=delivery)
+
+    assert dict(zip(ON_ANY_KVM, logs, strict=True)) == ON_ANY_KVM
+
+
+def test_probe_in_off_takes_what_our_local_apic_delivers(tmp_path):
+    skip_without_irqchip("split")
+    expected = ON_ANY_KVM | WITH_OUR_LAPIC
+
+    logs = probe(tmp_path, "off", expected)
+
+    assert dict(zip(expected, logs, strict=True)) == expected
+
+
+@pytest.mark.parametrize("smp", [2, 4])
+def test_probe_starts_other_cpus_by_init_and_sipi(tmp_path, mode, smp):
+    assert probe(tmp_path, mode, ["init_sipi"], smp=smp) == [["0 1 up 33", "4 1 read ff"]]

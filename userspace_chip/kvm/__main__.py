@@ -1,0 +1,54 @@
+"""``python -m userspace_chip.kvm IMAGE``: the VMM with nothing but the standard library."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from userspace_chip.errors import IrqmatrixError
+from userspace_chip.kvm.command import LiveMode, Options, run
+from userspace_chip.kvm.errors import KvmError
+from userspace_chip.kvm.split import Delivery
+from userspace_chip.profile import QEMU_VERSIONS
+
+EXIT_BAD_USAGE = 2
+EXIT_NOTHING_RUN = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, run, and say what went wrong in one message; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        values = {name: value for name, value in vars(options).items() if value is not None}
+        for name in ("modules", "debug_ports"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return run(Options(**values))
+    except IrqmatrixError as error:
+        sys.stderr.write(f"irqmatrix vmm: {error}\n")
+        return EXIT_NOTHING_RUN if isinstance(error, KvmError) else EXIT_BAD_USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m userspace_chip.kvm")
+    add = parser.add_argument
+    add("image", type=Path)
+    add("--irqchip", choices=get_args(LiveMode), default="split")
+    add("--module", dest="modules", type=Path, action="append", default=[])
+    add("--smp", type=int, default=1)
+    add("--append", default="")
+    add("--memory", dest="memory_mib", type=int, default=256, metavar="MIB")
+    add("--timeout", dest="timeout_s", type=float, metavar="S")
+    add("--trace", action="store_true")
+    add("--raw-status", action="store_true")
+    add("--debug-port", dest="debug_ports", type=lambda text: int(text, 0), action="append")
+    add("--delivery", choices=get_args(Delivery), default="route")
+    add("--device", dest="kvm", default="/dev/kvm")
+    add("--qemu", choices=QEMU_VERSIONS, default="7.2")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

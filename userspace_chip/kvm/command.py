@@ -1,0 +1,153 @@
+"""One guest from its files to an exit status: what ``irqmatrix vmm`` and the lab call.
+
+Only the standard library is needed: ``python -m userspace_chip.kvm`` runs wherever a Python is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, TextIO, TypeAlias
+
+from userspace_chip.events import Event
+from userspace_chip.kvm.boot import Module
+from userspace_chip.kvm.errors import BootError
+from userspace_chip.kvm.fds import VmFd
+from userspace_chip.kvm.live import Kick, LiveIrqchip, Maker
+from userspace_chip.kvm.off import OffIrqchip
+from userspace_chip.kvm.split import Delivery, SplitIrqchip
+from userspace_chip.kvm.vmm import End, Guest, Outcome, Vmm
+from userspace_chip.profile import Qemu, profile
+
+LiveMode: TypeAlias = Literal["split", "off"]
+
+MAX_CPUS: Final = 8
+EXIT_PASS: Final = 0
+EXIT_FAIL: Final = 1
+EXIT_SKIP: Final = 77
+EXIT_TIMEOUT: Final = 124
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for.  ``qemu``: whose chips; ``raw_status``: QEMU's convention."""
+
+    image: Path
+    irqchip: LiveMode = "split"
+    modules: tuple[Path, ...] = ()
+    smp: int = 1
+    append: str = ""
+    memory_mib: int = 256
+    timeout_s: float | None = None
+    trace: bool = False
+    raw_status: bool = False
+    debug_ports: tuple[int, ...] = (0xE9,)
+    delivery: Delivery = "route"
+    qemu: Qemu = "7.2"
+    edu: bool = True
+    kvm: str = "/dev/kvm"
+
+
+def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> int:
+    """Boot the guest, its text to the descriptor ``stdout``: the exit status.
+
+    Raises what :class:`Vmm` raises; a guest that ends by a fault is described on ``stderr``.
+    """
+    errors = sys.stderr if stderr is None else stderr
+    guest = Guest(
+        image=_content(options.image),
+        command_line=options.append,
+        modules=[Module(_content(path), str(path)) for path in options.modules],
+        cpus=options.smp,
+        memory_mib=options.memory_mib,
+        debug_ports=options.debug_ports,
+        has_edu=options.edu,
+    )
+    events = partial(_print_events, errors) if options.trace else None
+    make = _maker(options)
+    with Vmm(
+        guest,
+        make,
+        _writer(stdout),
+        events=events,
+        kernel_lapic=options.irqchip != "off",
+        path=options.kvm,
+    ) as vmm:
+        outcome = vmm.run(options.timeout_s)
+        status = _report(outcome, options, errors)
+        if outcome.stuck:
+            # A thread inside KVM_RUN cannot be ended any other way.
+            errors.flush()
+            os._exit(status)
+    return status
+
+
+def _maker(options: Options) -> Maker:
+    """What makes the chips of the mode."""
+    # QEMU 10 has no ``off`` under KVM: there is one profile of it.
+    chips = profile(options.irqchip, qemu=None if options.irqchip == "off" else options.qemu)
+
+    def make(vm: VmFd, cpus: int, kick: Kick) -> LiveIrqchip:
+        if options.irqchip == "off":
+            return OffIrqchip(chips, cpus, kick)
+        return SplitIrqchip(vm, chips, kick, options.delivery)
+
+    return make
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BootError(
+            f"cannot read {path}", error.strerror, "name a file that is there"
+        ) from None
+
+
+def _writer(descriptor: int) -> Callable[[bytes], None]:
+    """All of a text to ``descriptor``; a reader that has left does not end the guest."""
+
+    def write(text: bytes) -> None:
+        try:
+            while text:
+                text = text[os.write(descriptor, text) :]
+        except BrokenPipeError:
+            pass
+
+    return write
+
+
+def _print_events(stream: TextIO, events: list[Event]) -> None:
+    for event in events:
+        cpu = "-" if event.vcpu is None else event.vcpu
+        print(f"{event.time_ns / 1e9:.6f} cpu {cpu} {event.name} {event.text}", file=stream)
+
+
+def _report(outcome: Outcome, options: Options, errors: TextIO) -> int:
+    if outcome.detail is not None:
+        print(outcome.detail, file=errors)
+    if outcome.end is End.TIMEOUT:
+        print(f"the guest did not end within {options.timeout_s:g} s", file=errors)
+    for cpu in outcome.stuck:
+        print(f"CPU {cpu} did not leave its guest; it ends with the process", file=errors)
+    return raw_status(outcome) if options.raw_status else status(outcome)
+
+
+def status(outcome: Outcome) -> int:
+    """0 passed or ended by itself, 1 a check failed or a fault, 77 skipped, 124 out of time."""
+    if outcome.end is End.TIMEOUT:
+        return EXIT_TIMEOUT
+    if outcome.end is End.EXIT:
+        return {0: EXIT_PASS, EXIT_SKIP: EXIT_SKIP}.get(outcome.value, EXIT_FAIL)
+    return EXIT_FAIL if outcome.end is End.FAULT else EXIT_PASS
+
+
+def raw_status(outcome: Outcome) -> int:
+    """As QEMU's isa-debug-exit: ``(value << 1) | 1``; 0 for a reset, a shutdown, a triple fault."""
+    if outcome.end is End.TIMEOUT:
+        return EXIT_TIMEOUT
+    return (outcome.value << 1 | 1) & 0xFF if outcome.end is End.EXIT else 0

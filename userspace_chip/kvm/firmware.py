@@ -1,0 +1,133 @@
+"""What a PC's firmware has set up when a guest starts: reset vector, chips, a few ACPI tables.
+
+The ROM is ours: at a reset of CPU 0 it continues where the CMOS shutdown code says (0x0a: the far
+pointer at 0x467), and resets the machine otherwise.  The state of the chips is what SeaBIOS 1.16
+leaves (``src/{pic,fw/smp,timer}.c``): the virtual wire, and a PIT that ticks 18.2 times a second.
+
+Spec: ACPI 6.4, chapter "ACPI Software Programming Model".
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from userspace_chip.architecture import (
+    APIC_WINDOW,
+    IOAPIC_BASES,
+    MASTER_COMMAND,
+    MASTER_DATA,
+    PIT_CONTROL,
+    PIT_COUNTER_0,
+    SLAVE_COMMAND,
+    SLAVE_DATA,
+)
+from userspace_chip.kvm.devices.platform import PM_BASE
+from userspace_chip.kvm.memory import GuestMemory
+
+_RESET_VECTOR: Final = 0xFFF0
+_ROM_CODE_AT: Final = 0xFF00
+_ROM_CODE: Final = bytes.fromhex(
+    "fa"  #             cli
+    "b0 8f"  #          mov  al, 0x8f
+    "e6 70"  #          out  0x70, al
+    "e4 71"  #          in   al, 0x71       CMOS shutdown code
+    "88 c4"  #          mov  ah, al
+    "30 c0"  #          xor  al, al
+    "e6 71"  #          out  0x71, al
+    "80 fc 0a"  #       cmp  ah, 0x0a       jump without EOI
+    "75 08"  #          jne  reset
+    "31 c0"  #          xor  ax, ax
+    "8e d8"  #          mov  ds, ax
+    "ff 2e 67 04"  #    jmp  far [0x467]
+    "b0 fe"  #   reset: mov  al, 0xfe
+    "e6 64"  #          out  0x64, al
+    "f4"  #      stop:  hlt
+    "eb fd"  #          jmp  stop
+)
+_JUMP_TO_CODE: Final = b"\xe9" + struct.pack("<h", _ROM_CODE_AT - (_RESET_VECTOR + 3))
+
+SPIV_ENABLED: Final = 0x1FF
+LINT0_EXTINT: Final = 0x8700
+LINT1_NMI: Final = 0x8400
+
+LEGACY_SETUP: Final = (
+    *((MASTER_COMMAND, 0x11), (SLAVE_COMMAND, 0x11)),
+    *((MASTER_DATA, 0x08), (SLAVE_DATA, 0x70)),
+    *((MASTER_DATA, 0x04), (SLAVE_DATA, 0x02)),
+    *((MASTER_DATA, 0x01), (SLAVE_DATA, 0x01)),
+    *((MASTER_DATA, 0xB8), (SLAVE_DATA, 0x8E)),
+    *((PIT_CONTROL, 0x34), (PIT_COUNTER_0, 0), (PIT_COUNTER_0, 0)),
+)
+"""Port writes: both 8259 with vectors 0x08 and 0x70, and the PIT's channel 0 in mode 2."""
+
+_RSDP_AT: Final = 0xF5A00
+_TABLES_AT: Final = 0xE0000
+
+
+def install(memory: GuestMemory, cpus: int) -> None:
+    """Write the ROM and the tables."""
+    memory.write_rom(_ROM_CODE_AT, _ROM_CODE)
+    memory.write_rom(_RESET_VECTOR, _JUMP_TO_CODE)
+    _write_tables(memory, cpus)
+
+
+def _write_tables(memory: GuestMemory, cpus: int) -> None:
+    at = _TABLES_AT
+    places = []
+    facs_at = at
+    memory.write(facs_at, struct.pack("<4sI56x", b"FACS", 64))
+    at += 64
+    dsdt = _table(b"DSDT", 1, _S5_OFF)
+    dsdt_at, at = at, _next(at, dsdt)
+    memory.write(dsdt_at, dsdt)
+    for table in (_fadt(facs_at, dsdt_at), _madt(cpus)):
+        memory.write(at, table)
+        places.append(at)
+        at = _next(at, table)
+    rsdt = _table(b"RSDT", 1, struct.pack(f"<{len(places)}I", *places))
+    memory.write(at, rsdt)
+    rsdp = bytearray(struct.pack("<8sB6sBI", b"RSD PTR ", 0, b"IRQMTX", 0, at))
+    rsdp[8] = -sum(rsdp) & 0xFF
+    memory.write(_RSDP_AT, bytes(rsdp))
+
+
+_S5_OFF: Final = bytes.fromhex(
+    "08 5c 5f 53 35 5f"  # Name (\_S5,
+    "12 06 04 00 00 00 00"  # Package (4) {Zero, Zero, Zero, Zero})
+)
+
+
+def _next(at: int, table: bytes) -> int:
+    return at + (len(table) + 15 & ~15)
+
+
+def _table(signature: bytes, revision: int, body: bytes) -> bytes:
+    length = 36 + len(body)
+    head = struct.pack("<4sIBB", signature, length, revision, 0)
+    table = bytearray(head + struct.pack("<6s8sI4sI", b"IRQMTX", b"IRQMATRX", 1, b"IRQM", 1) + body)
+    table[9] = -sum(table) & 0xFF
+    return bytes(table)
+
+
+def _fadt(facs: int, dsdt: int) -> bytes:
+    """Revision 1: PM registers, SCI on IRQ 9; the reset is the keyboard controller's."""
+    body = bytearray(116 - 36)
+    struct.pack_into("<2IxxHI", body, 0, facs, dsdt, 9, 0)
+    pm_event, pm_control, pm_timer = 56 - 36, 64 - 36, 76 - 36
+    struct.pack_into("<I", body, pm_event, PM_BASE)
+    struct.pack_into("<I", body, pm_control, PM_BASE + 4)
+    struct.pack_into("<I", body, pm_timer, PM_BASE + 8)
+    struct.pack_into("<4B", body, 88 - 36, 4, 2, 0, 4)
+    struct.pack_into("<I", body, 112 - 36, 0x0000_00A5)  # WBINVD, SLP_BUTTON, ... as a PC's
+    return _table(b"FACP", 1, bytes(body))
+
+
+def _madt(cpus: int) -> bytes:
+    """Local APICs, one IOAPIC, ISA IRQ 0 on GSI 2; level-triggered, active-high IRQs 5, 9..11."""
+    entries = [struct.pack("<2BBBI", 0, 8, cpu, cpu, 1) for cpu in range(cpus)]
+    entries.append(struct.pack("<2BBBII", 1, 12, 0, 0, IOAPIC_BASES[0], 0))
+    entries.append(struct.pack("<2BBBIH", 2, 10, 0, 0, 2, 0))
+    entries += [struct.pack("<2BBBIH", 2, 10, 0, irq, irq, 0xD) for irq in (5, 9, 10, 11)]
+    entries.append(struct.pack("<2BBHB", 4, 6, 0xFF, 0, 1))
+    return _table(b"APIC", 1, struct.pack("<2I", APIC_WINDOW, 1) + b"".join(entries))

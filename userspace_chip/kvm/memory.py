@@ -1,0 +1,58 @@
+"""The guest's memory: RAM from address 0 and a ROM below 4 GiB, in one mapping."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from userspace_chip.kvm.errors import BootError
+from userspace_chip.kvm.fds import VmFd
+
+MIB: Final = 1 << 20
+MAX_MIB: Final = 1984
+"""RAM ends below what :meth:`VmFd.set_tss_addr` takes."""
+PAGE_BYTES: Final = 0x1000
+LOW_END: Final = 0xA0000
+"""The end of what is free below the BIOS area (an e820 map's first entry)."""
+HIGH_START: Final = 0x100000
+ROM_BYTES: Final = 0x10000
+ROM_ADDRESS: Final = (1 << 32) - ROM_BYTES
+
+
+class GuestMemory:
+    """RAM and ROM of ``vm``, which owns the mapping.
+
+    Raises :class:`BootError` for a size that cannot be, and at accesses beyond the RAM.
+    """
+
+    def __init__(self, vm: VmFd, mib: int) -> None:
+        if not 2 <= mib <= MAX_MIB:
+            raise BootError(
+                f"{mib} MiB of memory", f"a guest has 2 to {MAX_MIB}", "change --memory"
+            )
+        self.bytes = mib * MIB
+        self._mapping = vm.map_regions([(0, self.bytes), (ROM_ADDRESS, ROM_BYTES)])
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store ``data`` in RAM."""
+        if not 0 <= address <= self.bytes - len(data):
+            raise BootError(
+                f"{len(data)} bytes at {address:#x}",
+                f"the guest's memory ends at {self.bytes:#x}",
+                "give the guest more --memory",
+            )
+        self._mapping[address : address + len(data)] = data
+
+    def read(self, address: int, size: int) -> bytes:
+        """Up to ``size`` bytes of RAM or ROM; fewer where it ends."""
+        if address >= ROM_ADDRESS:
+            address += self.bytes - ROM_ADDRESS
+        elif address >= self.bytes:
+            return b""
+        else:
+            size = min(size, self.bytes - address)
+        return bytes(self._mapping[address : address + size])
+
+    def write_rom(self, offset: int, data: bytes) -> None:
+        """Store ``data`` in the ROM."""
+        start = self.bytes + offset
+        self._mapping[start : start + len(data)] = data

@@ -1,0 +1,240 @@
+"""``split``, live: KVM has the local APICs; IOAPIC, PIC and PIT are the chips of this package.
+
+This is QEMU's half of the mode.  An IOAPIC's message goes to KVM as an MSI, by the route of its pin
+and ``KVM_IRQ_LINE`` as QEMU does it, or by ``KVM_SIGNAL_MSI``; the EOI of a level-triggered one
+comes back as ``KVM_EXIT_IOAPIC_EOI``; the PIC's interrupts go by ``KVM_INTERRUPT`` to CPU 0.
+
+Sources: QEMU 7.2 ``hw/intc/ioapic.c:ioapic_service``, ``accel/kvm/kvm-all.c``
+(``kvm_irqchip_commit_routes``), ``target/i386/kvm/kvm.c`` (``kvm_arch_pre_run``,
+``kvm_arch_handle_exit``), ``hw/i386/kvm/apic.c:kvm_apic_mem_write``; Linux
+``Documentation/virt/kvm/api.rst``, KVM_CAP_SPLIT_IRQCHIP.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, Literal, TypeAlias
+
+from userspace_chip import lapic_registers as reg
+from userspace_chip.architecture import (
+    APIC_WINDOW,
+    APIC_WINDOW_BYTES,
+    IOAPIC_BASES,
+    IOAPIC_PAGE_BYTES,
+    IOAPIC_PINS,
+    PIC_PORTS,
+    PIT_PORTS,
+)
+from userspace_chip.chipset import Chipset, Emitter
+from userspace_chip.ioapic import Ioapic
+from userspace_chip.kvm import abi, firmware
+from userspace_chip.kvm.devices.bus import Ports, Windows
+from userspace_chip.kvm.fds import VcpuFd, VmFd
+from userspace_chip.kvm.live import Kick, LiveLog, as_device
+from userspace_chip.messages import MsiMessage
+from userspace_chip.pic import Pic
+from userspace_chip.pit import Pit
+from userspace_chip.profile import Profile
+from userspace_chip.routing import Router, RoutingTable, split_msi
+from userspace_chip.wiring import IoapicWiring, PicPins, PitWiring
+
+Delivery: TypeAlias = Literal["route", "msi"]
+"""How an IOAPIC's message reaches KVM: the pin's route and KVM_IRQ_LINE, or KVM_SIGNAL_MSI."""
+
+_WORD: Final = struct.Struct("<I")
+
+
+class SplitChips(Chipset):
+    """QEMU's chips of ``split``, wired to a VM instead of to modelled local APICs."""
+
+    def __init__(self, profile: Profile, vm: VmFd, kick: Kick, delivery: Delivery) -> None:
+        self.profile = profile
+        self.on, self.split = False, True
+        self.now_ns = 0
+        self.deadlines = {}
+        self.resamplers = set()
+        self.resampled = []
+        self.staged = {}
+        self.lapics = []
+        self.vcpus = []
+        self.vm = vm
+        self.kick = kick
+        self.intr = False
+        """The PIC's INTR wire, until CPU 0 has acknowledged it (CPU_INTERRUPT_HARD)."""
+        self.router = _KernelRouter(vm, split_msi())
+        self.log = LiveLog(self)
+        wiring = _ByRoute if delivery == "route" else _ByMsi
+        self.ioapics = [Ioapic(profile, wiring(self))]
+        self.pic = Pic(profile, _PicPins(self))
+        self.pit = Pit(profile, PitWiring(self))
+        vm.set_gsi_routing(self.router.table.routes)
+
+    @property
+    def chips(self) -> list[Emitter]:
+        """Those that emit events."""
+        return [*self.ioapics, self.pic]
+
+    def commit_routes(self) -> None:
+        """``KVM_SET_GSI_ROUTING``; QEMU does it where nothing changed, too."""
+        super().commit_routes()
+        self.vm.set_gsi_routing(self.router.table.routes)
+
+
+class _KernelRouter(Router):
+    """The routing table, whose routes KVM follows."""
+
+    def __init__(self, vm: VmFd, table: RoutingTable) -> None:
+        self.table = table
+        self.emit = None
+        self._vm = vm
+
+    def set_irq(self, gsi: int, level: int, source: int = 0, line_status: bool = True) -> int:
+        """``KVM_IRQ_LINE``."""
+        self._vm.irq_line(gsi, bool(level))
+        return 0
+
+    def send_msi(self, message: MsiMessage) -> int:
+        """``KVM_SIGNAL_MSI``."""
+        return self._vm.signal_msi(message)
+
+
+class _ByRoute(IoapicWiring):
+    """Messages by the pin's route, whatever it says by now: QEMU's way."""
+
+    __slots__ = ("_chips",)
+
+    def __init__(self, chips: SplitChips) -> None:
+        super().__init__(chips, 0)
+        self._chips = chips
+
+
+class _ByMsi(_ByRoute):
+    """Messages as the entry says."""
+
+    __slots__ = ()
+
+    def send_msi(self, pin: int, message: MsiMessage, level: bool) -> None:
+        """``KVM_SIGNAL_MSI``."""
+        self._chips.router.send_msi(message)
+
+
+class _PicPins(PicPins):
+    """INTR goes to CPU 0."""
+
+    __slots__ = ("_chips",)
+
+    def __init__(self, chips: SplitChips) -> None:
+        super().__init__(chips)
+        self._chips = chips
+
+    def intr(self, level: bool) -> None:
+        """``pic_irq_request``."""
+        chips = self._chips
+        if chips.log.enabled:
+            chips.log("x86_pic_interrupt", 0, int(level))
+        chips.intr = level
+        if level:
+            chips.kick(0)
+
+
+class SplitIrqchip:
+    """The mode ``split`` of a VM."""
+
+    def __init__(self, vm: VmFd, profile: Profile, kick: Kick, delivery: Delivery) -> None:
+        vm.enable_split_irqchip(IOAPIC_PINS)
+        self._vm = vm
+        self._vcpus: list[VcpuFd] = []
+        self.chips = SplitChips(profile, vm, kick, delivery)
+
+    def connect(self, ports: Ports, windows: Windows) -> None:
+        """PICs, PIT and IOAPIC; the local APICs' window is KVM's but for stored messages."""
+        chips = self.chips
+        ports.add(PIC_PORTS, as_device(self._pic_read, self._pic_write))
+        ports.add(PIT_PORTS, as_device(self._pit_read, self._pit_write))
+        windows.add(
+            IOAPIC_BASES[0], IOAPIC_PAGE_BYTES, as_device(self._ioapic_read, self._ioapic_write)
+        )
+        windows.add(APIC_WINDOW, APIC_WINDOW_BYTES, as_device(self._apic_read, self._apic_write))
+        for port, value in firmware.LEGACY_SETUP:
+            ports.write(0, port, 1, value)
+        chips.log.take()
+
+    # ------------------------------------------------------------------ registers
+
+    def _pic_read(self, cpu: int, at: int, size: int) -> int:
+        self.chips.log.vcpu = cpu
+        return self.chips.pic.read(at, size)
+
+    def _pic_write(self, cpu: int, at: int, size: int, value: int) -> None:
+        self.chips.log.vcpu = cpu
+        self.chips.pic.write(at, value, size)
+
+    def _pit_read(self, cpu: int, at: int, size: int) -> int:
+        self.chips.log.vcpu = cpu
+        return self.chips.pit.read(at, self.chips.now_ns, size)
+
+    def _pit_write(self, cpu: int, at: int, size: int, value: int) -> None:
+        self.chips.log.vcpu = cpu
+        self.chips.pit.write(at, value, self.chips.now_ns, size)
+
+    def _ioapic_read(self, cpu: int, at: int, size: int) -> int:
+        self.chips.log.vcpu = cpu
+        return self.chips.ioapics[0].read(at - IOAPIC_BASES[0], size)
+
+    def _ioapic_write(self, cpu: int, at: int, size: int, value: int) -> None:
+        chips = self.chips
+        chips.log.vcpu = cpu
+        chips.ioapics[0].write(at - IOAPIC_BASES[0], size, value, chips.now_ns)
+
+    def _apic_read(self, cpu: int, at: int, size: int) -> int:
+        """``kvm_apic_mem_read``."""
+        return (1 << 8 * size) - 1
+
+    def _apic_write(self, cpu: int, at: int, size: int, value: int) -> None:
+        """``kvm_apic_mem_write``: a message."""
+        if size >= 4:
+            self._vm.signal_msi(MsiMessage(at - APIC_WINDOW, value & 0xFFFFFFFF))
+
+    # ------------------------------------------------------------------ CPUs
+
+    def add_cpu(self, vcpu: VcpuFd) -> None:
+        """Its page as SeaBIOS leaves it; loading it also gets the vCPU into KVM's APIC map."""
+        image = vcpu.get_lapic()
+        for offset, value in (
+            (reg.SPIV, firmware.SPIV_ENABLED if vcpu.index == 0 else 0xFF),
+            (reg.LVT_OFFSETS[reg.LVT_LINT0], firmware.LINT0_EXTINT),
+            (reg.LVT_OFFSETS[reg.LVT_LINT1], firmware.LINT1_NMI),
+        ):
+            _WORD.pack_into(image, offset, value)
+        vcpu.set_lapic(image)
+        self._vcpus.append(vcpu)
+
+    def signal_msi(self, address: int, data: int, cpu: int) -> object:
+        """``kvm_send_msi``."""
+        return self._vm.signal_msi(MsiMessage(address, data))
+
+    def before_run(self, cpu: int) -> bool:
+        """``kvm_arch_pre_run``: the PIC is acknowledged where CPU 0 can take its vector."""
+        if cpu == 0:
+            chips = self.chips
+            run = self._vcpus[0].kvm_run
+            if chips.intr and run.ready_for_interrupt_injection and run.if_flag:
+                chips.intr = False
+                chips.log.vcpu = 0
+                self._vcpus[0].interrupt(chips.pic.intack())
+            run.request_interrupt_window = chips.intr
+        return True
+
+    def after_run(self, cpu: int) -> None:
+        """CR8 and the base are the kernel's."""
+
+    def handle(self, cpu: int, reason: abi.ExitReason) -> bool:
+        """EOIs for the IOAPIC, and the interrupt window."""
+        if reason is abi.ExitReason.IOAPIC_EOI:
+            self.chips.log.vcpu = cpu
+            self.chips.eoi_broadcast(self._vcpus[cpu].kvm_run.exit.eoi.vector)
+            return True
+        return reason is abi.ExitReason.IRQ_WINDOW_OPEN
+
+    def settle(self) -> None:
+        """KVM kicks its CPUs itself, and the PIC's wire kicks CPU 0."""

@@ -1,0 +1,483 @@
+"""A small virtual machine on /dev/kvm whose interrupt controllers are the chips of this package.
+
+A thread for each vCPU runs ``KVM_RUN`` and answers its exits; the caller's thread waits for the end
+and lets the chips' timers expire.  One lock guards chips and devices; it is never held across
+``KVM_RUN``.  A vCPU that has to look at its interrupts is kicked: ``immediate_exit`` and a signal,
+so that a kick is never lost between the look and the entry.
+
+Not modelled: snapshots, migration, disks, network, graphics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import Enum
+from types import FrameType
+from typing import Final
+
+from userspace_chip.errors import IrqmatrixError
+from userspace_chip.events import Event
+from userspace_chip.kvm import abi, boot, firmware
+from userspace_chip.kvm.boot import Module
+from userspace_chip.kvm.cpuid import guest_cpuid
+from userspace_chip.kvm.devices import pci, platform, testing, uart
+from userspace_chip.kvm.devices.bus import Ports, Windows
+from userspace_chip.kvm.fds import EFLAGS_RESERVED, KvmFd, VcpuFd, VmFd
+from userspace_chip.kvm.last_words import Exit, describe
+from userspace_chip.kvm.live import Maker
+from userspace_chip.kvm.memory import GuestMemory
+
+TSS_ADDRESS: Final = 0x7FFD_0000
+KICK_SIGNAL: Final = signal.SIGUSR1
+RECENT: Final = 20
+"""How many exits and events a fault shows."""
+JOIN_S: Final = 3.0
+"""How long a vCPU may take to leave its guest: a KVM that emulates may never."""
+_TEXT_DELAY_NS: Final = 20_000_000
+_LONG_NS: Final = 1_000_000_000
+
+
+class End(Enum):
+    """How a guest ended."""
+
+    EXIT = "exit"
+    """It wrote to the exit device."""
+    RESET = "reset"
+    POWER_OFF = "power off"
+    TIMEOUT = "timeout"
+    FAULT = "fault"
+    """It did something that no guest can go on after; the outcome's detail says what."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a guest: ``value`` is what it wrote to the exit device."""
+
+    end: End
+    value: int = 0
+    detail: str | None = None
+    stuck: tuple[int, ...] = ()
+    """CPUs that did not leave their guest when asked."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What is booted."""
+
+    image: bytes
+    command_line: str = ""
+    modules: Sequence[Module] = ()
+    cpus: int = 1
+    memory_mib: int = 256
+    debug_ports: tuple[int, ...] = (0xE9,)
+    """Where a byte written is text, beside COM1."""
+    has_edu: bool = True
+
+
+@dataclass
+class _Cpu:
+    """A vCPU and its thread."""
+
+    vcpu: VcpuFd
+    wake: threading.Condition
+    thread: threading.Thread = field(init=False)
+    running: bool = False
+    kicked: bool = False
+
+
+class Vmm:
+    """A guest on a VM that ``make`` gives its chips.  Use it in a ``with``, once.
+
+    ``output`` takes what the guest says (COM1 and the debug ports), from any thread, one call at a
+    time.  ``events`` takes the chips' events, where they are wanted.  Raises
+    :class:`~userspace_chip.kvm.errors.KvmError` where KVM lacks something, and
+    :class:`~userspace_chip.kvm.errors.BootError` for an image that cannot be booted.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        make: Maker,
+        output: Callable[[bytes], None],
+        *,
+        events: Callable[[list[Event]], None] | None = None,
+        kernel_lapic: bool = True,
+        path: str = "/dev/kvm",
+    ) -> None:
+        self._guest = guest
+        self._make = make
+        self._output = output
+        self._events = events
+        self._kernel_lapic = kernel_lapic
+        self._path = path
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._outcome: Outcome | None = None
+        self._failure: BaseException | None = None
+        self._stopping = False
+        self._wakes_at_ns = 0
+        self._text = bytearray()
+        self._text_due_ns: int | None = None
+        self._recent: deque[Exit] = deque(maxlen=RECENT)
+        self._rtc_due_ns: int | None = None
+        self._cpus: list[_Cpu] = []
+        self._ports, self._windows = Ports(), Windows()
+        self._start_ns = 0
+        self._owned = ExitStack()
+
+    def __enter__(self) -> Vmm:
+        with ExitStack() as stack:
+            kvm = stack.enter_context(KvmFd(self._path))
+            vm = stack.enter_context(kvm.create_vm())
+            self._build(kvm, vm)
+            self._owned = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._owned.close()
+
+    # ------------------------------------------------------------------ building
+
+    def _build(self, kvm: KvmFd, vm: VmFd) -> None:
+        guest = self._guest
+        vm.set_tss_addr(TSS_ADDRESS)
+        self._memory = GuestMemory(vm, guest.memory_mib)
+        firmware.install(self._memory, guest.cpus)
+        entry = boot.load(self._memory, guest.image, guest.command_line, guest.modules)
+        self._irqchip = self._make(vm, guest.cpus, self._kick)
+        self._chips = self._irqchip.chips
+        supported = kvm.supported_cpuid()
+        for index in range(guest.cpus):
+            vcpu = vm.create_vcpu(index)
+            leaves = guest_cpuid(supported, index, guest.cpus, kernel_lapic=self._kernel_lapic)
+            vcpu.set_cpuid(leaves)
+            self._irqchip.add_cpu(vcpu)
+            self._cpus.append(_Cpu(vcpu, threading.Condition(self._lock)))
+        _enter_multiboot(self._cpus[0].vcpu, entry)
+        self._add_devices()
+        self._irqchip.connect(self._ports, self._windows)
+        self._chips.log.enable(self._events is not None)
+
+    def _add_devices(self) -> None:
+        guest, ports, windows = self._guest, self._ports, self._windows
+        serial = uart.Uart(self._say, lambda level, cpu: self._set_gsi(uart.COM1_GSI, level, cpu))
+        ports.add(uart.COM1, serial)
+        ports.add(testing.DEBUG_EXIT, testing.DebugExit(self._exit))
+        ports.add(testing.TEST_SCRATCH, scratch := testing.TestScratch())
+        ports.add(testing.TEST_SCRATCH_BYTES, scratch)
+        ports.add(testing.TEST_LINES, testing.TestLines(self._set_gsi))
+        windows.add(testing.TEST_MEMORY, testing.TEST_MEMORY_BYTES, testing.TestMemory())
+        for port in guest.debug_ports:
+            ports.add([port], testing.Debugcon(self._say))
+            ports.add_text(port, self._say)
+        self._rtc = platform.Cmos(
+            lambda: self._chips.now_ns,
+            self,
+            lambda level, cpu: self._set_gsi(platform.RTC_GSI, level, cpu),
+            int(time.time()),
+        )
+        ports.add(platform.CMOS, self._rtc)
+        memory_bytes = self._memory.bytes
+        ports.add(platform.FW_CFG, platform.FwCfg(cpus=guest.cpus, memory_bytes=memory_bytes))
+        ports.add(platform.KEYBOARD, platform.Keyboard(self._reset))
+        ports.add(platform.RESET_CONTROL, platform.ResetControl(self._reset))
+        power = platform.AcpiPm(lambda: self._chips.now_ns, lambda: self._end(End.POWER_OFF))
+        for registers in (platform.PM_EVENT, platform.PM_CONTROL, platform.PM_TIMER):
+            ports.add(registers, power)
+        functions = {}
+        if guest.has_edu:
+            edu = pci.Edu(self._irqchip.signal_msi)
+            functions[pci.EDU_SLOT] = edu
+            windows.add(pci.EDU_BAR, pci.EDU_BAR_BYTES, edu)
+        config = pci.PciConfig(functions)
+        ports.add([port for port in pci.CONFIG if port != platform.RESET_CONTROL.start], config)
+
+    def _set_gsi(self, gsi: int, level: int, cpu: int | None) -> None:
+        self._chips.set_gsi(gsi, level, cpu=cpu)
+
+    # ------------------------------------------------------------------ the RTC's timer
+
+    def arm(self, deadline_ns: int) -> None:
+        """The RTC asks for its next period."""
+        self._rtc_due_ns = deadline_ns
+
+    def cancel(self) -> None:
+        """It does not any more."""
+        self._rtc_due_ns = None
+
+    # ------------------------------------------------------------------ running
+
+    def run(self, timeout_s: float | None = None) -> Outcome:
+        """Run the guest to its end, or for ``timeout_s``.
+
+        Call it from the main thread: it owns the process's handler of SIGUSR1 meanwhile.  A bug
+        that a vCPU's thread ran into is raised here.
+        """
+        self._start_ns = time.monotonic_ns()
+        deadline_ns = None if timeout_s is None else int(timeout_s * 1e9)
+        with _kicks_handled(), self._threads() as stuck:
+            self._keep_time(deadline_ns)
+        if self._failure is not None:
+            raise self._failure
+        assert self._outcome is not None
+        outcome = self._outcome
+        return Outcome(outcome.end, outcome.value, outcome.detail, tuple(stuck))
+
+    @contextlib.contextmanager
+    def _threads(self) -> Iterator[list[int]]:
+        """The vCPUs' threads; which did not come back is in the list afterwards."""
+        stuck: list[int] = []
+        for cpu in self._cpus:
+            name = f"vcpu{cpu.vcpu.index}"
+            cpu.thread = threading.Thread(target=self._guarded, args=(cpu,), name=name, daemon=True)
+        try:
+            for cpu in self._cpus:
+                cpu.thread.start()
+            yield stuck
+        finally:
+            with self._lock:
+                self._stopping = True
+                for cpu in self._cpus:
+                    self._kick(cpu.vcpu.index)
+            end_s = time.monotonic() + JOIN_S
+            for cpu in self._cpus:
+                if cpu.thread.ident is not None:
+                    cpu.thread.join(max(end_s - time.monotonic(), 0.01))
+                    if cpu.thread.is_alive():
+                        stuck.append(cpu.vcpu.index)
+
+    def _keep_time(self, deadline_ns: int | None) -> None:
+        """Let timers expire, and text out, until the guest has ended."""
+        while True:
+            with self._changed:
+                now_ns = self._let_time_pass()
+                if deadline_ns is not None and now_ns >= deadline_ns:
+                    self._end(End.TIMEOUT)
+                ended = self._outcome is not None or self._failure is not None
+                text = self._take_text(now_ns, all_of_it=ended)
+                if not ended and not text:
+                    due = (deadline_ns, self._next_due_ns(), now_ns + _LONG_NS)
+                    self._wakes_at_ns = min(at_ns for at_ns in due if at_ns is not None)
+                    self._changed.wait((self._wakes_at_ns - now_ns) / 1e9)
+            if text:
+                self._output(text)
+            if ended:
+                return
+
+    def _next_due_ns(self) -> int | None:
+        due = [*self._chips.deadlines.values(), self._rtc_due_ns, self._text_due_ns]
+        return min((at_ns for at_ns in due if at_ns is not None), default=None)
+
+    def _advance(self) -> int:
+        """Guest time is now; what was due has expired."""
+        now_ns = time.monotonic_ns() - self._start_ns
+        self._chips.advance(now_ns)
+        if self._rtc_due_ns is not None and self._rtc_due_ns <= now_ns:
+            self._rtc.expire()
+        return now_ns
+
+    def _let_time_pass(self) -> int:
+        """The same, from the thread that keeps the time: whoever is concerned is kicked."""
+        now_ns = self._advance()
+        self._irqchip.settle()
+        if self._events is not None and self._chips.log.events:
+            self._events(self._chips.log.take())
+        return now_ns
+
+    def _guarded(self, cpu: _Cpu) -> None:
+        try:
+            self._run_cpu(cpu)
+        except BaseException as error:
+            with self._lock:
+                if self._failure is None:
+                    self._failure = error
+                self._changed.notify_all()
+
+    def _run_cpu(self, cpu: _Cpu) -> None:
+        """One vCPU, until the guest ends."""
+        vcpu, index, irqchip = cpu.vcpu, cpu.vcpu.index, self._irqchip
+        while True:
+            with self._lock:
+                cpu.running = False
+                if self._stopping or self._outcome is not None:
+                    return
+                if cpu.kicked:
+                    cpu.kicked = False
+                    vcpu.kvm_run.immediate_exit = 0
+                if not irqchip.before_run(index):
+                    cpu.wake.wait(1.0)
+                    continue
+                cpu.running = True
+            reason = vcpu.run()
+            with self._lock:
+                cpu.running = False
+                self._handle(cpu, reason)
+
+    def _kick(self, index: int) -> None:
+        """Make a CPU look at its interrupts."""
+        cpu = self._cpus[index]
+        if cpu.running and not cpu.kicked:
+            cpu.kicked = True
+            cpu.vcpu.kvm_run.immediate_exit = 1
+            if cpu.thread is not threading.current_thread():
+                signal.pthread_kill(cpu.thread.ident or 0, KICK_SIGNAL)
+        cpu.wake.notify()
+
+    # ------------------------------------------------------------------ exits
+
+    def _handle(self, cpu: _Cpu, reason: abi.ExitReason) -> None:
+        """Answer one exit; the lock is held."""
+        index = cpu.vcpu.index
+        log = self._chips.log
+        if log.enabled:
+            log.vcpu = index
+            log("kvm_run_exit", index, int(reason))
+        self._irqchip.after_run(index)
+        if reason is abi.ExitReason.IO:
+            self._handle_io(cpu)
+        elif reason is abi.ExitReason.MMIO:
+            self._handle_mmio(cpu)
+        elif reason is not abi.ExitReason.INTR:
+            self._recent.append(Exit(index, reason.name))
+            if not self._irqchip.handle(index, reason):
+                self._fault(cpu, f"the guest stopped with KVM_EXIT_{_named(cpu.vcpu, reason)}")
+        self._irqchip.settle()
+        if log.enabled and log.events and self._events is not None:
+            self._events(log.take())
+        due_ns = self._next_due_ns()
+        if due_ns is not None and due_ns < self._wakes_at_ns:
+            self._wakes_at_ns = due_ns
+            self._changed.notify()
+
+    def _handle_io(self, cpu: _Cpu) -> None:
+        vcpu, index = cpu.vcpu, cpu.vcpu.index
+        out, size, port, count, at = vcpu.io_exit()
+        self._advance()
+        mapping = vcpu.mapping
+        if out:
+            data = mapping[at : at + size * count]
+            self._recent.append(Exit(index, "OUT", port, size, data[:size]))
+            if count == 1:
+                self._ports.write(index, port, size, int.from_bytes(data, "little"))
+            else:
+                self._ports.write_string(index, port, size, data)
+            return
+        for place in range(at, at + size * count, size):
+            value = self._ports.read(index, port, size)
+            mapping[place : place + size] = value.to_bytes(size, "little")
+        self._recent.append(Exit(index, "IN", port, size, mapping[at : at + size]))
+
+    def _handle_mmio(self, cpu: _Cpu) -> None:
+        vcpu, index = cpu.vcpu, cpu.vcpu.index
+        address, data, size, is_write = vcpu.mmio_exit()
+        self._advance()
+        device = self._windows.at(address)
+        access = "STORE" if is_write else "LOAD"
+        if device is None:
+            self._recent.append(Exit(index, access, address, size, data[:size]))
+            self._fault(
+                cpu, f"{access.lower()} of {size} bytes at {address:#x}: no device is there"
+            )
+        elif is_write:
+            self._recent.append(Exit(index, access, address, size, data[:size]))
+            for at, piece in _pieces(size):
+                value = int.from_bytes(data[at : at + piece], "little")
+                device.write(index, address + at, piece, value)
+        else:
+            read = b"".join(
+                device.read(index, address + at, piece).to_bytes(piece, "little")
+                for at, piece in _pieces(size)
+            )
+            vcpu.answer_mmio(read)
+            self._recent.append(Exit(index, access, address, size, read))
+
+    # ------------------------------------------------------------------ text
+
+    def _say(self, text: bytes) -> None:
+        if not self._text:
+            self._text_due_ns = self._chips.now_ns + _TEXT_DELAY_NS
+        self._text += text
+
+    def _take_text(self, now_ns: int, *, all_of_it: bool) -> bytes:
+        """What was said, once there is enough of it to be worth a write."""
+        if not all_of_it and (self._text_due_ns is None or now_ns < self._text_due_ns):
+            return b""
+        text, self._text, self._text_due_ns = bytes(self._text), bytearray(), None
+        return text
+
+    # ------------------------------------------------------------------ the end
+
+    def _exit(self, value: int) -> None:
+        self._end(End.EXIT, value)
+
+    def _reset(self) -> None:
+        self._end(End.RESET)
+
+    def _fault(self, cpu: _Cpu, what: str) -> None:
+        self._end(End.FAULT, detail=describe(what, cpu.vcpu, self._memory, self._recent))
+
+    def _end(self, end: End, value: int = 0, detail: str | None = None) -> None:
+        if self._outcome is None:
+            self._outcome = Outcome(end, value, detail)
+        self._changed.notify()
+
+
+def _pieces(size: int) -> Sequence[tuple[int, int]]:
+    """Offset and size of the accesses that one of ``size`` bytes is: by bytes where it is odd.
+
+    What crosses a page comes as two, of any size from 1 to 7.
+    """
+    return ((0, size),) if size in (1, 2, 4, 8) else [(at, 1) for at in range(size)]
+
+
+def _named(vcpu: VcpuFd, reason: abi.ExitReason) -> str:
+    """An exit with what KVM says of it."""
+    exit_ = vcpu.kvm_run.exit
+    if reason is abi.ExitReason.INTERNAL_ERROR:
+        return f"{reason.name} (suberror {exit_.internal.suberror})"
+    if reason is abi.ExitReason.FAIL_ENTRY:
+        return f"{reason.name} (reason {exit_.fail_entry.hardware_entry_failure_reason:#x})"
+    return reason.name
+
+
+@contextlib.contextmanager
+def _kicks_handled() -> Iterator[None]:
+    """A handler for the kicks, which does nothing: a signal with one ends KVM_RUN."""
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        pass
+
+    try:
+        before = signal.signal(KICK_SIGNAL, ignore)
+    except ValueError:
+        raise IrqmatrixError(
+            "the guest cannot be run in this thread",
+            "only the main thread may own a signal's handler",
+            "call Vmm.run from the main thread",
+        ) from None
+    try:
+        yield
+    finally:
+        signal.signal(KICK_SIGNAL, before)
+
+
+def _enter_multiboot(vcpu: VcpuFd, entry: int) -> None:
+    """32-bit protected mode without paging, flat segments, interrupts off (Multiboot 0.6.96)."""
+    sregs = vcpu.get_sregs()
+    for name in ("cs", "ds", "es", "fs", "gs", "ss"):
+        segment: abi.KvmSegment = getattr(sregs, name)
+        segment.base, segment.limit, segment.g, segment.db = 0, 0xFFFF_FFFF, 1, 1
+        segment.selector, segment.type = (0x8, 0xB) if name == "cs" else (0x10, 0x3)
+        segment.present, segment.s, segment.dpl, segment.l = 1, 1, 0, 0
+    sregs.cr0 |= 1
+    vcpu.set_sregs(sregs)
+    vcpu.set_regs(
+        abi.KvmRegs(rax=boot.BOOT_MAGIC, rbx=boot.INFO_ADDRESS, rip=entry, rflags=EFLAGS_RESERVED)
+    )
