@@ -26,7 +26,7 @@ from userspace_chip.pic import Pic
 from userspace_chip.pit import Pit
 from userspace_chip.ports import Emit, Irqchip, Source
 from userspace_chip.profile import Profile
-from userspace_chip.routing import MsiRoute, Route, Router, RoutingTable
+from userspace_chip.routing import IrqchipRoute, MsiRoute, Router
 from userspace_chip.vcpu import SCAN_IOAPIC, Vcpu
 
 CHIP_NAMES: Final = {
@@ -157,9 +157,7 @@ class Chipset:
         }
         self.staged = {}
         if changes:
-            routes: list[Route] = [route for route in table.routes if route.gsi not in changes]
-            routes += [MsiRoute(gsi, message) for gsi, message in changes.items()]
-            self.router.table = RoutingTable(routes, split=self.split)
+            self.router.table = table.with_messages(changes)
         if self.split:
             self.request_scan()
 
@@ -211,10 +209,15 @@ class Chipset:
         else:
             raise StateError(f"timer {name!r}", None, "lapicN, ioapicN or pit")
 
-    def has_ack_notifier(self, pin: int) -> bool:
-        """``kvm_irq_has_notifier`` for an IOAPIC pin: the PIT's, or a resampler's."""
-        gsi = self.router.table.gsi_of(Irqchip.IOAPIC, pin)
-        return (gsi == 0 and bool(self.pit.state.reinject)) or gsi in self.resamplers
+    def pins_with_ack_notifier(self) -> set[int]:
+        """IOAPIC pins of which ``kvm_irq_has_notifier`` is true: the PIT's, and resamplers'."""
+        gsis = {0, *self.resamplers} if self.pit.state.reinject else self.resamplers
+        return {
+            route.pin
+            for gsi in gsis
+            for route in self.router.table.of(gsi)
+            if isinstance(route, IrqchipRoute) and route.chip is Irqchip.IOAPIC
+        }
 
     def notify_ack(self, chip: Irqchip, traced_pin: int, pin: int) -> None:
         """``kvm_notify_acked_irq``."""

@@ -489,10 +489,12 @@ class Machine(Chipset):
                 f"this machine has {len(self.lapics)} and {len(self.ioapics)}",
             )
         self.now_ns = state.now_ns
+        self.staged = {}
         if state.routes != self.router.table.routes:
             self.router.table = RoutingTable(state.routes, split=self.split)
         for lapic, lapic_state in zip(self.lapics, state.lapics, strict=True):
-            lapic.load(lapic_state)
+            lapic.take(lapic_state)
+        self.lapics[0].port.apic_map_changed()
         for ioapic, ioapic_state in zip(self.ioapics, state.ioapics, strict=True):
             ioapic.load(ioapic_state)
         self.pic.load(state.pic)

@@ -120,13 +120,17 @@ class Lapic(LapicDelivery):
 
     def load(self, state: LapicState) -> None:
         """Take ``state`` over (a copy of it); :class:`StateError` where it cannot be one."""
+        self.take(state)
+        self.port.apic_map_changed()
+
+    def take(self, state: LapicState) -> None:
+        """As :meth:`load`, for a machine that loads others as well: it tells the bus once."""
         if len(state.lvt) != 7 or not all(0 <= lvt < 1 << 32 for lvt in state.lvt):
             raise StateError("local APIC", f"lvt = {state.lvt}", "it has 7 registers of 32 bits")
         for name in ("irr", "isr", "tmr"):
             if not 0 <= getattr(state, name) <= _ALL:
                 raise StateError("local APIC", f"{name} = {getattr(state, name):#x}")
         self.state = copy_state(state)
-        self.port.apic_map_changed()
 
     def reset(self, *, init: bool = False) -> None:
         """RESET, or with ``init`` the INIT that keeps APIC base and id.

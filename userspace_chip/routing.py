@@ -10,7 +10,8 @@ Not modelled: Hyper-V SINT and Xen event channel routes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from userspace_chip import msi
@@ -84,6 +85,15 @@ class RoutingTable:
             )
         others.append(route)
 
+    def with_messages(self, messages: Mapping[int, MsiMessage]) -> RoutingTable:
+        """A table in which each of these GSIs leads to its message, and nowhere else."""
+        new = RoutingTable()
+        changed = [MsiRoute(gsi, message) for gsi, message in messages.items()]
+        new.routes = (*(route for route in self.routes if route.gsi not in messages), *changed)
+        new._by_gsi = self._by_gsi | {route.gsi: [route] for route in changed}
+        new._gsi_of = {place: gsi for place, gsi in self._gsi_of.items() if gsi not in messages}
+        return new
+
     def of(self, gsi: int) -> list[Route]:
         """The routes of a GSI in the order in which KVM calls them: that of the table."""
         return self._by_gsi.get(gsi, [])
@@ -107,6 +117,7 @@ class RoutingTable:
         return f"RoutingTable({self.routes!r})"
 
 
+@cache
 def kernel_default() -> RoutingTable:
     """``default_routing``: IOAPIC and PIC for 0..15, in this order; IOAPIC for 16..23."""
     routes: list[Route] = []
@@ -117,6 +128,7 @@ def kernel_default() -> RoutingTable:
     return RoutingTable(routes)
 
 
+@cache
 def qemu_pc() -> RoutingTable:
     """``kvm_pc_setup_irq_routing``: GSI 0 goes to IOAPIC pin 2, GSI 2 nowhere."""
     routes: list[Route] = [_pic_route(gsi) for gsi in range(ISA_LINES) if gsi != 2]
@@ -126,6 +138,7 @@ def qemu_pc() -> RoutingTable:
     return RoutingTable(routes)
 
 
+@cache
 def split_msi(pins: int = IOAPIC_PINS) -> RoutingTable:
     """``kvm_arch_init_irq_routing``: MSI routes of address 0 and data 0 for the IOAPIC's pins."""
     return RoutingTable([MsiRoute(gsi, MsiMessage(0, 0)) for gsi in range(pins)], split=True)

@@ -11,10 +11,11 @@ hexadecimal, because not every JSON reader keeps all of its digits.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -26,7 +27,6 @@ SCHEMA: Final = 1
 """Version of the JSON form."""
 
 _EXACT_INT: Final = 1 << 53
-_NAMES: dict[type, tuple[str, ...]] = {}
 
 
 # --- copies
@@ -35,16 +35,31 @@ _NAMES: dict[type, tuple[str, ...]] = {}
 def copy_state(state: State) -> State:
     """An independent copy: lists, dicts and nested states are copied, the rest is immutable."""
     kind = type(state)
-    names = _NAMES.get(kind)
-    if names is None:
-        names = _NAMES[kind] = tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
-    new = kind.__new__(kind)
-    for name in names:
-        value: Any = getattr(state, name)
+    values, containers = _fields_of(kind)  # type: ignore[arg-type]
+    copied = [*values(state)]
+    for at in containers:
+        value = copied[at]
         if type(value) not in _IMMUTABLE:
-            value = _COPIERS.get(type(value), _copy_other)(value)
-        setattr(new, name, value)
-    return new
+            copied[at] = _COPIERS.get(type(value), _copy_other)(value)
+    return kind(*copied)
+
+
+@cache
+def _fields_of(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[int, ...]]:
+    """What gives all its fields, and which of them may hold something to be copied."""
+    names = [field.name for field in fields(kind)]
+    hints = get_type_hints(kind)
+    plain = {int, bool, str, NoneType}
+    containers = tuple(
+        at for at, name in enumerate(names) if not plain.issuperset(_members(hints[name]))
+    )
+    get = attrgetter(*names) if len(names) > 1 else lambda state: (getattr(state, names[0]),)
+    return get, containers
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; a type alone is one."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _copy_list(value: list[Any]) -> list[Any]:

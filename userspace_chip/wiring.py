@@ -387,8 +387,9 @@ class VcpuWiring:
         vector = ioapic.rtc_dest_map.get(scan.lapic.vcpu_id)
         if vector is not None:
             scan.handled |= 1 << vector
+        with_notifier = machine.pins_with_ack_notifier()
         for pin, entry in enumerate(ioapic.rte):
-            if entry >> 15 & 1 or pin == RTC_PIN or machine.has_ack_notifier(pin):
+            if entry >> 15 & 1 or pin == RTC_PIN or pin in with_notifier:
                 scan.add(rte_message(entry & ~(1 << 14 | 1 << 16)))
 
 

@@ -120,11 +120,13 @@ class Source:
         if program.needs & ~features(profile, self.board):
             return None
         try:
-            execution = Execution(program, profile, board=self.board, cpus=program.cpus)
+            execution = Execution(
+                program, profile, board=self.board, cpus=program.cpus, look_ahead=True
+            )
             log = execution.run()
             if _stops_the_clock(execution.machine):
                 return "it stops the RTC's pin until the next boot"
-            problems = authoring_problems(program, profile, log, board=self.board)
+            problems = authoring_problems(program, profile, log, board=self.board, first=execution)
         except PredictionError as error:
             return error.what.partition(", ")[2] or error.what
         return problems[0].kind if problems else log

@@ -13,7 +13,8 @@ from typing import Final
 from harness.scenario.log import Log, LogEvent
 
 CONSOLE_PORT: Final = 0x2100
-"""QEMU's isa-debugcon; not at its usual port 0xe9, which pc-testdev takes as well."""
+"""QEMU's isa-debugcon, where there is no virtio-serial; not at its usual port 0xe9, which
+pc-testdev takes as well."""
 EXIT_PORT: Final = 0xF4
 """QEMU's isa-debug-exit."""
 FIRST_LINE: Final = r"(?m)^probe \d+ [^\n]*\n"

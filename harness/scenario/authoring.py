@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.scenario.compare import describe, first_divergence, unordered_steps
-from harness.scenario.execution import Board, Execution, Order
+from harness.scenario.execution import Board, Execution, Order, machine_for
 from harness.scenario.log import Log
 from harness.scenario.program import Program
 from userspace_chip.profile import Profile
@@ -57,8 +57,11 @@ def authoring_problems(
     *,
     board: Board = "pc",
     cpus: int | None = None,
+    first: Execution | None = None,
 ) -> tuple[Problem, ...]:
     """All problems by step; ``prediction`` is the program's log on ``profile``, as predicted.
+
+    ``first``: the execution that gave it, where there is one that looked ahead.
 
     :class:`~harness.base.errors.PredictionError` as for :func:`~harness.scenario.predict.predict`.
     """
@@ -69,29 +72,33 @@ def authoring_problems(
         for event in prediction.events
         if event.kind in _SURPRISES
     }
-
-    def run(**how: Any) -> tuple[Execution, Log]:
-        number = program.cpus if cpus is None else cpus
-        execution = Execution(program, profile, board=board, cpus=number, **how)
-        return execution, execution.run()
+    number = program.cpus if cpus is None else cpus
+    machine = machine_for(profile, board, number)
 
     found |= _taken_for_exceptions(program, prediction)
-    first, _ = run(look_ahead=True)
+
+    def run(**how: Any) -> Log:
+        how = {"board": board, "cpus": number, "machine": machine, **how}
+        return Execution(program, profile, **how).run()
+
+    if first is None:
+        first = Execution(program, profile, board=board, cpus=number, look_ahead=True)
+        first.run()
     found |= {Problem(step, "program", text) for step, text in first.problems}
-    _, lazy = run(order=Order.LAZY)
+    lazy = run(order=Order.LAZY)
     found |= _differs(program, prediction, lazy, "race", "another order between the CPUs")
     if program.cpus > 1:
         for seed in range(UNEVEN_ORDERS):
-            _, uneven = run(order=Order.UNEVEN, seed=seed)
+            uneven = run(order=Order.UNEVEN, seed=seed)
             races = _differs(program, prediction, uneven, "race", "CPUs that run unevenly")
             found |= races
             if races:
                 break
-    _, slow = run(operation_ns=OPERATION_NS)
+    slow = run(operation_ns=OPERATION_NS)
     how = f"operations that take {OPERATION_NS // 1000} us"
     found |= _differs(program, prediction, slow, "time", how)
     if first.waited:
-        _, late = run(late_ns=LATE_NS)
+        late = run(late_ns=LATE_NS)
         how = f"timers that expire {LATE_NS // 1000} us late"
         found |= _differs(program, prediction, late, "time", how)
     return tuple(sorted(found))

@@ -118,7 +118,8 @@ class Execution:
     ``seed``: of :attr:`Order.UNEVEN`.  ``operation_ns``: the guest time that an operation takes.
     ``late_ns``: how late timers expire, so that several do before a CPU goes on.
     ``look_ahead``: at the end of each step see whether a timer is still running that would
-    interrupt (in ``problems``).
+    interrupt (in ``problems``).  ``machine``: one of this profile, board and number of CPUs that
+    nobody needs any more, whatever it was used for; making one takes as long as a small program.
     """
 
     def __init__(
@@ -133,9 +134,10 @@ class Execution:
         operation_ns: int = 0,
         late_ns: int = 0,
         look_ahead: bool = False,
+        machine: Machine | None = None,
     ) -> None:
         self.program = program
-        self.machine = Machine(profile, cpus, board=board, log=False, reset=False)
+        self.machine = machine or machine_for(profile, board, cpus)
         self._board = board
         self.problems: list[tuple[int, str]] = []
         """(step, what its author should look at)."""
@@ -145,6 +147,7 @@ class Execution:
         self._default = self._handlers.get(ANY_VECTOR, _DEFAULT_HANDLER)
         self._order = order
         self._everyone = self._cpus[::-1] if order is Order.LAZY else self._cpus
+        self._after = [self._cpus[n + 1 :] + self._cpus[: n + 1] for n in range(cpus)]
         self._random = Random(seed)
         self._operation_ns = operation_ns
         self._late_ns = late_ns
@@ -177,7 +180,7 @@ class Execution:
         """
         self._reset()
         self._conduct(self.program.blocks[PROLOGUE])
-        self._settle()
+        self._quieten(self._everyone)
         return self.machine.save(), tuple([cpu.interruptible for cpu in self._cpus])
 
     def _reset(self) -> None:
@@ -219,7 +222,10 @@ class Execution:
             self.problems.append((op.step, f"CPU {op.cpu} sleeps or is offline: AWAIT it first"))
             self._log(self._cpus[0], "asleep")
             return
-        if op.opcode is Opcode.PARALLEL:
+        if op.opcode in _SIMPLE and not cpu.stack:
+            self._at_once(cpu, op)
+            members = [cpu]
+        elif op.opcode is Opcode.PARALLEL:
             members = [self._cpus[n] for n in range(len(self._cpus)) if op.a >> n & 1]
             for index, member in enumerate(members):
                 member.stack.append(self._operations(member, self.program.blocks[op.b + index]))
@@ -231,7 +237,23 @@ class Execution:
             cpu.pinned = op.step
         self._pump(members, away)
         if self._order is not Order.LAZY:
-            self._quieten()
+            self._quieten(self._after[op.cpu])
+
+    def _at_once(self, cpu: _Cpu, op: Op) -> None:
+        """What does not wait; where others are in no hurry, this CPU takes what there is."""
+        if self._order is Order.LAZY:
+            self._quieten((cpu,))
+        self._simple(cpu, op)
+        if self._order is Order.LAZY:
+            self._quieten((cpu,))
+
+    def _simple(self, cpu: _Cpu, op: Op) -> None:
+        _SIMPLE[op.opcode](self, cpu, op)
+        self._take_time()
+
+    def _take_time(self) -> None:
+        if self._operation_ns:
+            self.machine.advance(self.machine.now_ns + self._operation_ns)
 
     def _pump(self, members: Sequence[_Cpu], away: bool) -> None:
         """Until the stacks of ``members`` are empty, or where they go ``away`` are asleep."""
@@ -247,8 +269,9 @@ class Execution:
                 cpu.faulted = True
 
     def _settle(self) -> None:
-        """Everything comes to rest, all CPUs at once."""
-        self._quieten()
+        """Everything comes to rest, all CPUs at once; but for LAZY it has after each operation."""
+        if self._order is Order.LAZY:
+            self._quieten(self._everyone)
         if self._look_ahead and self.machine.deadlines:
             self._see_what_timers_do()
 
@@ -268,9 +291,9 @@ class Execution:
         lapics = self.machine.lapics
         return [(lapic.state.irr, lapic.state.timer.pending) for lapic in lapics]
 
-    def _quieten(self) -> None:
-        """Until nothing more happens without time passing."""
-        while self._round(self._everyone):
+    def _quieten(self, cpus: Sequence[_Cpu]) -> None:
+        """Until nothing more happens to them without time passing."""
+        while self._round(cpus):
             pass
 
     def _round(self, cpus: Sequence[_Cpu]) -> bool:
@@ -278,9 +301,11 @@ class Execution:
         machine = self.machine
         happened = False
         for cpu in cpus:
-            left = self._slices()
+            if not self._slice(cpu):
+                continue
+            happened = True
+            left = self._slices() - 1
             while left and self._slice(cpu):
-                happened = True
                 left -= 1
         if machine.deadlines and min(machine.deadlines.values()) <= machine.now_ns:
             machine.advance(machine.now_ns)
@@ -420,17 +445,16 @@ class Execution:
 
     def _operations(self, cpu: _Cpu, ops: Sequence[Op]) -> Activity:
         for op in ops:
-            simple = _SIMPLE.get(op.opcode)
-            if simple is not None:
-                simple(self, cpu, op)
+            if op.opcode in _SIMPLE:
+                self._simple(cpu, op)
             elif op.opcode in _READS:
                 value = _READS[op.opcode](self, cpu, op)
                 yield True  # what the access itself brings is taken before its value is logged
                 self._log_value(cpu, value)
+                self._take_time()
             else:
                 yield from _WAITING[op.opcode](self, cpu, op)
-            if self._operation_ns:
-                self.machine.advance(self.machine.now_ns + self._operation_ns)
+                self._take_time()
             yield True
 
     def _mmio_write(self, cpu: _Cpu, op: Op) -> None:
@@ -605,6 +629,11 @@ class Execution:
         for vector, count in sorted(cpu.entries.items()):
             if self._handlers.get(vector, self._default).detail is Detail.COUNT:
                 self._log(cpu, "count", vector, count)
+
+
+def machine_for(profile: Profile, board: Board, cpus: int) -> Machine:
+    """A machine as executions use it."""
+    return Machine(profile, cpus, board=board, log=False, reset=False)
 
 
 @lru_cache(maxsize=256)

@@ -1,19 +1,32 @@
-/* Text is collected, and leaves with one instruction for many bytes. */
+/*
+ * Text is collected, and leaves as one: KVM makes an exit of each byte that goes to a port, a tenth
+ * of a millisecond in a nested guest.
+ */
 #include "console.h"
+#include "virtio.h"
 
 #define CONSOLE_PORT 0x2100
 #define EXIT_PORT 0xf4
 #define STATUS_BROKEN 2
 
-static char buffer[4096];
+static char buffer[1 << 14];
 static u32 used;
+static bool has_virtio;
+
+void console_find(void)
+{
+	has_virtio = virtio_port_find();
+}
 
 void say_flush(void)
 {
 	const char *from = buffer;
 	u32 count = used;
 
-	asm volatile("rep outsb" : "+S"(from), "+c"(count) : "d"(CONSOLE_PORT) : "memory");
+	if (has_virtio)
+		virtio_port_write(buffer, used);
+	else
+		asm volatile("rep outsb" : "+S"(from), "+c"(count) : "d"(CONSOLE_PORT) : "memory");
 	used = 0;
 }
 

@@ -1,9 +1,14 @@
-/* The way out: isa-debugcon, a port that takes bytes, raises nothing and is never busy. */
+/*
+ * The way out: a port of virtio-serial, or where there is none isa-debugcon, a port that takes bytes.
+ * Both raise nothing.
+ */
 #ifndef CONSOLE_H
 #define CONSOLE_H
 
 #include "x86.h"
 
+/* Which of the two; before anything is said. */
+void console_find(void);
 void say_char(char c);
 void say(const char *text);
 void say_hex(u64 number);

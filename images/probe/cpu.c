@@ -26,7 +26,8 @@
 #define KVM_HC_SCHED_YIELD 11
 
 #define PAGE_SHIFT 12
-#define START_TIMEOUT_US 1000000
+/* The host may have a lot to do. */
+#define START_TIMEOUT_US 5000000
 /* Every operation has a bound of its own; what takes longer than this is lost. */
 #define ANSWER_TIMEOUT_US 20000000
 
@@ -51,7 +52,7 @@ struct cpu *this_cpu(void)
  */
 static enum { NO_HYPERCALL, VMCALL, VMMCALL } hypercall;
 
-void find_hypervisor(void)
+static void find_hypervisor(void)
 {
 	struct cpuid is = cpuid(CPUID_HYPERVISOR);
 	bool is_kvm = is.b == KVM_SIGNATURE_B && is.c == KVM_SIGNATURE_C && is.d == KVM_SIGNATURE_D;
@@ -88,6 +89,7 @@ void find_cpus(void)
 	write_start_code();
 	for (u32 id = 0; id < cpu_count; id++)
 		cpus[id].id = id;
+	find_hypervisor();
 	for (u32 id = 1; id < cpu_count; id++)
 		if (!restart_cpu(&cpus[id]))
 			give_up("a CPU does not start", id);

@@ -71,10 +71,7 @@ _Noreturn void go_back(struct mark *mark);
 
 struct cpu *this_cpu(void);
 
-/* Whether KVM runs the CPUs: then a CPU that waits can say who should run instead. */
-void find_hypervisor(void);
-
-/* Once, on CPU 0: count the CPUs, and start the others. */
+/* Once, on CPU 0: count the CPUs, see whether KVM runs them, and start the others. */
 void find_cpus(void);
 /* INIT and SIPI for one that does not answer any more; true once it is up. */
 bool restart_cpu(struct cpu *cpu);

@@ -4,6 +4,7 @@
 #define ALL_LINES 0xffffu
 
 struct touched touched;
+bool proving;
 
 enum device {
 	PIC,

@@ -18,6 +18,8 @@ void edu_reset(void);
 /* The two 8259A. */
 bool pic_find(void);
 void pic_reset(struct cpu *cpu);
+/* Logs what is not as a reset leaves it. */
+void pic_prove(struct cpu *cpu);
 
 /* The 8254: channel 0 still, its output low. */
 bool pit_find(void);

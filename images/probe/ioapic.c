@@ -1,5 +1,6 @@
 #include "ioapic.h"
 #include "log.h"
+#include "touched.h"
 
 #define FIRST_BASE 0xfec00000u
 #define SPACING 0x10000u
@@ -20,7 +21,7 @@ static u32 lock;
 static struct {
 	u32 pins;
 	bool id;
-} touched[MOST];
+} written[MOST];
 
 static u32 base_of(u32 number)
 {
@@ -64,9 +65,9 @@ static void note(u32 number, u32 index)
 	u32 pin = (index - IOAPIC_ENTRY(0)) / 2;
 
 	if (index == IOAPIC_ID)
-		touched[number].id = true;
+		written[number].id = true;
 	else if (pin < IOAPIC_PINS)
-		touched[number].pins |= 1u << pin;
+		written[number].pins |= 1u << pin;
 }
 
 void ioapic_write(u32 number, u32 index, u32 value)
@@ -88,8 +89,8 @@ void ioapic_note_store(u32 address)
 void ioapic_distrust(void)
 {
 	for (u32 number = 0; number < count; number++) {
-		touched[number].pins = ALL_PINS;
-		touched[number].id = true;
+		written[number].pins = ALL_PINS;
+		written[number].id = true;
 	}
 }
 
@@ -126,9 +127,13 @@ static void expect(struct cpu *cpu, u32 number, u32 value, const char *what)
 static void reset_entry(struct cpu *cpu, u32 number, u32 pin)
 {
 	store32(base_of(number) + SELECT, IOAPIC_ENTRY(pin) + 1);
+	if (proving)
+		expect(cpu, number, 0, "ioapic.redir.high");
 	put(number, 0);
 	expect(cpu, number, 0, "ioapic.redir.high");
 	store32(base_of(number) + SELECT, IOAPIC_ENTRY(pin));
+	if (proving)
+		expect(cpu, number, ENTRY_MASKED, "ioapic.redir");
 	put(number, 0);
 	put(number, ENTRY_MASKED);
 	expect(cpu, number, ENTRY_MASKED, "ioapic.redir");
@@ -137,7 +142,7 @@ static void reset_entry(struct cpu *cpu, u32 number, u32 pin)
 void ioapic_mask(void)
 {
 	for (u32 number = 0; number < count; number++)
-		for (u32 pins = touched[number].pins; pins; pins &= pins - 1) {
+		for (u32 pins = written[number].pins; pins; pins &= pins - 1) {
 			store32(base_of(number) + SELECT, IOAPIC_ENTRY(lowest_bit(pins)));
 			put(number, load32(base_of(number) + WINDOW) | ENTRY_MASKED);
 		}
@@ -146,14 +151,16 @@ void ioapic_mask(void)
 void ioapic_reset(struct cpu *cpu)
 {
 	for (u32 number = 0; number < count; number++) {
-		for (u32 pins = touched[number].pins; pins; pins &= pins - 1)
+		for (u32 pins = written[number].pins; pins; pins &= pins - 1)
 			reset_entry(cpu, number, lowest_bit(pins));
-		if (touched[number].id) {
+		if (written[number].id) {
 			store32(base_of(number) + SELECT, IOAPIC_ID);
+			if (proving)
+				expect(cpu, number, 0, "ioapic.id");
 			put(number, 0);
 			expect(cpu, number, 0, "ioapic.id");
 		}
-		touched[number].pins = 0;
-		touched[number].id = false;
+		written[number].pins = 0;
+		written[number].id = false;
 	}
 }

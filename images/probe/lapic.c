@@ -12,6 +12,7 @@
 #define LVT_MASKED 0x10000
 #define NOBODY 0xfe
 #define REGISTER_STRIDE 0x10
+#define WORDS_OF_REGISTER (REGISTER_STRIDE / sizeof(u32))
 #define FIRST_VECTOR 16
 #define FIRST_USUAL_VECTOR 32
 /* Such a KVM emulates about a hundred instructions before it looks for interrupts again. */
@@ -110,16 +111,34 @@ bool lapic_is_renamed(const struct cpu *cpu)
 	return cpu->apic_touched & register_bit(LAPIC_ID);
 }
 
+/*
+ * The registers of a map in one go: a KVM that emulates the accesses does so at one exit.  The words
+ * between them are reserved, and nobody looks at what they give.
+ */
+static void copy_map(const struct cpu *cpu, u32 map, u32 first, u32 last, u32 *values)
+{
+	u32 page[MAP_WORDS * WORDS_OF_REGISTER];
+
+	if (cpu->apic_mode == APIC_X2APIC) {
+		for (u32 word = first; word <= last; word++)
+			values[word] = lapic_read(cpu, map + word * REGISTER_STRIDE);
+		return;
+	}
+	load32s(page, cpu->apic_base + map + first * REGISTER_STRIDE,
+		(last - first) * WORDS_OF_REGISTER + 1);
+	for (u32 word = first; word <= last; word++)
+		values[word] = page[(word - first) * WORDS_OF_REGISTER];
+}
+
 static u32 read_map(const struct cpu *cpu, u32 map, u32 words, u32 *values)
 {
 	u32 used = 0;
 
-	for (u32 word = 0; word < MAP_WORDS; word++) {
-		values[word] = 0;
-		if (words >> word & 1)
-			values[word] = lapic_read(cpu, map + word * REGISTER_STRIDE);
+	memset(values, 0, MAP_WORDS * sizeof(u32));
+	if (words)
+		copy_map(cpu, map, lowest_bit(words), highest_bit(words), values);
+	for (u32 word = 0; word < MAP_WORDS; word++)
 		used |= (u32)!!values[word] << word;
-	}
 	return used;
 }
 
@@ -137,6 +156,13 @@ void lapic_send(const struct cpu *cpu, u32 destination, u32 command)
 	u32 high = cpu->apic_mode == APIC_X2APIC ? destination : destination << 24;
 
 	lapic_try_write(cpu, LAPIC_ICR, command, high);
+}
+
+/* What there is to do. */
+static void note_found(struct cpu *cpu, const char *what, u32 expected, u32 found)
+{
+	if (proving)
+		log_dirty(cpu, what, expected, found);
 }
 
 static u64 read_base(void)
@@ -157,6 +183,7 @@ static void reset_base(struct cpu *cpu)
 		return;
 	base = read_base();
 	if (base != wanted) {
+		note_found(cpu, "lapic.base", wanted, base);
 		if (base & BASE_X2APIC)
 			write_msr(MSR_APIC_BASE, wanted & ~BASE_ENABLED);
 		write_msr(MSR_APIC_BASE, wanted);
@@ -197,6 +224,7 @@ static void restore(struct cpu *cpu, u32 offset, u32 value, const char *name)
 	found = lapic_read(cpu, offset);
 	if (found == value)
 		return;
+	note_found(cpu, name, value, found);
 	lapic_write(cpu, offset, value);
 	found = lapic_read(cpu, offset);
 	if (found != value)
@@ -204,11 +232,12 @@ static void restore(struct cpu *cpu, u32 offset, u32 value, const char *name)
 }
 
 /* To nobody, so that the command reads as if none had been given. */
-static void restore_command(struct cpu *cpu)
+void lapic_restore_command(struct cpu *cpu)
 {
 	if (!(cpu->apic_touched & (register_bit(LAPIC_ICR) | register_bit(LAPIC_ICR2))) ||
 	    (!lapic_read(cpu, LAPIC_ICR) && !lapic_read(cpu, LAPIC_ICR2)))
 		return;
+	note_found(cpu, "lapic.icr", 0, lapic_read(cpu, LAPIC_ICR));
 	lapic_try_write(cpu, LAPIC_ICR, 0, NOBODY << 24);
 	cpu->apic_touched |= register_bit(LAPIC_ICR2);
 	restore(cpu, LAPIC_ICR2, 0, "lapic.icr2");
@@ -276,6 +305,7 @@ static void restore_maps(struct cpu *cpu)
 	lapic_read_maps(cpu, irr, isr, tmr);
 	if (!bits_in(irr) && !bits_in(isr) && !bits_in(tmr))
 		return;
+	note_found(cpu, "lapic.maps", 0, bits_in(irr) | bits_in(isr) | bits_in(tmr));
 	for (u32 word = 0; word < MAP_WORDS; word++) {
 		cpu->entered_words |= (u32)!!(irr[word] | isr[word] | tmr[word]) << word;
 		pending += bit_count(word ? irr[word] : irr[word] & ~0u << FIRST_VECTOR);
@@ -323,7 +353,7 @@ void lapic_reset(struct cpu *cpu)
 	restore_maps(cpu);
 	if (touched.unhalt)
 		sleep_once(cpu);
-	restore_command(cpu);
+	lapic_restore_command(cpu);
 	cpu->apic_touched = 0;
 	cpu->entered_words = 0;
 }

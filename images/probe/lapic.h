@@ -72,5 +72,7 @@ void lapic_read_maps(const struct cpu *cpu, u32 *irr, u32 *isr, u32 *tmr);
 
 /* After a scenario: as at its start, each CPU for itself; logs what cannot be brought back. */
 void lapic_reset(struct cpu *cpu);
+/* Again, where something was sent since. */
+void lapic_restore_command(struct cpu *cpu);
 
 #endif

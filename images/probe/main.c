@@ -8,6 +8,7 @@
 #include "log.h"
 #include "ops.h"
 #include "reset.h"
+#include "touched.h"
 #include "trap.h"
 
 #define VERSION 1
@@ -137,6 +138,17 @@ static const char *missing(const struct program *program, u32 features)
 	return lacks ? feature_names[lowest_bit(lacks)] : NULL;
 }
 
+static bool prove_reset(void)
+{
+	bool is_clean;
+
+	reset_distrust();
+	proving = true;
+	is_clean = reset_all(NULL);
+	proving = false;
+	return is_clean;
+}
+
 /* False: what came before has left something behind, and this one was not run. */
 static bool run(const struct program *program, u32 features)
 {
@@ -148,7 +160,7 @@ static bool run(const struct program *program, u32 features)
 	if (lacks) {
 		log_event(&cpus[0], EVENT_SKIP, (u32)lacks);
 	} else {
-		is_clean = reset_all(program);
+		is_clean = reset_all(program) && (!option("prove") || prove_reset());
 		if (is_clean)
 			run_program(program);
 		disable_interrupts();
@@ -187,12 +199,12 @@ _Noreturn void start(void)
 	cpu->handling = NOT_HANDLING;
 	cpu->faulted = true; /* an exception would have nowhere to go back to */
 	returns_far = option("lret");
+	console_find();
 	make_vectors();
 	load_vectors();
 	lapic_find_mode(cpu);
 	clock_start();
 	find_cpus();
-	find_hypervisor();
 	features = find_features();
 	say_features(features);
 	if (!file || file->magic != PROGRAM_MAGIC || file->format != PROGRAM_FORMAT)

@@ -85,6 +85,16 @@ static void forget_requests(struct cpu *cpu, const struct chip *chip)
 	expect(cpu, chip->irr_name, 0, in8(chip->port));
 }
 
+void pic_prove(struct cpu *cpu)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(chips); i++) {
+		expect(cpu, chips[i].imr_name, ALL, in8(chips[i].port + 1));
+		expect(cpu, chips[i].irr_name, 0, in8(chips[i].port));
+		expect(cpu, chips[i].isr_name, 0, read_isr(chips[i].port));
+	}
+	expect(cpu, "pic.elcr", 0, in8(MASTER_ELCR) | in8(SLAVE_ELCR));
+}
+
 static void restore_all(struct cpu *cpu)
 {
 	/* A poll that was asked for is answered. */
@@ -97,12 +107,7 @@ static void restore_all(struct cpu *cpu)
 		initialise(&chips[i]);
 		restore_modes(&chips[i]);
 	}
-	for (u32 i = 0; i < ARRAY_SIZE(chips); i++) {
-		expect(cpu, chips[i].imr_name, ALL, in8(chips[i].port + 1));
-		expect(cpu, chips[i].irr_name, 0, in8(chips[i].port));
-		expect(cpu, chips[i].isr_name, 0, read_isr(chips[i].port));
-	}
-	expect(cpu, "pic.elcr", 0, in8(MASTER_ELCR) | in8(SLAVE_ELCR));
+	pic_prove(cpu);
 }
 
 void pic_reset(struct cpu *cpu)

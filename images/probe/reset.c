@@ -57,7 +57,7 @@ static bool ask_others(void)
 static void reset_others(void)
 {
 	bring_back_others();
-	if (!ask_others() && restart_others())
+	if (!ask_others() && !proving && restart_others())
 		ask_others();
 }
 
@@ -93,6 +93,8 @@ bool reset_all(const struct program *next)
 	log_clear();
 	forget(cpu);
 	ioapic_unlock();
+	if (proving)
+		pic_prove(cpu);
 	lines_reset();
 	edu_reset();
 	/* The timer's line has to fall before its entry becomes an edge: QEMU's would be taken. */
@@ -103,11 +105,12 @@ bool reset_all(const struct program *next)
 	pic_reset(cpu);
 	so_far = cpu->log_used;
 	lapic_reset(cpu);
-	if (cpu->log_used != so_far && restart_self()) {
+	if (cpu->log_used != so_far && !proving && restart_self()) {
 		cpu->log_used = so_far;
 		lapic_reset(cpu);
 	}
 	reset_others();
+	lapic_restore_command(cpu);
 	if (next && drives_rtc(next))
 		prove_rtc(cpu);
 	draining = false;

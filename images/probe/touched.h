@@ -20,4 +20,7 @@ struct touched {
 
 extern struct touched touched;
 
+/* A reset after the reset, of everything: what it finds to do is an error of the first one. */
+extern bool proving;
+
 #endif

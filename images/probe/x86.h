@@ -78,6 +78,12 @@ static inline u32 load32(u32 address)
 	return value;
 }
 
+/* One instruction for all. */
+static inline void load32s(u32 *to, u32 address, u32 count)
+{
+	asm volatile("rep movsl" : "+D"(to), "+S"(address), "+c"(count) : : "memory");
+}
+
 static inline u64 load64(u32 address)
 {
 	u64 value;

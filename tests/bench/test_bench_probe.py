@@ -41,7 +41,7 @@ def boot(benchmark, folder: Path, made: list[Program]) -> str:
 
 @pytest.mark.parametrize("made", [programs.busy(), programs.ipis()], ids=["one CPU", "two CPUs"])
 def test_bench_a_thousand_scenarios(benchmark, tmp_path, made):
-    """Eight steps and three interrupts each; at least 300 a second are wanted."""
+    """Eight steps and three interrupts each; at least 8,000 a second of CPU time are wanted."""
     said = boot(benchmark, tmp_path, [programs.without_slow_prologue(made)] * SCENARIOS)
     benchmark.extra_info["scenarios"] = SCENARIOS
     assert said.count("\n. ") == SCENARIOS

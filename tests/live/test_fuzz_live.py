@@ -8,18 +8,27 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from harness.backends.local import LocalSession
 from harness.base.terminal import printer
 from harness.commands import fuzz as fuzz_module
+from harness.fuzz import grammar
 from harness.fuzz.campaign import FuzzRequest
 from harness.fuzz.journal import NAME
+from harness.fuzz.programs import Source
+from harness.guests.plan import GuestPlan
+from harness.guests.probe import is_done
+from harness.images.cache import ImageCache
 from support import golden, mutants
+from support.probe_boot import probe_case, write_programs
 from support.qemus import find_qemu
 
 pytestmark = pytest.mark.live
@@ -27,6 +36,7 @@ pytestmark = pytest.mark.live
 SEED = os.environ.get("IRQMATRIX_RANDOM_SEED", "1000000")
 IN_LAB = os.environ.get("IRQMATRIX_RANDOM_PROGRAMS", "150")
 ON_TCG = 300
+PROVED = 60
 SMALL = golden.TESTS / "support" / "small-grammar.yaml"
 WRONG = "no service at EOI"
 """A mutant: its IOAPIC does not ask again for a line that is still high."""
@@ -54,6 +64,31 @@ def test_random_programs_log_on_tcg_of_two_qemus_what_the_chips_predict(tmp_path
     done = run("fuzz", *sides, *where)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{ON_TCG} programs" in done.stdout
+
+
+def test_reset_of_what_a_program_touched_leaves_what_a_whole_reset_would(tmp_path):
+    """The probe looks at all there is after each of its resets: its word ``prove``."""
+    _, subject = find_qemu("system")
+    source = Source(int(SEED), grammar.selected("mixed"), [subject])
+    written = [one.scenario.program for one in islice(source.programs(), PROVED)]
+    case = probe_case(written)
+    file = write_programs(case, tmp_path / "programs")
+    cache = ImageCache(offline=True)
+    plan = GuestPlan(case, cache.probe(), file, trace_log=False, paused=False)
+    booted = LocalSession(cache.qemu("system")).command(plan).replace("\\\n", " ")
+
+    said = subprocess.run(
+        [*shlex.split(booted), "-append", "prove"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    ).stdout
+
+    assert "dirty" not in said
+    assert said.count("\n. ") == PROVED
+    assert is_done(said)
 
 
 @pytest.fixture(scope="module")

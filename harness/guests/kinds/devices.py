@@ -11,6 +11,12 @@ EXIT_DEVICE: Final = ("-device", f"isa-debug-exit,iobase={probe.EXIT_PORT:#x},io
 TEST_DEVICES: Final = (*EXIT_DEVICE, *("-device", "pc-testdev"))
 """And a port that drives any line."""
 
+VIRTIO_PORT: Final = (
+    *("-device", "virtio-serial-pci,ioeventfd=off"),
+    *("-device", "virtserialport,nr=1,chardev=console"),
+)
+"""A way to talk: takes a text of any length with one access, and at once, not by another thread."""
+
 
 def debug_console(port: int) -> tuple[str, ...]:
     """A console that raises no interrupt: each byte that is written to ``port``."""

@@ -14,7 +14,7 @@ from harness.base.errors import HarnessError, StoreError
 from harness.base.yamlfile import Location, YamlFile
 from harness.guests import probe
 from harness.guests.kinds.base import GuestKind, Part
-from harness.guests.kinds.devices import TEST_DEVICES, append, debug_console
+from harness.guests.kinds.devices import TEST_DEVICES, VIRTIO_PORT, append, debug_console
 from harness.guests.kinds.model import Axis, GuestModel, Name, Text
 from harness.guests.plan import GuestFiles, GuestPlan, Site
 from harness.model.case import WHOLE_CASE, Case, Guest, Machine, ProbeGuest, folder_name
@@ -106,8 +106,10 @@ class ProbeKind(GuestKind[ProbeGuest]):
         return [*TEST_DEVICES, *edu, *program, *append(" ".join(words))]
 
     def console(self, machine: Machine) -> Sequence[str]:
-        """The one that it is built for."""
-        return debug_console(probe.CONSOLE_PORT)
+        """What takes a text of any length with one access; on microvm, which has no PCI, bytes."""
+        if machine is Machine.MICROVM:
+            return debug_console(probe.CONSOLE_PORT)
+        return VIRTIO_PORT
 
     @property
     def parts(self) -> Sequence[str] | None:

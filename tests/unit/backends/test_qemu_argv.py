@@ -66,6 +66,19 @@ def test_argv_flat_image_with_a_debug_console_has_it_at_its_port():
     assert values(argv, "-serial") == []
 
 
+@pytest.mark.parametrize(
+    ("machine", "console"),
+    [
+        (Machine.Q35, "virtserialport,nr=1,chardev=console"),
+        (Machine.MICROVM, "isa-debugcon,iobase=0x2100,chardev=console"),
+    ],
+)
+def test_argv_probe_talks_by_what_takes_a_text_at_once_where_there_is_pci(machine, console):
+    argv = qemu_argv(cases.case(ProbeGuest(()), machine=machine), FILES, STDIO)
+    assert [word for word in argv if "chardev=console" in word] == [console]
+    assert values(argv, "-serial") == []
+
+
 def test_argv_flat_image_on_microvm_has_no_pci_device():
     argv = qemu_argv(cases.case(machine=Machine.MICROVM), FILES, STDIO)
     assert "pci-testdev" not in argv

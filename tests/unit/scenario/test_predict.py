@@ -4,9 +4,10 @@ import pytest
 
 from harness.base.errors import PredictionError
 from harness.scenario.authoring import authoring_problems
-from harness.scenario.execution import Order
+from harness.scenario.execution import Execution, Order, machine_for
 from harness.scenario.predict import features, predict
 from harness.scenario.program import ANY_VECTOR, NMI_ENTRY, Detail, Feature, Op, Opcode
+from support.fuzz_programs import CPUS, fuzz_programs
 from support.scenario_programs import (
     ALL,
     APIC,
@@ -531,6 +532,15 @@ def test_level_interrupt_of_two_cpus_that_comes_again_is_a_race():
 def test_order_between_cpus_does_not_show_in_a_good_program():
     prog = program(ipi(0x40, dest=1), ipi(0x41, dest=1, cpu=2), cpus=3)
     assert lines(prog, order=Order.LAZY) == lines(prog)
+
+
+@pytest.mark.parametrize("mode", ["on", "split", "off", "tcg"])
+def test_execution_on_a_machine_that_was_used_logs_what_it_does_on_a_new_one(mode):
+    subject = profile(mode)
+    programs = [one.scenario.program for one in fuzz_programs(1, 40, subject)]
+    machine = machine_for(subject, "pc", CPUS)
+    used = [Execution(p, subject, cpus=CPUS, machine=machine).run() for p in programs]
+    assert used == [Execution(p, subject, cpus=CPUS).run() for p in programs]
 
 
 def test_prediction_is_the_same_every_time():

@@ -1,0 +1,29 @@
+#include "pci.h"
+
+#define CONFIG_ADDRESS 0xcf8
+#define CONFIG_DATA 0xcfc
+#define CONFIG_ENABLE 0x80000000u
+
+u32 pci_read(u32 slot, u32 offset)
+{
+	out32(CONFIG_ADDRESS, CONFIG_ENABLE | slot << 11 | offset);
+	return in32(CONFIG_DATA);
+}
+
+void pci_write(u32 slot, u32 offset, u32 value)
+{
+	out32(CONFIG_ADDRESS, CONFIG_ENABLE | slot << 11 | offset);
+	out32(CONFIG_DATA, value);
+}
+
+u32 pci_find(u32 id)
+{
+	u32 slot = 0;
+
+	out32(CONFIG_ADDRESS, CONFIG_ENABLE);
+	if (in32(CONFIG_ADDRESS) != CONFIG_ENABLE)
+		return PCI_NO_SLOT;
+	while (slot < PCI_NO_SLOT && pci_read(slot, PCI_ID) != id)
+		slot++;
+	return slot;
+}
