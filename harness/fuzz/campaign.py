@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.base.errors import ConfigError
+from harness.base.errors import CannotRun, ConfigError
 from harness.fuzz import grammar, oracles
 from harness.fuzz.journal import Campaign, Journal
 from harness.fuzz.oracles import Difference, Oracle
@@ -104,6 +104,7 @@ class Fuzzer:
                 return
             started = time.monotonic()
             await self._round(wanted)
+            self._check_that_all_say_something()
             took_s = max(time.monotonic() - started, 0.1)
             aim_s = ROUND_S if minutes is None else max(min(ROUND_S, seconds_left()), 1)
             size = max(FIRST_ROUND, min(LARGEST_ROUND, int(wanted * aim_s / took_s)))
@@ -119,7 +120,7 @@ class Fuzzer:
         await self._runner.run(self.sides, judge.scenarios, judge.ended)
         judge.compare_backends()
         ran_s = max(time.monotonic() - ran, 0.001)
-        executed = Counter({str(side): len(judge.scenarios) for side in self.sides})
+        executed = judge.executed()
         self.journal.round(next_, len(programs), executed, made_s + ran_s)
         history = self.journal.history
         self._tell(
@@ -127,6 +128,16 @@ class Fuzzer:
             f"{len(judge.scenarios) * len(self.sides) / ran_s:.1f}/s run, "
             f"{len(history.differences)} differences"
         )
+
+    def _check_that_all_say_something(self) -> None:
+        """:class:`CannotRun` for a side that executed none of the programs so far."""
+        for side in self.sides:
+            if not self.journal.history.executed[str(side)]:
+                raise CannotRun(
+                    f"{side} executed none of {self.journal.history.programs} programs",
+                    "it lacks what they need, such as x2APIC mode or a TSC deadline",
+                    "choose another --cpu or --only",
+                )
 
     async def _programs(self, wanted: int) -> tuple[list[Program], int]:
         """The next programs that can be compared, and the number after the last one."""
@@ -196,6 +207,17 @@ class _Judge:
                 found = self._ran[side][place].whole
                 for finding in oracles.compared(program.scenario, expected, found)[:1]:
                     self._write(Oracle.BACKENDS, program, side, str(reference), finding)
+
+    def executed(self) -> Counter[str]:
+        """By side, how many programs said something: those that it lacks the means for do not."""
+        return Counter(
+            {
+                str(side): sum(
+                    one.whole is not None or one.trouble is not None for one in ran.values()
+                )
+                for side, ran in self._ran.items()
+            }
+        )
 
     def _write(
         self,

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ from harness.scenario.shrink import Data
 RERUNS: Final = 3
 REPRESENTATIVES: Final = 3
 """Programs of one kind of difference that are minimised; the others are counted with them."""
-MOST: Final = 24
+MOST: Final = 12
 """Programs that are minimised in all."""
 GUEST: Final = "probe-fuzz"
 """What rules of known differences call the guest of a finding."""
@@ -219,29 +220,28 @@ class Finisher:
         for one in sorted(shown, key=lambda one: (one.is_flaky, len(one.written.data["steps"]))):
             key = (*one.difference.kind, str(one.is_flaky))
             by_kind.setdefault(key, []).append(one)
-        drafts: list[_Draft] = []
-        for kind, group in by_kind.items():
-            first, *_ = group
-            whole = first.difference.oracle in _NOT_MINIMISED or first.is_flaky
-            chosen = group[:1] if whole or len(drafts) >= MOST else _varied(group)
-            own = [await self._draft(one, minimal=not whole) for one in chosen]
-            rest = tuple(
-                (one.difference.program, one.difference.side) for one in group if one not in chosen
-            )
-            own[0] = replace(own[0], programs=(*own[0].programs, *rest))
-            if rest:
-                what = " ".join(filter(None, kind[:-1]))
-                note = f"{len(rest)} more programs show a difference of this kind ({what}), and "
-                own[0] = replace(own[0], note=note + "were not minimised")
-            drafts += own
-        return drafts
+        chosen = {kind: _chosen(group) for kind, group in by_kind.items()}
+        room, slots = MOST, asyncio.Semaphore(self._bench.stage.jobs)
+        work: list[asyncio.Task[_Draft]] = []
+        async with asyncio.TaskGroup() as tasks:
+            for group in chosen.values():
+                del group[max(room, 1) :]
+                room -= len(group)
+                work += [tasks.create_task(self._draft(one, slots)) for one in group]
+        drafts = iter([task.result() for task in work])
+        return [
+            draft
+            for kind, group in by_kind.items()
+            for draft in _with_the_rest(kind, group, [next(drafts) for _ in chosen[kind]])
+        ]
 
-    async def _draft(self, shown: Shown, *, minimal: bool) -> _Draft:
+    async def _draft(self, shown: Shown, slots: asyncio.Semaphore) -> _Draft:
         difference, written = shown.difference, shown.written
         data, note = written.data, ""
-        if minimal:
-            self._tell(f"{written.name} on {difference.side}: {difference.finding.text}")
-            data, note = await self._smallest(shown)
+        if not _stays_whole(shown):
+            async with slots:
+                self._tell(f"{written.name} on {difference.side}: {difference.finding.text}")
+                data, note = await self._smallest(shown)
         named = signature.of(difference, data)
         programs = ((difference.program, difference.side),)
         return _Draft(named, shown, data, len(written.data["steps"]), programs, note)
@@ -254,7 +254,7 @@ class Finisher:
         source = Source(Path(written.name), written.name, written.data)
         judge = Judge(comparison, difference.finding, source, comparison.problems(scenario))
         try:
-            return await smallest(judge, lambda text: self._tell(f"  {text}")), ""
+            return await smallest(judge, lambda text: self._tell(f"  {written.name}: {text}")), ""
         except CannotRun:
             raise
         except HarnessError as error:
@@ -428,6 +428,31 @@ class _Draft:
     @property
     def id(self) -> str:
         return signature.id_of(self.signature)
+
+
+def _stays_whole(shown: Shown) -> bool:
+    """Whether making it short would take too long, or tell nothing."""
+    return shown.difference.oracle in _NOT_MINIMISED or shown.is_flaky
+
+
+def _chosen(group: Sequence[Shown]) -> list[Shown]:
+    """Those of one kind that are made short."""
+    return list(group[:1]) if _stays_whole(group[0]) else _varied(group)
+
+
+def _with_the_rest(
+    kind: tuple[str, ...], group: Sequence[Shown], drafts: Sequence[_Draft]
+) -> list[_Draft]:
+    """The drafts of a kind; the first one stands for the programs that have none."""
+    first, *others = drafts
+    own = {pair for draft in drafts for pair in draft.programs}
+    pairs = ((one.difference.program, one.difference.side) for one in group)
+    rest = tuple(pair for pair in pairs if pair not in own)
+    if not rest:
+        return [first, *others]
+    what = " ".join(filter(None, kind[:-1]))
+    note = f"{len(rest)} more programs show a difference of this kind ({what}), not minimised"
+    return [replace(first, programs=(*first.programs, *rest), note=note), *others]
 
 
 def _varied(group: Sequence[Shown]) -> list[Shown]:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from harness.base.errors import ConfigError
+from harness.base.errors import CannotRun, ConfigError
 from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of, sides_of
 from harness.fuzz.journal import Journal
 from harness.fuzz.oracles import Oracle
@@ -85,6 +85,16 @@ def test_programs_without_a_model_are_compared_between_backends(fuzz, tmp_path):
     assert {(one.oracle, one.side, one.against) for one in found.differences.values()} == {
         (Oracle.BACKENDS, "lab:on", "local:tcg")
     }
+
+
+def test_side_that_can_execute_nothing_is_an_error_and_no_green_run(fuzz, tmp_path):
+    class NoLines(ModelBench):
+        def _log(self, side, scenario):
+            skipped = LogEvent(0, 0, "skip", ("lines",))
+            return Log((skipped,)) if side.place == "lab" else super()._log(side, scenario)
+
+    with pytest.raises(CannotRun, match="lab:on executed none of 20 programs"):
+        fuzz(20, sides=("tcg", "lab:on"), bench=NoLines(tmp_path))
 
 
 def test_model_is_no_side_of_a_campaign():
