@@ -251,10 +251,13 @@ class Finisher:
         difference, written = shown.difference, shown.written
         comparison = evidence.of(difference, self._bench)
         scenario = compiled(written.name, written.data)
-        source = Source(Path(written.name), written.name, written.data)
-        judge = Judge(comparison, difference.finding, source, comparison.problems(scenario))
+        middle, whole = _apart(written)
+        source = Source(Path(written.name), written.name, middle)
+        allowed = comparison.problems(scenario)
+        judge = Judge(comparison, difference.finding, source, allowed, whole)
         try:
-            return await smallest(judge, lambda text: self._tell(f"  {written.name}: {text}")), ""
+            left = await smallest(judge, lambda text: self._tell(f"  {written.name}: {text}"))
+            return whole(left), ""
         except CannotRun:
             raise
         except HarnessError as error:
@@ -428,6 +431,21 @@ class _Draft:
     @property
     def id(self) -> str:
         return signature.id_of(self.signature)
+
+
+def _apart(written: Written) -> tuple[Data, Callable[[Data], Data]]:
+    """A program without its grammar's first and last steps, and what puts those back.
+
+    What is no chip of the model is not reset between programs; such steps do that.
+    """
+    steps = written.data["steps"]
+    begin = len(written.grammar.begin)
+    end = len(steps) - len(written.grammar.end)
+
+    def whole(data: Data) -> Data:
+        return {**data, "steps": [*steps[:begin], *data["steps"], *steps[end:]]}
+
+    return {**written.data, "steps": steps[begin:end]}, whole
 
 
 def _stays_whole(shown: Shown) -> bool:

@@ -322,13 +322,15 @@ def _findings(
 class Judge:
     """Says of candidates whether they show the finding that is looked for.
 
-    ``allowed``: the kinds of mistakes that the scenario had from the beginning.
+    ``allowed``: the kinds of mistakes that the scenario had from the beginning.  ``whole`` puts
+    back what no candidate may lack.
     """
 
     comparison: Comparison
     wanted: LogFinding
     source: Source
     allowed: frozenset[str]
+    whole: Callable[[Data], Data] = lambda data: data
 
     async def holds(self, candidates: Sequence[Data]) -> list[bool]:
         """Which of them compile, make no new mistake, and show it."""
@@ -337,7 +339,7 @@ class Judge:
             # Where nothing is booted, this is the one moment at which Ctrl-C is heard.
             await asyncio.sleep(0)
             try:
-                scenario = _compiled(data, self.source.name, self.source.path)
+                scenario = _compiled(self.whole(data), self.source.name, self.source.path)
             except ConfigError:
                 continue
             # Executing it on the chips is dearer than comparing chips, and cheaper than a backend.
