@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -253,6 +254,8 @@ class Bench:
 
         runner = scheduler.Scheduler(config, folder, self._cache, local, Silent())
         await runner.record(prepared.prepared, self.stage.jobs, take)
+        # Everything that is asked of a recording is in memory; there may be thousands of them.
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self.boots += len(cases)
         return found
 
