@@ -9,31 +9,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from harness.base.errors import CannotRun, HarnessError
-from harness.base.versions import Version, parse_version
-from harness.compare import partition
-from harness.compare.known import BackendFacts, KnownDifferences, Rule, Scope
-from harness.compare.partition import Axes
-from harness.compare.subjects import NO_KVM, short
+from harness.compare.known import KnownDifferences, Rule, Scope
 from harness.fuzz import evidence, laws, oracles, resemblance, signature
 from harness.fuzz.author import Written, write
 from harness.fuzz.campaign import Fuzzer
 from harness.fuzz.oracles import Difference, Oracle
+from harness.fuzz.placing import Member, Placer, axis_of
 from harness.fuzz.programs import compiled
 from harness.fuzz.resemblance import Resembling
-from harness.fuzz.runner import Ran, Runner
+from harness.fuzz.runner import Runner
 from harness.images.cache import ImageCache
-from harness.model.case import Irqchip
 from harness.repro import bench as bench_module
-from harness.repro.bench import Bench, Place, Side
+from harness.repro.bench import Bench
 from harness.repro.minimise import Judge, Source, smallest
-from harness.scenario.finding import LogFinding
-from harness.scenario.log import Log
+from harness.scenario.finding import Finding
 from harness.scenario.program import Scenario
 from harness.scenario.shrink import Data
 
@@ -60,18 +55,6 @@ class Shown:
     def is_flaky(self) -> bool:
         """Whether no other execution than the first showed it, or the log is never the same."""
         return self.shown <= 1 or self.difference.oracle is Oracle.TWICE
-
-
-@dataclass(frozen=True)
-class Member:
-    """A backend on which the minimal program was run; ``shows`` is None where it could not be."""
-
-    side: Side
-    axes: Axes
-    facts: BackendFacts
-    log: Log | None
-    expected: Log | None
-    shows: bool | None
 
 
 @dataclass(frozen=True)
@@ -120,7 +103,7 @@ class Finisher:
         self._fuzzer = fuzzer
         self._bench: Bench = fuzzer.bench
         self._runner = Runner(fuzzer.bench)
-        self._cache = cache
+        self._placer = Placer(self._bench, fuzzer.sides, cache, tell)
         self._known = known
         self._tell = tell
         self._publish = publish
@@ -177,9 +160,8 @@ class Finisher:
         number = len(group)
         return [
             sum(
-                self._shows(
-                    one.oracle,
-                    one.finding,
+                self._placer.shows(
+                    one,
                     scenarios[index],
                     side,
                     *(ran[each][index + turn * number] for each in sides),
@@ -188,29 +170,6 @@ class Finisher:
             )
             for index, one in enumerate(group)
         ]
-
-    def _shows(
-        self,
-        oracle: Oracle,
-        wanted: LogFinding,
-        scenario: Scenario,
-        side: Side,
-        ran: Ran,
-        reference: Ran | None = None,
-    ) -> bool:
-        """Whether an execution shows what is wanted."""
-        if oracle is Oracle.ENDS:
-            return ran.trouble is not None
-        if oracle is Oracle.LAWS:
-            return ran.whole is not None and wanted in laws.broken(scenario.program, ran.whole)
-        expected = self._expected(scenario, side)
-        if oracle is Oracle.BACKENDS:
-            expected = None if reference is None else reference.whole
-        return wanted in oracles.compared(scenario, expected, ran.whole)
-
-    def _expected(self, scenario: Scenario, side: Side) -> Log | None:
-        profile = self._bench.chips_of(side).profile
-        return bench_module.predicted(scenario, profile, self._bench.stage.board)
 
     # --- made short
 
@@ -263,111 +222,17 @@ class Finisher:
         except HarnessError as error:
             return written.data, f"it could not be minimised: {error}"
 
-    # --- on the axes
-
     async def _placed(self, drafts: Sequence[_Draft]) -> list[Finished]:
         """Every draft with the backends that show it."""
         if not drafts:
             return []
         scenarios = [compiled(draft.id, draft.data) for draft in drafts]
-        by_draft: list[list[Member]] = [[] for _ in drafts]
-        for side, of_side in (await self._everywhere(scenarios)).items():
-            reference = await self._reference(side, drafts, scenarios)
-            for index, draft in enumerate(drafts):
-                ran, other = of_side[index], reference.get(index)
-                by_draft[index].append(self._member(draft, scenarios[index], side, ran, other))
+        wanted = [draft.shown.difference for draft in drafts]
+        members = await self._placer.placed(wanted, scenarios)
         return [
-            self._finished(draft, scenario, members)
-            for draft, scenario, members in zip(drafts, scenarios, by_draft, strict=True)
+            self._finished(draft, scenario, of_draft)
+            for draft, scenario, of_draft in zip(drafts, scenarios, members, strict=True)
         ]
-
-    async def _everywhere(self, scenarios: Sequence[Scenario]) -> dict[Side, list[Ran]]:
-        """What all of them did on each side that can be run; modes of one lab run together."""
-        by_host: dict[tuple[Place, str | None, str | None], list[Side]] = {}
-        for side in self._further():
-            by_host.setdefault((side.place, side.kernel, side.qemu), []).append(side)
-        found: dict[Side, list[Ran]] = {}
-        for sides in by_host.values():
-            try:
-                found |= await self._runner.run(sides, scenarios)
-            except HarnessError:
-                for side in sides:
-                    try:
-                        found |= await self._runner.run([side], scenarios)
-                    except HarnessError as error:
-                        self._tell(f"not on {side}: {error}")
-        return found
-
-    async def _reference(
-        self, side: Side, drafts: Sequence[_Draft], scenarios: Sequence[Scenario]
-    ) -> Mapping[int, Ran]:
-        """What the other backend of those logs that have no prediction, by their index."""
-        found: dict[int, Ran] = {}
-        for index, draft in enumerate(drafts):
-            difference = draft.shown.difference
-            if difference.oracle is Oracle.BACKENDS and str(side) != difference.against:
-                other = bench_module.parse(difference.against)
-                found[index] = (await self._runner.run([other], [scenarios[index]]))[other][0]
-        return found
-
-    def _member(
-        self, draft: _Draft, scenario: Scenario, side: Side, ran: Ran, reference: Ran | None
-    ) -> Member:
-        difference = draft.shown.difference
-        expected = self._expected(scenario, side)
-        if difference.oracle is Oracle.BACKENDS:
-            expected = None if reference is None else reference.whole
-        is_run = ran.trouble is not None or ran.whole is not None
-        shows = self._shows(difference.oracle, difference.finding, scenario, side, ran, reference)
-        return Member(
-            side, self._axes(side), self._facts(side), ran.log, expected, shows if is_run else None
-        )
-
-    def _further(self) -> list[Side]:
-        """The campaign's sides, in every mode, and with the other kernels and QEMUs at hand."""
-        own = self._fuzzer.sides
-        kernels = _unique(side.kernel for side in own if side.place is Place.LAB)
-        qemus = _unique(side.qemu for side in own)
-        other_kernels = [name for name in self._cached("kernel") if not _named(name, kernels)]
-        other_qemus = [name for name in self._cached("qemu") if not _named(name, qemus)]
-        pairs = [(kernel, qemu) for kernel in kernels for qemu in qemus]
-        pairs += [(kernel, qemus[0]) for kernel in other_kernels if kernels]
-        pairs += [(kernels[0], qemu) for qemu in other_qemus if kernels]
-        labs = [
-            Side(Place.LAB, mode, kernel, qemu)
-            for kernel, qemu in pairs
-            for mode in (Irqchip.ON, Irqchip.SPLIT)
-        ]
-        tcg = [Side(Place.LOCAL, Irqchip.TCG, None, qemu) for qemu in [*qemus, *other_qemus]]
-        return list(dict.fromkeys([*own, *labs, *tcg]))
-
-    def _cached(self, kind: str) -> list[str]:
-        """The series of kernels or QEMUs that need not be downloaded."""
-        folder = self._cache.root / kind
-        found = set()
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            try:
-                found.add(short(parse_version(path.name.split("-")[0].split("+")[0])))
-            except ValueError:
-                continue
-        return partition.in_order(found)
-
-    def _versions(self, side: Side) -> tuple[Version, Version | None]:
-        backend = side.backend
-        linux = None
-        if side.place is Place.LAB:
-            linux = parse_version(self._cache.kernel(backend.kernel or "default").version)
-        return self._cache.qemu(backend.qemu).version, linux
-
-    def _axes(self, side: Side) -> Axes:
-        qemu, linux = self._versions(side)
-        is_tcg = side.irqchip is Irqchip.TCG
-        called = NO_KVM if is_tcg else "-" if linux is None else short(linux)
-        return {"irqchip": side.irqchip.value, "QEMU": short(qemu), "Linux": called}
-
-    def _facts(self, side: Side) -> BackendFacts:
-        qemu, linux = self._versions(side)
-        return BackendFacts(side.irqchip, self._bench.stage.machine, qemu, linux)
 
     # --- held to what is known
 
@@ -498,24 +363,6 @@ def _merged(drafts: Iterable[_Draft]) -> list[_Draft]:
             programs = (*first.programs, *draft.programs)
             found[draft.signature] = replace(first, programs=programs, note=notes)
     return list(found.values())
-
-
-def axis_of(showing: Sequence[Member], others: Sequence[Member]) -> str:
-    """What separates the backends that show a finding from those that do not, in words."""
-    if not showing:
-        return "not shown again"
-    if not others:
-        return "everywhere it was run"
-    return partition.separate([[m.axes for m in showing], [m.axes for m in others]]).text
-
-
-def _unique(names: Iterable[str | None]) -> list[str | None]:
-    return list(dict.fromkeys(names))
-
-
-def _named(series: str, names: Iterable[str | None]) -> bool:
-    """Whether one of ``names`` is of that series."""
-    return any(name is not None and (name + ".").startswith(series + ".") for name in names)
 
 
 def summary(one: Finished) -> dict[str, object]:

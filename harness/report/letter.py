@@ -20,8 +20,9 @@ from harness.analyse.conformance import as_text
 from harness.base import files
 from harness.base.errors import StoreError
 from harness.fuzz import accesses, specification
-from harness.fuzz.finish import Finished, Member
+from harness.fuzz.finish import Finished
 from harness.fuzz.oracles import Oracle
+from harness.fuzz.placing import Member
 from harness.fuzz.signature import words
 from harness.images.cache import ImageCache
 from harness.images.kernel import kernel_build

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from harness.compare.known import BackendFacts
-from harness.fuzz import finish
 from harness.fuzz.author import Written
-from harness.fuzz.finish import Finished, Member, Shown
+from harness.fuzz.finish import Finished, Shown
 from harness.fuzz.grammar import selected
 from harness.fuzz.oracles import Difference, Oracle, compared
+from harness.fuzz.placing import Member, axis_of
 from harness.fuzz.programs import compiled
 from harness.fuzz.resemblance import Resembling
 from harness.images.cache import ImageCache
@@ -74,7 +74,7 @@ def finding(**changes):
         steps_before=30,
         programs=(("fuzz-1-7", "lab:on"), ("fuzz-1-9", "lab:on")),
         members=members,
-        axis=finish.axis_of(members[:1], members[1:]),
+        axis=axis_of(members[:1], members[1:]),
         rule=None,
         resembling=Resembling(("ioapic-masked-edge",), ()),
     )
