@@ -326,29 +326,33 @@ def _chosen(group: Sequence[Shown]) -> list[Shown]:
 def _with_the_rest(
     kind: tuple[str, ...], group: Sequence[Shown], drafts: Sequence[_Draft]
 ) -> list[_Draft]:
-    """The drafts of a kind; the first one stands for the programs that have none."""
-    first, *others = drafts
-    own = {pair for draft in drafts for pair in draft.programs}
-    pairs = ((one.difference.program, one.difference.side) for one in group)
-    rest = tuple(pair for pair in pairs if pair not in own)
-    if not rest:
-        return [first, *others]
-    what = " ".join(filter(None, kind[:-1]))
-    note = f"{len(rest)} more programs show a difference of this kind ({what}), not minimised"
-    return [replace(first, programs=(*first.programs, *rest), note=note), *others]
+    """The drafts of a kind: each with its program's other sides, the first with what has none."""
+    pairs = [(one.difference.program, one.difference.side) for one in group]
+    names = [draft.shown.difference.program for draft in drafts]
+    rest = tuple(pair for pair in pairs if pair[0] not in names)
+    found = [
+        replace(draft, programs=tuple(pair for pair in pairs if pair[0] == name))
+        for draft, name in zip(drafts, names, strict=True)
+    ]
+    if rest:
+        what = " ".join(filter(None, kind[:-1]))
+        number = len({name for name, _ in rest})
+        note = f"{number} more programs show a difference of this kind ({what}), not minimised"
+        notes = "; ".join(filter(None, (found[0].note, note)))
+        found[0] = replace(found[0], programs=(*found[0].programs, *rest), note=notes)
+    return found
 
 
 def _varied(group: Sequence[Shown]) -> list[Shown]:
-    """Some of a kind, the shortest of as many sides and grammars as there are."""
-    chosen: list[Shown] = []
-    seen: set[tuple[str, str]] = set()
+    """Some of a kind: the shortest programs, of as many grammars as there are."""
+    by_program: dict[str, Shown] = {}
     for one in group:
-        place = one.difference.side, one.difference.grammar
-        if place not in seen and len(chosen) < REPRESENTATIVES:
-            seen.add(place)
-            chosen.append(one)
-    rest = (one for one in group if one not in chosen)
-    return [*chosen, *list(rest)[: REPRESENTATIVES - len(chosen)]]
+        by_program.setdefault(one.difference.program, one)
+    by_grammar: dict[str, Shown] = {}
+    for one in by_program.values():
+        by_grammar.setdefault(one.difference.grammar, one)
+    chosen = {one.difference.program: one for one in by_grammar.values()} | by_program
+    return list(chosen.values())[:REPRESENTATIVES]
 
 
 def _merged(drafts: Iterable[_Draft]) -> list[_Draft]:

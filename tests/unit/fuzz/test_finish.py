@@ -151,3 +151,15 @@ def test_no_more_than_some_of_a_kind_are_made_short(finished, monkeypatch):
     noted = [one.note for one in found if "not minimised" in one.note]
     assert noted
     assert counted > len(found)
+
+
+def test_program_that_shows_it_on_several_sides_is_made_short_once(finished):
+    def wrong(side, profile):
+        return tune(profile, ioapic__edge_latch_when_masked=True)
+
+    found = finished(model={"wrong": wrong}, sides=("tcg", "tcg,qemu=10.0"))
+    chips = [one for one in found if one.shown.difference.oracle is Oracle.CHIPS]
+    assert chips
+    for one in chips:
+        assert {side for _, side in one.programs} == {"local:tcg", "local:tcg,qemu=10.0"}
+        assert one.axis == "everywhere it was run"
