@@ -28,7 +28,7 @@ from harness.images.cache import ImageCache
 from harness.repro import bench as bench_module
 from harness.repro.bench import Bench
 from harness.repro.minimise import Judge, Source, smallest
-from harness.scenario.finding import Finding
+from harness.scenario.finding import LogFinding
 from harness.scenario.program import Scenario
 from harness.scenario.shrink import Data
 

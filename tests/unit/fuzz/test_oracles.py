@@ -7,7 +7,7 @@ from harness.fuzz.oracles import Difference, Oracle
 from harness.fuzz.programs import compiled
 from harness.fuzz.runner import Ran, Trouble
 from harness.model.verdict import Blame, Verdict
-from harness.scenario.finding import Finding, What
+from harness.scenario.finding import LogFinding, What
 from harness.scenario.log import Log, LogEvent
 
 SCENARIO = compiled(
@@ -59,7 +59,7 @@ def test_program_that_was_not_run_says_nothing(ran):
 
 
 def test_difference_is_the_same_after_the_journal():
-    finding = Finding(What.DIFFERS, "read", "bits 0x20", 0, "step 0: ...")
+    finding = LogFinding(What.DIFFERS, "read", "bits 0x20", 0, "step 0: ...")
     one = Difference(Oracle.BACKENDS, 3, "fuzz-1-3", "pit", "lab:on", "local:tcg", finding, "lab")
     again = Difference.of_json(one.as_json() | {"kind": "difference"})
     assert again == one
@@ -68,7 +68,7 @@ def test_difference_is_the_same_after_the_journal():
 
 def test_kind_of_a_difference_has_no_vector_and_no_bits():
     def kind(event, detail=""):
-        finding = Finding(What.DIFFERS, event, detail)
+        finding = LogFinding(What.DIFFERS, event, detail)
         return Difference(Oracle.CHIPS, 3, "x", "pit", "tcg", "model", finding).kind
 
     assert kind("irq 0x51", "IRR") == kind("irq 0x61", "IRR") != kind("irq 0x61", "ISR")
