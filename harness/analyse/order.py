@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from harness.base.versions import VersionRange, parse_version
 from harness.model.case import Accel, Case, Host
 from harness.model.manifest import CaseFile
-
-_PREEMPTS: Final = VersionRange.parse(">=7.0")
-"""x86 has no other choice from there on (``kernel/Kconfig.preempt``: PREEMPT_LAZY or PREEMPT);
-earlier ones are booted with ``preempt=voluntary``."""
+from harness.replay.profiles import preempts
 
 
 def unordered(case: Case, recorded: CaseFile) -> str | None:
@@ -20,14 +14,7 @@ def unordered(case: Case, recorded: CaseFile) -> str | None:
     if case.backend.host is Host.LOCAL:
         return "the host's CPUs trace concurrently"
     if recorded.lab_cpus > 1:
-        return "the lab's CPUs trace concurrently"
-    if recorded.linux is not None and _preempts(recorded.linux):
+        return "the lab's CPUs trace side by side"
+    if recorded.linux is not None and preempts(recorded.linux):
         return f"Linux {recorded.linux} may stop a thread between an event and its trace"
     return None
-
-
-def _preempts(linux: str) -> bool:
-    try:
-        return parse_version(linux) in _PREEMPTS
-    except ValueError:
-        return False

@@ -11,6 +11,8 @@ from userspace_chip.events import Event
 
 CONTEXT: Final = 20
 """Number of events shown on either side of a divergence."""
+NEAR: Final = 300
+"""Number of events on either side in which a thread that was stopped goes on."""
 LOOKAHEAD: Final = 1000
 """A thread's next event is looked for so far; what stays away longer does not come."""
 
@@ -62,7 +64,11 @@ class Lookahead:
         """What came before the current line."""
         return tuple(self._behind)[-CONTEXT - 1 : -1]
 
-    def behind(self) -> tuple[NumberedEvent, ...]:
+    def around(self) -> tuple[Line, ...]:
+        """The current line and :data:`NEAR` on either side."""
+        return (*tuple(self._behind)[-NEAR - 1 :], *self._next(NEAR))
+
+    def behind(self) -> tuple[Line, ...]:
         """Up to the current line, as far back as anyone remembers."""
         return tuple(self._behind)
 

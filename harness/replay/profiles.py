@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from harness.base.errors import StoreError
-from harness.base.versions import parse_version
+from harness.base.versions import VersionRange, parse_version
 from harness.model.case import Irqchip
 from harness.model.manifest import CaseFile
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
@@ -41,6 +41,19 @@ def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     if any(re.search(_NO_VAPIC, argument) for argument in case.arguments):
         subject = replace(subject, lapic=replace(subject.lapic, tpr_access_exits=False))
     return subject, (*warnings, *other_linux)
+
+
+_PREEMPTS: Final = VersionRange.parse(">=7.0")
+"""x86 has no other choice from there on (``kernel/Kconfig.preempt``, 7dadeaa6e851); earlier ones
+are booted with ``preempt=voluntary``."""
+
+
+def preempts(linux: str) -> bool:
+    """Whether a lab's kernel may stop a thread between an event and its effect."""
+    try:
+        return parse_version(linux) in _PREEMPTS
+    except ValueError:
+        return False
 
 
 NOT_MODELLED: Final[Mapping[str, str]] = {

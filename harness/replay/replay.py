@@ -13,12 +13,12 @@ unless something is missing from the recording before it.  See docs/replay.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from harness.base.errors import CollectError, ReplayRefused, StoreError
 from harness.model import manifest, marks
@@ -26,18 +26,21 @@ from harness.model.case import Machine as MachineType
 from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.record.eventlog import EventLogReader, LogReport
-from harness.replay import snapshots
+from harness.replay import reorder, snapshots
 from harness.replay.kvm_stimuli import DisagreementError, Stimuli, What
-from harness.replay.lookahead import LOOKAHEAD, Lookahead, NumberedEvent
-from harness.replay.profiles import not_modelled, profile_of
+from harness.replay.lookahead import LOOKAHEAD, Line, Lookahead
+from harness.replay.profiles import not_modelled, preempts, profile_of
 from harness.replay.provenance import chips_of, rules_of
 from harness.replay.qemu_stimuli import QemuStimuli
+from harness.replay.reorder import Move, moved
 from harness.replay.snapshots import Look, LookedWrongError, Looking
 from userspace_chip.events import EVENT_TYPES, Event, event_type
 from userspace_chip.irqchip import Machine
 from userspace_chip.profile import Profile
 from userspace_chip.snapshot import to_json
 
+MAX_MOVES: Final = 30
+"""Number of preemptions in one recording that are looked for."""
 SEEN: Final = 5
 """Number of a chip's last events shown beside its state."""
 
@@ -91,6 +94,8 @@ class Replayed:
     divergence: Divergence | None
     is_cut: bool
     warnings: tuple[str, ...]
+    reordered: int = 0
+    """How often a thread was taken to be stopped between an event and its effect."""
 
     @property
     def compared(self) -> int:
@@ -116,18 +121,53 @@ def replay_log(
     if (why := not_modelled(case)) is not None:
         raise ReplayRefused("the chips do not model the case", why)
     subject, warnings = profile_of(case)
-    replay = Replay(
-        subject,
-        case.smp,
-        microvm=case.machine is MachineType.MICROVM,
-        looks=looks,
-        warnings=warnings,
-    )
-    try:
+    shown = tuple(looks)
+
+    def attempt(moves: tuple[Move, ...]) -> tuple[Replayed, tuple[Line, ...]]:
+        replay = Replay(
+            subject,
+            case.smp,
+            microvm=case.machine is MachineType.MICROVM,
+            looks=shown,
+            warnings=warnings,
+            moves=moves,
+        )
         with path.open(encoding="utf-8", errors="replace") as file:
-            return replay.run(file, max_lines=max_lines)
+            return replay.run(file, max_lines=max_lines), replay.around
+
+    try:
+        found, around = attempt(())
+        if case.smp == 1 and case.linux is not None and preempts(case.linux):
+            return _reordered(found, around, attempt)
+        return found
     except OSError as error:
         raise StoreError(f"cannot read {path}", error.strerror, "run the case again") from None
+
+
+_Attempt: TypeAlias = Callable[[tuple[Move, ...]], tuple[Replayed, tuple[Line, ...]]]
+
+
+def _reordered(found: Replayed, around: tuple[Line, ...], attempt: _Attempt) -> Replayed:
+    """``found``, or what is found in another order of what threads traced, that goes further."""
+    moves: tuple[Move, ...] = ()
+    while len(moves) < MAX_MOVES and (number := _disagrees_at(found)) is not None:
+        for move in reorder.candidates(around, number):
+            other, near = attempt((*moves, move))
+            further = _disagrees_at(other)
+            if further is None or further > max(number, move.until):
+                found, around, moves = other, near, (*moves, move)
+                break
+        else:
+            break
+    return replace(found, reordered=len(moves))
+
+
+def _disagrees_at(found: Replayed) -> int | None:
+    """Where KVM's trace disagrees, and nothing is missing before."""
+    divergence = found.divergence
+    if found.outcome is not Outcome.DIVERGED or divergence is None or divergence.recorded is None:
+        return None
+    return divergence.recorded.number if divergence.source == "kvm" else None
 
 
 @dataclass
@@ -178,7 +218,11 @@ class Replay:
         microvm: bool = False,
         looks: Iterable[Look] = (),
         warnings: Iterable[str] = (),
+        moves: Iterable[Move] = (),
     ) -> None:
+        self.around: tuple[Line, ...] = ()
+        """Where it diverged: the lines near it."""
+        self._moves = tuple(moves)
         self._subject = subject
         self._cpus = cpus
         self._warnings = list(warnings)
@@ -211,7 +255,8 @@ class Replay:
         :class:`CollectError` for a file that is no log of events.
         """
         rest = iter(lines)
-        window = Lookahead(self._of_chips(islice(rest, max_lines)))
+        lines_of_chips = self._of_chips(islice(rest, max_lines))
+        window = Lookahead(moved(lines_of_chips, self._moves) if self._moves else lines_of_chips)
         number = 0
         takers, looking = self._takers, self._looking
         side = self._sides[0]
@@ -305,6 +350,7 @@ class Replay:
     def _divergence(
         self, error: DisagreementError, side: _Side, found: NumberedEvent, window: Lookahead
     ) -> Divergence:
+        self.around = window.around()
         name = found.event.name
         wanted = error.predicted[0][0] if error.predicted else name
         names = (wanted, name) if wanted != name else (name,)

@@ -27,7 +27,9 @@ def flat(path: Path, **more: object) -> dict:
     return {"kind": "flat", "path": str(path)} | more
 
 
-def execute(folder: Path, path: Path, jobs: int = 2) -> tuple[RunResult, Path]:
+def execute(
+    folder: Path, path: Path, jobs: int = 2, only: str | None = None
+) -> tuple[RunResult, Path]:
     """Run the matrix ``path`` in this process; the result, and the run directory in ``folder``."""
-    job = pipeline.RunRequest(config.load(path), folder / "out", None, jobs)
+    job = pipeline.Job(config.load(path), folder / "out", only, jobs)
     return asyncio.run(pipeline.run(job, Console(quiet=True), quiet=True))

@@ -51,6 +51,10 @@ def replay_report(replayed: Replayed) -> Page:
         f"{replayed.not_compared} of QEMU's not compared; "
         f"{replayed.looks} times a chip's registers were as the monitor showed them"
     )
+    if replayed.reordered:
+        yield Line(
+            f"{replayed.reordered} times the kernel stopped a thread before an event's effect"
+        )
     words = {
         ReplayOutcome.AGREED: "0 divergences",
         ReplayOutcome.DIVERGED: "diverged: the events after this one were not compared",

@@ -1,0 +1,113 @@
+"""Another order of a trace whose threads may be stopped between an event and its effect.
+
+A kernel that preempts itself traces an event and may bring it about later, or earlier: what happens
+lies somewhere between the thread's event before and its event after.  So every order that keeps
+each thread's own is as good as the recorded one, and what no such order explains is a divergence.
+Only a few are tried, those that one preemption near the disagreement makes (docs/lab-faults.md,
+"Preemption in Linux 7.x"):
+
+* another thread was stopped after its last event: what that brings about comes when it goes on;
+* this thread was stopped there;
+* a CPU took an interrupt, and was stopped before that was traced: a message of the same vector that
+  was traced in between came later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.replay.lookahead import Line
+
+_STARTS: Final = frozenset({"kvm_set_irq", "kvm_msi_set_irq"})
+"""What begins something in a thread that is no CPU's; the lines after it follow from it."""
+_INJECTIONS: Final = 3
+"""Number of injections before a disagreement whose trace may have been late."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """The lines of these numbers come just before the first one from ``until`` on."""
+
+    lines: frozenset[int]
+    until: int
+
+
+def moved(lines: Iterable[Line], moves: Iterable[Move]) -> Iterator[Line]:
+    """``lines`` in the order that ``moves`` make of it."""
+    waiting = sorted(moves, key=lambda move: move.until)
+    held: list[tuple[int, Line]] = []
+    targets = {number: move.until for move in waiting for number in move.lines}
+    for line in lines:
+        while held and held[0][0] <= line.number:
+            yield held.pop(0)[1]
+        if line.number in targets:
+            held.append((targets[line.number], line))
+            held.sort(key=lambda item: item[0])
+        else:
+            yield line
+    yield from (line for _, line in held)
+
+
+def candidates(around: Sequence[Line], number: int) -> Iterator[Move]:
+    """What may have happened where the line of that ``number`` disagrees, likely ones first."""
+    kvm = [line for line in around if line.event.source == "kvm"]
+    at = next((i for i, line in enumerate(kvm) if line.number == number), None)
+    if at is None:
+        return
+    own = kvm[at].event.vcpu
+    for thread in (not_own for not_own in _threads(kvm[:at]) if not_own != own):
+        yield from _stopped(kvm, at, thread)
+    yield from _stopped_itself(kvm, at)
+    yield from _taken_before(kvm, at)
+
+
+def _threads(lines: Sequence[Line]) -> list[int | None]:
+    """Those that were seen, the last one first."""
+    return list(dict.fromkeys(line.event.vcpu for line in reversed(lines)))
+
+
+def _last_of(lines: Sequence[Line], thread: int | None) -> list[Line]:
+    """The last thing that ``thread`` began, as far as it had come."""
+    group: list[Line] = []
+    for line in reversed(lines):
+        if line.event.vcpu == thread:
+            group.append(line)
+            if thread is not None or line.event.name in _STARTS:
+                break
+    return group
+
+
+def _stopped(kvm: Sequence[Line], at: int, thread: int | None) -> Iterator[Move]:
+    """``thread`` was stopped in its last thing, which comes when it goes on."""
+    after = next((line.number for line in kvm[at:] if line.event.vcpu == thread), None)
+    if after is not None and (group := _last_of(kvm[:at], thread)):
+        yield Move(frozenset(line.number for line in group), after)
+
+
+def _stopped_itself(kvm: Sequence[Line], at: int) -> Iterator[Move]:
+    """The thread of the line itself was stopped before it; others came in between."""
+    own = kvm[at].event.vcpu
+    group = _last_of(kvm[:at], own)
+    if group and group[0].number != kvm[at - 1].number:
+        yield Move(frozenset(line.number for line in group), kvm[at].number)
+
+
+def _taken_before(kvm: Sequence[Line], at: int) -> Iterator[Move]:
+    """An injection that was traced late: messages that were traced before it came after."""
+    found = 0
+    for index in range(at, -1, -1):
+        event = kvm[index].event
+        if event.name != "kvm_inj_virq" or event.args[2]:
+            continue
+        between: list[Line] = []
+        for line in reversed(kvm[:index]):
+            if line.event.vcpu == event.vcpu:
+                break
+            between.append(line)
+            if line.event.name in _STARTS:
+                yield Move(frozenset(each.number for each in between), kvm[index].number + 1)
+        found += 1
+        if found == _INJECTIONS:
+            return
