@@ -24,7 +24,7 @@ run: $(STAMP)
 # The chips are compared with more than one Linux and QEMU, so those are fetched first.
 test: $(STAMP) check
 	$(FRESH) --or-skip
-	$(BIN)/irqmatrix images build --kernel default --kernel 6.12 --qemu system --qemu 10.0
+	$(BIN)/irqmatrix images build --kernel default --qemu system --lane stable --lane newest
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 check: $(STAMP)

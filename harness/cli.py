@@ -644,6 +644,9 @@ def images_build(
     qemu: Annotated[
         list[str] | None, typer.Option(help="A QEMU: system, a version or a path.")
     ] = None,
+    lane: Annotated[
+        list[str] | None, typer.Option(help="The kernel and the QEMU of a lane: newest.")
+    ] = None,
     refresh: Annotated[
         bool,
         typer.Option(
@@ -653,13 +656,17 @@ def images_build(
     ] = False,
 ) -> None:
     """Fetch kernels and QEMUs, and build the images of guests and labs."""
+    from harness.config import lanes
     from harness.images.cache import ImageCache
     from harness.report.text.images_report import images_table
     from harness.report.text.render import show
 
     cache = ImageCache()
+    of_lanes = [lanes.named(name) for name in lane or ()]
+    kernels = [*(kernel or ()), *(each.kernel for each in of_lanes)]
+    qemus = [*(qemu or ()), *(each.qemu for each in of_lanes)]
     if refresh:
-        show(printer(), images_table(cache.refresh(kernel or [], qemu or [])))
-        if not kernel and not qemu:
+        show(printer(), images_table(cache.refresh(kernels, qemus)))
+        if not kernels and not qemus:
             return
-    cache.build(kernel or ["default"], qemu or ["system"])
+    cache.build(kernels or ["default"], qemus or ["system"])

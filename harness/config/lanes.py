@@ -49,8 +49,8 @@ def named(name: str) -> Lane:
     return lanes[name]
 
 
-def version(kind: Literal["kernel", "qemu"], text: str) -> str:
-    """``text``, or the version that a lane of that name has of the kernel or the QEMU."""
+def version(kind: str, text: str) -> str:
+    """``text``, or the version that a lane of that name has of its ``kernel`` or ``qemu``."""
     lane = shipped().get(text)
     if lane is None:
         return text

@@ -19,6 +19,7 @@ from typing import Final
 
 from harness.base import suggest
 from harness.base.errors import CannotRun, ConfigError, HostError, PredictionError
+from harness.config import lanes
 from harness.config.config import Lab, RunConfig
 from harness.doctor.doctor import local_facts
 from harness.guests import probe
@@ -97,6 +98,7 @@ def parse(text: str) -> Side:
 
 
 def _versions(text: str, words: Sequence[str]) -> dict[str, str]:
+    """The versions that ``words`` name; a lane's name stands for its own."""
     found: dict[str, str] = {}
     for word in words:
         key, _, value = word.partition("=")
@@ -105,7 +107,7 @@ def _versions(text: str, words: Sequence[str]) -> dict[str, str]:
             raise ConfigError(
                 f"{text!r}: {word!r} says nothing", "expected kernel=V or qemu=V", fix
             )
-        found[key] = value
+        found[key] = lanes.version(key, value)
     return found
 
 

@@ -3,9 +3,12 @@
 import pytest
 
 from harness.base.errors import ConfigError
+from harness.config import lanes
 from harness.model.case import Accel, Backend, Host, Irqchip
 from harness.repro import bench
 from userspace_chip.profile import profile
+
+OLDEST, STABLE = lanes.named("oldest"), lanes.named("stable")
 
 
 @pytest.mark.parametrize(
@@ -15,6 +18,10 @@ from userspace_chip.profile import profile
         ("lab:on,kernel=6.12", Backend(Host.LAB, Accel.KVM, Irqchip.ON, kernel="6.12")),
         ("local:on", Backend(Host.LOCAL, Accel.KVM, Irqchip.ON)),
         ("tcg,qemu=10.0", Backend(Host.LOCAL, Accel.TCG, Irqchip.TCG, "10.0")),
+        (
+            "split,kernel=oldest,qemu=stable",
+            Backend(Host.LAB, Accel.KVM, Irqchip.SPLIT, STABLE.qemu, OLDEST.kernel),
+        ),
     ],
 )
 def test_side_of_a_backend_is_the_one_of_a_case(text, backend):
