@@ -154,7 +154,9 @@ def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case
     if divergence is None:
         preempted = f", preempted {found.reordered} times" * (found.reordered > 0)
         return _Said(f"replay: 0 divergences in {'the first ' * found.is_cut}{compared}{preempted}")
-    is_sure = found.outcome is Outcome.DIVERGED and not found.warnings and evidence.damage is None
+    is_sure = (
+        found.outcome is ReplayOutcome.DIVERGED and not found.warnings and evidence.damage is None
+    )
     if divergence.recorded is None or not is_sure:
         return _Said(f"replay: incomplete after {compared}")
     place = f"at line {divergence.recorded.number}, {divergence.recorded.event.name}"

@@ -14,7 +14,7 @@ def unordered(case: Case, recorded: CaseFile) -> str | None:
     if case.backend.host is Host.LOCAL:
         return "the host's CPUs trace concurrently"
     if recorded.lab_cpus > 1:
-        return "the lab's CPUs trace side by side"
+        return "the lab's CPUs trace concurrently"
     if recorded.linux is not None and preempts(recorded.linux):
         return f"Linux {recorded.linux} may stop a thread between an event and its trace"
     return None

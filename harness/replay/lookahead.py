@@ -64,11 +64,11 @@ class Lookahead:
         """What came before the current line."""
         return tuple(self._behind)[-CONTEXT - 1 : -1]
 
-    def around(self) -> tuple[Line, ...]:
+    def around(self) -> tuple[NumberedEvent, ...]:
         """The current line and :data:`NEAR` on either side."""
         return (*tuple(self._behind)[-NEAR - 1 :], *self._next(NEAR))
 
-    def behind(self) -> tuple[Line, ...]:
+    def behind(self) -> tuple[NumberedEvent, ...]:
         """Up to the current line, as far back as anyone remembers."""
         return tuple(self._behind)
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.replay.lookahead import Line
+from harness.replay.lookahead import NumberedEvent
 
 _STARTS: Final = frozenset({"kvm_set_irq", "kvm_msi_set_irq"})
 """What begins something in a thread that is no CPU's; the lines after it follow from it."""
@@ -34,10 +34,10 @@ class Move:
     until: int
 
 
-def moved(lines: Iterable[Line], moves: Iterable[Move]) -> Iterator[Line]:
+def moved(lines: Iterable[NumberedEvent], moves: Iterable[Move]) -> Iterator[NumberedEvent]:
     """``lines`` in the order that ``moves`` make of it."""
     waiting = sorted(moves, key=lambda move: move.until)
-    held: list[tuple[int, Line]] = []
+    held: list[tuple[int, NumberedEvent]] = []
     targets = {number: move.until for move in waiting for number in move.lines}
     for line in lines:
         while held and held[0][0] <= line.number:
@@ -50,7 +50,7 @@ def moved(lines: Iterable[Line], moves: Iterable[Move]) -> Iterator[Line]:
     yield from (line for _, line in held)
 
 
-def candidates(around: Sequence[Line], number: int) -> Iterator[Move]:
+def candidates(around: Sequence[NumberedEvent], number: int) -> Iterator[Move]:
     """What may have happened where the line of that ``number`` disagrees, likely ones first."""
     kvm = [line for line in around if line.event.source == "kvm"]
     at = next((i for i, line in enumerate(kvm) if line.number == number), None)
@@ -63,14 +63,14 @@ def candidates(around: Sequence[Line], number: int) -> Iterator[Move]:
     yield from _taken_before(kvm, at)
 
 
-def _threads(lines: Sequence[Line]) -> list[int | None]:
+def _threads(lines: Sequence[NumberedEvent]) -> list[int | None]:
     """Those that were seen, the last one first."""
     return list(dict.fromkeys(line.event.vcpu for line in reversed(lines)))
 
 
-def _last_of(lines: Sequence[Line], thread: int | None) -> list[Line]:
+def _last_of(lines: Sequence[NumberedEvent], thread: int | None) -> list[NumberedEvent]:
     """The last thing that ``thread`` began, as far as it had come."""
-    group: list[Line] = []
+    group: list[NumberedEvent] = []
     for line in reversed(lines):
         if line.event.vcpu == thread:
             group.append(line)
@@ -79,14 +79,14 @@ def _last_of(lines: Sequence[Line], thread: int | None) -> list[Line]:
     return group
 
 
-def _stopped(kvm: Sequence[Line], at: int, thread: int | None) -> Iterator[Move]:
+def _stopped(kvm: Sequence[NumberedEvent], at: int, thread: int | None) -> Iterator[Move]:
     """``thread`` was stopped in its last thing, which comes when it goes on."""
     after = next((line.number for line in kvm[at:] if line.event.vcpu == thread), None)
     if after is not None and (group := _last_of(kvm[:at], thread)):
         yield Move(frozenset(line.number for line in group), after)
 
 
-def _stopped_itself(kvm: Sequence[Line], at: int) -> Iterator[Move]:
+def _stopped_itself(kvm: Sequence[NumberedEvent], at: int) -> Iterator[Move]:
     """The thread of the line itself was stopped before it; others came in between."""
     own = kvm[at].event.vcpu
     group = _last_of(kvm[:at], own)
@@ -94,14 +94,14 @@ def _stopped_itself(kvm: Sequence[Line], at: int) -> Iterator[Move]:
         yield Move(frozenset(line.number for line in group), kvm[at].number)
 
 
-def _taken_before(kvm: Sequence[Line], at: int) -> Iterator[Move]:
+def _taken_before(kvm: Sequence[NumberedEvent], at: int) -> Iterator[Move]:
     """An injection that was traced late: messages that were traced before it came after."""
     found = 0
     for index in range(at, -1, -1):
         event = kvm[index].event
         if event.name != "kvm_inj_virq" or event.args[2]:
             continue
-        between: list[Line] = []
+        between: list[NumberedEvent] = []
         for line in reversed(kvm[:index]):
             if line.event.vcpu == event.vcpu:
                 break

@@ -28,7 +28,7 @@ from harness.model.manifest import CaseFile
 from harness.record.eventlog import EventLogReader, LogReport
 from harness.replay import reorder, snapshots
 from harness.replay.kvm_stimuli import DisagreementError, Stimuli, What
-from harness.replay.lookahead import LOOKAHEAD, Line, Lookahead
+from harness.replay.lookahead import LOOKAHEAD, Lookahead, NumberedEvent
 from harness.replay.profiles import not_modelled, preempts, profile_of
 from harness.replay.provenance import chips_of, rules_of
 from harness.replay.qemu_stimuli import QemuStimuli
@@ -123,7 +123,7 @@ def replay_log(
     subject, warnings = profile_of(case)
     shown = tuple(looks)
 
-    def attempt(moves: tuple[Move, ...]) -> tuple[Replayed, tuple[Line, ...]]:
+    def attempt(moves: tuple[Move, ...]) -> tuple[Replayed, tuple[NumberedEvent, ...]]:
         replay = Replay(
             subject,
             case.smp,
@@ -144,10 +144,10 @@ def replay_log(
         raise StoreError(f"cannot read {path}", error.strerror, "run the case again") from None
 
 
-_Attempt: TypeAlias = Callable[[tuple[Move, ...]], tuple[Replayed, tuple[Line, ...]]]
+_Attempt: TypeAlias = Callable[[tuple[Move, ...]], tuple[Replayed, tuple[NumberedEvent, ...]]]
 
 
-def _reordered(found: Replayed, around: tuple[Line, ...], attempt: _Attempt) -> Replayed:
+def _reordered(found: Replayed, around: tuple[NumberedEvent, ...], attempt: _Attempt) -> Replayed:
     """``found``, or what is found in another order of what threads traced, that goes further."""
     moves: tuple[Move, ...] = ()
     while len(moves) < MAX_MOVES and (number := _disagrees_at(found)) is not None:
@@ -165,7 +165,11 @@ def _reordered(found: Replayed, around: tuple[Line, ...], attempt: _Attempt) -> 
 def _disagrees_at(found: Replayed) -> int | None:
     """Where KVM's trace disagrees, and nothing is missing before."""
     divergence = found.divergence
-    if found.outcome is not Outcome.DIVERGED or divergence is None or divergence.recorded is None:
+    if (
+        found.outcome is not ReplayOutcome.DIVERGED
+        or divergence is None
+        or divergence.recorded is None
+    ):
         return None
     return divergence.recorded.number if divergence.source == "kvm" else None
 
@@ -220,7 +224,7 @@ class Replay:
         warnings: Iterable[str] = (),
         moves: Iterable[Move] = (),
     ) -> None:
-        self.around: tuple[Line, ...] = ()
+        self.around: tuple[NumberedEvent, ...] = ()
         """Where it diverged: the lines near it."""
         self._moves = tuple(moves)
         self._subject = subject

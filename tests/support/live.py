@@ -31,5 +31,5 @@ def execute(
     folder: Path, path: Path, jobs: int = 2, only: str | None = None
 ) -> tuple[RunResult, Path]:
     """Run the matrix ``path`` in this process; the result, and the run directory in ``folder``."""
-    job = pipeline.Job(config.load(path), folder / "out", only, jobs)
+    job = pipeline.RunRequest(config.load(path), folder / "out", only, jobs)
     return asyncio.run(pipeline.run(job, Console(quiet=True), quiet=True))

@@ -52,7 +52,7 @@ def replay_report(replayed: Replayed) -> Page:
         f"{replayed.looks} times a chip's registers were as the monitor showed them"
     )
     if replayed.reordered:
-        yield Line(
+        yield TextLine(
             f"{replayed.reordered} times the kernel stopped a thread before an event's effect"
         )
     words = {

@@ -4,9 +4,9 @@ import pytest
 
 from harness.model import manifest
 from harness.model.case import LinuxGuest
-from harness.replay.lookahead import Line
+from harness.replay.lookahead import NumberedEvent
 from harness.replay.reorder import Move, moved
-from harness.replay.replay import Outcome, replay_log
+from harness.replay.replay import ReplayOutcome, replay_log
 from support import cases
 from support.recorded_boot import log, recorded
 from userspace_chip.events import Event, event_type
@@ -53,14 +53,14 @@ def traced_after_the_effect():
 def test_order_of_one_preemption_is_found_where_the_kernel_preempts_itself(tmp_path, order):
     found, refused = replayed(tmp_path, order()), replayed(tmp_path, order(), "6.1.192")
 
-    assert (found.outcome, found.reordered) == (Outcome.AGREED, 1)
-    assert (refused.outcome, refused.reordered) == (Outcome.DIVERGED, 0)
+    assert (found.outcome, found.reordered) == (ReplayOutcome.AGREED, 1)
+    assert (refused.outcome, refused.reordered) == (ReplayOutcome.DIVERGED, 0)
 
 
 def test_message_that_is_traced_too_early_makes_no_other_order_than_it_needs(tmp_path):
     found = replayed(tmp_path, stopped_in_a_message())
 
-    assert found.outcome is Outcome.AGREED
+    assert found.outcome is ReplayOutcome.AGREED
 
 
 def test_what_no_order_explains_is_a_divergence(tmp_path):
@@ -69,18 +69,20 @@ def test_what_no_order_explains_is_a_divergence(tmp_path):
 
     found = replayed(tmp_path, [*BOOT[:read], wrong, *BOOT[read + 1 :]])
 
-    assert (found.outcome, found.reordered) == (Outcome.DIVERGED, 0)
+    assert (found.outcome, found.reordered) == (ReplayOutcome.DIVERGED, 0)
     assert found.divergence.recorded.event == wrong._replace(time_ns=read * 1000)
 
 
 def test_order_of_a_whole_recording_needs_no_move(tmp_path):
     found = replayed(tmp_path, BOOT)
 
-    assert (found.outcome, found.reordered) == (Outcome.AGREED, 0)
+    assert (found.outcome, found.reordered) == (ReplayOutcome.AGREED, 0)
 
 
 def line(number, name="kvm_eoi", vcpu=0):
-    return Line(number, Event(number, "kvm", name, vcpu, event_type(name).args(apicid=0, vector=1)))
+    return NumberedEvent(
+        number, Event(number, "kvm", name, vcpu, event_type(name).args(apicid=0, vector=1))
+    )
 
 
 @pytest.mark.parametrize(
