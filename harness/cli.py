@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import typer
 
@@ -568,6 +568,11 @@ def vmm(
     ] = "route",
     qemu: Annotated[Qemu, typer.Option(help="split: whose chips these are.")] = "7.2",
     device: Annotated[str, typer.Option(metavar="FILE", help="KVM's device.")] = "/dev/kvm",
+    host: Annotated[
+        Literal["local", "lab"],
+        typer.Option(help="local: the KVM of this machine; lab: a real one."),
+    ] = "local",
+    kernel: Annotated[str, typer.Option(help="lab: its kernel, a version or a path.")] = "default",
 ) -> None:
     """Run a guest on KVM with the Python chips as its interrupt controllers.
 
@@ -592,6 +597,8 @@ def vmm(
         qemu=qemu,
         kvm=device,
     )
+    if host == "lab":
+        sys.exit(_run_async(vmm.run_in_lab(options, vmm.LabChoice(kernel))))
     sys.exit(vmm.run(options))
 
 

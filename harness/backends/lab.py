@@ -321,6 +321,25 @@ class LabFiles:
         await self._shell.check(f"rmdir {shlex.quote(path)}")
 
 
+async def _pass_on(
+    reader: asyncio.StreamReader, mark: bytes, output: Callable[[bytes], None]
+) -> None:
+    """Give the stream to ``output``, piece by piece, up to ``mark`` or its end."""
+    held = b""
+    while chunk := await reader.read(1 << 16):
+        held += chunk
+        if held.endswith(mark):
+            output(held[: -len(mark)])
+            return
+        # The mark may come in pieces; nothing else begins like it.
+        at = held.find(mark[:1])
+        passed, held = (
+            (held, b"") if at < 0 or len(held) - at > len(mark) else (held[:at], held[at:])
+        )
+        output(passed)
+    output(held)
+
+
 async def _copy_until(reader: asyncio.StreamReader, mark: bytes, destination: Path) -> None:
     """Copy the stream to a file up to ``mark``."""
     held = b""
@@ -428,6 +447,31 @@ class LabSession:
             finally:
                 with contextlib.suppress(LabLost):
                     await asyncio.shield(asyncio.ensure_future(guest.kill()))
+
+    async def run_program(self, command: str, output: Callable[[bytes], None], errors: Path) -> int:
+        """Run shell code: its status; what it prints goes to ``output`` as it comes.
+
+        Its standard error is in the file ``errors`` afterwards.  :class:`LabLost` where the lab
+        ends before it.
+        """
+        name = f"program{next(self._numbers)}"
+        end = end_mark()
+        printed = end.replace("\n", "\\n").replace("\x04", "\\004")
+        exited = self._shell.exit_of(name)
+        reader, writer = await asyncio.open_unix_connection(self._sockets / "console")
+        try:
+            await self._shell.check(
+                f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; "
+                f"{{ ({command}) 3>&- >{_CONSOLE} 2>{_GUEST_DIR}/stderr; "
+                f"echo '!exit' {name} $? >&3; printf '{printed}' >{_CONSOLE}; }} "
+                "</dev/null >/dev/null 2>&1 &"
+            )
+            await _pass_on(reader, end.encode(), output)
+            status = await exited
+        finally:
+            writer.close()
+        await self.files.fetch(f"{_GUEST_DIR}/stderr", errors)
+        return status
 
     def command(self, plan: GuestPlan) -> str:
         """The same by hand: a lab that runs just this guest, its console on the terminal."""

@@ -600,6 +600,7 @@ class Cap(IntEnum):
     IRQFD_RESAMPLE = 82
     ENABLE_CAP_VM = 98
     X86_SMM = 117
+    MULTI_ADDRESS_SPACE = 118
     SPLIT_IRQCHIP = 121
     MAX_VCPU_ID = 128
     X2APIC_API = 129
@@ -687,5 +688,6 @@ SET_CPUID2: Final = _ioctl("SET_CPUID2", 0x90, _WRITE, KvmCpuid2)
 GET_MP_STATE: Final = _ioctl("GET_MP_STATE", 0x98, _READ, KvmMpState)
 SET_MP_STATE: Final = _ioctl("SET_MP_STATE", 0x99, _WRITE, KvmMpState)
 NMI: Final = _ioctl("NMI", 0x9A)
+SMI: Final = _ioctl("SMI", 0xB7)
 GET_VCPU_EVENTS: Final = _ioctl("GET_VCPU_EVENTS", 0x9F, _READ, KvmVcpuEvents)
 SET_VCPU_EVENTS: Final = _ioctl("SET_VCPU_EVENTS", 0xA0, _WRITE, KvmVcpuEvents)

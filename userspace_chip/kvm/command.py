@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,21 @@ class Options:
     kvm: str = "/dev/kvm"
 
 
+def arguments(options: Options, image: str, modules: Iterable[str]) -> list[str]:
+    """``options`` as words for ``python -m userspace_chip.kvm``, with the files' names there."""
+    words = [image, "--irqchip", options.irqchip, "--smp", str(options.smp)]
+    words += [f"--append={options.append}", "--memory", str(options.memory_mib)]
+    words += ["--delivery", options.delivery, "--qemu", options.qemu, "--device", options.kvm]
+    for module in modules:
+        words += ["--module", module]
+    for port in options.debug_ports:
+        words += ["--debug-port", hex(port)]
+    if options.timeout_s is not None:
+        words += ["--timeout", f"{options.timeout_s:g}"]
+    words += ["--trace"] * options.trace + ["--raw-status"] * options.raw_status
+    return words
+
+
 def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> int:
     """Boot the guest, its text to the descriptor ``stdout``: the exit status.
 
@@ -72,7 +87,7 @@ def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> i
     with Vmm(
         guest,
         make,
-        _writer(stdout),
+        writer(stdout),
         events=events,
         kernel_lapic=options.irqchip != "off",
         path=options.kvm,
@@ -108,10 +123,15 @@ def _content(path: Path) -> bytes:
         ) from None
 
 
-def _writer(descriptor: int) -> Callable[[bytes], None]:
-    """All of a text to ``descriptor``; a reader that has left does not end the guest."""
+def writer(descriptor: int) -> Callable[[bytes], None]:
+    """All of a text to ``descriptor``; a reader that has left does not end the guest.
+
+    No guest controls a terminal: there, what is no text is shown as ``?``.
+    """
+    shown = _AS_TEXT if os.isatty(descriptor) else None
 
     def write(text: bytes) -> None:
+        text = text.translate(shown)
         try:
             while text:
                 text = text[os.write(descriptor, text) :]
@@ -119,6 +139,11 @@ def _writer(descriptor: int) -> Callable[[bytes], None]:
             pass
 
     return write
+
+
+_AS_TEXT: Final = bytes(
+    code if code in b"\t\n\r" or 0x20 <= code < 0x7F else ord("?") for code in range(256)
+)
 
 
 def _print_events(stream: TextIO, events: list[Event]) -> None:

@@ -33,6 +33,8 @@ MAX_CPUID_ENTRIES: Final = 256
 EFLAGS_RESERVED: Final = 1 << 1
 EFLAGS_IF: Final = 1 << 9
 
+_SPACE_SHIFT: Final = 16
+"""A slot's number has its address space in the upper half (KVM_CAP_MULTI_ADDRESS_SPACE)."""
 _REASONS: Final = {reason.value: reason for reason in abi.ExitReason}
 _EXIT_OFFSET: Final = abi.KvmRun.exit.offset
 _IO: Final = struct.Struct("<BBHIQ")
@@ -204,15 +206,19 @@ class VmFd(_Fd):
     def map_regions(self, regions: Sequence[tuple[int, int]], first_slot: int = 0) -> mmap.mmap:
         """One anonymous mapping for ``regions`` (guest address, bytes), one after the other.
 
-        Each gets a slot, from ``first_slot`` on; the mapping is owned by the VM.
+        Each gets a slot, from ``first_slot`` on, also in the address space that a CPU has in SMM,
+        where this KVM has one.  The mapping is owned by the VM.
         """
+        spaces = max(self.check_extension(abi.Cap.MULTI_ADDRESS_SPACE), 1)
         total = sum(size for _, size in regions)
         memory = mmap.mmap(-1, total, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self._memory.append(memory)
         for slot, (guest_address, size) in enumerate(regions, first_slot):
-            region = abi.KvmUserspaceMemoryRegion(slot, 0, guest_address, size, address)
-            self._pass(abi.SET_USER_MEMORY_REGION, region)
+            for space in range(spaces):
+                place = space << _SPACE_SHIFT | slot
+                region = abi.KvmUserspaceMemoryRegion(place, 0, guest_address, size, address)
+                self._pass(abi.SET_USER_MEMORY_REGION, region)
             address += size
         return memory
 
@@ -414,6 +420,16 @@ class VcpuFd(_Fd):
     def nmi(self) -> None:
         """``KVM_NMI``."""
         self._call(abi.NMI)
+
+    def smi(self) -> bool:
+        """``KVM_SMI``; False where this kernel was built without SMM."""
+        try:
+            self._call(abi.SMI)
+        except KvmError as error:
+            if error.errno == errno.ENOTTY:
+                return False
+            raise
+        return True
 
     def get_events(self) -> abi.KvmVcpuEvents:
         """``KVM_GET_VCPU_EVENTS``."""

@@ -2,7 +2,8 @@
 
 The ROM is ours: at a reset of CPU 0 it continues where the CMOS shutdown code says (0x0a: the far
 pointer at 0x467), and resets the machine otherwise.  The state of the chips is what SeaBIOS 1.16
-leaves (``src/{pic,fw/smp,timer}.c``): the virtual wire, and a PIT that ticks 18.2 times a second.
+leaves (``src/{pic,fw/smp,fw/smm,timer}.c``): the virtual wire, and a PIT that ticks 18.2 times a
+second.
 
 Spec: ACPI 6.4, chapter "ACPI Software Programming Model".
 """
@@ -23,6 +24,7 @@ from userspace_chip.architecture import (
     SLAVE_DATA,
 )
 from userspace_chip.kvm.devices.platform import PM_BASE
+from userspace_chip.kvm.fds import VcpuFd
 from userspace_chip.kvm.memory import GuestMemory
 
 _RESET_VECTOR: Final = 0xFFF0
@@ -51,6 +53,12 @@ SPIV_ENABLED: Final = 0x1FF
 LINT0_EXTINT: Final = 0x8700
 LINT1_NMI: Final = 0x8400
 
+MSR_SMBASE: Final = 0x9E
+SMBASE: Final = 0xA0000
+"""Where SMM begins, minus 0x8000: as SeaBIOS relocates it, away from the guest's memory."""
+_SMM_ENTRY: Final = SMBASE + 0x8000
+_RSM: Final = b"\x0f\xaa"
+
 LEGACY_SETUP: Final = (
     *((MASTER_COMMAND, 0x11), (SLAVE_COMMAND, 0x11)),
     *((MASTER_DATA, 0x08), (SLAVE_DATA, 0x70)),
@@ -66,10 +74,16 @@ _TABLES_AT: Final = 0xE0000
 
 
 def install(memory: GuestMemory, cpus: int) -> None:
-    """Write the ROM and the tables."""
+    """Write the ROM, the tables and the handler of SMIs, which does nothing."""
+    memory.write(_SMM_ENTRY, _RSM)
     memory.write_rom(_ROM_CODE_AT, _ROM_CODE)
     memory.write_rom(_RESET_VECTOR, _JUMP_TO_CODE)
     _write_tables(memory, cpus)
+
+
+def prepare_cpu(vcpu: VcpuFd) -> None:
+    """Relocate SMM; a KVM without SMM refuses the MSR, and never enters it."""
+    vcpu.set_msr(MSR_SMBASE, SMBASE)
 
 
 def _write_tables(memory: GuestMemory, cpus: int) -> None:

@@ -89,6 +89,7 @@ class OffIrqchip:
         run = vcpu.kvm_run
         model = self.chips.vcpus[cpu]
         is_init, waited = model.state.init_pending, model.state.mp_state is MpState.INIT_RECEIVED
+        is_smi = model.state.smi_pending
         interruptible = bool(run.ready_for_interrupt_injection and run.if_flag)
         entry = self.chips.step(cpu, interruptible)
         if is_init:
@@ -98,6 +99,8 @@ class OffIrqchip:
             return False
         if waited and cpu:
             self._start_up(cpu)
+        if is_smi and not model.state.smi_pending:
+            vcpu.smi()
         if entry.vector == NMI_VECTOR and entry.info is not None and entry.info >> 8 & 7 == 2:
             vcpu.nmi()
         elif entry.vector is not None:
@@ -152,6 +155,7 @@ class OffIrqchip:
                 or state.init_pending
                 or state.sipi_pending
                 or state.nmi_pending
+                or state.smi_pending
                 or (state.hard and not state.window_requested)
             ):
                 self._kick(model.vcpu_id)

@@ -158,6 +158,7 @@ class Vmm:
             vcpu = vm.create_vcpu(index)
             leaves = guest_cpuid(supported, index, guest.cpus, kernel_lapic=self._kernel_lapic)
             vcpu.set_cpuid(leaves)
+            firmware.prepare_cpu(vcpu)
             self._irqchip.add_cpu(vcpu)
             self._cpus.append(_Cpu(vcpu, threading.Condition(self._lock)))
         _enter_multiboot(self._cpus[0].vcpu, entry)

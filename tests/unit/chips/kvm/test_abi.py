@@ -43,6 +43,8 @@ IOCTLS = {
     "KVM_GET_MP_STATE": 0x8004AE98,
     "KVM_SET_MP_STATE": 0x4004AE99,
     "KVM_NMI": 0x0000AE9A,
+    "KVM_SMI": 0x0000AEB7,
+    "KVM_TRANSLATE": 0xC018AE85,
     "KVM_GET_VCPU_EVENTS": 0x8040AE9F,
     "KVM_SET_VCPU_EVENTS": 0x4040AEA0,
 }
@@ -64,6 +66,7 @@ SIZES = {
     "KvmRegs": 144,
     "KvmSegment": 24,
     "KvmDtable": 16,
+    "KvmTranslation": 24,
     "KvmSregs": 312,
     "KvmMsrEntry": 16,
     "KvmMsrs": 8,

@@ -11,7 +11,7 @@ from userspace_chip.profile import profile
 
 APIC = 0xFEE00000
 ICR, ICR2 = 0x300, 0x310
-INIT, SIPI, NMI, FIXED = 0x4500, 0x4600, 0x4400, 0x4000
+INIT, SIPI, NMI, SMI, FIXED = 0x4500, 0x4600, 0x4400, 0x4200, 0x4000
 TO_CPU_1 = 1 << 24
 RESET_RIP = 0xFFF0
 
@@ -49,6 +49,9 @@ class Vcpu:
 
     def nmi(self):
         self.given.append("nmi")
+
+    def smi(self):
+        self.given.append("smi")
 
 
 class Board:
@@ -163,13 +166,15 @@ def test_halted_cpu_sleeps_until_an_interrupt_wakes_it(board):
     assert board.cpus[1].given == [0x61]
 
 
-def test_nmi_goes_by_its_own_ioctl(board):
+@pytest.mark.parametrize(("icr", "given"), [(NMI, "nmi"), (SMI, "smi")])
+def test_nmi_and_smi_go_by_ioctls_of_their_own(board, icr, given):
     board.started()
 
-    board.ipi(NMI)
+    board.ipi(icr)
+    board.irqchip.settle()
     board.irqchip.before_run(1)
 
-    assert board.cpus[1].given == ["nmi"]
+    assert (board.kicked, board.cpus[1].given) == ([1], [given])
 
 
 def test_cr8_and_base_that_the_guest_changed_are_taken_over_after_the_exit(board):

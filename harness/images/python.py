@@ -1,0 +1,54 @@
+"""This Python for the lab: interpreter, loader, libraries and standard library, in one archive."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import userspace_chip
+from harness.base.errors import ImageError
+from harness.images import elf
+
+HOME: Final = "/py"
+PYTHON: Final = f"{HOME}/ld.so --library-path {HOME}/libs {HOME}/bin/python"
+"""How it is started there, with ``PYTHONHOME`` set to :data:`HOME`."""
+PACKAGES: Final = "/project"
+"""Where ``userspace_chip`` is there: for ``PYTHONPATH``."""
+
+_NOT_NEEDED: Final = {
+    *("__pycache__", "ensurepip", "idlelib", "lib2to3", "site-packages", "dist-packages"),
+    *("pydoc_data", "test", "tkinter", "turtledemo"),
+}
+
+
+def write_archive(destination: Path, trees: Mapping[str, Path] | None = None) -> None:
+    """A tar archive for the lab's root: Python, ``userspace_chip``, and ``trees`` by their names.
+
+    :class:`ImageError` where this Python has no loader or library that could be taken along.
+    """
+    executable = Path(sys.executable).resolve()
+    loader = elf.interpreter(executable)
+    if loader is None:
+        raise ImageError(f"{executable} cannot go to the lab", "it names no dynamic loader")
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    extensions = [executable, *(stdlib / "lib-dynload").glob("_ctypes.*.so")]
+    libraries = {k: v for path in extensions for k, v in elf.libraries([loader], path).items()}
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    chips = Path(userspace_chip.__file__).parent
+    with tarfile.open(destination, "w", dereference=True) as tar:
+        tar.add(loader, f"{HOME[1:]}/ld.so")
+        tar.add(executable, f"{HOME[1:]}/bin/python")
+        for soname, path in libraries.items():
+            tar.add(path, f"{HOME[1:]}/libs/{soname}")
+        named = {f"{HOME}/lib/{version}": stdlib, f"{PACKAGES}/{chips.name}": chips}
+        for name, tree in {**named, **(trees or {})}.items():
+            tar.add(tree, name.lstrip("/"), filter=_wanted)
+
+
+def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    last = Path(info.name).name
+    return None if last in _NOT_NEEDED or last.startswith("config-") else info
