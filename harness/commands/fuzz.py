@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from harness.base import ownership
 from harness.base.errors import CannotRun, ConfigError
-from harness.base.terminal import print_json, printer
+from harness.base.terminal import Printer, print_json, printer
 from harness.compare.known import KnownDifferences
 from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of
 from harness.fuzz.finish import Finished, Finisher
@@ -22,6 +20,7 @@ from harness.images.cache import ImageCache
 from harness.model.case import Machine
 from harness.report.letter import Letter
 from harness.report.text.fuzz_report import fuzz_json, fuzz_report
+from harness.report.text.render import show
 from harness.repro.bench import Bench, Stage
 
 FINDINGS: Final = "findings"
@@ -39,7 +38,7 @@ class FuzzOptions:
     json: bool
 
 
-async def run(asked: FuzzOptions, console: Console) -> int:
+async def run(asked: FuzzOptions, console: Printer) -> int:
     """Run, finish and report; 0 where nothing is unexplained, else 1.
 
     :class:`CannotRun` for what this machine cannot run, :class:`ConfigError` for a mistake.
@@ -72,7 +71,8 @@ async def run(asked: FuzzOptions, console: Console) -> int:
     if asked.json:
         print_json(fuzz_json(journal.history, folder / FINDINGS))
     else:
-        fuzz_report(printer(), journal.history, folder / FINDINGS, fuzzer.source.refused)
+        report = fuzz_report(journal.history, folder / FINDINGS, fuzzer.source.refused)
+        show(printer(), report)
     open_ = [one for one in journal.history.finished.values() if not one["explained"]]
     return 1 if open_ else 0
 

@@ -99,6 +99,6 @@ def test_check_of_a_busybox_that_needs_a_loader_reports_the_static_one(complete:
 
 def test_readme_names_the_packages_that_the_command_needs() -> None:
     readme = " ".join((REPOSITORY / "README.md").read_text().split())
-    sentence = readme.partition("from any folder. It needs ")[2].partition(";")[0]
+    sentence = readme.partition("from any directory. It needs ")[2].partition(";")[0]
     for_make_alone = {"python3-venv", "debian-archive-keyring", "debootstrap"}
     assert set(sentence.split("`")[1::2]) == {row.package for row in ROWS} - for_make_alone

@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-
+from harness.base.emphasis import Emphasis
 from harness.fuzz.journal import History
+from harness.report.page import Page, TextLine
 
 
-def fuzz_report(
-    console: Console,
-    history: History,
-    findings: Path,
-    refused: Mapping[tuple[str, str], int],
-) -> None:
+def fuzz_report(history: History, findings: Path, refused: Mapping[tuple[str, str], int]) -> Page:
     """How much was run, every finding, and where its report is."""
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     rate = f", {history.programs / history.seconds:.1f} a second" if history.seconds else ""
     executed = ", ".join(f"{count} on {side}" for side, count in sorted(history.executed.items()))
-    say(f"seed {history.campaign.seed}: {history.programs} programs{rate} ({executed or 'none'})")
+    done = f"{history.programs} programs{rate} ({executed or 'none'})"
+    yield TextLine(f"seed {history.campaign.seed}: {done}")
     if refused:
         by_grammar: Counter[str] = Counter()
         for (name, _), count in refused.items():
             by_grammar[name] += count
         shown = ", ".join(f"{name} {count}" for name, count in sorted(by_grammar.items()))
-        say(f"refused, because their logs are not defined: {shown}")
+        yield TextLine(f"refused, because their logs are not defined: {shown}")
     for id_, one in history.finished.items():
-        if one["flaky"]:
-            word, style = "flaky", "yellow"
-        elif one["rule"] is not None:
-            word, style = f"known ({one['rule']})", "dim"
-        else:
-            word, style = "UNEXPLAINED", "bold red"
-        say(f"{word}: {one['text']}", style=style)
-        say(f"  {one['steps']} steps; shown in {one['shown']} of {one['asked']}; {one['axis']}")
-        if one["blame"]:
-            say(f"  looks like the fault of: {one['blame']}")
-        if one["resembles"]:
-            say(f"  may be the same as: {', '.join(one['resembles'])}")
-        say(f"  {findings / id_ / 'report.md'}")
+        yield from _finding(one, findings / id_ / "report.md")
     unexplained = sum(not one["explained"] for one in history.finished.values())
-    say(f"{len(history.finished)} findings, {unexplained} unexplained")
+    yield TextLine(f"{len(history.finished)} findings, {unexplained} unexplained")
+
+
+def _finding(one: Mapping[str, Any], report: Path) -> Iterator[TextLine]:
+    if one["flaky"]:
+        word, emphasis = "flaky", Emphasis.NOTICE
+    elif one["rule"] is not None:
+        word, emphasis = f"known ({one['rule']})", Emphasis.FAINT
+    else:
+        word, emphasis = "UNEXPLAINED", Emphasis.ALARM
+    yield TextLine(f"{word}: {one['text']}", emphasis)
+    seen = f"shown in {one['shown']} of {one['asked']}"
+    yield TextLine(f"  {one['steps']} steps; {seen}; {one['axis']}")
+    if one["blame"]:
+        yield TextLine(f"  looks like the fault of: {one['blame']}")
+    if one["resembles"]:
+        yield TextLine(f"  may be the same as: {', '.join(one['resembles'])}")
+    yield TextLine(f"  {report}")
 
 
 def fuzz_json(history: History, findings: Path) -> str:
