@@ -63,7 +63,7 @@ async def run(asked: FuzzOptions, console: Printer) -> int:
                 Letter(finding, place, cache, machine, campaign.cpu).write()
                 quiet(f"finding {finding.id}: {finding.text}")
 
-            await fuzzer.run(asked.request.programs, asked.request.minutes)
+            await fuzzer.run(_number(asked, journal), asked.request.minutes)
             await Finisher(fuzzer, cache, known, quiet, publish).run()
     except BlockingIOError:
         fix = "wait for it, or name another directory: --out"
@@ -75,6 +75,14 @@ async def run(asked: FuzzOptions, console: Printer) -> int:
         show(printer(), report)
     open_ = [one for one in journal.history.finished.values() if not one["explained"]]
     return 1 if open_ else 0
+
+
+def _number(asked: Asked, journal: Journal) -> int | None:
+    """How many programs in all; a campaign that is resumed without a word is only finished."""
+    request = asked.request
+    if asked.resume is None or request.programs is not None or request.minutes is not None:
+        return request.programs
+    return journal.history.programs or None
 
 
 def _bench(stage: Stage, cache: ImageCache) -> Bench:

@@ -81,6 +81,11 @@ def test_fuzz_that_is_resumed_goes_on_where_it_ended(fuzz):
     assert (found["seed"], found["programs"]) == (5, 20)
 
 
+def test_fuzz_that_is_resumed_without_a_number_only_finishes(fuzz):
+    fuzz("--programs", 10, "--seed", 5, "--out", "mine")
+    assert json.loads(fuzz("--resume", "mine", "--json").stdout)["programs"] == 10
+
+
 def test_fuzz_in_a_folder_that_is_used_already_is_refused(fuzz):
     fuzz("--programs", 5, "--out", "mine")
     done = fuzz("--programs", 5, "--out", "mine")
