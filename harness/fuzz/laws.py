@@ -46,6 +46,8 @@ _MAIN: Final = 1
 _REMOTE_IRR: Final = 1 << 14
 _LEVEL: Final = 1 << 15
 _LVTS: Final = frozenset({LVTT, LVTTHMR, LVTPC, LVT0, LVT1, LVTERR, LVT_CMCI_REG})
+_MSI_OFFSET: Final = 0
+"""A store there is a message to QEMU's local APIC (``hw/intc/apic.c``, ``apic_mem_write``)."""
 _PIC_COMMANDS: Final = (MASTER_COMMAND, SLAVE_COMMAND)
 _PIC_VECTORS: Final = frozenset(range(0x20, 0x30))
 """Of the baseline; they do not count, whatever is masked."""
@@ -88,7 +90,7 @@ def _vectors_of(op: Op) -> set[int] | None:
     """The vectors that an operation lets come; None: it may be any."""
     low = op.b & 0xFFFFFFFF
     match op.opcode:
-        case Opcode.LAPIC_WRITE if op.a in (ICR, SELF_IPI, SPIV):
+        case Opcode.LAPIC_WRITE if op.a in (_MSI_OFFSET, ICR, SELF_IPI, SPIV):
             return {low & 0xFF}
         case Opcode.LAPIC_WRITE if op.a in _LVTS:
             return set() if low & MASKED else {low & 0xFF}

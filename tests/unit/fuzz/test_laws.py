@@ -71,6 +71,7 @@ def test_vector_that_nothing_unmasked_has_breaks_a_law(source):
         {"lapic.lvt_timer": {"vector": 0x51}},
         {"msi": {"vector": 0x51}},
         {"lapic.svr": 0x151},
+        {"lapic.0": 0x51},
         {"mem.0xfee00300": 0x51},
         {"pic.init": {"master_base": 0x50}},
     ],
