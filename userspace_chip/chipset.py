@@ -186,12 +186,9 @@ class Chipset:
     def advance(self, now_ns: int) -> None:
         """Let time pass up to ``now_ns``: armed timers expire in the order of their deadlines."""
         self.log.vcpu = None
-        while self.deadlines:
+        while self.deadlines and min(self.deadlines.values()) <= now_ns:
             name = min(self.deadlines, key=lambda key: (self.deadlines[key], key))
-            due_ns = self.deadlines[name]
-            if due_ns > now_ns:
-                break
-            self.now_ns = max(self.now_ns, due_ns)
+            self.now_ns = max(self.now_ns, self.deadlines[name])
             self.expire(name)
         self.now_ns = max(self.now_ns, now_ns)
 

@@ -331,11 +331,9 @@ async def _pass_on(
         if held.endswith(mark):
             output(held[: -len(mark)])
             return
-        # The mark may come in pieces; nothing else begins like it.
-        at = held.find(mark[:1])
-        passed, held = (
-            (held, b"") if at < 0 or len(held) - at > len(mark) else (held[:at], held[at:])
-        )
+        # The mark may come in pieces: what may be its beginning is held back.
+        at = held.find(mark[:1], max(len(held) - len(mark), 0))
+        passed, held = (held, b"") if at < 0 else (held[:at], held[at:])
         output(passed)
     output(held)
 

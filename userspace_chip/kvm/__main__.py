@@ -19,16 +19,20 @@ EXIT_NOTHING_RUN = 3
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run, and say what went wrong in one message; the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     try:
-        values = {name: value for name, value in vars(options).items() if value is not None}
-        for name in ("modules", "debug_ports"):
-            if name in values:
-                values[name] = tuple(values[name])
-        return run(Options(**values))
+        return run(options)
     except IrqmatrixError as error:
         sys.stderr.write(f"irqmatrix vmm: {error}\n")
         return EXIT_NOTHING_RUN if isinstance(error, KvmError) else EXIT_BAD_USAGE
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """The command line; one that cannot be understood ends the process with status 2."""
+    words = vars(_parser().parse_args(arguments))
+    given = {name: value for name, value in words.items() if value is not None}
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return Options(**{**given, **lists})
 
 
 def _parser() -> argparse.ArgumentParser:

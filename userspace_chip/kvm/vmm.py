@@ -161,7 +161,7 @@ class Vmm:
             firmware.prepare_cpu(vcpu)
             self._irqchip.add_cpu(vcpu)
             self._cpus.append(_Cpu(vcpu, threading.Condition(self._lock)))
-        _enter_multiboot(self._cpus[0].vcpu, entry)
+        enter_multiboot(self._cpus[0].vcpu, entry)
         self._add_devices()
         self._irqchip.connect(self._ports, self._windows)
         self._chips.log.enable(self._events is not None)
@@ -352,10 +352,10 @@ class Vmm:
         self._irqchip.settle()
         if log.enabled and log.events and self._events is not None:
             self._events(log.take())
-        due_ns = self._next_due_ns()
-        if due_ns is not None and due_ns < self._wakes_at_ns:
-            self._wakes_at_ns = due_ns
-            self._changed.notify()
+        for due_ns in (*self._chips.deadlines.values(), self._rtc_due_ns, self._text_due_ns):
+            if due_ns is not None and due_ns < self._wakes_at_ns:
+                self._wakes_at_ns = due_ns
+                self._changed.notify()
 
     def _handle_io(self, cpu: _Cpu) -> None:
         vcpu, index = cpu.vcpu, cpu.vcpu.index
@@ -469,7 +469,7 @@ def _kicks_handled() -> Iterator[None]:
         signal.signal(KICK_SIGNAL, before)
 
 
-def _enter_multiboot(vcpu: VcpuFd, entry: int) -> None:
+def enter_multiboot(vcpu: VcpuFd, entry: int) -> None:
     """32-bit protected mode without paging, flat segments, interrupts off (Multiboot 0.6.96)."""
     sregs = vcpu.get_sregs()
     for name in ("cs", "ds", "es", "fs", "gs", "ss"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from userspace_chip.kvm.command import raw_status, status
+from userspace_chip.kvm.__main__ import parse
+from userspace_chip.kvm.command import Options, arguments, raw_status, status, writer
 from userspace_chip.kvm.vmm import End, Outcome
 
 
@@ -24,3 +28,59 @@ from userspace_chip.kvm.vmm import End, Outcome
 )
 def test_status_of_an_outcome_is_the_convention_asked_for(outcome, expected, raw):
     assert (status(outcome), raw_status(outcome)) == (expected, raw)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(Path("image")),
+        Options(
+            Path("image"),
+            irqchip="off",
+            modules=(Path("one"), Path("two")),
+            smp=4,
+            append="-a b=c",
+            memory_mib=64,
+            timeout_s=2.5,
+            trace=True,
+            raw_status=True,
+            debug_ports=(0xE9, 0x2100),
+            delivery="msi",
+            qemu="10.0",
+            kvm="/dev/other",
+        ),
+    ],
+)
+def test_options_as_words_are_understood_as_the_same_options(options):
+    words = arguments(options, str(options.image), [str(path) for path in options.modules])
+
+    assert parse(words) == options
+
+
+def test_text_to_what_is_no_terminal_is_written_as_it_is():
+    reader, end = os.pipe()
+
+    writer(end)(b"\x1b[2Jclear")
+    os.close(end)
+
+    assert os.read(reader, 100) == b"\x1b[2Jclear"
+    os.close(reader)
+
+
+def test_text_to_a_terminal_controls_nothing():
+    reader, end = os.openpty()
+
+    writer(end)(b"\x1b[2Jclear\n")
+
+    assert os.read(reader, 100) == b"?[2Jclear\r\n"
+    os.close(reader)
+    os.close(end)
+
+
+def test_text_whose_reader_has_left_is_lost():
+    reader, end = os.pipe()
+    os.close(reader)
+
+    writer(end)(b"nobody reads this")
+
+    os.close(end)

@@ -1,0 +1,70 @@
+"""How fast the VMM answers port exits, beside a bare loop of the same ioctl in Python.
+
+The times are the process's own: what else runs on the machine does not count.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+
+import pytest
+
+from support import multiboot as images
+from support.kvm import skip_without_irqchip
+from userspace_chip.kvm import abi, vmm
+from userspace_chip.kvm.fds import KvmFd
+from userspace_chip.kvm.split import SplitIrqchip
+from userspace_chip.profile import profile
+
+EXITS = 60_000
+BASE = 0x200000
+MEMORY_BYTES = 4 << 20
+EXIT_PORT = 0xF4
+CODE = b"\xb9" + struct.pack("<I", EXITS) + bytes.fromhex("e6 80 49 75 fb b0 00 e6 f4 f4")
+"""mov ecx, EXITS; again: out 0x80, al; dec ecx; jnz again; mov al, 0; out 0xf4, al; hlt"""
+IMAGE = (
+    images.header(flags=images.HAS_ADDRESSES)
+    + struct.pack("<5I", BASE, BASE, 0, 0, BASE + 32)
+    + CODE
+)
+
+
+def bare_loop() -> None:
+    """KVM_RUN, and a look at the port."""
+    with KvmFd() as kvm, kvm.create_vm() as vm:
+        vm.map_memory(0, MEMORY_BYTES)[BASE : BASE + len(IMAGE)] = IMAGE
+        vm.enable_split_irqchip()
+        vcpu = vm.create_vcpu(0)
+        vmm.enter_multiboot(vcpu, BASE + 32)
+        while vcpu.run() is not abi.ExitReason.IO or vcpu.kvm_run.exit.io.port != EXIT_PORT:
+            pass
+
+
+def under_vmm(*, with_events: bool) -> None:
+    def make(vm, cpus, kick):
+        return SplitIrqchip(vm, profile("split"), kick, "route")
+
+    guest = vmm.Guest(IMAGE, memory_mib=4)
+    events = (lambda taken: None) if with_events else None
+    with vmm.Vmm(guest, make, lambda text: None, events=events) as machine:
+        assert machine.run(60).end is vmm.End.EXIT
+
+
+def rate(run) -> float:
+    start_s = time.process_time()
+    run()
+    return EXITS / (time.process_time() - start_s)
+
+
+@pytest.mark.parametrize(("with_events", "least"), [(False, 0.60), (True, 0.35)])
+def test_bench_port_exits_beside_a_bare_loop(benchmark, with_events, least):
+    skip_without_irqchip("split")
+
+    def ratios() -> float:
+        return rate(lambda: under_vmm(with_events=with_events)) / rate(bare_loop)
+
+    best = max(benchmark.pedantic(ratios, rounds=1), ratios(), ratios())
+    benchmark.extra_info["of a bare loop"] = round(best, 2)
+
+    assert best >= least
