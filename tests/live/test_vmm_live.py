@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import pytest
 from harness.guests.probe import is_done, parse_logs
 from harness.images.cache import ImageCache
 from harness.scenario.program import encode
-from support import flat_image
+from support import flat_image, multiboot
 from support import probe_programs as programs
 from support.kvm import local_kvm, skip_without_irqchip
 from userspace_chip.kvm import command
@@ -97,6 +98,32 @@ def test_triple_fault_shows_registers_code_and_the_last_exits(tmp_path, mode):
     assert "code at rip: " in found.errors
     assert "OUT   0x3f8 size 1 value 0xa" in found.errors
     assert "Traceback" not in found.errors
+
+
+def from_code(tmp_path, code):
+    """A file with addresses of its own whose code is ``code``."""
+    base, flags = 0x200000, multiboot.HAS_ADDRESSES
+    addresses = struct.pack("<5I", base, base, 0, 0, base + 32)
+    image = tmp_path / "code"
+    image.write_bytes(multiboot.header(flags=flags) + addresses + bytes.fromhex(code))
+    return image
+
+
+def test_load_from_where_nothing_is_shows_the_address_and_the_code(tmp_path, mode):
+    image = from_code(tmp_path, "a1 00 00 00 90 f4")  # mov eax, [0x90000000]
+
+    found = Ran(command.Options(image, irqchip=mode, timeout_s=20.0))
+
+    assert found.status == 1
+    assert "load of 4 bytes at 0x90000000: no device is there, on CPU 0" in found.errors
+    assert "code at rip: a1 00 00 00 90" in found.errors
+
+
+def test_loads_from_the_chipsets_memory_may_have_any_size_and_read_0(tmp_path, mode):
+    # mov eax, [0xfed00ffd]: a piece of 3 bytes and one of 1; then out 0xf4, al
+    found = Ran(command.Options(from_code(tmp_path, "a1 fd 0f d0 fe e6 f4 f4"), irqchip=mode))
+
+    assert (found.status, found.errors) == (0, "")
 
 
 def test_debug_port_chosen_is_text(tmp_path, mode):
