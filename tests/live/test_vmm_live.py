@@ -18,6 +18,9 @@ import pytest
 
 from harness.guests.probe import is_done, parse_logs
 from harness.images.cache import ImageCache
+from harness.ledger.bookkeeper import Bookkeeper
+from harness.model.case import Irqchip
+from harness.record.collectors.qemu_log import QemuLogReader
 from harness.scenario.program import encode
 from support import flat_image, multiboot
 from support import probe_programs as programs
@@ -143,7 +146,7 @@ def test_64_bit_image_is_entered_in_32_bit_mode(tmp_path, mode):
 def test_trace_shows_what_the_chips_did(tmp_path, mode):
     found = flat(tmp_path, mode, 0, trace=True)
 
-    assert "kvm_run_exit cpu_index 0, reason 2" in found.errors
+    assert ":kvm_run_exit cpu_index 0, reason 2\n" in found.errors
 
 
 def test_kvm_that_is_not_there_is_said_with_what_to_do(tmp_path):
@@ -164,23 +167,26 @@ def test_command_without_a_kvm_has_status_3_and_one_message(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def probe(tmp_path, mode, names, *, smp=1, **options):
-    """The logs of hand-made programs under the chips."""
-    chosen = [programs.without_slow_prologue(getattr(programs, name)()) for name in names]
-    module = tmp_path / "programs"
-    module.write_bytes(encode(chosen))
-    found = Ran(
+def boot_probe(module, mode, **options):
+    return Ran(
         command.Options(
             ImageCache(offline=True).probe(),
             irqchip=mode,
             modules=(module,),
-            smp=smp,
             append="lret" if local_kvm().module == EMULATING_MODULE else "",
             debug_ports=(0x2100,),
             timeout_s=100.0,
             **options,
         )
     )
+
+
+def probe(tmp_path, mode, names, *, smp=1, **options):
+    """The logs of hand-made programs under the chips."""
+    chosen = [programs.without_slow_prologue(getattr(programs, name)()) for name in names]
+    module = tmp_path / "programs"
+    module.write_bytes(encode(chosen))
+    found = boot_probe(module, mode, smp=smp, **options)
     assert (found.status, is_done(found.text)) == (0, True), found.text + found.errors
     logs = parse_logs(found.text)
     return [[str(event) for event in logs[index].events] for index in range(len(names))]
@@ -219,3 +225,24 @@ def test_probe_in_off_takes_what_our_local_apic_delivers(tmp_path):
 @pytest.mark.parametrize("smp", [2, 4])
 def test_probe_starts_other_cpus_by_init_and_sipi(tmp_path, mode, smp):
     assert probe(tmp_path, mode, ["init_sipi"], smp=smp) == [["0 1 up 33", "4 1 read ff"]]
+
+
+def test_trace_of_a_live_run_is_read_as_qemus_log_and_has_a_ledger(tmp_path):
+    skip_without_irqchip("split")
+    module = tmp_path / "programs"
+    module.write_bytes(encode([programs.without_slow_prologue(programs.level())]))
+
+    found = boot_probe(module, "off", trace=True)
+    reader = QemuLogReader()
+    books = Bookkeeper(Irqchip.OFF)
+    for event in reader.events(found.errors.splitlines(keepends=True)):
+        books.add(event)
+    ledger = books.close()
+
+    assert found.status == 0
+    assert (reader.report.complete, reader.report.unknown) == (True, {})
+    assert reader.report.lines == reader.report.events == ledger.events
+    raised = {row.name: row.counts for row in ledger.rows}["ioapic pin 6"]
+    assert raised["raised"] == 1
+    assert ledger.findings == ()
+    assert ledger.warnings == ("events are incomplete: no events of kvm",)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TextIO, TypeAlias
 
@@ -82,16 +82,18 @@ def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> i
         debug_ports=options.debug_ports,
         has_edu=options.edu,
     )
-    events = partial(_print_events, errors) if options.trace else None
+    trace = _Trace(errors) if options.trace else None
     make = _maker(options)
     with Vmm(
         guest,
         make,
         writer(stdout),
-        events=events,
+        events=trace,
         kernel_lapic=options.irqchip != "off",
         path=options.kvm,
     ) as vmm:
+        if trace is not None:
+            trace.vmm = vmm
         outcome = vmm.run(options.timeout_s)
         status = _report(outcome, options, errors)
         if outcome.stuck:
@@ -146,10 +148,25 @@ _AS_TEXT: Final = bytes(
 )
 
 
-def _print_events(stream: TextIO, events: list[Event]) -> None:
-    for event in events:
-        cpu = "-" if event.vcpu is None else event.vcpu
-        print(f"{event.time_ns / 1e9:.6f} cpu {cpu} {event.name} {event.text}", file=stream)
+class _Trace:
+    """Prints events as QEMU logs them with ``-msg timestamp=on``: thread, wall clock, name, text.
+
+    So what reads QEMU's log reads this.  Events come in the thread that they happened in.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.vmm: Vmm | None = None
+
+    def __call__(self, events: list[Event]) -> None:
+        started_ns = 0 if self.vmm is None else self.vmm.started_ns
+        thread = threading.get_native_id()
+        lines = []
+        for event in events:
+            seconds, rest_ns = divmod(started_ns + event.time_ns, 1_000_000_000)
+            stamp = f"{thread}@{seconds}.{rest_ns // 1000:06d}"
+            lines.append(f"{stamp}:{event.name} {event.text}\n")
+        self._stream.write("".join(lines))
 
 
 def _report(outcome: Outcome, options: Options, errors: TextIO) -> int:

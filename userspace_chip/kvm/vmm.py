@@ -130,6 +130,8 @@ class Vmm:
         self._cpus: list[_Cpu] = []
         self._ports, self._windows = Ports(), Windows()
         self._start_ns = 0
+        self.started_ns = 0
+        """When guest time was 0, on the wall clock."""
         self._owned = ExitStack()
 
     def __enter__(self) -> Vmm:
@@ -222,6 +224,7 @@ class Vmm:
         that a vCPU's thread ran into is raised here.
         """
         self._start_ns = time.monotonic_ns()
+        self.started_ns = time.time_ns()
         deadline_ns = None if timeout_s is None else int(timeout_s * 1e9)
         with _kicks_handled(), self._threads() as stuck:
             self._keep_time(deadline_ns)
