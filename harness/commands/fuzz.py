@@ -77,7 +77,7 @@ async def run(asked: FuzzOptions, console: Printer) -> int:
     return 1 if open_ else 0
 
 
-def _number(asked: Asked, journal: Journal) -> int | None:
+def _number(asked: FuzzOptions, journal: Journal) -> int | None:
     """How many programs in all; a campaign that is resumed without a word is only finished."""
     request = asked.request
     if asked.resume is None or request.programs is not None or request.minutes is not None:
