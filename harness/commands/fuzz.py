@@ -71,8 +71,7 @@ async def run(asked: FuzzOptions, console: Printer) -> int:
     if asked.json:
         print_json(fuzz_json(journal.history, folder / FINDINGS))
     else:
-        report = fuzz_report(journal.history, folder / FINDINGS, fuzzer.source.refused)
-        show(printer(), report)
+        show(printer(), fuzz_report(journal.history, folder / FINDINGS, fuzzer.source.refused))
     open_ = [one for one in journal.history.finished.values() if not one["explained"]]
     return 1 if open_ else 0
 

@@ -99,7 +99,7 @@ class Letter:
             yield f"- It looks like the fault of: {difference.blame}."
         if one.rule is not None:
             yield f"- Explained by the known difference `{one.rule.id}`: {one.rule.reason}"
-        alike = [*one.resembling.rules, *one.resembling.entries]
+        alike = dict.fromkeys([*one.resembling.rules, *one.resembling.entries])
         if alike:
             yield f"- May be the same as: {', '.join(f'`{name}`' for name in alike)}."
         if one.note:

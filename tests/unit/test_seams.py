@@ -126,7 +126,7 @@ def test_seam_test_with_a_planted_question_finds_it(planted):
 SHOWING = {"base/terminal.py", "run/progress.py", "report/text/render.py"}
 """The console itself, the display of a run that goes on, and the renderer of reports."""
 READING = {"report/files.py", "report/bundle.py", "report/letter.py"}
-"""Where reports are read from and written to: a run's, a bundle's, a finding's."""
+"""Where reports are read from and written to."""
 OPENING = {
     *(
         "open",

@@ -17,8 +17,8 @@ def fuzz_report(history: History, findings: Path, refused: Mapping[tuple[str, st
     """How much was run, every finding, and where its report is."""
     rate = f", {history.programs / history.seconds:.1f} a second" if history.seconds else ""
     executed = ", ".join(f"{count} on {side}" for side, count in sorted(history.executed.items()))
-    done = f"{history.programs} programs{rate} ({executed or 'none'})"
-    yield TextLine(f"seed {history.campaign.seed}: {done}")
+    number = f"seed {history.campaign.seed}: {history.programs} programs"
+    yield TextLine(f"{number}{rate} ({executed or 'none'})")
     if refused:
         by_grammar: Counter[str] = Counter()
         for (name, _), count in refused.items():
@@ -26,26 +26,25 @@ def fuzz_report(history: History, findings: Path, refused: Mapping[tuple[str, st
         shown = ", ".join(f"{name} {count}" for name, count in sorted(by_grammar.items()))
         yield TextLine(f"refused, because their logs are not defined: {shown}")
     for id_, one in history.finished.items():
-        yield from _finding(one, findings / id_ / "report.md")
+        yield from _finding(one)
+        yield TextLine(f"  {findings / id_ / 'report.md'}")
     unexplained = sum(not one["explained"] for one in history.finished.values())
     yield TextLine(f"{len(history.finished)} findings, {unexplained} unexplained")
 
 
-def _finding(one: Mapping[str, Any], report: Path) -> Iterator[TextLine]:
+def _finding(one: Mapping[str, Any]) -> Page:
     if one["flaky"]:
-        word, emphasis = "flaky", Emphasis.NOTICE
+        yield TextLine(f"flaky: {one['text']}", Emphasis.NOTICE)
     elif one["rule"] is not None:
-        word, emphasis = f"known ({one['rule']})", Emphasis.FAINT
+        yield TextLine(f"known ({one['rule']}): {one['text']}", Emphasis.EXPLAINED)
     else:
-        word, emphasis = "UNEXPLAINED", Emphasis.ALARM
-    yield TextLine(f"{word}: {one['text']}", emphasis)
-    seen = f"shown in {one['shown']} of {one['asked']}"
-    yield TextLine(f"  {one['steps']} steps; {seen}; {one['axis']}")
+        yield TextLine(f"UNEXPLAINED: {one['text']}", Emphasis.ALARM)
+    yield TextLine(f"  {one['steps']} steps; shown in {one['shown']} of {one['asked']}")
+    yield TextLine(f"  {one['axis']}")
     if one["blame"]:
         yield TextLine(f"  looks like the fault of: {one['blame']}")
     if one["resembles"]:
-        yield TextLine(f"  may be the same as: {', '.join(one['resembles'])}")
-    yield TextLine(f"  {report}")
+        yield TextLine(f"  may be the same as: {', '.join(dict.fromkeys(one['resembles']))}")
 
 
 def fuzz_json(history: History, findings: Path) -> str:
