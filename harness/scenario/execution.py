@@ -119,7 +119,7 @@ class Execution:
     ``late_ns``: how late timers expire, so that several do before a CPU goes on.
     ``look_ahead``: at the end of each step see whether a timer is still running that would
     interrupt (in ``problems``).  ``machine``: one of this profile, board and number of CPUs that
-    no other execution needs, whatever it was used for; making one takes as long as a small program.
+    is not needed any more, whatever it was used for; making one takes as long as a small program.
     """
 
     def __init__(
