@@ -72,7 +72,7 @@ def _path(file: YamlFile, location: Location, text: str) -> Path:
     try:
         path = paths.first_file(candidates)
         if path is None:
-            looked = " and ".join(str(path.absolute()) for path in candidates)
+            looked = " and ".join(dict.fromkeys(str(path.absolute()) for path in candidates))
             raise file.error(at, f"no flat image {text!r}", f"looked for {looked}")
         why = multiboot.file_defect(path)
     except ConfigError:

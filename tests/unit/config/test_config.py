@@ -508,3 +508,12 @@ def test_config_unknown_key_of_a_guest_lists_the_keys_of_its_kind(write):
 def test_config_of_too_many_cases_is_refused_at_once(write, text):
     with pytest.raises(ConfigError, match="IRQMATRIX_LIMITS=cases=N"):
         config.load(write(text))
+
+
+def test_image_that_is_missing_is_looked_for_in_each_place_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run.yaml"
+    path.write_text("version: 1\nguests: [{kind: flat, path: none.flat}]\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert str(caught.value).count(str(tmp_path / "none.flat")) == 1
