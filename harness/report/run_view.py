@@ -20,6 +20,7 @@ from harness.report.views import (
     causes,
     conclusion,
     finding_view,
+    in_few_lines,
     rule_views,
     skips,
 )
@@ -68,7 +69,8 @@ class RunView:
         cls, run: RunResult, accounts: Mapping[str, Account] | None = None, *, verbose: bool = False
     ) -> RunView:
         """The view of ``run``, with what was read of its cases, by id; ``verbose``: in full."""
-        found = causes(run.cases)
+        each = causes(run.cases)
+        found = each if verbose else in_few_lines(each)
         return cls(
             run,
             conclusion(run),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.base.emphasis import Emphasis
@@ -153,6 +153,32 @@ def causes(cases: Sequence[CaseResult]) -> tuple[Cause, ...]:
                 )
                 wrong.setdefault(key, []).append((case, part))
     return tuple(_cause(key, found, cases) for key, found in wrong.items())
+
+
+MANY: Final = 4
+"""From this number on, parts that went wrong alike in the same cases are one line."""
+NAMED: Final = 3
+"""The number of them that are named."""
+
+
+def in_few_lines(found: Sequence[Cause]) -> tuple[Cause, ...]:
+    """``found`` with what only differs in its part as one cause, where there is much of it."""
+    alike: dict[object, list[Cause]] = {}
+    for cause in found:
+        ids = tuple(case.id for case in cause.cases)
+        key = (cause.subject, cause.verdict, cause.expected, cause.blame, cause.where, ids)
+        alike.setdefault((*key, cause.of, bool(cause.part)), []).append(cause)
+    few: list[Cause] = []
+    for group in alike.values():
+        few += [_all_of(group)] if len(group) >= MANY else group
+    return tuple(few)
+
+
+def _all_of(found: Sequence[Cause]) -> Cause:
+    names = ", ".join(cause.part for cause in found[:NAMED])
+    more = len(found) - NAMED
+    detail = f"{names} and {more} more"
+    return replace(found[0], part=f"{len(found)} parts", detail=detail)
 
 
 def to_blame(case: CaseResult) -> list[PartResult]:

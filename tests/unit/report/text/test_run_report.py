@@ -295,6 +295,21 @@ def test_report_of_a_cause_in_many_cases_says_it_once_and_where(tmp_path):
     assert line == f"  not as expected: probe/q35/qemu64/smp1  all-agree: {said}"
 
 
+def test_report_of_many_checks_that_fail_alike_is_one_line_and_verbose_has_each(tmp_path):
+    run = run_of(tmp_path)
+    parts = tuple(PartResult(f"check-{n}", Verdict.FAIL, f"FAIL: check-{n}") for n in range(40))
+    bad = replace(run.cases[0], verdict=Verdict.FAIL, as_expected=False, parts=parts, detail="")
+    bad = replace(bad, blame=Blame.GUEST)
+    failing = replace(run, cases=(bad,), findings=())
+    start = "  not as expected: "
+
+    (line,) = [one for one in shown_run(failing, tmp_path).splitlines() if one.startswith(start)]
+    said = "fail (looks like guest): check-0, check-1, check-2 and 37 more"
+    assert line == f"{start}{bad.id}  40 parts: {said}"
+    whole = shown_run(failing, tmp_path, verbose=True).splitlines()
+    assert len([one for one in whole if one.startswith(start)]) == 40
+
+
 def test_report_of_a_guest_that_hung_is_one_line_and_says_how_much_it_did_not_reach(tmp_path):
     rest = tuple(
         PartResult(f"scenario-{number}", Verdict.ERROR, f"{NOT_REACHED}: no answer within 5 s")
