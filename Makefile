@@ -25,7 +25,7 @@ run: $(STAMP)
 test: $(STAMP) check
 	$(FRESH) --or-skip
 	$(BIN)/irqmatrix images build --kernel default --qemu system --lane stable --lane newest
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --durations 10 $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check
