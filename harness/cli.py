@@ -25,8 +25,7 @@ from harness.model.case import Machine
 from harness.model.layout import RunDir
 from harness.report.formats import FORMATS
 from userspace_chip.errors import IrqmatrixError
-from userspace_chip.kvm.command import MAX_CPUS, LiveMode, Options
-from userspace_chip.kvm.split import Delivery
+from userspace_chip.kvm.options import MAX_CPUS, Delivery, LiveMode, Options
 from userspace_chip.profile import Qemu
 
 EXIT_BAD_USAGE: Final = 2

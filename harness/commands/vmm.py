@@ -16,6 +16,7 @@ from harness.images import python
 from harness.images.cache import ImageCache
 from userspace_chip.kvm import command
 from userspace_chip.kvm.errors import KvmError
+from userspace_chip.kvm.options import Options
 
 _FIX: Final = "irqmatrix doctor says what this machine can run; --host lab needs no KVM here"
 _ARCHIVE: Final = "python.tar"
@@ -29,7 +30,7 @@ class LabChoice:
     memory_mib: int = 1024
 
 
-def run(options: command.Options) -> int:
+def run(options: Options) -> int:
     """Boot the guest on this machine: its exit status.
 
     :class:`CannotRun` where this KVM lacks something, or there is none.
@@ -41,7 +42,7 @@ def run(options: command.Options) -> int:
         raise CannotRun(what, str(error), _FIX) from None
 
 
-async def run_in_lab(options: command.Options, lab: LabChoice) -> int:
+async def run_in_lab(options: Options, lab: LabChoice) -> int:
     """Boot the guest on the KVM of a virtual lab: its exit status.
 
     Errors as of :func:`harness.backends.lab.booted_lab` and the image cache.
@@ -64,16 +65,14 @@ async def run_in_lab(options: command.Options, lab: LabChoice) -> int:
             return await _run_there(session, plan, options, scratch)
 
 
-async def _run_there(
-    session: LabSession, plan: LabPlan, options: command.Options, scratch: Path
-) -> int:
+async def _run_there(session: LabSession, plan: LabPlan, options: Options, scratch: Path) -> int:
     errors = scratch / "stderr"
     status = await session.run_program(lab_code(plan, options), command.writer(1), errors)
     sys.stderr.write(plain(errors.read_text(encoding="utf-8", errors="replace")))
     return status
 
 
-def lab_code(plan: LabPlan, options: command.Options) -> str:
+def lab_code(plan: LabPlan, options: Options) -> str:
     """The shell code that runs the guest there."""
     image, *modules = (plan.path_inside(path) for path in (options.image, *options.modules))
     words = command.arguments(options, image, modules)

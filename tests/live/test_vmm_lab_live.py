@@ -15,7 +15,7 @@ from harness.images import python
 from harness.images.cache import ImageCache
 from harness.scenario.program import encode
 from support import probe_programs as programs
-from userspace_chip.kvm.command import Options
+from userspace_chip.kvm.options import Options
 
 pytestmark = [
     *(pytest.mark.kvm, pytest.mark.live, pytest.mark.lab, pytest.mark.slow),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from userspace_chip.errors import IrqmatrixError
-from userspace_chip.kvm.command import LiveMode, Options, run
+from userspace_chip.kvm.command import run
 from userspace_chip.kvm.errors import KvmError
-from userspace_chip.kvm.split import Delivery
+from userspace_chip.kvm.options import Delivery, LiveMode, Options
 from userspace_chip.profile import QEMU_VERSIONS
 
 EXIT_BAD_USAGE = 2

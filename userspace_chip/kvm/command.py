@@ -9,9 +9,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TextIO, TypeAlias
+from typing import Final, TextIO
 
 from userspace_chip.events import Event
 from userspace_chip.kvm.boot import Module
@@ -19,37 +18,15 @@ from userspace_chip.kvm.errors import BootError
 from userspace_chip.kvm.fds import VmFd
 from userspace_chip.kvm.live import Kick, LiveIrqchip, Maker
 from userspace_chip.kvm.off import OffIrqchip
-from userspace_chip.kvm.split import Delivery, SplitIrqchip
+from userspace_chip.kvm.options import Options
+from userspace_chip.kvm.split import SplitIrqchip
 from userspace_chip.kvm.vmm import End, Guest, Outcome, Vmm
-from userspace_chip.profile import Qemu, profile
+from userspace_chip.profile import profile
 
-LiveMode: TypeAlias = Literal["split", "off"]
-
-MAX_CPUS: Final = 8
 EXIT_PASS: Final = 0
 EXIT_FAIL: Final = 1
 EXIT_SKIP: Final = 77
 EXIT_TIMEOUT: Final = 124
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was asked for.  ``qemu``: whose chips; ``raw_status``: QEMU's convention."""
-
-    image: Path
-    irqchip: LiveMode = "split"
-    modules: tuple[Path, ...] = ()
-    smp: int = 1
-    append: str = ""
-    memory_mib: int = 256
-    timeout_s: float | None = None
-    trace: bool = False
-    raw_status: bool = False
-    debug_ports: tuple[int, ...] = (0xE9,)
-    delivery: Delivery = "route"
-    qemu: Qemu = "7.2"
-    edu: bool = True
-    kvm: str = "/dev/kvm"
 
 
 def arguments(options: Options, image: str, modules: Iterable[str]) -> list[str]:

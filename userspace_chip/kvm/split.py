@@ -13,7 +13,7 @@ Sources: QEMU 7.2 ``hw/intc/ioapic.c:ioapic_service``, ``accel/kvm/kvm-all.c``
 from __future__ import annotations
 
 import struct
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from userspace_chip import lapic_registers as reg
 from userspace_chip.architecture import (
@@ -31,15 +31,13 @@ from userspace_chip.kvm import abi, firmware
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd, VmFd
 from userspace_chip.kvm.live import Kick, LiveLog, as_device
+from userspace_chip.kvm.options import Delivery
 from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import Pic
 from userspace_chip.pit import Pit
 from userspace_chip.profile import Profile
 from userspace_chip.routing import Router, RoutingTable, split_msi
 from userspace_chip.wiring import IoapicWiring, PicPins, PitWiring
-
-Delivery: TypeAlias = Literal["route", "msi"]
-"""How an IOAPIC's message reaches KVM: the pin's route and KVM_IRQ_LINE, or KVM_SIGNAL_MSI."""
 
 _WORD: Final = struct.Struct("<I")
 

@@ -355,10 +355,10 @@ class Vmm:
         self._irqchip.settle()
         if log.enabled and log.events and self._events is not None:
             self._events(log.take())
-        for due_ns in (*self._chips.deadlines.values(), self._rtc_due_ns, self._text_due_ns):
-            if due_ns is not None and due_ns < self._wakes_at_ns:
-                self._wakes_at_ns = due_ns
-                self._changed.notify()
+        due_ns = self._next_due_ns()
+        if due_ns is not None and due_ns < self._wakes_at_ns:
+            self._wakes_at_ns = due_ns
+            self._changed.notify()
 
     def _handle_io(self, cpu: _Cpu) -> None:
         vcpu, index = cpu.vcpu, cpu.vcpu.index

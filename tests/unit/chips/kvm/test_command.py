@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from userspace_chip.kvm.__main__ import parse
-from userspace_chip.kvm.command import Options, arguments, raw_status, status, writer
+from userspace_chip.kvm.command import arguments, raw_status, status, writer
+from userspace_chip.kvm.options import Options
 from userspace_chip.kvm.vmm import End, Outcome
 
 
