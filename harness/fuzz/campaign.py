@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from harness.base.errors import CannotRun, ConfigError
@@ -235,8 +234,3 @@ class _Judge:
                 *(str(side), against, finding, blame),
             )
         )
-
-
-def folder_of(request: FuzzRequest, out: Path | None) -> Path:
-    """Where a campaign's journal and findings go."""
-    return out or Path("runs") / f"fuzz-{request.seed}"

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.base.errors import PredictionError
 from harness.fuzz import laws
 from harness.fuzz.oracles import Difference, Oracle
 from harness.repro import bench as bench_module
 from harness.repro.bench import Bench, Side
-from harness.repro.minimise import Comparison, TwoSubjects
-from harness.scenario.authoring import authoring_problems
+from harness.repro.minimise import Comparison, TwoSubjects, mistakes
 from harness.scenario.finding import LogFinding
 from harness.scenario.program import Scenario
 
@@ -41,15 +39,7 @@ class OfLaws:
 
     def problems(self, scenario: Scenario) -> frozenset[str]:
         """The kinds of mistakes in a scenario, as the chips show them."""
-        chips, board = self.bench.chips_of(self.side).profile, self.bench.stage.board
-        log = bench_module.predicted(scenario, chips, board)
-        if log is None:
-            return frozenset() if scenario.no_model is not None else frozenset({"program"})
-        try:
-            found = authoring_problems(scenario.program, chips, log, board=board)
-        except PredictionError:
-            return frozenset({"program"})
-        return frozenset(problem.kind for problem in found)
+        return mistakes(scenario, self.bench.chips_of(self.side), self.bench.stage.board)
 
 
 def of(difference: Difference, bench: Bench) -> Comparison:

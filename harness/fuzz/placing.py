@@ -16,6 +16,7 @@ from harness.fuzz import laws, oracles
 from harness.fuzz.oracles import Difference, Oracle
 from harness.fuzz.runner import Ran, Runner
 from harness.images.cache import ImageCache
+from harness.images.packages import PackageKind
 from harness.model.case import Irqchip
 from harness.repro import bench as bench_module
 from harness.repro.bench import Bench, Place, Side
@@ -149,21 +150,10 @@ class Placer:
         tcg = [Side(Place.LOCAL, Irqchip.TCG, None, qemu) for qemu in [*qemus, *other_qemus]]
         return list(dict.fromkeys([*self._sides, *in_labs, *tcg]))
 
-    def _others(self, kind: str, known: Iterable[str]) -> list[str]:
+    def _others(self, kind: PackageKind, known: Iterable[str]) -> list[str]:
         """Series of kernels or QEMUs that need not be downloaded: the oldest and the newest."""
-        names = [name for name in self._cached(kind) if name not in set(known)]
+        names = [name for name in self._cache.series(kind) if name not in set(known)]
         return names if len(names) <= OTHERS else [names[0], *names[1 - OTHERS :]]
-
-    def _cached(self, kind: str) -> list[str]:
-        """All series that are in the cache, the oldest first."""
-        folder = self._cache.root / kind
-        found = set()
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            try:
-                found.add(short(parse_version(path.name.split("-")[0].split("+")[0])))
-            except ValueError:
-                continue
-        return partition.in_order(found)
 
     def _versions(self, side: Side) -> tuple[Version, Version | None]:
         """Of QEMU, and of a lab's kernel."""

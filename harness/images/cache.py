@@ -159,6 +159,10 @@ class ImageCache:
         """Of the kernels and QEMUs that are cached, whole or not."""
         return frozenset(path.name for kind in KINDS for path in self._store.folders(kind))
 
+    def series(self, kind: PackageKind) -> tuple[str, ...]:
+        """The series that are cached, such as ``6.12``, oldest first."""
+        return self._packages.series(kind)
+
     def available(self) -> tuple[Offer, ...]:
         """What the archives can deliver, the running release's own suite first."""
         return self._packages.available()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -30,6 +30,7 @@ from harness.scenario import compile as scenario_compile
 from harness.scenario import language
 from harness.scenario.authoring import authoring_problems
 from harness.scenario.compare import unordered_steps
+from harness.scenario.execution import Board
 from harness.scenario.finding import LogFinding, findings
 from harness.scenario.log import Log
 from harness.scenario.program import Scenario
@@ -294,17 +295,23 @@ class TwoSubjects:
 
     def problems(self, scenario: Scenario) -> frozenset[str]:
         """The kinds of mistakes in a scenario, as the chips show them."""
-        chips, board = self.chips[1].profile, self.bench.stage.board
-        log = bench_module.predicted(scenario, chips, board)
-        if log is None:
-            return frozenset() if scenario.no_model is not None else frozenset({"program"})
-        try:
-            found = authoring_problems(scenario.program, chips, log, board=board)
-        except PredictionError:
-            return frozenset({"program"})
         # What is a storm on the chips is no good example of what should happen.
-        storms = frozenset(event.kind for event in log.events if event.kind == "cut")
-        return storms | frozenset(problem.kind for problem in found)
+        return mistakes(scenario, self.chips[1], self.bench.stage.board, and_kinds={"cut"})
+
+
+def mistakes(
+    scenario: Scenario, chips: Chips, board: Board, and_kinds: Collection[str] = ()
+) -> frozenset[str]:
+    """The kinds of mistakes in a scenario, as the chips show them, and those kinds of events."""
+    log = bench_module.predicted(scenario, chips.profile, board)
+    if log is None:
+        return frozenset() if scenario.no_model is not None else frozenset({"program"})
+    try:
+        found = authoring_problems(scenario.program, chips.profile, log, board=board)
+    except PredictionError:
+        return frozenset({"program"})
+    events = frozenset(event.kind for event in log.events if event.kind in and_kinds)
+    return events | frozenset(problem.kind for problem in found)
 
 
 def _findings(

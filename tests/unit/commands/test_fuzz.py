@@ -7,7 +7,7 @@ import pytest
 
 from harness.cli import main
 from harness.commands import fuzz as fuzz_module
-from harness.fuzz.placing import Placer
+from harness.images.cache import ImageCache
 from harness.images.model import Build
 from harness.report import letter
 from support import golden
@@ -29,7 +29,7 @@ def fuzz(monkeypatch, capsys, tmp_path):
     """The command, in this process and in an empty folder; ``model`` is of the bench."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(letter, "qemu_build", lambda _: Build("1:7.2", None))
-    monkeypatch.setattr(Placer, "_cached", lambda _self, _kind: [])
+    monkeypatch.setattr(ImageCache, "series", lambda _self, _kind: ())
 
     def run(*arguments, **model):
         monkeypatch.setattr(

@@ -7,18 +7,14 @@ from harness.repro.bench import parse
 from support.model_bench import ModelBench
 
 KERNELS = ("6.1.192-3", "6.12.117-1", "6.16.12-1", "6.18.15-1", "7.3.4-1")
-QEMUS = ("10.0.13+ds-0", "11.1.3+ds-1")
+SERIES = {"kernel": ("6.1", "6.12", "6.16", "6.18", "7.3"), "qemu": ("10.0", "11.1")}
 
 
 class Images:
     """A cache with five kernels and two QEMUs, and a system QEMU 7.2."""
 
-    def __init__(self, root):
-        self.root = root
-        for name in KERNELS:
-            (root / "kernel" / name).mkdir(parents=True)
-        for name in QEMUS:
-            (root / "qemu" / name).mkdir(parents=True)
+    def series(self, kind):
+        return SERIES[kind]
 
     def qemu(self, name):
         text = {"system": "7.2"}.get(name, name)
@@ -35,7 +31,7 @@ def further(tmp_path):
         placer = Placer(
             ModelBench(tmp_path),
             [parse(text) for text in texts],
-            Images(tmp_path / "images"),
+            Images(),
             print,
         )
         return [str(side) for side in placer._further()]
