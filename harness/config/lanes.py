@@ -49,6 +49,11 @@ def named(name: str) -> Lane:
     return lanes[name]
 
 
+def names() -> dict[tuple[str, str], str]:
+    """The name of each lane by its kernel and its QEMU."""
+    return {(lane.kernel, lane.qemu): name for name, lane in shipped().items()}
+
+
 def version(kind: str, text: str) -> str:
     """``text``, or the version that a lane of that name has of its ``kernel`` or ``qemu``."""
     lane = shipped().get(text)

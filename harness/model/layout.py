@@ -4,6 +4,7 @@
 
     RUN/                     RunDir: one run, or several into the same folder
       result.json            what the run gave
+      baseline.json          what of it is new
       CASE/                  CaseDir: a case as it was recorded, and what was made of that
       earlier/N/             what an earlier run left
       first-time/CASE/       a case that was run again, as it was before
@@ -81,6 +82,8 @@ class RunDir:
     path: Path
 
     result = FileEntry("result.json")
+    baseline = FileEntry("baseline.json")
+    """What is new in it."""
     lock = FileEntry("run.lock")
     """Locked (``flock(2)``) while a run is in the folder; it stays when the run has ended."""
     bug = FileEntry("error.txt")
@@ -113,7 +116,14 @@ class RunDir:
 
 
 OF_A_RUN: Final = (
-    *(f"{RunDir.result}*", RunDir.bug, "*.program", "lab-*.log", "lab-*.stderr"),
+    *(
+        f"{RunDir.result}*",
+        f"{RunDir.baseline}*",
+        RunDir.bug,
+        "*.program",
+        "lab-*.log",
+        "lab-*.stderr",
+    ),
     *(RunDir.first_time, RunDir.again, "again-*"),
 )
 """Globs for what is a run's, apart from its cases' folders."""

@@ -12,10 +12,11 @@ from harness.analyse.case_evidence import read_counters, read_ledger
 from harness.base.errors import HarnessError
 from harness.base.files import write_text
 from harness.ledger.ledger import Ledger
-from harness.model.layout import CaseDir
+from harness.model.layout import CaseDir, RunDir
 from harness.report.formats import FORMATS
 from harness.report.run_view import RunView, by_subject, needs_a_table
 from harness.report.subject import Account
+from harness.store import baseline
 from harness.store.result import RunResult
 
 
@@ -25,7 +26,8 @@ def view_of(
     """The view of ``run``, whose cases are in folders of ``directory``.
 
     Read is what its tables show; with ``repeats`` also of cases that were run again for the noise.
-    :class:`~harness.base.errors.CollectError` for a file of another kind.
+    :class:`~harness.base.errors.CollectError` for a file of another kind,
+    :class:`~harness.base.errors.StoreError` for a ``baseline.json`` of another one.
     """
     accounts = {
         case.id: _account(directory / case.dir)
@@ -34,7 +36,9 @@ def view_of(
         for case in cases
         if repeats or not case.axes.get("repeat")
     }
-    return RunView.of(run, accounts, verbose=verbose)
+    file = RunDir(directory).baseline
+    compared = baseline.read(file) if file.exists() else None
+    return RunView.of(run, accounts, compared, verbose=verbose)
 
 
 def _account(directory: Path) -> Account:

@@ -24,6 +24,7 @@ from harness.report.views import (
     rule_views,
     skips,
 )
+from harness.store.baseline import BaselineComparison
 from harness.store.result import RunResult
 
 FEW: Final = 8
@@ -63,10 +64,17 @@ class RunView:
     """All that the run says, as named checks."""
     is_whole: bool
     """Whether what is as expected is there in full, too."""
+    baseline: BaselineComparison | None = None
+    """What is new in it; None where there is no store."""
 
     @classmethod
     def of(
-        cls, run: RunResult, accounts: Mapping[str, Account] | None = None, *, verbose: bool = False
+        cls,
+        run: RunResult,
+        accounts: Mapping[str, Account] | None = None,
+        baseline: BaselineComparison | None = None,
+        *,
+        verbose: bool = False,
     ) -> RunView:
         """The view of ``run``, with what was read of its cases, by id; ``verbose``: in full."""
         each = causes(run.cases)
@@ -81,6 +89,7 @@ class RunView:
             skips(run.cases),
             groups_of(run),
             is_in_full(run, verbose=verbose),
+            baseline,
         )
 
 
