@@ -267,7 +267,7 @@ def report(
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Print a recorded run again; write JUnit XML or TAP."""
+    """Print a recorded run again; write it for other tools."""
     from harness.report import files as report_files
     from harness.report.text.render import show
     from harness.report.text.run_report import run_report

@@ -34,8 +34,22 @@ def _tap(view: RunView) -> str:
     return tap.render(view.checks)
 
 
+def _kcidb(view: RunView) -> str:
+    from harness.report.export import kcidb
+
+    return kcidb.render(view)
+
+
+def _markdown(view: RunView) -> str:
+    from harness.report.export import markdown
+
+    return markdown.render(view)
+
+
 FORMATS: Final[dict[str, Format]] = {
     "junit": Format("JUnit XML", _junit),
     "tap": Format("TAP 14", _tap),
+    "kcidb": Format("KernelCI's report data (KCIDB)", _kcidb),
+    "markdown": Format("Markdown for a CI job's page", _markdown),
 }
 """By the name of the option."""
