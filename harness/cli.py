@@ -11,14 +11,15 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from harness import __version__
 from harness.base import ownership, stopping
 from harness.base.crash import kept, root_of
-from harness.base.errors import CannotRun, Interrupted, ReplayRefused
+from harness.base.errors import CannotRun, ConfigError, Interrupted, ReplayRefused
 from harness.base.terminal import Outlet, Printer, open_missing, print_json, printer
 from harness.base.text import shortened
 from harness.model.case import Machine
@@ -27,6 +28,9 @@ from harness.report.formats import FORMATS
 from userspace_chip.errors import IrqmatrixError
 from userspace_chip.kvm.options import MAX_CPUS, Delivery, LiveMode, Options
 from userspace_chip.profile import Qemu
+
+if TYPE_CHECKING:
+    from harness.store.entry import StoreRequest
 
 EXIT_BAD_USAGE: Final = 2
 EXIT_NOTHING_RUN: Final = 3
@@ -48,11 +52,17 @@ app = typer.Typer(
 )
 images_app = typer.Typer(help="Kernels and QEMUs in the image cache.", no_args_is_help=True)
 app.add_typer(images_app, name="images")
+baseline_app = typer.Typer(help="What is known, for run --baseline.", no_args_is_help=True)
+app.add_typer(baseline_app, name="baseline")
 
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Also show the tables of what is as expected.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Store = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The store of all runs, or none [default: see docs]."),
+]
 Lane = Annotated[
     str | None,
     typer.Option(metavar="LANE", help="Versions to run: oldest, stable or newest."),
@@ -181,7 +191,20 @@ def doctor(json: Json = False) -> None:
         show(printer(), doctor_tables(findings))
 
 
-@app.command()
+class _BareBaseline(TyperCommand):
+    """A command whose option ``--baseline`` may stand without a name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As always, but a ``--baseline`` that no name follows has the empty one."""
+        following = [*args[1:], "-"]
+        given = [
+            "--baseline=" if word == "--baseline" and after.startswith("-") else word
+            for word, after in zip(args, following, strict=False)
+        ]
+        return super().parse_args(ctx, given)
+
+
+@app.command(cls=_BareBaseline)
 def run(
     config: Annotated[str, typer.Argument(help="A matrix file, or the name of a shipped one.")],
     out: Annotated[Path | None, typer.Option(help="Directory for the results.")] = None,
@@ -203,29 +226,60 @@ def run(
             "--deterministic", help="Make TCG runs reproducible; skip the other backends."
         ),
     ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[NAME]",
+            help="Status 1 only for what is new since a baseline; without NAME: the one of this "
+            "configuration, or else the run before.",
+        ),
+    ] = None,
+    store: Store = None,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Run a matrix and print what differs."""
+    """Run a matrix and print what differs.
+
+    Status 0: all as expected, or with --baseline nothing new; 1: otherwise; 3: nothing could be
+    run.
+    """
     from harness.config import config as config_module
-    from harness.report.files import view_of
+    from harness.report.files import baseline_of, view_of
     from harness.report.text.render import show
     from harness.report.text.run_report import run_report
     from harness.repro import regressions
     from harness.run import pipeline as run_module
+    from harness.store.baseline import exit_status
     from harness.store.result import dump
 
     loaded = config_module.load(config_module.find(config), repeat=repeat, lane=lane)
     if deterministic:
         loaded = config_module.deterministic(loaded)
     console = printer(stderr=json)
-    job = run_module.RunRequest(loaded, out, only, jobs or default_jobs(), tuple(known or ()))
+    entered = store_request(store, loaded.store, baseline)
+    job = run_module.RunRequest(
+        loaded, out, only, jobs or default_jobs(), tuple(known or ()), entered
+    )
     result, directory = _run_async(regressions.run(job, console, quiet=json))
     if json:
         print_json(dump(result))
     else:
         show(console, run_report(view_of(result, directory, verbose=verbose), directory))
-    sys.exit(result.summary.exit_status)
+    sys.exit(exit_status(result, baseline_of(directory)))
+
+
+def store_request(
+    option: Path | None, configured: Path | None = None, baseline: str | None = None
+) -> StoreRequest | None:
+    """Where a run is entered, and what it is compared with; None where there is no store."""
+    from harness.config import lanes
+    from harness.store.database import chosen_path
+    from harness.store.entry import StoreRequest
+
+    path = chosen_path(option, configured)
+    if path is None and baseline is not None:
+        raise ConfigError("--baseline needs a store", "there is none", "name one: --store FILE")
+    return None if path is None else StoreRequest(path, lanes.names(), baseline)
 
 
 def default_jobs() -> int:
@@ -610,6 +664,55 @@ def port_number(text: str) -> int:
     if not 0 <= port <= 0xFFFF:
         raise typer.BadParameter(f"{text!r} is no I/O port: 0 to 0xffff", param_hint="--debug-port")
     return port
+
+
+@app.command()
+def history(
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="CASE|FINDING", help="The id of a case, or the key of a finding."),
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, metavar="N", help="Show the last N runs.")] = 30,
+    store: Store = None,
+    json: Json = False,
+    add: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Enter the run in this directory.")
+    ] = None,
+    prune: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="DAYS", help="Remove runs that are older, but baselines."),
+    ] = None,
+) -> None:
+    """Show the runs in the store, or what became of a case or a finding.
+
+    Since when, in which versions, how often flaky.
+    """
+    from harness.commands import history as history_module
+
+    path = history_module.path_of(store)
+    if add:
+        numbers = history_module.add(path, add)
+        typer.echo(f"entered as run {', '.join(map(str, numbers))}")
+    if prune is not None:
+        removed = history_module.prune(path, prune)
+        typer.echo(f"{len(removed)} runs removed")
+    if not add and prune is None:
+        history_module.show_history(path, what, last, json=json)
+
+
+@baseline_app.command("accept")
+def baseline_accept(
+    run: Annotated[str, typer.Argument(help="The number of a run, or its directory.")],
+    name: Annotated[
+        str | None, typer.Argument(help="What to call it [default: the configuration's name].")
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Accept what a run saw as known."""
+    from harness.commands import history as history_module
+
+    found = history_module.accept(history_module.path_of(store), run, name)
+    typer.echo(f"run {found.run} is the baseline {found.name!r}")
 
 
 @images_app.command("list")

@@ -106,6 +106,7 @@ class ConfigModel(Strict):
     retries: Annotated[int, Field(ge=0, le=3)] = 0
     ran_nowhere: Literal["say", "error"] = "say"
     keep_raw: bool = True
+    store: Text | None = None
 
 
 def file_model() -> type[ConfigModel]:
@@ -156,6 +157,8 @@ class RunConfig:
     """Whether a scenario, workload or check that ran on no backend fails the run."""
     keep_raw: bool = True
     """Whether the raw traces, compressed, are kept once they were analysed."""
+    store: Path | None = None
+    """The store's file, or ``none``; None where the configuration does not say."""
 
 
 def shipped_files() -> tuple[Path, ...]:
@@ -219,7 +222,15 @@ def expand(file: YamlFile, *, repeat: int | None = None, lane: str | None = None
         model.retries,
         ran_nowhere_is_error=model.ran_nowhere == "error",
         keep_raw=model.keep_raw,
+        store=_store(file, model.store),
     )
+
+
+def _store(file: YamlFile, text: str | None) -> Path | None:
+    """The store's file, from the directory of the configuration; ``none`` stays that."""
+    if text is None or text == "none":
+        return None if text is None else Path(text)
+    return file.path.parent / paths.expanded(text)
 
 
 def _cases(file: YamlFile, model: ConfigModel, repeat: int) -> tuple[Case, ...]:

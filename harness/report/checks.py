@@ -17,7 +17,8 @@ from harness.compare.diff import Comparison, Status
 from harness.compare.expectations import RuleResult
 from harness.compare.finding import Finding
 from harness.model.verdict import Blame, CaseResult, PartResult, Verdict
-from harness.report.views import finding_view
+from harness.report.views import finding_view, since_text
+from harness.store.baseline import BaselineComparison, Change, State
 from harness.store.result import RunResult
 
 WHOLE: Final = "the whole case"
@@ -41,6 +42,8 @@ class Outcome(StrEnum):
     """A known bug that no longer shows."""
     FLAKY = "flaky"
     """As expected only when it was run again."""
+    BASELINE = "baseline"
+    """It fails, and the baseline that decides has it already."""
     FAIL = "fail"
     ERROR = "error"
     """It could not be run or not be judged."""
@@ -63,6 +66,10 @@ class Check:
     message: str = ""
     lines: tuple[str, ...] = ()
     blame: Blame | None = None
+    state: State | None = None
+    """What became of it since the baseline, where something is wrong and there is a store."""
+    since: str = ""
+    """Since when it is so, and how often."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,18 @@ class CheckGroup:
         return any(check.outcome in FAILING for check in self.checks)
 
 
-def groups_of(run: RunResult) -> tuple[CheckGroup, ...]:
-    """The checks of ``run``: cases, comparisons, the known differences that have to show."""
+def groups_of(run: RunResult, compared: BaselineComparison | None = None) -> tuple[CheckGroup, ...]:
+    """The checks of ``run``: cases, comparisons, the known differences that have to show.
+
+    ``compared`` says of each that is wrong whether it is new; where a baseline decides, what that
+    has already does not fail.
+    """
     groups = [
-        *(CheckGroup(case.id, _named(_case_checks(case)), case.duration_s) for case in run.cases),
-        *_comparisons(run),
+        *(
+            CheckGroup(case.id, _named(_case_checks(case, compared)), case.duration_s)
+            for case in run.cases
+        ),
+        *_comparisons(run, compared),
     ]
     rules = [rule for rule in run.rules if rule.always]  # the others may be silent
     if rules:
@@ -108,10 +122,27 @@ def _named(checks: Iterable[Check]) -> tuple[Check, ...]:
 # --- Cases --------------------------------------------------------------------------------------
 
 
-def _case_checks(case: CaseResult) -> Iterable[Check]:
-    yield _whole(case)
+def _case_checks(case: CaseResult, compared: BaselineComparison | None) -> Iterable[Check]:
+    yield _since(_whole(case), compared, _verdicts(compared, case, ""))
     for part in case.parts:
-        yield _part(part, case)
+        yield _since(_part(part, case), compared, _verdicts(compared, case, part.id))
+
+
+def _verdicts(
+    compared: BaselineComparison | None, case: CaseResult, part: str
+) -> tuple[Change, ...]:
+    return () if compared is None else compared.verdicts_of(case.id, part)
+
+
+def _since(check: Check, compared: BaselineComparison | None, changes: Sequence[Change]) -> Check:
+    """``check`` with what became of it since the baseline."""
+    if compared is None or not changes:
+        return check
+    first = min(changes, key=lambda change: list(State).index(change.state))
+    outcome = check.outcome
+    if compared.decides and outcome in FAILING and not any(one.is_regression for one in changes):
+        outcome = Outcome.BASELINE
+    return replace(check, outcome=outcome, state=first.state, since=since_text(first))
 
 
 def _whole(case: CaseResult) -> Check:
@@ -178,7 +209,7 @@ def _lines(text: str) -> tuple[str, ...]:
 # --- Comparisons --------------------------------------------------------------------------------
 
 
-def _comparisons(run: RunResult) -> Iterable[CheckGroup]:
+def _comparisons(run: RunResult, compared: BaselineComparison | None) -> Iterable[CheckGroup]:
     """A group a guest; a check for each workload and check that several backends have."""
     families: dict[str, list[Comparison]] = {}
     for comparison in run.comparisons:
@@ -188,7 +219,14 @@ def _comparisons(run: RunResult) -> Iterable[CheckGroup]:
         names = dict.fromkeys(
             name for each in of_family for name in (*each.workloads, *each.checks)
         )
-        checks = _named(_compared(name, [f for f in own if f.part == name]) for name in names)
+        checks = _named(
+            _since(
+                _compared(name, [f for f in own if f.part == name]),
+                compared,
+                () if compared is None else compared.differences_of(family, name),
+            )
+            for name in names
+        )
         yield CheckGroup(f"{family}: backends compared", checks)
 
 

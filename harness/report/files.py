@@ -17,6 +17,7 @@ from harness.report.formats import FORMATS
 from harness.report.run_view import RunView, by_subject, needs_a_table
 from harness.report.subject import Account
 from harness.store import baseline
+from harness.store.baseline import BaselineComparison
 from harness.store.result import RunResult
 
 
@@ -36,9 +37,13 @@ def view_of(
         for case in cases
         if repeats or not case.axes.get("repeat")
     }
+    return RunView.of(run, accounts, baseline_of(directory), verbose=verbose)
+
+
+def baseline_of(directory: Path) -> BaselineComparison | None:
+    """What is new in the run in ``directory``; None where it was not in a store."""
     file = RunDir(directory).baseline
-    compared = baseline.read(file) if file.exists() else None
-    return RunView.of(run, accounts, compared, verbose=verbose)
+    return baseline.read(file) if file.exists() else None
 
 
 def _account(directory: Path) -> Account:

@@ -25,7 +25,7 @@ class Format:
 def _junit(view: RunView) -> str:
     from harness.report.export import junit
 
-    return junit.render(view.run, view.checks)
+    return junit.render(view.run, view.checks, view.baseline)
 
 
 def _tap(view: RunView) -> str:

@@ -87,7 +87,7 @@ class RunView:
             rule_views(run.findings),
             found,
             skips(run.cases),
-            groups_of(run),
+            groups_of(run, baseline),
             is_in_full(run, verbose=verbose),
             baseline,
         )

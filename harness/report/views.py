@@ -12,6 +12,8 @@ from harness.compare.diff import Status
 from harness.compare.finding import Finding, Group, pattern
 from harness.compare.partition import Axes
 from harness.model.verdict import Blame, CaseResult, PartResult, Verdict
+from harness.store.baseline import BaselineComparison, Change, State
+from harness.store.identity import CHECK
 from harness.store.result import RunResult
 
 WORDS: Final[Mapping[Status, str]] = {
@@ -258,6 +260,90 @@ def skips(cases: Sequence[CaseResult]) -> tuple[Skip, ...]:
         sides = [[axes_of(case) for case in side] for side in (skipped, others)]
         found.append(Skip(reason, len(skipped), partition.separate(sides).labels[0]))
     return tuple(found)
+
+
+# --- Since the baseline ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ChangeView:
+    """What became of a problem, in all subjects of a guest in which it is the same."""
+
+    state: State
+    is_regression: bool
+    keys: tuple[str, ...]
+    """Those of its findings, for ``irqmatrix history``."""
+    subject: str
+    what: str
+    """The part, its kind and the groups."""
+    text: str
+    """What was seen, in the first of its subjects."""
+    since: str
+    """Since when it shows, or why it does not, and how often."""
+    cases: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line."""
+        more = f" and {len(self.keys) - 1} more" if len(self.keys) > 1 else ""
+        keys = f"{self.keys[0]}{more}"
+        return f"{self.state}  {self.subject}  {self.what}: {self.text}  ({self.since}; {keys})"
+
+
+def baseline_headline(compared: BaselineComparison) -> str:
+    """What the run was compared with, and the counts: ``since the baseline ...: 2 new, 1 gone``."""
+    if compared.baseline is not None:
+        since = f"since the baseline {compared.baseline.name!r} (run {compared.baseline.run})"
+    elif compared.previous is not None:
+        since = f"since run {compared.previous}"
+    else:
+        since = "first run in the store"
+    counts = [
+        f"{count} {state}" for state in State if (count := len(change_views(compared, state)))
+    ]
+    if compared.counters:
+        counts.append(f"{len(compared.counters)} counters left their band")
+    return f"{since}: {', '.join(counts) if counts else 'nothing new'}"
+
+
+def change_views(
+    compared: BaselineComparison, state: State | None = None
+) -> tuple[ChangeView, ...]:
+    """The changes, those that are alike in several subjects as one; of one ``state``, or all."""
+    alike: dict[object, list[Change]] = {}
+    for change in compared.changes:
+        if state in (None, change.state):
+            own = change.identity
+            said = since_text(change)
+            key = (change.state, change.family, own.part, own.kind, own.groups, said)
+            alike.setdefault(key, []).append(change)
+    return tuple(map(_change_view, alike.values()))
+
+
+def _change_view(changes: Sequence[Change]) -> ChangeView:
+    first = changes[0]
+    own = first.identity
+    kind = "" if own.kind == CHECK else f" {own.kind}"
+    groups = " | ".join(", ".join(group) for group in own.groups)
+    return ChangeView(
+        first.state,
+        any(change.is_regression for change in changes),
+        tuple(change.key for change in changes),
+        pattern([change.identity.subject for change in changes]),
+        f"{own.part or 'the whole case'}{kind} [{groups}]",
+        first.text,
+        since_text(first),
+        tuple(case for change in changes for case in change.cases),
+    )
+
+
+def since_text(change: Change) -> str:
+    """Since when a problem shows, or why it does not, and how often it did."""
+    rate = f"{change.rate.seen} of the last {change.rate.of} runs"
+    if change.since is None:
+        return f"{change.reason}; {rate}"
+    if change.since.runs == 1:
+        return f"for the first time; {rate}" if change.rate.seen == 1 else rate
+    return f"since run {change.since.run}, {change.since.started[:10]}; {rate}"
 
 
 # --- The end -------------------------------------------------------------------------------------

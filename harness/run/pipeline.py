@@ -7,7 +7,7 @@ import dataclasses
 import fnmatch
 import os
 import platform
-import time
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -16,6 +16,7 @@ from harness import __version__
 from harness.analyse import blame
 from harness.base import child, limits, ownership
 from harness.base.errors import ConfigError, JudgingTimeout
+from harness.base.machine import cpu_model, timestamp
 from harness.base.terminal import Printer
 from harness.base.versions import Version, parse_version
 from harness.compare.known import KnownDifferences
@@ -38,7 +39,8 @@ from harness.run.judged_run import Judge, JudgedRun, incomplete
 from harness.run.nowhere import ran_nowhere
 from harness.run.progress import Progress
 from harness.run.scheduler import Prepared
-from harness.store import result
+from harness.store import baseline, result
+from harness.store.entry import RunEntry, StoreRequest, check_baseline
 from harness.store.result import Nowhere, RunResult
 from harness.store.run_directory import run_directory
 
@@ -53,6 +55,8 @@ class RunRequest:
     jobs: int
     known: tuple[Path, ...] = ()
     """Folders of known differences to take instead of the shipped one."""
+    store: StoreRequest | None = None
+    """Where the run is entered; None: nowhere."""
 
 
 Finish: TypeAlias = Callable[[RunResult, Path], Awaitable[RunResult]]
@@ -77,6 +81,8 @@ async def run(
     known = (
         KnownDifferences.in_folders(request.known) if request.known else KnownDifferences.shipped()
     )
+    if request.store is not None:
+        check_baseline(request.store)
     names = [case.directory_name for case in config.cases]
     with (
         run_directory(request.out, config.name, names) as place,
@@ -85,18 +91,30 @@ async def run(
         shown.note(f"{len(names)} cases, {request.jobs} at a time; results in {place.path}")
         if place.earlier is not None:
             shown.note(f"what an earlier run left there is in {place.earlier}")
-        found = await _run_in(place.path, config, known, request.jobs, shown)
+        environment = _environment(config)
+        entry = None
+        if request.store is not None:
+            entry = RunEntry(request.store, shown.note)
+            entry.begin(config.name, place.path, environment)
+        found = await _run_in(place.path, config, known, request.jobs, shown, environment)
         final = await finish(found, place.path)
         result.write(final, RunDir(place.path).result)
+        compared = None if entry is None else entry.complete(final, place.path)
+        if compared is not None:
+            baseline.write(compared, RunDir(place.path).baseline)
     return final, place.path
 
 
 async def _run_in(
-    out: Path, config: RunConfig, known: KnownDifferences, jobs: int, shown: Progress
+    out: Path,
+    config: RunConfig,
+    known: KnownDifferences,
+    jobs: int,
+    shown: Progress,
+    environment: dict[str, object],
 ) -> RunResult:
     """Run ``config`` in the folder ``out``, and compare what was found."""
     results: dict[str, CaseResult] = {}
-    environment = _environment(config)
 
     def so_far() -> RunResult:
         cases = tuple(results.get(case.id) or incomplete(case) for case in config.cases)
@@ -127,7 +145,7 @@ async def _run_in(
         cases = blame.over_run(ended, emulated_lab=feasibility.lab_accel(local) is Accel.TCG)
         matrix = [item.case for item in preparation.prepared]
         compared = await child.in_child(compare_matrix, matrix, cases, versions, known, out)
-    environment["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    environment["finished"] = timestamp()
     own = [case for case in config.cases if not case.group]
     nowhere = Nowhere(
         ran_nowhere(own, [results[case.id] for case in own]), config.ran_nowhere_is_error
@@ -205,10 +223,13 @@ def _environment(config: RunConfig) -> dict[str, object]:
     """What is known of it before anything was looked for."""
     return {
         "irqmatrix": __version__,
+        "token": uuid.uuid4().hex,
         "config": str(config.path),
+        "started": timestamp(),
         "finished": None,
         "machine": platform.machine(),
         "kernel": platform.release(),
+        "cpu": cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),
     }
 

@@ -22,6 +22,7 @@ from harness.store.history import (
     since_of,
 )
 from harness.store.identity import FindingIdentity, RunSightings, Sighting
+from harness.store.result import RunResult
 
 SCHEMA: Final = 1
 
@@ -95,8 +96,7 @@ class FlakyCase:
 class BaselineComparison:
     """A run and what is known: ``baseline.json``.
 
-    Without a ``baseline`` it is compared with the run before of the same configuration, and
-    nothing of it changes the exit status.
+    Without a ``baseline`` it is compared with the run before of the same configuration.
     """
 
     schema: int
@@ -108,6 +108,8 @@ class BaselineComparison:
     changes: tuple[Change, ...]
     counters: tuple[OutOfBand, ...] = ()
     flaky_cases: tuple[FlakyCase, ...] = ()
+    decides: bool = False
+    """Whether the run's exit status is by what is new (``--baseline``)."""
 
     def of(self, state: State) -> tuple[Change, ...]:
         """The changes of that state."""
@@ -122,12 +124,25 @@ class BaselineComparison:
         """What became of a finding of this run."""
         return next((each for each in self.changes if each.identity == identity), None)
 
-    def about(self, case: str, part: str) -> tuple[Change, ...]:
-        """What shows now in a case, by its id, and one of its parts."""
+    def verdicts_of(self, case: str, part: str) -> tuple[Change, ...]:
+        """The verdicts that show now in a case, by its id, and one of its parts."""
         return tuple(
             each
             for each in self.changes
-            if each.since is not None and each.identity.part == part and case in each.cases
+            if each.since is not None
+            and not each.identity.is_difference
+            and each.identity.part == part
+            and case in each.cases
+        )
+
+    def differences_of(self, family: str, part: str) -> tuple[Change, ...]:
+        """What backends differ in now, in a part of a guest."""
+        return tuple(
+            each
+            for each in self.changes
+            if each.since is not None
+            and each.identity.is_difference
+            and (each.family, each.identity.part) == (family, part)
         )
 
 
@@ -218,6 +233,19 @@ def _as_problem(night: FindingNight) -> FindingNight:
     if not night.was_seen or night.is_problem:
         return night
     return FindingNight(night.run, night.started, was_seen=False)
+
+
+def exit_status(run: RunResult, compared: BaselineComparison | None) -> int:
+    """The exit status of a run: where a baseline decides, only what is new fails it.
+
+    A run that did not end fails in any case, and so does a part that ran nowhere where the
+    configuration says so.
+    """
+    status = run.summary.exit_status
+    if compared is None or not compared.decides or status != 1:
+        return status
+    nowhere = bool(run.nowhere.parts) and run.nowhere.is_error
+    return int(bool(compared.regressions) or run.did_not_end or nowhere)
 
 
 _ADAPTER: Final = TypeAdapter(BaselineComparison)

@@ -30,6 +30,10 @@ class Rate:
     seen: int
     of: int
 
+    def with_one_more(self, *, seen: bool) -> Rate:
+        """The same with one more run."""
+        return Rate(self.seen + seen, self.of + 1)
+
     def __str__(self) -> str:
         """``3 of 20 runs``."""
         return f"{self.seen} of {self.of} run{'' if self.of == 1 else 's'}"
@@ -100,7 +104,7 @@ class CaseHistory:
     subject: str
     backend: str
     nights: tuple[CaseNight, ...]
-    bands: tuple[CounterHistory, ...] = ()
+    counters: tuple[CounterHistory, ...] = ()
 
     @property
     def since(self) -> CaseNight | None:
@@ -180,6 +184,15 @@ class FindingHistory:
         return tuple(dict.fromkeys(each for night in self.nights for each in night.versions))
 
 
+@dataclass(frozen=True)
+class StoreOverview:
+    """The last runs, and what needed attention in the last complete run of each configuration."""
+
+    runs: tuple[StoredRun, ...]
+    problems: tuple[FindingHistory, ...]
+    baselines: tuple[Baseline, ...]
+
+
 def rate_of(nights: Sequence[FindingNight]) -> Rate:
     """Of the last runs that looked for it, in how many a finding was seen."""
     looked = [night for night in nights if night.was_seen is not None][-WINDOW:]
@@ -253,7 +266,10 @@ def band_of(values: Sequence[float], floor: float = 0.0) -> Band | None:
 
 @dataclass(frozen=True)
 class CounterHistory:
-    """A counter or a metric of a part of a case; ``band`` is that of all values but the last."""
+    """A counter or a metric of a part of a case, with its last values.
+
+    ``band`` is that of all but the last; None for what depends on timing.
+    """
 
     case: str
     part: str

@@ -18,8 +18,9 @@ _DIRECTIVES: Final = {
     Outcome.STALE: "TODO",
     Outcome.XPASS: "TODO",
     Outcome.FLAKY: "TODO",
+    Outcome.BASELINE: "TODO",
 }
-_NOT_OK: Final = FAILING | {Outcome.XFAIL, Outcome.STALE}
+_NOT_OK: Final = FAILING | {Outcome.XFAIL, Outcome.STALE, Outcome.BASELINE}
 
 
 def render(groups: Sequence[CheckGroup]) -> str:
@@ -51,13 +52,16 @@ def _diagnostic(check: Check) -> Iterator[str]:
     A literal block: what reads TAP often knows no more of YAML.
     """
     failing = check.outcome in FAILING
-    if not failing and not check.lines:
+    if not failing and not check.lines and check.state is None:
         return
     yield "  ---"
     if check.kind:
         yield f"  severity: {check.kind}"
     if check.blame is not None:
         yield f"  blame: {check.blame}"
+    if check.state is not None:
+        yield f"  baseline: {check.state}"
+        yield f"  since: {_flat(check.since)}"
     yield "  message: |"
     yield f"    {_flat(check.message) or '-'}"
     yield from (f"    - {_flat(line)}" for line in check.lines)

@@ -15,6 +15,7 @@ from harness.report import views
 from harness.report.page import Page, TextLine
 from harness.report.run_view import RunView, SubjectView
 from harness.report.subject import NOT_OBSERVABLE
+from harness.store.baseline import BaselineComparison, State, exit_status
 
 SHOWN_AXES: Final = 3
 """Number of axes named on which a rule explains something."""
@@ -40,6 +41,8 @@ def run_report(view: RunView, directory: Path, *, ledgers: bool = False) -> Page
     yield from (_rules if view.is_whole else _rules_in_short)(view.rules)
     for rule in view.run.rules:
         yield from _not_met(rule)
+    if view.baseline is not None:
+        yield from _since_baseline(view.baseline)
     yield from _end(view, directory)
 
 
@@ -99,11 +102,32 @@ def _not_met(rule: RuleResult) -> Page:
         )
 
 
+_CHANGE_EMPHASIS: Final = {
+    State.NEW: Emphasis.ALARM,
+    State.FLAKY: Emphasis.WARNING,
+    State.STILL: Emphasis.NOTICE,
+    State.GONE: Emphasis.GOOD,
+    State.NOT_SEEN: Emphasis.FAINT,
+}
+
+
+def _since_baseline(compared: BaselineComparison) -> Page:
+    """What became of each problem since the baseline."""
+    yield TextLine()
+    yield TextLine(views.baseline_headline(compared), Emphasis.TITLE)
+    for change in views.change_views(compared):
+        yield TextLine(f"  {change}", _CHANGE_EMPHASIS[change.state])
+    for counter in compared.counters:
+        yield TextLine(f"  left its band  {counter}", Emphasis.WARNING)
+    for case in compared.flaky_cases:
+        yield TextLine(f"  flaky case  {case.case}: {case.rate}", Emphasis.WARNING)
+
+
 def _end(view: RunView, directory: Path) -> Page:
     """First what matters."""
     run = view.run
     yield TextLine()
-    good = run.summary.exit_status == 0
+    good = exit_status(run, view.baseline) == 0
     yield TextLine(view.conclusion, Emphasis.GOOD if good else Emphasis.ALARM)
     if run.did_not_end:
         yield TextLine("  the run did not end: its cases were not compared", Emphasis.ALARM)

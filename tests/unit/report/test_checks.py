@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from harness.commands.history import accept
 from harness.model.verdict import NOT_REACHED, PartResult, Verdict
 from harness.report.checks import COVERAGE, EVERYWHERE, KNOWN, WHOLE, Outcome, groups_of
+from harness.store.baseline import State
 from support import runs
+from support.stored import Nights, case, finding, night
 
 COMPARED = "linux: backends compared"
 
@@ -177,3 +180,57 @@ def test_checks_of_one_name_are_told_apart():
         "the whole case", "the whole case~2", "(no name)", "(no name)~2", "a\\x00", "a\\x01",
         "a b", "a b~2", "a b~2~2", "a b~3",
     ]  # fmt: skip
+
+
+# --- Since the baseline ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nights(tmp_path):
+    """A store whose baseline has one of two problems that a check shows, and a run after it."""
+    found = Nights(tmp_path / "store.sqlite")
+    found.enter(night(finding("eoi")))
+    accept(found.path, "1", None)
+    return found
+
+
+def group_since(nights, result, baseline=""):
+    (group,) = [
+        group
+        for group in groups_of(result, nights.enter(result, baseline))
+        if group.name == "probe: backends compared"
+    ]
+    return {check.name: check for check in group.checks}
+
+
+def test_check_that_the_baseline_has_does_not_fail_and_a_new_one_does(nights):
+    found = group_since(nights, night(finding("eoi"), finding("poll")))
+
+    assert {name: (check.outcome, check.state) for name, check in found.items()} == {
+        "eoi": (Outcome.BASELINE, State.STILL),
+        "poll": (Outcome.FAIL, State.NEW),
+    }
+    assert found["poll"].since == "for the first time; 1 of the last 2 runs"
+
+
+def test_check_fails_without_a_baseline_that_decides_and_says_what_is_new(nights):
+    found = group_since(nights, night(finding("eoi")), baseline=None)
+
+    assert (found["eoi"].outcome, found["eoi"].state) == (Outcome.FAIL, State.STILL)
+
+
+def test_case_that_the_baseline_has_does_not_fail_and_another_verdict_does(nights):
+    def storms(verdict):
+        part = PartResult("idle", verdict)
+        return night(cases=[case("on", verdict, as_expected=False, parts=(part,))])
+
+    nights.enter(storms(Verdict.STORM))
+    accept(nights.path, "2", None)
+    again, other = storms(Verdict.STORM), storms(Verdict.HANG)
+
+    same = groups_of(again, nights.enter(again, ""))[0]
+    new = groups_of(other, nights.enter(other, ""))[0]
+
+    assert [check.outcome for check in same.checks] == [Outcome.PASS, Outcome.BASELINE]
+    assert [check.outcome for check in new.checks] == [Outcome.PASS, Outcome.FAIL]
+    assert not same.failed

@@ -7,7 +7,8 @@ import pytest
 from harness.compare.diff import Status
 from harness.compare.finding import Group, Member
 from harness.model.verdict import NOT_REACHED, PartResult, Verdict
-from harness.store.identity import FindingIdentity, looked_at, role_of, seen_in
+from harness.store.identity import FindingIdentity
+from harness.store.sightings import looked_at, role_of, seen_in
 from support import runs
 
 LANES = {("6.1", "7.2"): "oldest", ("7", "11"): "newest"}
