@@ -330,7 +330,7 @@ def report(
     result = result_module.read(RunDir(run_dir).result)
     if not json or files:
         view = report_files.view_of(result, run_dir, verbose=verbose, repeats=True)
-        report_files.write(view, files)
+        report_files.write(view, run_dir, files)
     if json:
         print_json(result_module.dump(result))
     else:

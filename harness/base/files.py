@@ -17,12 +17,17 @@ from harness.base.text import shortened
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8, whole or not at all; :class:`StoreError` where that cannot be."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; :class:`StoreError` where that cannot be."""
     partial = path.with_name(path.name + ".partial")
     try:
         partial.unlink(missing_ok=True)  # of one that was killed; and a link leads elsewhere
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("xb") as file:
+            file.write(data)
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

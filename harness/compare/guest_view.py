@@ -243,7 +243,7 @@ class GuestView(Observer):
         counts = self._ways_counts.setdefault(subject, {})
         counts[what] = counts.get(what, 0) + 1
 
-    def taken(self, vector: int) -> None:
+    def taken(self, cpu: Cpu, vector: int) -> None:
         """From here on, what is written to its pins' entries is written in its handler."""
         for pin in self._books.pins:
             if pin.known and pin.vector == vector:

@@ -6,14 +6,18 @@ Nothing else in this folder reads or writes one, but ``bundle``, which packs the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from harness.analyse.case_evidence import read_counters, read_ledger
+from harness.analyse.case_evidence import ioapics_of, read_counters, read_events, read_ledger
 from harness.base.errors import HarnessError
-from harness.base.files import write_text
+from harness.base.files import write_bytes
 from harness.ledger.ledger import Ledger
+from harness.ledger.timeline import MAX_INTERRUPTS, Timeline, timeline
+from harness.model import manifest
 from harness.model.layout import CaseDir, RunDir
-from harness.report.formats import FORMATS
+from harness.report.formats import FORMATS, Needs
 from harness.report.run_view import RunView, by_subject, needs_a_table
 from harness.report.subject import Account
 from harness.store import baseline
@@ -65,11 +69,41 @@ def ledgers_of(run: RunResult, directory: Path) -> dict[str, Ledger | HarnessErr
     return found
 
 
-def write(view: RunView, files: Mapping[str, Path]) -> None:
+def write(view: RunView, directory: Path, files: Mapping[str, Path]) -> None:
     """Write a run to the files asked for, by the form of each; each whole or not at all.
 
-    Raises :class:`~harness.base.errors.StoreError` where one cannot be written.
+    ``directory`` is the run's: what a form needs beyond ``view`` is read there.  Raises
+    :class:`~harness.base.errors.StoreError` where a file cannot be written, or read.
     """
-    texts = {path: FORMATS[name].render(view) for name, path in files.items()}
-    for path, text in texts.items():
-        write_text(path, text)
+    needs = {FORMATS[name].needs for name in files}
+    if Needs.TIMELINES in needs:
+        view = replace(view, timelines=timelines_of(view.run, directory))
+    found = {path: FORMATS[name].render(view) for name, path in files.items()}
+    for path, content in found.items():
+        write_bytes(path, content if isinstance(content, bytes) else content.encode())
+
+
+INTERRUPTS_OF_A_FILE: Final = 400_000
+"""Number of interrupts in all timelines of a run: a browser has to hold them."""
+
+
+def timelines_of(run: RunResult, directory: Path) -> dict[str, Timeline]:
+    """The interrupts of each case that has events, by the case's id; errors as of :func:`write`."""
+    recorded = {
+        case.id: directory / case.dir
+        for case in run.cases
+        if CaseDir(directory / case.dir).events.is_file()
+    }
+    limit = min(MAX_INTERRUPTS, INTERRUPTS_OF_A_FILE // max(1, len(recorded)))
+    return {id_: _timeline(folder, limit) for id_, folder in recorded.items()}
+
+
+def _timeline(folder: Path, limit: int) -> Timeline:
+    described = manifest.read(folder)
+    return timeline(
+        read_events(folder),
+        described.irqchip,
+        smp=described.smp,
+        ioapics=ioapics_of(described),
+        limit=limit,
+    )

@@ -1,4 +1,4 @@
-"""The forms in which a run is written for other tools: each a function from a view to a text.
+"""The forms in which a run is written for others: each a function from a view to a text or bytes.
 
 ``irqmatrix report`` has an option for each.  A renderer gets plain data and gives text: it opens
 no file, knows no terminal, and is imported when it is asked for.
@@ -8,18 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from harness.report.run_view import RunView
 
 
+class Needs(StrEnum):
+    """What a form needs of a view beside the run's result and its tables."""
+
+    NOTHING = "nothing"
+    TIMELINES = "timelines"
+
+
 @dataclass(frozen=True)
 class Format:
-    """A form: what the help says of it, and who writes it."""
+    """A form: what the help says of it, who writes it, and what has to be read for that."""
 
     title: str
-    render: Callable[[RunView], str]
+    render: Callable[[RunView], str | bytes]
+    needs: Needs = Needs.NOTHING
 
 
 def _junit(view: RunView) -> str:
@@ -46,10 +55,17 @@ def _markdown(view: RunView) -> str:
     return markdown.render(view)
 
 
+def _perfetto(view: RunView) -> bytes:
+    from harness.report.export import perfetto
+
+    return perfetto.render(view.timelines)
+
+
 FORMATS: Final[dict[str, Format]] = {
     "junit": Format("JUnit XML", _junit),
     "tap": Format("TAP 14", _tap),
     "kcidb": Format("KernelCI's report data (KCIDB)", _kcidb),
     "markdown": Format("Markdown for a CI job's page", _markdown),
+    "perfetto": Format("the interrupts' timeline for Perfetto", _perfetto, Needs.TIMELINES),
 }
 """By the name of the option."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
 from harness.compare.diff import Status
 from harness.ledger.ledger import Ledger
+from harness.ledger.timeline import Timeline
 from harness.model.verdict import CaseResult
 from harness.report.checks import CheckGroup, groups_of
 from harness.report.subject import Account, SubjectTable, subject_table
@@ -66,6 +67,8 @@ class RunView:
     """Whether what is as expected is there in full, too."""
     baseline: BaselineComparison | None = None
     """What is new in it; None where there is no store."""
+    timelines: Mapping[str, Timeline] = field(default_factory=dict)
+    """The interrupts of each case by its id, where a form needs them."""
 
     @classmethod
     def of(

@@ -67,11 +67,17 @@ class Observer:
     def entry_written(self, pin: Pin, low: int | None) -> None:
         """Half of an IOAPIC entry was written, ``low`` where it was the low one."""
 
-    def taken(self, vector: int) -> None:
+    def accepted(self, cpu: Cpu, vector: int) -> None:
+        """A local APIC took a message with ``vector``."""
+
+    def taken(self, cpu: Cpu, vector: int) -> None:
         """A vCPU took ``vector``."""
 
     def ended(self, cpu: Cpu, vector: int, index: int, was_taken: bool | None) -> None:
         """The event at ``index`` ended ``vector``; None where takings are not seen."""
+
+    def reset(self, cpu: Cpu) -> None:
+        """INIT is about to clear IRR and ISR of ``cpu``."""
 
     def pic_taken(self, cpu: Cpu, number: int) -> None:
         """A vCPU took an interrupt of KVM's PIC from input ``number`` of one of the two."""
@@ -462,6 +468,7 @@ class Books:
         row = cpu.row(vector)
         row[ACCEPTED] += 1
         row[column] += 1
+        self._observer.accepted(cpu, vector)
         if not self._tcg:
             self._request(event, cpu, vector, row, level)
             return
@@ -474,6 +481,7 @@ class Books:
             row[MERGED] += 1
 
     def _reset(self, cpu: Cpu) -> None:
+        self._observer.reset(cpu)
         for vector, row in cpu.rows.items():
             row[DROPPED] += cpu.irr >> vector & 1
             row[EOI] += cpu.isr >> vector & 1

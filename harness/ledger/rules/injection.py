@@ -106,7 +106,7 @@ class Injections(Books):
         cpu.row(vector)[INJECTED] += 1
         self._taken_total += 1
         cpu.since[vector] = self._index, event, self._taken_total
-        self._observer.taken(vector)
+        self._observer.taken(cpu, vector)
         if cpu.synic and (vector, True) in cpu.synic.values():
             # Linux 6.12 lapic.c: kvm_apic_ack_interrupt.  It never comes to ISR.
             self._ended(event, cpu, vector)

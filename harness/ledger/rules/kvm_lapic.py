@@ -47,6 +47,7 @@ class KvmLapics(Books):
             return
         row = cpu.row(vector)
         row[ACCEPTED] += 1
+        self._observer.accepted(cpu, vector)
         self._find_cause(event, cpu, vector, row)
         self._request(event, cpu, vector, row, trigger == "level")
 

@@ -68,7 +68,7 @@ def named(run, tmp_path):
     """What terminal, JUnit and TAP call failed."""
     text = shown_run(run, tmp_path, width=500)
     lines = [line for line in text.splitlines() if "UNEXPLAINED  " in line]
-    files.write(RunView.of(run), {"junit": tmp_path / "x.xml", "tap": tmp_path / "x.tap"})
+    files.write(RunView.of(run), tmp_path, {"junit": tmp_path / "x.xml", "tap": tmp_path / "x.tap"})
     junit = {
         (suite.name, case.name)
         for suite in JUnitXml.fromfile(str(tmp_path / "x.xml"))

@@ -153,9 +153,8 @@ def run_of(tmp_path, **more):
 
 def test_kind_is_in_every_report(tmp_path):
     found, recording, out = run_of(tmp_path)
-    files.write(
-        files.view_of(found, out), {"junit": tmp_path / "junit.xml", "tap": tmp_path / "run.tap"}
-    )
+    asked = {"junit": tmp_path / "junit.xml", "tap": tmp_path / "run.tap"}
+    files.write(files.view_of(found, out), out, asked)
     shown = CliRunner().invoke(cli.app, ["report", str(out)]).output
 
     assert ran_nowhere([recording.case], found.cases) == ()
