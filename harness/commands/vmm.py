@@ -60,6 +60,7 @@ async def run_in_lab(options: Options, lab: LabChoice) -> int:
             host_qemu=images.lab_qemu(),
             payload=(archive, *dict.fromkeys((options.image, *options.modules))),
             memory_mib=lab.memory_mib,
+            vmlinux=images.lab_kernel(kernel),
         )
         async with booted_lab(plan, scratch / "lab.log") as session:
             return await _run_there(session, plan, options, scratch)

@@ -309,7 +309,8 @@ async def _lab(cache: ImageCache, local: LocalFacts) -> Capability:
     except ImageError as error:
         return Capability("lab", "boots", None, "not tried", str(error), "irqmatrix images build")
     accel = local.lab_accel
-    plan = LabPlan(kernel, qemu, initrd, emulator, (), accel)
+    boots = offline.lab_kernel(kernel)
+    plan = LabPlan(kernel, qemu, initrd, emulator, (), accel, vmlinux=boots)
     with tempfile.TemporaryDirectory(prefix="irqmatrix-") as directory:
         started = time.monotonic()
         try:

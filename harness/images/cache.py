@@ -27,11 +27,13 @@ from harness.images.probe import PREBUILT, build_probe
 from harness.images.probe import sources as probe_sources
 from harness.images.qemu import BINARY_NAME, cached_qemu, inspect_qemu
 from harness.images.store import CacheEntry, Label, Store
+from harness.images.vmlinux import startable_vmlinux
 
-_KINDS: Final[tuple[ImageKind, ...]] = ("kernel", "qemu", "initrd", "probe")
+_KINDS: Final[tuple[ImageKind, ...]] = ("kernel", "vmlinux", "qemu", "initrd", "probe")
 _INITRD_NAME: Final = "initrd.cpio"
-_INITRDS_KEPT: Final = 12
-_INITRD_KEPT_S: Final = 24 * 3600.0
+_VMLINUX_NAME: Final = "vmlinux"
+_DERIVED_KEPT: Final = 12
+_DERIVED_KEPT_S: Final = 24 * 3600.0
 
 
 def default_root() -> Path:
@@ -128,6 +130,35 @@ class ImageCache:
             lambda: rootfs.lab_tree(sources, kernel, qemu),
         )
 
+    def lab_kernel(self, kernel: KernelImage) -> Path:
+        """What a lab boots: a cached kernel unpacked, where it can be and QEMU can start it so.
+
+        Otherwise the ``vmlinuz``, which only takes longer: for a kernel that was given by its path,
+        which is seldom booted often, and in a cache that cannot be written.
+        """
+        if kernel.vmlinuz.is_relative_to(self.root):
+            with suppress(ImageError, OSError):
+                return self._vmlinux(kernel) or kernel.vmlinuz
+        return kernel.vmlinuz
+
+    def _vmlinux(self, kernel: KernelImage) -> Path | None:
+        name = f"{kernel.version}-{_fingerprint([kernel.vmlinuz])}"
+        entry = self._store.find("vmlinux", name)
+        if entry is None:
+            content = startable_vmlinux(kernel.vmlinuz)
+            if content is None:
+                return None
+            with self._store.building() as scratch:
+                entry = self._store.find("vmlinux", name)
+                if entry is None:
+                    (scratch / "tree").mkdir()
+                    (scratch / "tree" / _VMLINUX_NAME).write_bytes(content)
+                    label = Label("vmlinux", name, kernel.version, "lab's kernel")
+                    entry = self._store.publish(label, scratch / "tree")
+                self._discard_old("vmlinux", scratch)
+        _used_now(entry)
+        return entry.tree / _VMLINUX_NAME
+
     def probe(self) -> Path:
         """The probe guest: as it came with the package, or built with the system's compiler."""
         folder = resources.images() / "probe"
@@ -185,6 +216,7 @@ class ImageCache:
         qemu_images = [self.qemu(name) for name in qemus]
         for kernel in kernel_images:
             self.linux_initrd(kernel)
+            self.lab_kernel(kernel)
             for qemu in qemu_images:
                 self.lab_initrd(kernel, qemu)
 
@@ -230,10 +262,8 @@ class ImageCache:
             with self._store.building() as scratch:
                 entry = self._store.find("initrd", label.name)
                 entry = entry or self._pack(label, tree(), scratch)
-                self._discard_old_initrds(scratch)
-        # Used just now; a cache that may only be read works as well.
-        with suppress(OSError):
-            os.utime(entry.path)
+                self._discard_old("initrd", scratch)
+        _used_now(entry)
         return entry.tree / _INITRD_NAME
 
     def _pack(self, label: Label, tree: Mapping[str, cpio.Node], scratch: Path) -> CacheEntry:
@@ -242,13 +272,13 @@ class ImageCache:
             cpio.write_cpio(tree, out)
         return self._store.publish(label, scratch / "tree")
 
-    def _discard_old_initrds(self, scratch: Path) -> None:
+    def _discard_old(self, kind: ImageKind, scratch: Path) -> None:
         """The least recently used ones, but none that a run of today may be about to boot."""
         entries = sorted(
-            self._store.entries("initrd"), key=lambda e: e.path.stat().st_mtime, reverse=True
+            self._store.entries(kind), key=lambda e: e.path.stat().st_mtime, reverse=True
         )
-        for entry in entries[_INITRDS_KEPT:]:
-            if time.time() - entry.path.stat().st_mtime > _INITRD_KEPT_S:
+        for entry in entries[_DERIVED_KEPT:]:
+            if time.time() - entry.path.stat().st_mtime > _DERIVED_KEPT_S:
                 self._store.discard(entry, scratch)
 
     def _info(self, kind: ImageKind, path: Path) -> ImageInfo:
@@ -259,6 +289,12 @@ class ImageCache:
         return ImageInfo(
             kind, label.name, label.version, label.source, entry.size_bytes, intact, path
         )
+
+
+def _used_now(entry: CacheEntry) -> None:
+    """A cache that may only be read works as well."""
+    with suppress(OSError):
+        os.utime(entry.path)
 
 
 def _qemu_image(entry: CacheEntry) -> QemuImage:

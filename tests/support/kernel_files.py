@@ -11,9 +11,15 @@ RELEASE = "6.1.0-56-cloud-amd64"
 BANNER = f"{RELEASE} (who@where) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-10-01)"
 
 
-def bzimage(banner: str = BANNER) -> bytes:
-    """A setup header with magic number and version (Linux ``Documentation/arch/x86/boot.rst``)."""
+def bzimage(banner: str = BANNER, payload: bytes = b"") -> bytes:
+    """A setup header with magic number and version (Linux ``Documentation/arch/x86/boot.rst``).
+
+    After four sectors of setup and 64 bytes of code comes the compressed kernel.
+    """
     image = bytearray(0x1000)
+    image[0x1F1] = 4
+    struct.pack_into("<II", image, 0x248, 64, len(payload))
+    image[5 * 512 + 64 : 5 * 512 + 64 + len(payload)] = payload
     image[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", image, 0x20E, 0x400)
     image[0x600 : 0x600 + len(banner)] = banner.encode()
@@ -55,6 +61,17 @@ def elf_with_build_id(build_id: bytes) -> bytes:
     """An ELF file with nothing but the note that a linker writes."""
     note = struct.pack("<III4s", 4, len(build_id), 3, b"GNU\0") + build_id
     return _elf({".note.gnu.build-id": (7, note, 0)})
+
+
+def vmlinux(note_type: int = 18) -> bytes:
+    """An ELF file with one segment, a note of Xen's: 18 is the PVH entry."""
+    note = struct.pack("<III4sI", 4, 4, note_type, b"Xen\0", 0x1000000)
+    header = struct.pack(
+        *("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + bytes(9), 2, 62, 1, 0x1000000, 64),
+        *(0, 0, 64, 56, 1, 64, 0, 0),
+    )
+    segment = struct.pack("<IIQQQQQQ", 4, 4, 64 + 56, 0, 0, len(note), len(note), 4)
+    return header + segment + note
 
 
 def _elf(sections: Mapping[str, tuple[int, bytes, int]]) -> bytes:

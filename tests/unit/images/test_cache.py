@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from harness.base.errors import ImageError
 from harness.images import ImageCache, KernelImage
 from harness.images.cache import default_root
 from harness.images.rootfs import BUSYBOX
-from support.kernel_files import write_kernel
+from support.kernel_files import bzimage, vmlinux, write_kernel
 
 needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="busybox-static is not installed")
 
@@ -119,6 +120,37 @@ def test_initrd_that_was_truncated_is_made_again(cache: ImageCache, kernel: Kern
 
 
 @needs_busybox
+def packaged(cache: ImageCache) -> KernelImage:
+    """A kernel of the cache, which can be unpacked."""
+    vmlinuz = cache.root / "kernel" / "vmlinuz"
+    vmlinuz.parent.mkdir(parents=True)
+    vmlinuz.write_bytes(bzimage(payload=gzip.compress(vmlinux())))
+    return KernelImage("7.3", "7.3.4", vmlinuz, None, "trixie")
+
+
+def test_lab_kernel_is_unpacked_once(cache: ImageCache) -> None:
+    kernel = packaged(cache)
+
+    first = cache.lab_kernel(kernel)
+
+    assert first.read_bytes() == vmlinux()
+    assert cache.lab_kernel(kernel) == first
+    assert [info.kind for info in cache.list() if info.intact] == ["vmlinux"]
+
+
+def test_lab_kernel_in_a_cache_that_cannot_be_written_stays_packed(cache: ImageCache) -> None:
+    kernel = packaged(cache)
+    (cache.root / "lock").mkdir()
+
+    assert cache.lab_kernel(kernel) == kernel.vmlinuz
+
+
+def test_lab_kernel_of_ones_own_stays_packed(kernel: KernelImage, cache: ImageCache) -> None:
+    kernel.vmlinuz.write_bytes(bzimage(payload=gzip.compress(vmlinux())))
+
+    assert cache.lab_kernel(kernel) == kernel.vmlinuz
+
+
 def test_list_tells_the_intact_from_the_damaged(cache: ImageCache, kernel: KernelImage) -> None:
     initrd = cache.linux_initrd(kernel)
     (whole,) = cache.list()

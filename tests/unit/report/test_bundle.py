@@ -39,6 +39,9 @@ class Cache:
     def lab_initrd(self, kernel, qemu):
         return Path("/cache/lab.cpio")
 
+    def lab_kernel(self, kernel):
+        return kernel.vmlinuz
+
     def linux_initrd(self, kernel):
         return Path("/cache/initrd.cpio")
 

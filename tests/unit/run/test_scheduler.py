@@ -161,6 +161,9 @@ class Cache:
     def lab_initrd(self, kernel, qemu):
         return Path("initrd")
 
+    def lab_kernel(self, kernel):
+        return Path("vmlinux")
+
 
 def run_in_labs(monkeypatch, out, *, repeat=1, retries=0):
     """Results by id, and how many labs it took; a lab dies under the guest ``flat-bad``."""
