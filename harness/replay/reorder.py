@@ -22,6 +22,8 @@ from harness.replay.lookahead import NumberedEvent
 
 _STARTS: Final = frozenset({"kvm_set_irq", "kvm_msi_set_irq"})
 """What begins something in a thread that is no CPU's; the lines after it follow from it."""
+_FOLLOWS: Final = frozenset({"kvm_eoi", "kvm_ack_irq", "kvm_apic_ipi", "kvm_msr"})
+"""What a CPU's thread traces in the middle of a register's write, and of an MSR's at its end."""
 _INJECTIONS: Final = 3
 """Number of injections before a disagreement whose trace may have been late."""
 
@@ -68,30 +70,34 @@ def _threads(lines: Sequence[NumberedEvent]) -> list[int | None]:
     return list(dict.fromkeys(line.event.vcpu for line in reversed(lines)))
 
 
-def _last_of(lines: Sequence[NumberedEvent], thread: int | None) -> list[NumberedEvent]:
-    """The last thing that ``thread`` began, as far as it had come."""
-    group: list[NumberedEvent] = []
+def _last_of(
+    lines: Sequence[NumberedEvent], thread: int | None
+) -> Iterator[tuple[NumberedEvent, ...]]:
+    """The last thing that ``thread`` began, as far as it had come; several where it is not sure."""
+    group: tuple[NumberedEvent, ...] = ()
     for line in reversed(lines):
         if line.event.vcpu == thread:
-            group.append(line)
+            group = (line, *group)
             if thread is not None or line.event.name in _STARTS:
-                break
-    return group
+                yield group
+                # A register's write, and what followed from it before the thread was stopped.
+                if thread is None or line.event.name not in _FOLLOWS:
+                    return
 
 
 def _stopped(kvm: Sequence[NumberedEvent], at: int, thread: int | None) -> Iterator[Move]:
     """``thread`` was stopped in its last thing, which comes when it goes on."""
     after = next((line.number for line in kvm[at:] if line.event.vcpu == thread), None)
-    if after is not None and (group := _last_of(kvm[:at], thread)):
-        yield Move(frozenset(line.number for line in group), after)
+    if after is not None:
+        for group in _last_of(kvm[:at], thread):
+            yield Move(frozenset(line.number for line in group), after)
 
 
 def _stopped_itself(kvm: Sequence[NumberedEvent], at: int) -> Iterator[Move]:
     """The thread of the line itself was stopped before it; others came in between."""
-    own = kvm[at].event.vcpu
-    group = _last_of(kvm[:at], own)
-    if group and group[0].number != kvm[at - 1].number:
-        yield Move(frozenset(line.number for line in group), kvm[at].number)
+    for group in _last_of(kvm[:at], kvm[at].event.vcpu):
+        if group != tuple(kvm[at - len(group) : at]):
+            yield Move(frozenset(line.number for line in group), kvm[at].number)
 
 
 def _taken_before(kvm: Sequence[NumberedEvent], at: int) -> Iterator[Move]:

@@ -5,7 +5,7 @@ import pytest
 from harness.model import manifest
 from harness.model.case import LinuxGuest
 from harness.replay.lookahead import NumberedEvent
-from harness.replay.reorder import Move, moved
+from harness.replay.reorder import Move, candidates, moved
 from harness.replay.replay import ReplayOutcome, replay_log
 from support import cases
 from support.recorded_boot import log, recorded
@@ -80,9 +80,8 @@ def test_order_of_a_whole_recording_needs_no_move(tmp_path):
 
 
 def line(number, name="kvm_eoi", vcpu=0):
-    return NumberedEvent(
-        number, Event(number, "kvm", name, vcpu, event_type(name).args(apicid=0, vector=1))
-    )
+    args = event_type("kvm_eoi").args(apicid=0, vector=1)
+    return NumberedEvent(number, Event(number, "kvm", name, vcpu, args))
 
 
 @pytest.mark.parametrize(
@@ -97,3 +96,33 @@ def line(number, name="kvm_eoi", vcpu=0):
 )
 def test_moved_lines_come_before_the_one_that_they_waited_for(moves, order):
     assert [each.number for each in moved(map(line, range(1, 6)), moves)] == order
+
+
+def test_thread_that_was_stopped_in_an_eoi_may_have_been_so_since_it_wrote_the_register():
+    """The line rises again between the write and the acknowledgement at the IOAPIC."""
+    trace = [
+        line(1, "kvm_apic"),
+        line(2, "kvm_eoi"),
+        line(3, "kvm_set_irq", vcpu=None),
+        line(4, "kvm_ioapic_set_irq", vcpu=None),
+        line(5, "kvm_ack_irq"),
+    ]
+
+    found = list(candidates(trace, 4))
+
+    assert Move(frozenset({2}), 5) in found
+    assert Move(frozenset({1, 2}), 5) in found
+
+
+def test_thread_that_was_stopped_in_an_msrs_write_may_have_been_so_before_its_end_was_traced():
+    """In x2APIC mode the write is traced last; a line fell before the pin was looked at."""
+    trace = [
+        line(1, "kvm_apic"),
+        line(2, "kvm_eoi"),
+        line(3, "kvm_ack_irq"),
+        line(4, "kvm_set_irq", vcpu=None),
+        line(5, "kvm_msr"),
+        line(6, "kvm_apic_accept_irq"),
+    ]
+
+    assert Move(frozenset({1, 2, 3, 5}), 6) in list(candidates(trace, 6))
