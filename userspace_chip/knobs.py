@@ -181,8 +181,10 @@ class LapicProfile:
     """After reset the timer divides by 1, although TDCR reads 0, which means 2."""
     page0_store_is_msi: bool
     """A store to the page's first 16 bytes is a message, not a register access."""
-    mmio_needs_xapic_mode: bool
-    """The page answers in xAPIC mode only."""
+    reads_need_xapic_mode: bool
+    """The page gives registers in xAPIC mode only, and all ones in another one."""
+    writes_need_xapic_mode: bool
+    """The page takes a write in xAPIC mode only."""
     apic_base_rules: ApicBaseRules
     """What a write to IA32_APIC_BASE is checked for."""
     keeps_id_when_leaving_x2apic: bool

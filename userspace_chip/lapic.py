@@ -167,13 +167,13 @@ class Lapic(LapicDelivery):
     def read_mmio(self, offset: int, size: int, now_ns: int) -> int:
         """A read of ``size`` bytes at ``offset`` from the APIC base."""
         self._check(offset, size)
-        if self._knobs.mmio_needs_xapic_mode and self.state.apic_base & 0xC00 != ENABLE:
+        if not self._kvm and size < 4:
+            return 0
+        if self._knobs.reads_need_xapic_mode and self.state.apic_base & 0xC00 != ENABLE:
             return (1 << 8 * size) - 1
         if self._kvm:
             value = self._kvm_read(offset, size, now_ns)
             return 0 if value is None else value
-        if size < 4:
-            return 0
         value = self._qemu_read(offset & 0xFF0, now_ns)
         return value if size == 4 else value | self._qemu_read(offset & 0xFF0, now_ns) << 32
 
@@ -182,7 +182,7 @@ class Lapic(LapicDelivery):
         self._check(offset, size)
         if value >> 8 * size:
             raise AccessError(f"write of {value:#x}", f"{size} bytes do not hold it")
-        if self._knobs.mmio_needs_xapic_mode and self.state.apic_base & 0xC00 != ENABLE:
+        if self._knobs.writes_need_xapic_mode and self.state.apic_base & 0xC00 != ENABLE:
             self._ignored("write outside xAPIC mode")
         elif size < 4 or (self._kvm and (size > 4 or offset & 0xF)):
             self._ignored(f"{size}-byte write at {offset:#x}")

@@ -17,7 +17,8 @@ from userspace_chip.profile import profile
 BACKENDS = [
     *itertools.product(("on", "split"), ("7.2", "10.0"), ("6.1", "6.12")),
     *(("off", "7.2", linux) for linux in ("6.1", "6.12")),
-    *(("tcg", qemu, "6.1") for qemu in ("7.2", "10.0")),
+    *((irqchip, "11.1", "7.3") for irqchip in ("on", "split")),
+    *(("tcg", qemu, "6.1") for qemu in ("7.2", "10.0", "11.1")),
 ]
 """irqchip, QEMU, Linux (under TCG any)."""
 MICROVM = frozenset({"microvm"})
