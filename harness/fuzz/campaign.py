@@ -32,8 +32,8 @@ TWICE_EVERY: Final = 8
 """One program in this number is run twice."""
 FIRST_ROUND: Final = 100
 """Programs."""
-ROUND_S: Final = 60.0
-"""How long a round should take, once the rates are known."""
+ROUND_S: Final = 300.0
+"""How long a round should take, once the rates are known: long beside the boots that it costs."""
 LARGEST_ROUND: Final = 4000
 
 

@@ -23,8 +23,10 @@ from harness.run.scheduler import Failed
 from harness.scenario.log import Log
 from harness.scenario.program import Scenario
 
-OF_ONE_BOOT: Final = 250
+OF_ONE_BOOT: Final = 500
 """Programs of a boot: as many are lost when all ends at once."""
+AGAIN: Final = 2
+"""How often a side that has run programs before is tried again where nothing of it comes up."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Runner:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        self._has_run: set[Side] = set()
 
     async def run(
         self,
@@ -82,6 +85,7 @@ class Runner:
         :class:`CannotRun` for a side on which nothing can be run.
         """
         found: dict[Side, dict[int, Ran]] = {side: {} for side in dict.fromkeys(sides)}
+        left = dict.fromkeys(self._has_run, AGAIN)
         while boots := [boot for side in found for boot in self._boots(side, scenarios, found)]:
             by_case = {boot.case.id: boot for boot in boots}
             progress = False
@@ -104,10 +108,13 @@ class Runner:
                 ended(boot.side, by_place)
 
             await self.bench.record([boot.case for boot in boots], take)
-            for side, failed in failures.items():
-                if not found[side]:
+            self._has_run |= {side for side, ran in found.items() if ran}
+            silent = {side: failed for side, failed in failures.items() if not found[side]}
+            for side, failed in silent.items():
+                if not left.get(side, 0):
                     raise CannotRun(f"{side} cannot be run here", _why(failed))
-            if not progress:
+                left[side] -= 1  # it ran before: a host that is too busy to boot a lab
+            if not progress and not silent:
                 self._give_up(found, failures, len(scenarios), ended)
         return {
             side: [by_place[n] for n in range(len(scenarios))] for side, by_place in found.items()

@@ -7,6 +7,7 @@ would differ from run to run, too.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ EXCEPTIONS: Final = 32
 LATE_NS: Final = 50_000
 """How late a timer of a busy host may expire."""
 
-UNEVEN_ORDERS: Final = 6
+UNEVEN_ORDERS: Final = 4
 """How many random orders between the CPUs are tried."""
 
 _SURPRISES: Final = {
@@ -85,15 +86,12 @@ def authoring_problems(
         first = Execution(program, profile, board=board, cpus=number, look_ahead=True)
         first.run()
     found |= {Problem(step, "program", text) for step, text in first.problems}
-    lazy = run(order=Order.LAZY)
-    found |= _differs(program, prediction, lazy, "race", "another order between the CPUs")
-    if program.cpus > 1:
-        for seed in range(UNEVEN_ORDERS):
-            uneven = run(order=Order.UNEVEN, seed=seed)
-            races = _differs(program, prediction, uneven, "race", "CPUs that run unevenly")
-            found |= races
-            if races:
-                break
+    found |= {Problem(step, "race", text) for step, text in first.races}
+    for order, seed, how in _orders(program.cpus):
+        races = _differs(program, prediction, run(order=order, seed=seed), "race", how)
+        found |= races
+        if races:
+            break
     slow = run(operation_ns=OPERATION_NS)
     how = f"operations that take {OPERATION_NS // 1000} us"
     found |= _differs(program, prediction, slow, "time", how)
@@ -102,6 +100,16 @@ def authoring_problems(
         how = f"timers that expire {LATE_NS // 1000} us late"
         found |= _differs(program, prediction, late, "time", how)
     return tuple(sorted(found))
+
+
+def _orders(cpus: int) -> Iterator[tuple[Order, int, str]]:
+    """Other orders between the CPUs: with a seed, and in words."""
+    yield Order.LAZY, 0, "another order between the CPUs"
+    if cpus > 1:
+        for cpu in range(cpus):
+            yield Order.STARVED, cpu, f"CPU {cpu} slower than all others"
+        for seed in range(UNEVEN_ORDERS):
+            yield Order.UNEVEN, seed, "CPUs that run unevenly"
 
 
 def _taken_for_exceptions(program: Program, prediction: Log) -> set[Problem]:

@@ -49,7 +49,7 @@ from userspace_chip.errors import ChipError
 from userspace_chip.irqchip import Machine, MachineState
 from userspace_chip.lapic_registers import ICR, ICR2, LDR, SPIV
 from userspace_chip.profile import Profile
-from userspace_chip.vcpu import IntrType, MpState
+from userspace_chip.vcpu import Entry, IntrType, MpState
 
 Board: TypeAlias = Literal["pc", "microvm"]
 Activity: TypeAlias = Generator[bool, None, None]
@@ -59,6 +59,8 @@ PROLOGUE: Final = 0
 MAIN: Final = 1
 LOOK_AHEAD_NS: Final = 100_000_000
 UNEVEN_SLICES: Final = 12
+NMIS_HELD: Final = 2
+"""By a CPU: one that it handles or takes next, and one after it (Linux ``process_nmi``)."""
 WATCHDOG_NS: Final = 1_000_000_000
 """After this time of sleep CPU 0 is woken: the probe's watchdog."""
 
@@ -82,6 +84,7 @@ class Order(Enum):
     UNEVEN = (
         "at any time: each CPU does some operations, and some more, by a seeded random sequence"
     )
+    STARVED = "one of them, the seed says which, only where no other can do anything"
 
 
 class _Cpu:
@@ -115,7 +118,8 @@ class _Cpu:
 class Execution:
     """One program on one machine; :meth:`run` once.
 
-    ``seed``: of :attr:`Order.UNEVEN`.  ``operation_ns``: the guest time that an operation takes.
+    ``seed``: of :attr:`Order.UNEVEN`, the CPU of :attr:`Order.STARVED`.
+    ``operation_ns``: the guest time that an operation takes.
     ``late_ns``: how late timers expire, so that several do before a CPU goes on.
     ``look_ahead``: at the end of each step see whether a timer is still running that would
     interrupt (in ``problems``).  ``machine``: one of this profile, board and number of CPUs that
@@ -141,13 +145,19 @@ class Execution:
         self._board = board
         self.problems: list[tuple[int, str]] = []
         """(step, what its author should look at)."""
+        self.races: list[tuple[int, str]] = []
+        """(step, what depends on the order between CPUs in a way that no order here shows)."""
+        self._nmi_senders: list[list[int]] = [[] for _ in range(cpus)]
+        """By CPU, who sent it each NMI since everything last came to rest."""
         self._cpus = [_Cpu(number) for number in range(cpus)]
         self._handlers = {handler.vector: handler for handler in program.handlers}
         self._of_nmis = self._handlers.get(NMI_ENTRY)
         self._default = self._handlers.get(ANY_VECTOR, _DEFAULT_HANDLER)
         self._order = order
         self._everyone = self._cpus[::-1] if order is Order.LAZY else self._cpus
-        self._after = [self._cpus[n + 1 :] + self._cpus[: n + 1] for n in range(cpus)]
+        self._starved = self._cpus[seed % cpus] if order is Order.STARVED else None
+        after = [self._cpus[n + 1 :] + self._cpus[: n + 1] for n in range(cpus)]
+        self._after = [[cpu for cpu in all_ if cpu is not self._starved] for all_ in after]
         self._random = Random(seed)
         self._operation_ns = operation_ns
         self._late_ns = late_ns
@@ -241,15 +251,35 @@ class Execution:
 
     def _at_once(self, cpu: _Cpu, op: Op) -> None:
         """What does not wait; where others are in no hurry, this CPU takes what there is."""
-        if self._order is Order.LAZY:
+        is_late = self._order is Order.LAZY or cpu is self._starved
+        if is_late:
             self._quieten((cpu,))
         self._simple(cpu, op)
-        if self._order is Order.LAZY:
+        if is_late:
             self._quieten((cpu,))
 
     def _simple(self, cpu: _Cpu, op: Op) -> None:
+        before = self._nmis() if len(self._cpus) > 1 else ()
         _SIMPLE[op.opcode](self, cpu, op)
+        if before:
+            self._note_nmis(cpu, before)
         self._take_time()
+
+    def _nmis(self) -> list[int]:
+        """By CPU, the NMIs that it has not taken."""
+        states = [vcpu.state for vcpu in self.machine.vcpus]
+        return [state.nmi_queued + state.nmi_pending for state in states]
+
+    def _note_nmis(self, sender: _Cpu, before: Sequence[int]) -> None:
+        """More than a CPU holds are one less if they come while it does something else."""
+        for number, (old, new) in enumerate(zip(before, self._nmis(), strict=True)):
+            if new <= old:
+                continue
+            senders = self._nmi_senders[number]
+            senders.append(sender.number)
+            if len(senders) > NMIS_HELD and set(senders) != {number}:
+                text = f"CPU {number} gets {len(senders)} NMIs and may hold only {NMIS_HELD}"
+                self.races.append((self._step, text))
 
     def _take_time(self) -> None:
         if self._operation_ns:
@@ -269,11 +299,16 @@ class Execution:
                 cpu.faulted = True
 
     def _settle(self) -> None:
-        """Everything comes to rest, all CPUs at once; but for LAZY it has after each operation."""
-        if self._order is Order.LAZY:
+        """Everything comes to rest; of a CPU that is not late it has after each operation."""
+        if self._order in (Order.LAZY, Order.STARVED):
             self._quieten(self._everyone)
+        self._forget_senders()
         if self._look_ahead and self.machine.deadlines:
             self._see_what_timers_do()
+
+    def _forget_senders(self) -> None:
+        for senders in self._nmi_senders:
+            senders.clear()
 
     def _see_what_timers_do(self) -> None:
         """Let time pass, and take it back."""
@@ -301,12 +336,14 @@ class Execution:
         machine = self.machine
         happened = False
         for cpu in cpus:
-            if not self._slice(cpu):
+            if cpu is self._starved or not self._slice(cpu):
                 continue
             happened = True
             left = self._slices() - 1
             while left and self._slice(cpu):
                 left -= 1
+        if not happened and self._starved is not None and self._starved in cpus:
+            happened = self._slice(self._starved)
         if machine.deadlines and min(machine.deadlines.values()) <= machine.now_ns:
             machine.advance(machine.now_ns)
             happened = True
@@ -325,6 +362,7 @@ class Execution:
             return False
         self.machine.advance(min(deadlines) + self._late_ns)
         self.waited = True
+        self._forget_senders()
         return True
 
     def _slice(self, cpu: _Cpu) -> bool:
@@ -355,7 +393,7 @@ class Execution:
             return False
         woke, cpu.asleep = cpu.asleep, False
         if entry.vector is None:
-            return woke
+            return woke or self._opens_window(cpu, entry)
         kind = 0 if entry.info is None else entry.info & _TYPE_MASK
         if kind == _NMI_TYPE:
             self._nmi(cpu)
@@ -365,6 +403,12 @@ class Execution:
             cpu.interruptible = False
             cpu.stack.append(self._handle(cpu, entry.vector))
         return True
+
+    @staticmethod
+    def _opens_window(cpu: _Cpu, entry: Entry) -> bool:
+        """Whether the next entry brings what this one, which went into SMM, could not."""
+        nmi = entry.nmi_window and not cpu.nmi_blocked
+        return nmi or (entry.irq_window and cpu.interruptible)
 
     def _fault(self, cpu: _Cpu, vector: int, error_code: int) -> None:
         """An exception; where it struck is the probe's to know."""

@@ -26,6 +26,7 @@ LEVEL = 1 << 15
 
 ASSERT = 1 << 14
 NMI, INIT, SIPI = 4 << 8, 5 << 8, 6 << 8
+SMI = 0x200
 LOGICAL = 1 << 11
 SELF, ALL, OTHERS = 1 << 18, 2 << 18, 3 << 18
 

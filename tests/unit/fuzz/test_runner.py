@@ -65,6 +65,35 @@ def test_side_that_cannot_be_run_is_an_error_that_names_it(tmp_path):
         run(bench, [TCG, ON], [scenario("a")])
 
 
+class BusyBench(ModelBench):
+    """A lab that does not come up for as often as ``busy`` says."""
+
+    busy = 0
+
+    async def record(self, cases, ended=lambda _: None):
+        self.broken = frozenset({"lab:on"} if self.busy else ())
+        self.busy = max(0, self.busy - 1)
+        return await super().record(cases, ended)
+
+
+def test_side_that_ran_before_is_tried_again_where_nothing_of_it_comes_up(tmp_path):
+    bench = BusyBench(tmp_path)
+    of = Runner(bench)
+    asyncio.run(of.run([ON], [scenario("a")]))
+    bench.busy = runner.AGAIN
+    (ran,) = asyncio.run(of.run([ON], [scenario("b")]))[ON]
+    assert ran.whole is not None
+
+
+def test_side_that_ran_before_and_never_comes_up_again_is_an_error(tmp_path):
+    bench = BusyBench(tmp_path)
+    of = Runner(bench)
+    asyncio.run(of.run([ON], [scenario("a")]))
+    bench.busy = runner.AGAIN + 1
+    with pytest.raises(CannotRun, match="lab:on cannot be run here"):
+        asyncio.run(of.run([ON], [scenario("b")]))
+
+
 def test_programs_are_reported_as_soon_as_their_boot_has_ended(tmp_path):
     told = []
     scenarios = [scenario("a"), scenario("b", cpus=2)]

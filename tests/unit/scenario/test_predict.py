@@ -30,6 +30,7 @@ from support.scenario_programs import (
     PROFILES,
     SELF,
     SIPI,
+    SMI,
     STI,
     SVR,
     TMICT,
@@ -527,6 +528,66 @@ def test_level_interrupt_of_two_cpus_that_comes_again_is_a_race():
         blocks=[(EOI_IN_SERVICE,)],
     )
     assert problems(prog) == [(1, "race")]
+
+
+NMI_TO_CPU_2 = msi(NMI, dest=2)
+
+
+@pytest.mark.parametrize("cpus", [4, 3], ids=["three-and-its-own", "two-and-its-own"])
+def test_nmis_of_several_cpus_are_a_race_where_one_cpu_may_hold_less(cpus):
+    """A CPU that handles one holds one more: how many it gets depends on when they come."""
+    prog = program(
+        ipi(0x66 | ALL), cpus=cpus, handlers=(handler(0x66),), blocks=[(NMI_TO_CPU_2, EOI)]
+    )
+    assert set(problems(prog)) == {(0, "race")}
+
+
+@pytest.mark.parametrize("subject", [ON, SPLIT], ids=["on", "split"])
+def test_two_nmis_of_other_cpus_are_no_race(subject):
+    prog = program(
+        ipi(0x66 | OTHERS, cpu=2), cpus=3, handlers=(handler(0x66),), blocks=[(NMI_TO_CPU_2, EOI)]
+    )
+    assert problems(prog, subject) == []
+
+
+@everywhere
+def test_nmis_that_a_cpu_sends_itself_are_no_race(subject):
+    steps = [ipi(NMI | SELF), ipi(NMI | SELF), ipi(NMI | SELF)]
+    assert problems(program(steps, cpus=2), subject) == []
+
+
+def test_nmis_of_another_cpu_in_steps_of_their_own_are_no_race():
+    assert problems(program(*[ipi(NMI, dest=1)] * 4, cpus=2)) == []
+
+
+def test_what_only_a_slower_cpu_shows_is_a_race():
+    """Whether 0x33 finds CPU 1's TPR raised depends on how far CPU 1 is."""
+    prog = program(
+        Op(Opcode.PARALLEL, 0b11, 5),
+        cpus=2,
+        handlers=(handler(0x44, 2, limit=4), handler(0x45, 3), handler(0x66, 4, limit=4)),
+        blocks=[
+            (lapic(TPR, 0x30), EOI_IN_SERVICE),
+            (EOI, ipi(0x66 | SELF)),
+            (ipi(0x33, dest=1), EOI_IN_SERVICE),
+            (ipi(0x44, dest=1),),
+            (ipi(0x45, dest=0),),
+        ],
+    )
+    assert (0, "race") in problems(prog)
+
+
+@pytest.mark.parametrize("subject", [ON, SPLIT], ids=["on", "split"])
+def test_nmi_that_comes_with_an_smi_is_taken_after_it(subject):
+    """The entry goes into SMM; after RSM the NMI is looked at again."""
+    prog = program(
+        ipi(NMI | OTHERS, cpu=2),
+        cpus=3,
+        handlers=(handler(NMI_ENTRY),),
+        blocks=[(ipi(SMI, dest=0),)],
+    )
+    log = Execution(prog, subject, cpus=3, order=Order.STARVED, seed=0).run()
+    assert [event.cpu for event in log.events if event.kind == "nmi"] == [0, 1]
 
 
 def test_order_between_cpus_does_not_show_in_a_good_program():
