@@ -11,6 +11,7 @@ is :func:`swizzle_ext_dest_id`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from userspace_chip.architecture import APIC_WINDOW
@@ -49,6 +50,7 @@ DATA: Final = Register(
 )
 
 
+@lru_cache(maxsize=4096)
 def decode(message: MsiMessage, *, ids_32bit: bool = False) -> LapicMessage:
     """The LAPIC message that KVM makes of an MSI; always assert, never a shorthand.
 

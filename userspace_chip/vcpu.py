@@ -290,6 +290,24 @@ class Vcpu:
         """HLT; :meth:`enter` wakes the CPU when there is a reason."""
         self.state.mp_state = MpState.HALTED
 
+    def is_quiet(self) -> bool:
+        """Whether an entry would change nothing, whatever the guest's state is."""
+        state = self.state
+        return self._kvm and not (
+            state.requests
+            or state.in_guest is False
+            or state.irq_window
+            or state.nmi_window
+            or state.hard
+            or state.nmi_injected
+            or state.interrupt is not None
+            or state.exception is not None
+            or state.pv_eoi_enabled
+            or state.mp_state is not MpState.RUNNABLE
+            or self._apicv
+            or self.lapic.state.timer.pending
+        )
+
     # ------------------------------------------------------------------ KVM
 
     def has_extint(self) -> bool:

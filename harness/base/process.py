@@ -57,12 +57,21 @@ class OwnedProcess:
     @property
     def is_stopped(self) -> bool:
         """Whether it is there and does not run, by SIGSTOP or a debugger (proc(5), ``stat``)."""
+        return self._stat()[:1] in (["T"], ["t"])
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU time that it has taken so far, in all of its threads; 0 once it has ended."""
+        return sum(map(int, self._stat()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def _stat(self) -> list[str]:
+        """Fields 3 and further of /proc/PID/stat (proc(5)); none once it has ended."""
         if self.status is not None:
-            return False
-        with contextlib.suppress(OSError, IndexError):
+            return []
+        with contextlib.suppress(OSError):
             stat = Path("/proc", str(self.pid), "stat").read_text(errors="replace")
-            return stat.rpartition(")")[2].split()[0] in ("T", "t")
-        return False
+            return stat.rpartition(")")[2].split()
+        return []
 
     async def wait(self) -> int:
         """Its exit status, once it has ended and what it left has, too."""

@@ -49,7 +49,7 @@ from userspace_chip.errors import ChipError
 from userspace_chip.irqchip import Machine, MachineState
 from userspace_chip.lapic_registers import ICR, ICR2, LDR, SPIV
 from userspace_chip.profile import Profile
-from userspace_chip.vcpu import Entry, IntrType, MpState
+from userspace_chip.vcpu import IntrType, MpState
 
 Board: TypeAlias = Literal["pc", "microvm"]
 Activity: TypeAlias = Generator[bool, None, None]
@@ -383,6 +383,8 @@ class Execution:
     def _enter(self, cpu: _Cpu) -> bool:
         """The CPU enters its guest; whether that brought something."""
         vcpu = self.machine.vcpus[cpu.number]
+        if vcpu.is_quiet() and not (cpu.asleep or cpu.awaits_sipi):
+            return False
         init = vcpu.state.init_pending
         entry = self.machine.enter(cpu.number, cpu.interruptible, not cpu.nmi_blocked)
         if init and not vcpu.state.init_pending:
@@ -393,7 +395,11 @@ class Execution:
             return False
         woke, cpu.asleep = cpu.asleep, False
         if entry.vector is None:
-            return woke or self._opens_window(cpu, entry)
+            return (
+                woke
+                or (entry.nmi_window and not cpu.nmi_blocked)
+                or (entry.irq_window and cpu.interruptible)
+            )  # what this entry, which went into SMM, could not bring
         kind = 0 if entry.info is None else entry.info & _TYPE_MASK
         if kind == _NMI_TYPE:
             self._nmi(cpu)
@@ -403,12 +409,6 @@ class Execution:
             cpu.interruptible = False
             cpu.stack.append(self._handle(cpu, entry.vector))
         return True
-
-    @staticmethod
-    def _opens_window(cpu: _Cpu, entry: Entry) -> bool:
-        """Whether the next entry brings what this one, which went into SMM, could not."""
-        nmi = entry.nmi_window and not cpu.nmi_blocked
-        return nmi or (entry.irq_window and cpu.interruptible)
 
     def _fault(self, cpu: _Cpu, vector: int, error_code: int) -> None:
         """An exception; where it struck is the probe's to know."""
