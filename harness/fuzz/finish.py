@@ -39,7 +39,6 @@ MOST: Final = 12
 """Programs that are minimised in all."""
 GUEST: Final = "probe-fuzz"
 """What rules of known differences call the guest of a finding."""
-_NOT_MINIMISED: Final = {Oracle.ENDS, Oracle.TWICE}
 
 
 @dataclass(frozen=True)
@@ -242,6 +241,9 @@ class Finisher:
         own = next((one for one in members if str(one.side) == difference.side), None)
         found: Sequence[LogFinding] = ()
         if own is not None and own.log is not None:
+            if difference.oracle is Oracle.ENDS:
+                step = max((event.step for event in own.log.events), default=0)
+                return f"step {step}: {difference.finding.text.partition(': ')[2]}"
             if difference.oracle is Oracle.LAWS:
                 found = laws.broken(scenario.program, own.log)
             else:
@@ -314,13 +316,14 @@ def _apart(written: Written) -> tuple[Data, Callable[[Data], Data]]:
 
 
 def _stays_whole(shown: Shown) -> bool:
-    """Whether making it short would take too long, or tell nothing."""
-    return shown.difference.oracle in _NOT_MINIMISED or shown.is_flaky
+    """Whether making it short would tell nothing."""
+    return shown.is_flaky
 
 
 def _chosen(group: Sequence[Shown]) -> list[Shown]:
-    """Those of one kind that are made short."""
-    return list(group[:1]) if _stays_whole(group[0]) else _varied(group)
+    """Those of one kind that are made short; of what ends a boot each time, one."""
+    is_slow = group[0].difference.oracle is Oracle.ENDS
+    return list(group[:1]) if is_slow or _stays_whole(group[0]) else _varied(group)
 
 
 def _with_the_rest(

@@ -28,7 +28,9 @@ def true_profile(side: Side) -> Profile:
 
 @dataclass
 class ModelBench(Bench):
-    """``wrong`` says how a side's backend differs from its chips, ``hangs`` what stops the probe.
+    """``wrong`` says how a side's backend differs from its chips.
+
+    ``hangs``: programs that stop the probe, and so do those of which ``hangs_at`` is true.
 
     ``ends_lab``: programs under which a lab dies; ``broken``: sides that cannot be run.
     """
@@ -36,6 +38,7 @@ class ModelBench(Bench):
     folder: Path
     wrong: Callable[[Side, Profile], Profile] = lambda _side, of: of
     hangs: frozenset[str] = frozenset()
+    hangs_at: Callable[[Scenario], bool] = lambda _: False
     ends_lab: frozenset[str] = frozenset()
     broken: frozenset[str] = frozenset()
     flaky: Mapping[str, int] = field(default_factory=dict)
@@ -80,7 +83,7 @@ class ModelBench(Bench):
                 text += f"= {index:x}\n"
                 failure = LabDied("the lab died under it", "an assertion failed")
                 break
-            if scenario.name in self.hangs:
+            if scenario.name in self.hangs or self.hangs_at(scenario):
                 text += f"= {index:x}\n0 0 read 1\n"
                 stalled[index] = GuestHang("a scenario says nothing for 20 s")
                 continue

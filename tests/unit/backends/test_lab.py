@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.backends import lab
 from harness.backends.lab import LabPlan, LabShell, booted_lab, by_hand, lab_argv, write_payload
 from harness.backends.lab_end import LabEnd, LabEndKind
 from harness.base.errors import CollectError, HostError, LabLost
@@ -234,3 +235,50 @@ def test_command_by_hand_of_a_hostile_value_is_its_text_and_runs_nothing(tmp_pat
     words = shlex.split((tmp_path / "guest").read_text().partition("echo ")[0].replace("\\\n", ""))
     assert words[words.index("-append") + 1] == HOSTILE
     assert not list(tmp_path.rglob("PWNED"))
+
+
+class SlowProcess:
+    """A lab's QEMU, which is asked for its CPU time again and again until the lab is up."""
+
+    status, is_stopped = None, False
+
+    def __init__(self, used_s, ready=None):
+        self.used_s = iter(used_s)
+        self.ready = ready
+
+    @property
+    def cpu_s(self):
+        used_s = next(self.used_s, None)
+        if used_s is None and self.ready is not None:
+            self.ready.set_result("kvm=yes")
+        return 0.0 if used_s is None else used_s
+
+    async def wait(self):
+        await asyncio.Event().wait()
+
+
+def coming_up(folder, monkeypatch, used_s, *, comes=False):
+    """What is said of a lab that has used so much CPU time at each look."""
+    monkeypatch.setattr(lab, "BOOT_STILL_S", 0.001)
+    monkeypatch.setattr(lab, "LAST_WORDS_S", 0.001)
+    files = [folder / "console", folder / "stderr"]
+    for file in files:
+        file.write_text("")
+
+    async def run():
+        ready = asyncio.get_running_loop().create_future()
+        shell = type("Shell", (), {"ready": ready})
+        process = SlowProcess(used_s, ready if comes else None)
+        return await lab._ready(shell, lab._Remains(process, *files, ()))
+
+    return asyncio.run(run())
+
+
+def test_lab_that_gets_little_of_a_busy_machine_is_waited_for(tmp_path, monkeypatch):
+    assert coming_up(tmp_path, monkeypatch, [4.0, 8.0, 12.0], comes=True) == "kvm=yes"
+
+
+@pytest.mark.parametrize("used_s", [[4.0, 4.5], [30.0, 61.0]], ids=["still", "runs on"])
+def test_lab_that_stands_still_or_never_comes_up_is_an_error(tmp_path, monkeypatch, used_s):
+    with pytest.raises(HostError, match=f"it is not up after {used_s[-1]:.0f} s of CPU time"):
+        coming_up(tmp_path, monkeypatch, used_s)

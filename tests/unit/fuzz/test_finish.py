@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from harness.compare.known import KnownDifferences
-from harness.fuzz import finish
+from harness.fuzz import evidence, finish
 from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of
 from harness.fuzz.finish import Finisher
 from harness.fuzz.journal import Journal
@@ -129,12 +129,26 @@ def test_finding_that_does_not_show_again_is_flaky_with_its_rate(finished):
     assert all(one.is_explained and one.shown.is_flaky for one in found)
 
 
-def test_program_that_stops_the_probe_is_a_finding_that_is_not_made_shorter(finished):
-    (one,) = finished(model={"hangs": frozenset({"fuzz-5-3"})}, programs=10)
-    assert one.shown.difference.oracle is Oracle.ENDS
+def stops_at_masks(scenario):
+    return any("mask: true" in step for step in scenario.steps)
+
+
+def test_program_that_stops_the_probe_is_a_finding_that_is_made_shorter(finished):
+    found = finished(model={"hangs_at": stops_at_masks}, programs=10)
+    (one,) = (one for one in found if one.shown.difference.oracle is Oracle.ENDS)
     assert one.shown.difference.blame == "irqchip"
-    assert len(one.data["steps"]) == one.steps_before
+    assert len(one.data["steps"]) == 1
+    assert "mask" in str(one.data["steps"])
+    assert one.text.startswith("step 0: ")
     assert (one.shown.shown, one.shown.asked) == (4, 4)
+
+
+def test_program_that_stops_the_probe_stays_as_it_is_once_the_time_for_it_is_up(
+    finished, monkeypatch
+):
+    monkeypatch.setattr(evidence, "PATIENCE_S", -1.0)
+    (one, *_) = finished(model={"hangs_at": stops_at_masks}, programs=10)
+    assert len(one.data["steps"]) == one.steps_before
 
 
 def test_findings_that_were_finished_are_not_finished_again(finished):
