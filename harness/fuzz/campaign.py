@@ -34,6 +34,8 @@ FIRST_ROUND: Final = 100
 """Programs."""
 ROUND_S: Final = 300.0
 """How long a round should take, once the rates are known: long beside the boots that it costs."""
+LEAST_ROUND: Final = 500
+"""Of a campaign without an end in time, however slow the machine: boots cost more than programs."""
 LARGEST_ROUND: Final = 4000
 
 
@@ -106,7 +108,8 @@ class Fuzzer:
             self._check_that_all_say_something()
             took_s = max(time.monotonic() - started, 0.1)
             aim_s = ROUND_S if minutes is None else max(min(ROUND_S, seconds_left()), 1)
-            size = max(FIRST_ROUND, min(LARGEST_ROUND, int(wanted * aim_s / took_s)))
+            least = LEAST_ROUND if minutes is None else FIRST_ROUND
+            size = max(least, min(LARGEST_ROUND, int(wanted * aim_s / took_s)))
             if programs is None and minutes is None:
                 return
 
