@@ -48,6 +48,29 @@ def test_entry_with_nothing_pending_injects_nothing(mode):
     assert (entry.vector, entry.info, entry.exit, entry.halted) == (None, None, None, False)
 
 
+@pytest.mark.parametrize("mode", KVM)
+def test_entry_of_a_quiet_cpu_changes_nothing(mode):
+    machine = ready(mode)
+    machine.enter(0)
+    machine.enter(0)
+    vcpu = machine.vcpus[0]
+    assert vcpu.is_quiet()
+    before = machine.save()
+    for interruptible in (True, False):
+        assert machine.enter(0, interruptible).vector is None
+        assert machine.save() == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cpu_that_has_something_to_take_or_to_end_is_not_quiet(mode):
+    machine = ready(mode)
+    machine.enter(0)
+    machine.signal_msi(EDGE, 0x31)
+    assert not machine.vcpus[0].is_quiet()
+    machine.enter(0)  # the injection ends with the next exit
+    assert not machine.vcpus[0].is_quiet()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_entry_that_cannot_inject_asks_for_a_window(mode):
     machine = ready(mode)
