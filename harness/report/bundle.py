@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import zstandard
 
@@ -29,6 +29,7 @@ from harness.model.case import Host
 from harness.report.files import ledgers_of
 from harness.report.text import repro_report
 from harness.report.text.render import show
+from harness.report.versions import version_lines
 from harness.repro.reproduce import Reproduction
 from harness.run import scheduler
 from harness.run.scheduler import Prepared
@@ -206,21 +207,8 @@ It says "{assessment.outcome}" and why.
 def _versions(found: Reproduction) -> str:
     environment = found.result.environment
     rows = [f"- irqmatrix {__version__}, on Linux {environment.get('kernel')}"]
-    rows += [
-        f"- QEMU {name}: {version}{_build(environment, 'qemu', name)}"
-        for name, version in _dict(environment, "qemu")
-    ]
-    rows += [
-        f"- Linux in the lab, {name}: {version}{_build(environment, 'lab_kernel', name)}"
-        for name, version in _dict(environment, "lab_kernel")
-    ]
+    rows += [f"- {line}" for line in version_lines(environment)]
     return "\n".join(rows)
-
-
-def _build(environment: Mapping[str, Any], kind: str, name: str) -> str:
-    """Package and build ID, where the run recorded them."""
-    build = environment.get("builds", {}).get(kind, {}).get(name)
-    return f" (package {build['package']}, build ID {build['build_id']})" if build else ""
 
 
 def _dict(environment: Mapping[str, object], key: str) -> Iterator[tuple[str, str]]:

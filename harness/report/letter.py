@@ -133,6 +133,10 @@ class Letter:
             qemu, linux = self._builds(member.side)
             shows = {True: "**yes**", False: "no", None: "could not be run"}[member.shows]
             yield f"| `{member.side}` | {qemu} | {linux} | {shows} |"
+        if any(member.side.place is Place.LAB for member in self.finding.members):
+            yield ""
+            runner = _called(qemu_build(self.cache.lab_qemu()))
+            yield f"A lab's own CPU is emulated by QEMU {runner}."
 
     def _builds(self, side: Side) -> tuple[str, str]:
         qemu = _called(qemu_build(self.cache.qemu(side.backend.qemu)))

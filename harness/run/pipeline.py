@@ -10,7 +10,7 @@ import platform
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from harness import __version__
 from harness.analyse import blame
@@ -27,6 +27,7 @@ from harness.config.feasibility import LocalFacts
 from harness.doctor.doctor import local_facts
 from harness.images.cache import ImageCache
 from harness.images.kernel import kernel_build
+from harness.images.model import QemuImage
 from harness.images.qemu import qemu_build
 from harness.model.case import Accel, Host
 from harness.model.layout import RunDir
@@ -248,17 +249,20 @@ def _hosts(
         "qemu": {name: _dotted(version) for name, version in versions.qemu.items()},
         "lab_kernel": {name: _dotted(version) for name, version in versions.kernel.items()},
         "lab_qemu": _dotted(cache.lab_qemu(config.lab.qemu).version) if has_lab else None,
-        "builds": _builds(versions, cache),
+        "builds": _builds(versions, cache, cache.lab_qemu(config.lab.qemu) if has_lab else None),
     }
 
 
-def _builds(versions: Versions, cache: ImageCache) -> dict[str, dict[str, object]]:
-    """The package and the build ID of each QEMU and kernel that was under test."""
+def _builds(
+    versions: Versions, cache: ImageCache, lab_qemu: QemuImage | None
+) -> dict[str, dict[str, Any] | None]:
+    """The package and the build ID of each QEMU and kernel under test, and of the lab's QEMU."""
     return {
         "qemu": {name: dataclasses.asdict(qemu_build(cache.qemu(name))) for name in versions.qemu},
         "lab_kernel": {
             name: dataclasses.asdict(kernel_build(cache.kernel(name))) for name in versions.kernel
         },
+        "lab_qemu": dataclasses.asdict(qemu_build(lab_qemu)) if lab_qemu is not None else None,
     }
 
 

@@ -13,6 +13,7 @@ from harness.ledger import ledger
 from harness.ledger.ledger import Ledger
 from harness.model.verdict import CaseResult, Verdict
 from harness.report.page import Cell, Column, ColumnKind, Page, Table, TextLine
+from harness.report.versions import version_lines
 from harness.repro.catalogue import Entry, Seen
 from harness.repro.reproduce import Answer, Measured, Reproduction, value_text
 
@@ -126,6 +127,8 @@ def answer(found: Reproduction) -> Page:
             f"as {found.entry.affected_text} is affected",
             Emphasis.ALARM,
         )
+    for line in version_lines(found.result.environment):
+        yield TextLine(line, Emphasis.FAINT)
     yield TextLine(f"results: {found.directory} (irqmatrix report shows every counter)")
 
 

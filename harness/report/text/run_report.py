@@ -15,6 +15,7 @@ from harness.report import views
 from harness.report.page import Page, TextLine
 from harness.report.run_view import RunView, SubjectView
 from harness.report.subject import NOT_OBSERVABLE
+from harness.report.versions import version_lines
 from harness.store.baseline import BaselineComparison, State, exit_status
 
 SHOWN_AXES: Final = 3
@@ -151,4 +152,6 @@ def _end(view: RunView, directory: Path) -> Page:
     else:
         text = "irqmatrix report --verbose shows every table and every rule"
     yield TextLine(text, Emphasis.FAINT)
+    for line in version_lines(run.environment):
+        yield TextLine(line, Emphasis.FAINT)
     yield TextLine(f"results: {directory}")
