@@ -42,7 +42,11 @@ def lab_plan(kernel_name, archive):
         initrd = cache.lab_initrd(kernel, qemu)
     except ImageError as error:
         pytest.skip(str(error))
-    return LabPlan(kernel, qemu, initrd, qemu, (archive,), memory_mib=MEMORY_MIB)
+    return LabPlan(
+        *(kernel, qemu, initrd, cache.lab_qemu(), (archive,)),
+        memory_mib=MEMORY_MIB,
+        vmlinux=cache.lab_kernel(kernel),
+    )
 
 
 def said_in_lab(plan, archive, folder):

@@ -4,6 +4,8 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.compare.known import BackendFacts, Bounds
+from harness.config import lanes
+from harness.images.packages import matches
 from harness.model.case import Irqchip, Machine
 from harness.repro import catalogue
 from harness.repro.catalogue import Expected
@@ -110,6 +112,20 @@ def test_shipped_entry_is_valid_has_its_files_name_and_was_seen(path):
     assert entry.decisive_cases
     assert any(seen.reproduced for seen in entry.seen)
     assert set(entry.modes) <= {mode for seen in entry.seen for mode in seen.saw}
+
+
+@pytest.mark.parametrize("path", catalogue.shipped().values(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("lane", lanes.shipped())
+def test_shipped_entry_has_what_was_seen_on_each_lane(path, lane):
+    """Of an entry without a lab the kernel is this machine's."""
+    versions = lanes.named(lane)
+
+    assert [
+        seen
+        for seen in catalogue.load(path).seen
+        if matches(seen.qemu, versions.qemu)
+        and (seen.host == "local" or matches(seen.linux, versions.kernel))
+    ]
 
 
 def test_expected_number_text_and_pattern():
