@@ -682,6 +682,20 @@ def history(
         int | None,
         typer.Option(min=0, metavar="DAYS", help="Remove runs that are older, but baselines."),
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a table to FILE: .csv or .parquet.")
+    ] = None,
+    table: Annotated[
+        Literal["runs", "cases", "findings", "values"], typer.Option(help="Which one to export.")
+    ] = "cases",
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Plot counters over time: .svg, .png or .pdf."),
+    ] = None,
+    counter: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Which counters to plot [default: rates of storms]."),
+    ] = None,
 ) -> None:
     """Show the runs in the store, or what became of a case or a finding.
 
@@ -690,13 +704,18 @@ def history(
     from harness.commands import history as history_module
 
     path = history_module.path_of(store)
+    if export is not None:
+        typer.echo(f"{history_module.export(path, table, export)} rows in {export}")
+    if plot is not None:
+        shown, there = history_module.plot(path, what, counter, plot)
+        typer.echo(f"{shown} of {there} counters in {plot}")
     if add:
         numbers = history_module.add(path, add)
         typer.echo(f"entered as run {', '.join(map(str, numbers))}")
     if prune is not None:
         removed = history_module.prune(path, prune)
         typer.echo(f"{len(removed)} runs removed")
-    if not add and prune is None:
+    if not add and prune is None and export is None and plot is None:
         history_module.show_history(path, what, last, json=json)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.base.errors import ConfigError
+from harness.base.files import write_bytes
 from harness.base.suggest import nearest
 from harness.base.terminal import print_json, printer
 from harness.report.text.history_report import (
@@ -141,3 +142,44 @@ def prune(path: Path, days: int) -> tuple[int, ...]:
         )
         writing.prune(connection, old)
     return old
+
+
+# --- For other tools ------------------------------------------------------------------------------
+
+STORMS: Final = "storm/*"
+_IMAGES: Final = ("svg", "png", "pdf")
+
+
+def export(path: Path, table: str, file: Path) -> int:
+    """Write a table of the store to a file; the number of rows."""
+    from harness.store import tables
+
+    with opened(path) as connection:
+        return tables.export(connection, table, file)
+
+
+def plot(path: Path, case: str | None, counter: str | None, file: Path) -> tuple[int, int]:
+    """Plot counters over time; how many are shown, and of how many.
+
+    Without ``counter`` the rates of storms, and where there are none all counters.
+    :class:`ConfigError` for an unknown suffix, or where nothing matches.
+    """
+    from harness.report.export import plot as plotting
+
+    suffix = file.suffix.removeprefix(".")
+    if suffix not in _IMAGES:
+        raise ConfigError(f"cannot plot to {file}", f"expected one of: .{', .'.join(_IMAGES)}")
+    with reading(path) as history:
+        if case is not None and not history.has_case(case):
+            raise ConfigError(
+                f"the store has no case {case!r}", None, nearest(case, history.case_names())
+            )
+        found = history.series(counter or STORMS, case)
+        if not found and counter is None:
+            found = history.series("*/*/*", case)
+    if not found:
+        raise ConfigError(
+            f"no counter matches {counter or '*/*/*'!r}", "no run in the store has one"
+        )
+    write_bytes(file, plotting.render(found, suffix))
+    return min(len(found), plotting.MOST), len(found)

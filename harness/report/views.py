@@ -338,7 +338,7 @@ def _change_view(changes: Sequence[Change]) -> ChangeView:
 
 def since_text(change: Change) -> str:
     """Since when a problem shows, or why it does not, and how often it did."""
-    rate = f"{change.rate.seen} of the last {change.rate.of} runs"
+    rate = f"in {change.rate}"
     if change.since is None:
         return f"{change.reason}; {rate}"
     if change.since.runs == 1:

@@ -124,16 +124,17 @@ class BaselineComparison:
         """What became of a finding of this run."""
         return next((each for each in self.changes if each.identity == identity), None)
 
-    def verdicts_of(self, case: str, part: str) -> tuple[Change, ...]:
-        """The verdicts that show now in a case, by its id, and one of its parts."""
+    def about(self, case: str, part: str) -> tuple[Change, ...]:
+        """What shows now in a case, by its id, and one of its parts."""
         return tuple(
             each
             for each in self.changes
-            if each.since is not None
-            and not each.identity.is_difference
-            and each.identity.part == part
-            and case in each.cases
+            if each.since is not None and each.identity.part == part and case in each.cases
         )
+
+    def verdicts_of(self, case: str, part: str) -> tuple[Change, ...]:
+        """Those of :meth:`about` that are verdicts, and nothing in which backends differ."""
+        return tuple(each for each in self.about(case, part) if not each.identity.is_difference)
 
     def differences_of(self, family: str, part: str) -> tuple[Change, ...]:
         """What backends differ in now, in a part of a guest."""

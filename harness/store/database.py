@@ -24,6 +24,22 @@ BUSY_S: Final = 10.0
 """How long another process's transaction is waited for; a run's takes a fraction of a second."""
 
 
+_OF_THE_FILE: Final = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.CantOpenError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.NoLFSError,
+    apsw.PermissionsError,
+    apsw.ProtocolError,
+    apsw.ReadOnlyError,
+)
+"""What is wrong with the file or the machine; all else is a bug of irqmatrix."""
+
+
 class StoreDamaged(StoreError):
     """A store that was truncated or overwritten."""
 
@@ -60,7 +76,7 @@ def opened(path: Path, *, create: bool = False) -> Iterator[apsw.Connection]:
             yield connection
         finally:
             connection.close()
-    except apsw.Error as error:
+    except _OF_THE_FILE as error:
         raise _explained(error, path) from None
     except OSError as error:
         raise StoreError(f"cannot use the store {path}", error.strerror, _ELSEWHERE) from None

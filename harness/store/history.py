@@ -6,7 +6,7 @@ reads it.  Whatever is a series begins with the oldest run.  Times are ISO 8601 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -283,6 +283,16 @@ class CounterHistory:
     def left_its_band(self) -> bool:
         """Whether the last value is not where the earlier ones were."""
         return self.band is not None and not self.band.has(self.points[-1].value)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The values of a counter in all runs, by irqchip mode: the mean of the cases of a mode."""
+
+    name: str
+    """Its part and its path."""
+    unit: str
+    by_mode: Mapping[str, tuple[Point, ...]]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from harness.store.history import (
     FindingNight,
     Point,
     Rate,
+    Series,
     StoredRun,
     StoreOverview,
     band_of,
@@ -333,26 +334,28 @@ class StoreReader:
             found[key] = [value for (value,) in rows][::-1]
         return found
 
-    def by_mode(self, glob: str) -> dict[str, dict[str, tuple[Point, ...]]]:
-        """All values of the counters whose name matches, by name and irqchip mode.
-
-        Where several cases of a mode have one, their mean in each run.
-        """
+    def series(self, glob: str, case: str | None = None) -> tuple[Series, ...]:
+        """All values of the counters whose name matches, of one case or of all."""
         rows = self._rows(
-            "SELECT part || ' ' || measure.name, irqchip, run, started, avg(value) FROM measure"
+            "SELECT part || '  ' || measure.name, irqchip, run, started, avg(value) FROM measure"
             " JOIN case_name ON case_name.id = case_name JOIN value ON measure = measure.id"
-            " JOIN run ON run.number = run WHERE measure.name GLOB ?"
+            " JOIN run ON run.number = run WHERE measure.name GLOB ?1"
+            " AND (?2 IS NULL OR case_name.name = ?2)"
             " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
-            (glob,),
+            (glob, case),
         )
         found: dict[str, dict[str, list[Point]]] = {}
         for name, irqchip, run, started, value in rows:
             point = Point(run, started, value)
             found.setdefault(name, {}).setdefault(irqchip, []).append(point)
-        return {
-            name: {irqchip: tuple(points) for irqchip, points in modes.items()}
+        return tuple(
+            Series(
+                name,
+                "Hz" if "  storm/" in name else "",
+                {irqchip: tuple(points) for irqchip, points in modes.items()},
+            )
             for name, modes in found.items()
-        }
+        )
 
 
 def _identity(row: _Row) -> FindingIdentity:

@@ -18,7 +18,8 @@ from harness.compare.diff import Comparison, Status
 from harness.compare.finding import Finding
 from harness.model.verdict import CaseResult, PartResult, Verdict
 from harness.report.run_view import RunView
-from harness.report.views import finding_view
+from harness.report.views import finding_view, since_text
+from harness.store.baseline import BaselineComparison, Change
 from harness.store.result import RunResult
 
 ORIGIN: Final = "irqmatrix"
@@ -48,11 +49,11 @@ def render(view: RunView) -> str:
     """The document, as JSON."""
     run = view.run
     builds = {build["id"]: build for case in run.cases for build in (_build(run, case),)}
-    tests, issues, incidents = list(_case_tests(run)), {}, []
+    tests, issues, incidents = list(_case_tests(run, view.baseline)), {}, []
     if run.comparisons:
         whole = _whole_build(run)
         builds[whole["id"]] = whole
-    for test, findings in _comparison_tests(run):
+    for test, findings in _comparison_tests(run, view.baseline):
         tests.append(test)
         for finding in findings:
             for rule in finding.rules if finding.status is Status.KNOWN_BUG else ():
@@ -144,10 +145,23 @@ def _checkout(build: _Object) -> _Object:
 # --- Tests ----------------------------------------------------------------------------------------
 
 
-def _case_tests(run: RunResult) -> Iterator[_Object]:
+def _case_tests(run: RunResult, compared: BaselineComparison | None) -> Iterator[_Object]:
     for case in run.cases:
-        yield _case_test(run, case)
-        yield from (_part_test(run, case, part) for part in case.parts)
+        for part, test in (
+            ("", _case_test(run, case)),
+            *((part.id, _part_test(run, case, part)) for part in case.parts),
+        ):
+            changes = () if compared is None else compared.verdicts_of(case.id, part)
+            yield _with_changes(test, changes)
+
+
+def _with_changes(test: _Object, changes: Iterable[Change]) -> _Object:
+    """``test`` with what became since the baseline of what is wrong in it."""
+    found = [
+        {"state": change.state, "finding": change.key, "since": since_text(change)}
+        for change in changes
+    ]
+    return test | ({"misc": test["misc"] | {"baseline": found}} if found else {})
 
 
 def _case_test(run: RunResult, case: CaseResult) -> _Object:
@@ -187,7 +201,9 @@ def _test(
     return found | ({"log_excerpt": _text(detail)} if detail else {})
 
 
-def _comparison_tests(run: RunResult) -> Iterator[tuple[_Object, list[Finding]]]:
+def _comparison_tests(
+    run: RunResult, known: BaselineComparison | None
+) -> Iterator[tuple[_Object, list[Finding]]]:
     """Each thing that backends were compared in, with the findings in it."""
     families: dict[str, list[Comparison]] = {}
     for comparison in run.comparisons:
@@ -196,7 +212,8 @@ def _comparison_tests(run: RunResult) -> Iterator[tuple[_Object, list[Finding]]]
         names = dict.fromkeys(name for each in compared for name in (*each.workloads, *each.checks))
         for name in names:
             own = [f for f in run.findings if (f.family, f.part) == (family, name)]
-            yield _comparison_test(run, family, name, own), own
+            changes = () if known is None else known.differences_of(family, name)
+            yield _with_changes(_comparison_test(run, family, name, own), changes), own
 
 
 def _comparison_test(

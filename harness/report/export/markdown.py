@@ -14,6 +14,7 @@ from harness.base.text import plain
 from harness.model.verdict import CaseResult
 from harness.report import views
 from harness.report.run_view import RunView, by_subject
+from harness.store.baseline import BaselineComparison, State, exit_status
 
 LONGEST: Final = 900_000
 """Bytes; GitHub refuses a job's summary of more than 1 MiB."""
@@ -37,11 +38,14 @@ def render(view: RunView) -> str:
 def _lines(view: RunView) -> Iterator[str]:
     run = view.run
     mark = {0: "\N{WHITE HEAVY CHECK MARK}", 3: "\N{WHITE RIGHT-POINTING TRIANGLE}"}
-    yield f"## {mark.get(run.summary.exit_status, chr(0x274C))} {_words(run.name)}"
+    status = exit_status(run, view.baseline)
+    yield f"## {mark.get(status, chr(0x274C))} {_words(run.name)}"
     yield ""
     yield f"**{_words(view.conclusion)}**"
     if run.did_not_end:
         yield "\n**The run did not end: its cases were not compared.**"
+    if view.baseline is not None:
+        yield from _since_baseline(view.baseline)
     yield from _findings(view)
     yield from _items("Not as expected", map(str, view.causes))
     yield from _items("Ran nowhere", run.nowhere.parts)
@@ -54,6 +58,15 @@ def _lines(view: RunView) -> Iterator[str]:
     yield from _rules(view)
     yield from _items("Skipped", map(str, view.skips))
     yield from _verdicts(view)
+
+
+def _since_baseline(compared: BaselineComparison) -> Iterator[str]:
+    """What became of each problem since the baseline, and the counters that left their band."""
+    yield f"\n{_words(views.baseline_headline(compared))}"
+    for state in State:
+        title = f"{state.value[0].upper()}{state.value[1:]}"
+        yield from _items(title, map(str, views.change_views(compared, state)))
+    yield from _items("Counters that left their band", map(str, compared.counters))
 
 
 def _findings(view: RunView) -> Iterator[str]:

@@ -210,7 +210,7 @@ def test_check_that_the_baseline_has_does_not_fail_and_a_new_one_does(nights):
         "eoi": (Outcome.BASELINE, State.STILL),
         "poll": (Outcome.FAIL, State.NEW),
     }
-    assert found["poll"].since == "for the first time; 1 of the last 2 runs"
+    assert found["poll"].since == "for the first time; in 1 of 2 runs"
 
 
 def test_check_fails_without_a_baseline_that_decides_and_says_what_is_new(nights):

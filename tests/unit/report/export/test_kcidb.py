@@ -13,6 +13,7 @@ from harness.model.verdict import PartResult, Verdict
 from harness.report.export.kcidb import LONGEST_EXCERPT, render
 from harness.report.run_view import RunView
 from support import runs
+from support.stored import Nights, case, finding, night
 
 
 def document(run=runs.EVERYTHING):
@@ -106,3 +107,22 @@ def test_kcidb_of_a_long_and_hostile_text_is_valid():
 
 def test_kcidb_of_a_run_without_cases_is_valid():
     assert document(runs.run_of()) == {"version": {"major": 5, "minor": 0}}
+
+
+def test_kcidb_says_what_is_new_since_the_baseline(tmp_path):
+    nights, part = Nights(tmp_path / "store.sqlite"), PartResult("eoi", Verdict.STORM)
+    wrong = case("off", Verdict.STORM, as_expected=False, parts=(part,))
+    result = night(finding("poll"), cases=[case("on"), case("split"), wrong])
+
+    found = json.loads(render(RunView.of(result, None, nights.enter(result))))
+
+    LATEST.validate(found)
+    states = {
+        test["comment"]: [each["state"] for each in test["misc"]["baseline"]]
+        for test in found["tests"]
+        if "baseline" in test["misc"]
+    }
+    assert states == {
+        f"{wrong.subject} on {wrong.backend}": ["new"],
+        "probe: poll, backends compared": ["new"],
+    }

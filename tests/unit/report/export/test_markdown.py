@@ -13,6 +13,7 @@ from harness.model.verdict import PartResult, Verdict
 from harness.report.export import markdown
 from harness.report.run_view import RunView
 from support import runs
+from support.stored import Nights, finding, night
 
 
 def written(run=runs.EVERYTHING):
@@ -90,3 +91,16 @@ def test_markdown_of_very_many_findings_is_cut_and_says_so():
 
 def test_markdown_of_a_run_without_cases_has_its_name():
     assert written(runs.run_of()).splitlines()[0].endswith(" nightly")
+
+
+def test_markdown_says_what_is_new_still_there_and_gone_since_the_baseline(tmp_path):
+    nights = Nights(tmp_path / "store.sqlite")
+    nights.enter(night(finding("eoi"), finding("poll")))
+    nights.enter(night(finding("eoi"), finding("poll")))
+    result = night(finding("eoi"), finding("mask"), checks=("eoi", "poll", "mask"))
+
+    text = markdown.render(RunView.of(result, None, nights.enter(result)))
+
+    assert "since run 2: 1 new, 1 still there, 1 gone" in text
+    titles = [line for line in text.splitlines() if line.startswith("### ")]
+    assert titles[:3] == ["### New", "### Still there", "### Gone"]
