@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.base.errors import ConfigError
-from harness.base.files import write_bytes
 from harness.base.suggest import nearest
 from harness.base.terminal import print_json, printer
 from harness.report.text.history_report import (
@@ -164,6 +163,7 @@ def plot(path: Path, case: str | None, counter: str | None, file: Path) -> tuple
     Without ``counter`` the rates of storms, and where there are none all counters.
     :class:`ConfigError` for an unknown suffix, or where nothing matches.
     """
+    from harness.base.files import write_bytes
     from harness.report.export import plot as plotting
 
     suffix = file.suffix.removeprefix(".")

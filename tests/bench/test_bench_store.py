@@ -51,7 +51,7 @@ def test_bench_history_of_a_case(benchmark, million):
     def history() -> bytes:
         return subprocess.run(command, capture_output=True, check=True, env=os.environ).stdout
 
-    assert b"storm" in benchmark.pedantic(history, rounds=5, warmup_rounds=2)
+    assert b"pass since run" in benchmark.pedantic(history, rounds=5, warmup_rounds=2)
 
 
 def test_bench_query_of_a_case(benchmark, million):
