@@ -23,6 +23,7 @@ run: $(STAMP)
 
 # The chips are compared with more than one Linux and QEMU, so those are fetched first.
 test: $(STAMP) check
+	@PYTHON=$(PYTHON) sh .ci/system-packages --tests
 	$(FRESH) --or-skip
 	$(BIN)/irqmatrix images build --kernel default --qemu system --lane stable --lane newest
 	$(BIN)/pytest --durations 10 $(PYTEST_ARGS)

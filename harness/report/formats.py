@@ -20,6 +20,8 @@ class Needs(StrEnum):
 
     NOTHING = "nothing"
     TIMELINES = "timelines"
+    DETAILS = "details"
+    """All tables, and the files of every case."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ def _markdown(view: RunView) -> str:
     return markdown.render(view)
 
 
+def _html(view: RunView) -> str:
+    from harness.report.export import html
+
+    return html.render(view)
+
+
 def _perfetto(view: RunView) -> bytes:
     from harness.report.export import perfetto
 
@@ -62,6 +70,7 @@ def _perfetto(view: RunView) -> bytes:
 
 
 FORMATS: Final[dict[str, Format]] = {
+    "html": Format("one HTML file", _html, Needs.DETAILS),
     "junit": Format("JUnit XML", _junit),
     "tap": Format("TAP 14", _tap),
     "kcidb": Format("KernelCI's report data (KCIDB)", _kcidb),

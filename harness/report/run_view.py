@@ -12,6 +12,7 @@ from harness.ledger.ledger import Ledger
 from harness.ledger.timeline import Timeline
 from harness.model.verdict import CaseResult
 from harness.report.checks import CheckGroup, groups_of
+from harness.report.pages import RunDetails
 from harness.report.subject import Account, SubjectTable, subject_table
 from harness.report.views import (
     Cause,
@@ -69,6 +70,8 @@ class RunView:
     """What is new in it; None where there is no store."""
     timelines: Mapping[str, Timeline] = field(default_factory=dict)
     """The interrupts of each case by its id, where a form needs them."""
+    details: RunDetails = field(default_factory=RunDetails)
+    """What the cases' files say beyond the tables, where a form needs that."""
 
     @classmethod
     def of(

@@ -24,10 +24,10 @@ TABLE = SCRIPT.read_text().partition("<<'END'\n")[2].partition("\nEND\n")[0]
 ROWS = [Row(*line.split(maxsplit=3)) for line in TABLE.splitlines()]
 
 
-def check(root: Path) -> subprocess.CompletedProcess[str]:
+def check(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Ask for what is missing on the machine ``root``, whose programs are in its bin."""
     return subprocess.run(
-        ["/bin/sh", SCRIPT, "--check"],
+        ["/bin/sh", SCRIPT, *options, "--check"],
         env={"PATH": str(root / "bin"), "ROOT": str(root), "PYTHON": str(root / "bin" / "python3")},
         capture_output=True,
         text=True,
@@ -90,6 +90,19 @@ def test_check_with_one_package_missing_reports_that_alone(complete: Path, row: 
     done = check(complete)
     assert done.stdout == f"missing: {row.package} ({row.reason})\n"
     assert done.returncode == 1
+
+
+def test_check_for_the_tests_reports_the_browser_too(complete: Path) -> None:
+    done = check(complete, "--tests")
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["chromium", "chromium-driver"]
+    assert done.returncode == 1
+
+
+def test_check_for_the_tests_with_everything_installed_reports_nothing(complete: Path) -> None:
+    for name in ("chromium", "chromedriver"):
+        add(complete / "bin" / name)
+    done = check(complete, "--tests")
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
 def test_check_of_a_busybox_that_needs_a_loader_reports_the_static_one(complete: Path) -> None:

@@ -151,6 +151,11 @@ class Books:
         return self._pins
 
     @property
+    def cpus(self) -> Sequence[Cpu]:
+        """The local APICs as they are known now, by their numbers."""
+        return [cpu for _, cpu in sorted(self._cpus.items())]
+
+    @property
     def sees_taking(self) -> bool:
         """Whether it is seen when a vCPU takes an interrupt, and not only its end."""
         return not self._tcg
