@@ -719,6 +719,23 @@ def history(
         history_module.show_history(path, what, last, json=json)
 
 
+@app.command()
+def serve(
+    store: Store = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8017,
+    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
+    public: Annotated[
+        bool, typer.Option("--public", help="Allow an address that others can reach.")
+    ] = False,
+) -> None:
+    """Show the store as pages on this machine: runs, trends, findings. Ctrl-C ends it."""
+    from harness.commands import history as history_module
+    from harness.commands import serve as serve_module
+
+    options = serve_module.ServeOptions(history_module.path_of(store), host, port, public)
+    serve_module.serve(options, typer.echo)
+
+
 @baseline_app.command("accept")
 def baseline_accept(
     run: Annotated[str, typer.Argument(help="The number of a run, or its directory.")],

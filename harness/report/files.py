@@ -49,6 +49,9 @@ from harness.report.run_view import RunView, by_subject, needs_a_table
 from harness.report.subject import Account
 from harness.store import baseline
 from harness.store.baseline import BaselineComparison
+from harness.store.database import chosen_path
+from harness.store.queries import reading
+from harness.store.record import token_of
 from harness.store.result import RunResult
 
 
@@ -165,8 +168,37 @@ def detailed(view: RunView, directory: Path) -> RunView:
     console_bytes = max(least, min(most, CONSOLES_BYTES // max(1, len(run.cases))))
     cases = {case.id: _case_files(directory / case.dir, console_bytes) for case in run.cases}
     accounts = {id_: files.account for id_, files in cases.items()}
-    details = RunDetails(cases, divergences_of(run, directory))
+    nights = nights_of(run, view.baseline, chosen_path(None))
+    details = RunDetails(cases, divergences_of(run, directory), nights)
     return replace(RunView.of(run, accounts, view.baseline, verbose=True), details=details)
+
+
+SHOWN_NIGHTS: Final = 30
+"""Number of last runs in a sparkline."""
+
+
+def nights_of(
+    run: RunResult, compared: BaselineComparison | None, store: Path | None
+) -> dict[str, tuple[bool | None, ...]]:
+    """Whether each problem of ``run`` was one in the last runs, from the store that has the run.
+
+    Nothing where that is another store, or cannot be read: the report is whole without it.
+    """
+    if compared is None or store is None:
+        return {}
+    try:
+        with reading(store) as history:
+            if history.token(compared.run) != token_of(run):
+                return {}
+            return {
+                change.key: tuple(
+                    None if night.was_seen is None else night.was_seen and night.is_problem
+                    for night in history.nights(change.identity)[-SHOWN_NIGHTS:]
+                )
+                for change in compared.changes
+            }
+    except HarnessError:
+        return {}
 
 
 def _case_files(directory: Path, console_bytes: int) -> CaseFiles:

@@ -288,3 +288,6 @@ class RunDetails:
 
     cases: Mapping[str, CaseFiles] = field(default_factory=dict)
     divergences: Mapping[int, AlignedPair] = field(default_factory=dict)
+    nights: Mapping[str, tuple[bool | None, ...]] = field(default_factory=dict)
+    """By the key of a problem: whether it was one in each of the last runs, None where it was not
+    looked for."""

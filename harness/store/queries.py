@@ -47,6 +47,7 @@ _RUNS: Final = """
 def reading(path: Path) -> Iterator[StoreReader]:
     """The store in ``path``, to be asked; errors as of :func:`harness.store.database.opened`."""
     with opened(path) as connection:
+        connection.pragma("query_only", 1)  # whoever reads does not write
         yield StoreReader(connection)
 
 
@@ -77,6 +78,11 @@ class StoreReader:
         """The run of that number."""
         row = self._row(f"{_RUNS} WHERE number = ?", (number,))
         return None if row is None else _run(row)
+
+    def token(self, number: int) -> str | None:
+        """What says of a run's directory that it is still that run's."""
+        row = self._row("SELECT token FROM run WHERE number = ?", (number,))
+        return None if row is None else str(row[0])
 
     def run_in(self, directory: Path) -> StoredRun | None:
         """The last run in that directory."""

@@ -59,13 +59,17 @@ class RunRecord:
 
     @property
     def token(self) -> str:
-        """Which run it is: its own token, or a hash of what an older irqmatrix left of it."""
-        environment = self.result.environment
-        token = environment.get("token")
-        if isinstance(token, str):
-            return token
-        text = json.dumps([self.result.name, environment], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Which run it is."""
+        return token_of(self.result)
+
+
+def token_of(result: RunResult) -> str:
+    """Which run it is: its own token, or a hash of what an older irqmatrix left of it."""
+    token = result.environment.get("token")
+    if isinstance(token, str):
+        return token
+    text = json.dumps([result.name, result.environment], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def record_of(result: RunResult, directory: Path, lanes: Lanes) -> RunRecord:

@@ -96,7 +96,7 @@ def _of_finding(finding: Finding, roles: Mapping[str, str]) -> Iterator[Sighting
             for group, own in groups
         )
         yield Sighting(
-            FindingIdentity(subject, finding.part, _kind(finding), tuple(named)),
+            FindingIdentity(subject, finding.part, kind_of(finding), tuple(named)),
             finding.family,
             finding.status.value,
             finding.status is Status.UNEXPLAINED,
@@ -106,7 +106,8 @@ def _of_finding(finding: Finding, roles: Mapping[str, str]) -> Iterator[Sighting
         )
 
 
-def _kind(finding: Finding) -> str:
+def kind_of(finding: Finding) -> str:
+    """The kind of its identities."""
     if finding.counter is None:
         return CHECK
     is_storm = finding.counter.startswith("storm/")

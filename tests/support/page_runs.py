@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +122,12 @@ def _moved(finding: Finding, number: int) -> Finding:
 def html(run: RunResult, directory: Path, **view: Any) -> str:
     """The page of ``run``, whose cases are in ``directory``."""
     return files.rendered(replace(RunView.of(run), **view), directory, "html").decode()
+
+
+def part(page: str, name: str) -> str:
+    """A page that is compressed in the file."""
+    (data,) = re.findall(rf'id="data-{name}"[^>]*>([^<]*)<', page)
+    return zlib.decompress(base64.b64decode(data)).decode()
 
 
 def write_html(run: RunResult, directory: Path, path: Path, **view: Mapping[str, Any]) -> str:

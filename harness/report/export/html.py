@@ -28,8 +28,8 @@ from harness.model.verdict import CaseResult, Verdict
 from harness.report import views
 from harness.report.pages import FUNNEL, AlignedPair, CaseFiles, funnel_of, rates_of
 from harness.report.run_view import RunView, SubjectView
-from harness.report.subject import NOT_OBSERVABLE
-from harness.store.baseline import Change
+from harness.store.baseline import Change, exit_status
+from harness.store.sightings import kind_of
 
 NEVER: Final = "-"
 SHOWN_MEMBERS: Final = 60
@@ -50,7 +50,7 @@ def templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    found.globals.update(NOT_OBSERVABLE=NOT_OBSERVABLE, FUNNEL=FUNNEL, WORDS=views.WORDS)
+    found.globals.update(FUNNEL=FUNNEL, WORDS=views.WORDS, since_text=views.since_text)
     return found
 
 
@@ -166,6 +166,9 @@ def render(view: RunView) -> str:
         .get_template("run.html")
         .render(
             view=view,
+            is_good=exit_status(view.run, view.baseline) == 0,
+            since=None if view.baseline is None else views.baseline_headline(view.baseline),
+            changes=() if view.baseline is None else views.change_views(view.baseline),
             environment=_environment(view),
             backends=_backends(view),
             heat=_heat(view, places, findings),
@@ -293,10 +296,12 @@ def _changes(view: RunView, finding: Finding) -> tuple[Change, ...]:
     """What the store says of it: since when, and how often."""
     if view.baseline is None:
         return ()
-    members = {member for group in finding.groups for member in group.members}
-    ids = [case.id for case in view.run.cases if Member(case.subject, case.backend) in members]
-    about = (change for id_ in ids for change in view.baseline.about(id_, finding.part))
-    return tuple({change.key: change for change in about}.values())
+    subjects = {member.subject for group in finding.groups for member in group.members}
+    return tuple(
+        change
+        for change in view.baseline.differences_of(finding.family, finding.part)
+        if change.identity.subject in subjects and change.identity.kind == kind_of(finding)
+    )
 
 
 # --- Pages ----------------------------------------------------------------------------------------
@@ -315,6 +320,7 @@ def _pages(view: RunView, places: _Places, findings: tuple[FindingPage, ...]) ->
             shown.headline,
             "finding.html",
             finding=shown,
+            nights=[view.details.nights.get(change.key, ()) for change in shown.changes],
             divergence=divergence,
             rates=_rates(divergence),
             cases=places.cases,

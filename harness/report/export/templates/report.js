@@ -109,7 +109,10 @@
   });
   told();
 
-  addEventListener("hashchange", show);
-  addEventListener("beforeprint", draw);
-  if (shown) show();
+  if (shown) {
+    addEventListener("hashchange", show);
+    show();
+  } else {
+    draw();
+  }
 })();

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import re
-import zlib
 from dataclasses import replace
 
 import pytest
@@ -20,6 +18,7 @@ from harness.report.pages import FUNNEL, funnel_of, log_parting, pair_of, rates_
 from harness.report.run_view import RunView
 from harness.report.subject import Account
 from support import page_runs, runs
+from support.page_runs import part
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +31,6 @@ def red(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(red):
     return page_runs.html(*red)
-
-
-def part(page, name):
-    """A page that is compressed in the file."""
-    (data,) = re.findall(rf'id="data-{name}"[^>]*>([^<]*)<', page)
-    return zlib.decompress(base64.b64decode(data)).decode()
 
 
 def test_html_asks_for_nothing_outside_of_itself(page):
