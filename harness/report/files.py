@@ -152,7 +152,7 @@ def _timeline(folder: Path, limit: int) -> Timeline:
 
 # --- Pages ----------------------------------------------------------------------------------------
 
-MAX_ALIGNED: Final = 3
+MAX_ALIGNED: Final = 2
 """Number of pairs of recordings that are aligned for a run's pages: that reads all their events."""
 CONSOLES_BYTES: Final = 8 << 20
 """Of all consoles together: compressed, they have to fit into one file of a few MB."""
