@@ -6,7 +6,8 @@ each thread's own is as good as the recorded one, and what no such order explain
 Only a few are tried, those that one preemption near the disagreement makes (docs/lab-faults.md,
 "Preemption in Linux 7.x"):
 
-* another thread was stopped after its last event: what that brings about comes when it goes on;
+* another thread was stopped after its last event: what that brings about comes when it goes on, at
+  the latest when a CPU takes the interrupt;
 * this thread was stopped there;
 * a CPU took an interrupt, and was stopped before that was traced: a message of the same vector that
   was traced in between came later.
@@ -24,6 +25,7 @@ _STARTS: Final = frozenset({"kvm_set_irq", "kvm_msi_set_irq"})
 """What begins something in a thread that is no CPU's; the lines after it follow from it."""
 _FOLLOWS: Final = frozenset({"kvm_eoi", "kvm_ack_irq", "kvm_apic_ipi", "kvm_msr"})
 """What a CPU's thread traces in the middle of a register's write, and of an MSR's at its end."""
+_ACCEPTS: Final = "kvm_apic_accept_irq"
 _INJECTIONS: Final = 3
 """Number of injections before a disagreement whose trace may have been late."""
 
@@ -87,10 +89,27 @@ def _last_of(
 
 def _stopped(kvm: Sequence[NumberedEvent], at: int, thread: int | None) -> Iterator[Move]:
     """``thread`` was stopped in its last thing, which comes when it goes on."""
-    after = next((line.number for line in kvm[at:] if line.event.vcpu == thread), None)
-    if after is not None:
-        for group in _last_of(kvm[:at], thread):
-            yield Move(frozenset(line.number for line in group), after)
+    after = next((i for i in range(at, len(kvm)) if kvm[i].event.vcpu == thread), None)
+    for group in _last_of(kvm[:at], thread):
+        lines = frozenset(line.number for line in group)
+        if after is not None:
+            yield Move(lines, kvm[after].number)
+        taken = _injected(kvm[at + 1 : after], group)
+        if taken is not None:
+            yield Move(lines, taken)
+
+
+def _injected(lines: Sequence[NumberedEvent], group: Sequence[NumberedEvent]) -> int | None:
+    """The line in which a CPU takes what ``group`` accepted: then it had gone on."""
+    vectors = {e.args[1] for e in (line.event for line in group) if e.name == _ACCEPTS}
+    return next(
+        (
+            line.number
+            for line in lines
+            if line.event.name == "kvm_inj_virq" and line.event.args[1] in vectors
+        ),
+        None,
+    )
 
 
 def _stopped_itself(kvm: Sequence[NumberedEvent], at: int) -> Iterator[Move]:

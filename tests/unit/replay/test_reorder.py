@@ -79,8 +79,10 @@ def test_order_of_a_whole_recording_needs_no_move(tmp_path):
     assert (found.outcome, found.reordered) == (ReplayOutcome.AGREED, 0)
 
 
-def line(number, name="kvm_eoi", vcpu=0):
-    args = event_type("kvm_eoi").args(apicid=0, vector=1)
+EOI = event_type("kvm_eoi").args(apicid=0, vector=1)
+
+
+def line(number, name="kvm_eoi", vcpu=0, args=EOI):
     return NumberedEvent(number, Event(number, "kvm", name, vcpu, args))
 
 
@@ -126,3 +128,19 @@ def test_thread_that_was_stopped_in_an_msrs_write_may_have_been_so_before_its_en
     ]
 
     assert Move(frozenset({1, 2, 3, 5}), 6) in list(candidates(trace, 6))
+
+
+def test_thread_that_was_stopped_within_a_message_had_gone_on_when_a_cpu_took_it():
+    trace = [
+        line(1, "kvm_msi_set_irq", vcpu=None),
+        line(2, "kvm_apic_accept_irq", vcpu=None, args=(0, 39, "Fixed", "edge")),
+        line(3, "kvm_eoi"),
+        line(4, "kvm_inj_virq", args=("IRQ", 236, False)),
+        line(5, "kvm_inj_virq", args=("IRQ", 39, False)),
+        line(6, "kvm_msi_set_irq", vcpu=None),
+    ]
+
+    found = list(candidates(trace, 3))
+
+    assert Move(frozenset({1, 2}), 6) in found
+    assert Move(frozenset({1, 2}), 5) in found
