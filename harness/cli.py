@@ -38,6 +38,8 @@ EXIT_BUG: Final = 70
 """A bug of irqmatrix (``EX_SOFTWARE`` of sysexits.h)."""
 EXIT_INTERRUPTED: Final = 130
 DETAIL_CHARACTERS: Final = 300
+STOP_S: Final = 2.5
+RUN_IS_LEFT: Final = "the cases that had ended are in the run directory"
 
 T = TypeVar("T")
 
@@ -131,34 +133,31 @@ def _say(text: str) -> None:
     Printer(stderr=True).print(f"irqmatrix: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _run_async(work: Coroutine[Any, Any, T]) -> T:
+def _run_async(work: Coroutine[Any, Any, T], what_is_left: str | None = RUN_IS_LEFT) -> T:
     """Run ``work``; a signal that asks to end takes it down through every ``with``.
 
     What is not down after :data:`STOP_S`, because something that it waits for stands still, goes
     with the process.
     """
 
+    interrupted = Interrupted("interrupted", None, what_is_left)
+
+    def give_up() -> None:
+        """End at once, with all that was started."""
+        _say(str(interrupted))
+        ownership.end_everything()
+        os._exit(EXIT_INTERRUPTED)
+
     async def supervised() -> T:
         task = asyncio.current_task()
         assert task is not None
-        with stopping.on_signals(task, STOP_S, _give_up):
+        with stopping.on_signals(task, STOP_S, give_up):
             return await work
 
     try:
         return asyncio.run(supervised())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        raise Interrupted(*_INTERRUPTED) from None
-
-
-STOP_S: Final = 2.5
-_INTERRUPTED: Final = ("interrupted", None, "the cases that had ended are in the run directory")
-
-
-def _give_up() -> None:
-    """End at once, with all that was started."""
-    _say(str(Interrupted(*_INTERRUPTED)))
-    ownership.end_everything()
-    os._exit(EXIT_INTERRUPTED)
+        raise interrupted from None
 
 
 def _version(wanted: bool) -> None:
@@ -213,7 +212,12 @@ def run(
     ] = None,
     repeat: Annotated[int | None, typer.Option(min=1, help="Run each case N times.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Number of cases run at the same time.")
+        str,
+        typer.Option(metavar="N", help="Number of cases run at the same time; auto: as many fit."),
+    ] = "auto",
+    executor: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on the workers of dask://HOST:PORT, a cluster."),
     ] = None,
     known: Annotated[
         list[Path] | None,
@@ -243,12 +247,15 @@ def run(
     Status 0: all as expected, or with --baseline nothing new; 1: otherwise; 3: nothing could be
     run.
     """
+    from harness.cluster.executor import on_cluster
     from harness.config import config as config_module
     from harness.report.files import baseline_of, view_of
     from harness.report.text.render import show
     from harness.report.text.run_report import run_report
     from harness.repro import regressions
     from harness.run import pipeline as run_module
+    from harness.run import room
+    from harness.run.executor import local
     from harness.store.baseline import exit_status
     from harness.store.result import dump
 
@@ -257,9 +264,10 @@ def run(
         loaded = config_module.deterministic(loaded)
     console = printer(stderr=json)
     entered = store_request(store, loaded.store, baseline)
-    job = run_module.RunRequest(
-        loaded, out, only, jobs or default_jobs(), tuple(known or ()), entered
-    )
+    number = number_of_jobs(jobs) or room.fitting_jobs(loaded.cases, loaded.lab)
+    where = on_cluster(executor) if executor is not None else local
+    known_rules = tuple(known or ())
+    job = run_module.RunRequest(loaded, out, only, number, known_rules, entered, where)
     result, directory = _run_async(regressions.run(job, console, quiet=json))
     if json:
         print_json(dump(result))
@@ -283,8 +291,40 @@ def store_request(
 
 
 def default_jobs() -> int:
-    """Two labs side by side, where there are two CPUs for them."""
-    return min(2, len(os.sched_getaffinity(0)))
+    """As many labs as fit on this machine."""
+    from harness.run.room import fitting_jobs
+
+    return fitting_jobs()
+
+
+def number_of_jobs(text: str) -> int | None:
+    """What ``--jobs`` says; None for ``auto``."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text)):
+        what = f"{text!r} is neither auto nor a number from 1 on"
+        raise typer.BadParameter(what, param_hint="--jobs")
+    return int(text)
+
+
+@app.command()
+def worker(
+    executor: Annotated[str, typer.Argument(metavar="ADDRESS", help="dask://HOST:PORT")],
+    jobs: Annotated[
+        str,
+        typer.Option(metavar="N", help="Number of cases run at the same time; auto: as many fit."),
+    ] = "auto",
+    name: Annotated[str | None, typer.Option(help="What the worker is called in reports.")] = None,
+) -> None:
+    """Record cases on this machine for runs with --executor.
+
+    Ends with its scheduler. Status 3: no scheduler is there.
+    """
+    from harness.cluster import worker as worker_module
+
+    request = worker_module.WorkerRequest(executor, number_of_jobs(jobs), name)
+    left = "what it was doing is done by others"
+    _run_async(worker_module.work(request, printer()), left)
 
 
 def with_formats(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,6 +8,7 @@
         ├── ImageError          a kernel, QEMU, initramfs or guest image that cannot be had or used
         ├── HostError           a host that cannot run cases at all
         │   └── LabLost         the lab died under its cases
+        ├── ClusterError        a cluster that lost what it was to do, or has no worker for it
         ├── LaunchError         a QEMU that did not start
         ├── GuestError          a guest that stopped being one, with its last console lines
         │   ├── GuestHang       it said nothing more within its time
@@ -67,6 +68,10 @@ class HostError(HarnessError):
 
 class LabLost(HostError):
     """The lab died under its cases; a new one can be booted for the rest."""
+
+
+class ClusterError(HarnessError):
+    """A cluster that has no worker for a case, or lost the case with one."""
 
 
 class LaunchError(HarnessError):

@@ -41,6 +41,12 @@ class Limits:
     """A guest's console, of one boot: the guest is ended."""
     stderr_kib: int = 256
     """What QEMU says on standard error: cut in the middle."""
+    archive_mib: int = 256
+    """A case's folder as it comes from another machine, compressed: the case is an error."""
+    unpacked_mib: int = 4096
+    """The same, unpacked."""
+    worker_s: int = 60
+    """How long a case waits for a worker of a cluster that can run it: ``skip``, or ``error``."""
     judging_s: int = 900
     """For judging a case that was recorded: verdict ``error``."""
     detail_characters: int = 2000

@@ -105,6 +105,10 @@ class ImageCache:
             return (self.qemu(), *self._cached_qemus())
         return self._cached_qemus()
 
+    def kernel_versions(self) -> tuple[str, ...]:
+        """Of the kernels that are cached."""
+        return tuple(dict.fromkeys(entry.label.version for entry in self._store.entries("kernel")))
+
     def _cached_qemus(self) -> tuple[QemuImage, ...]:
         names = (entry.label.name for entry in self._store.entries("qemu"))
         entries = (self._store.find("qemu", name) for name in names)

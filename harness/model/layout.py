@@ -86,6 +86,8 @@ class RunDir:
     """What is new in it."""
     lock = FileEntry("run.lock")
     """Locked (``flock(2)``) while a run is in the folder; it stays when the run has ended."""
+    cluster_log = FileEntry("cluster.log")
+    """What dask said, of a run on many machines."""
     bug = FileEntry("error.txt")
     earlier = FileEntry("earlier")
     """Here is, in a numbered folder each, what earlier runs into the same folder left."""
@@ -102,9 +104,21 @@ class RunDir:
         """The folder of an attempt at a reproducer, from the second on."""
         return self.path / f"again-{number}"
 
-    def host_log(self, host: str, number: int) -> Path:
-        """What a host that was booted printed; with the suffix ``.stderr`` what its QEMU said."""
-        return self.path / f"{host}-{number}.log"
+    def host_log(self, host: str, number: int, machine: str = "") -> Path:
+        """What a host that was booted printed; with the suffix ``.stderr`` what its QEMU said.
+
+        ``machine`` is the name of the one that it ran on, where that is another one.
+        """
+        return self.path / ("-".join(filter(None, (host, machine, str(number)))) + ".log")
+
+    @property
+    def lab_logs(self) -> list[Path]:
+        """Those of all labs, and what their QEMUs said."""
+        return sorted((*self.path.glob("lab-*.log"), *self.path.glob("lab-*.stderr")))
+
+    def arriving(self, name: str) -> Path:
+        """A case's folder until all of it is there, when another machine has recorded it."""
+        return self.path / f".arriving-{name}"
 
     def program(self, name: str) -> Path:
         """What a probe executes."""
@@ -120,6 +134,7 @@ OF_A_RUN: Final = (
         f"{RunDir.result}*",
         f"{RunDir.baseline}*",
         RunDir.bug,
+        RunDir.cluster_log,
         "*.program",
         "lab-*.log",
         "lab-*.stderr",

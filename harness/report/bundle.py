@@ -32,7 +32,7 @@ from harness.report.text.render import show
 from harness.report.versions import version_lines
 from harness.repro.reproduce import Reproduction
 from harness.run import scheduler
-from harness.run.scheduler import Prepared
+from harness.run.waiting import Prepared
 
 _COMPRESSION_LEVEL: Final = 10
 _REPORT_COLUMNS: Final = 160

@@ -254,8 +254,8 @@ class Bench:
             found.append(recorded)
             ended(recorded)
 
-        runner = scheduler.Scheduler(config, folder, self._cache, local, Silent())
-        await runner.record(prepared.prepared, self.stage.jobs, take)
+        runner = scheduler.Scheduler(config, folder, self._cache, local, Silent(), self.stage.jobs)
+        await runner.record(prepared.prepared, take)
         # Everything that is asked of a recording is in memory; there may be thousands of them.
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self.boots += len(cases)

@@ -12,21 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from harness.base.errors import HostError, StoreError
+from harness.base.errors import CannotRun, HostError, StoreError
 from harness.config.config import RunConfig
 from harness.model.case import Case
 from harness.model.layout import RunDir
 from harness.model.verdict import Blame, CaseResult, Verdict, of_case
 from harness.record.recording import Recording
+from harness.run.executor import Recorder
 from harness.run.progress import Progress
-from harness.run.scheduler import Failed, Preparation, Prepared, Scheduler, guarded
+from harness.run.scheduler import Failed, Preparation, guarded
+from harness.run.waiting import Prepared
 from harness.store import case_folder
 
 Judge: TypeAlias = Callable[[Recording], Coroutine[None, None, CaseResult]]
 
 
 class JudgedRun:
-    """One run, whose recordings ``scheduler`` makes; ``settled`` is called for each result.
+    """One run, whose recordings ``recorder`` makes; ``settled`` is called for each result.
 
     Whatever happens to one case is its result.
     """
@@ -35,14 +37,14 @@ class JudgedRun:
         self,
         config: RunConfig,
         out: Path,
-        scheduler: Scheduler,
+        recorder: Recorder,
         progress: Progress,
         judge: Judge,
         settled: Callable[[CaseResult], None],
     ) -> None:
         self._config = config
         self._out = out
-        self._scheduler = scheduler
+        self._recorder = recorder
         self._progress = progress
         self._judge = judge
         self._settled = settled
@@ -50,7 +52,7 @@ class JudgedRun:
         self._first_times: dict[str, str] = {}
         self.results: dict[str, CaseResult] = {}
 
-    async def run(self, preparation: Preparation, jobs: int) -> None:
+    async def run(self, preparation: Preparation) -> None:
         """Run everything; :attr:`results` has the result of every case then."""
         items = preparation.prepared
         for case in self._config.cases:
@@ -59,7 +61,7 @@ class JudgedRun:
         for item in items:
             if item.skip is not None:
                 self._settle(of_case(item.case, Verdict.SKIP, item.skip, 0.0))
-        await self._scheduler.record(_able(items), jobs, self._take)
+        await self._recorder.record(_able(items), self._take)
         for _ in range(self._config.retries):
             again = [item for item in items if self._is_for_another_time(item.case)]
             if not again:
@@ -67,10 +69,10 @@ class JudgedRun:
             self._progress.note(f"{len(again)} not as expected: run again")
             for item in again:
                 self._set_aside(item.case)
-            await self._scheduler.record(again, jobs, self._take)
+            await self._recorder.record(again, self._take)
 
     def _is_for_another_time(self, case: Case) -> bool:
-        return not self.results[case.id].as_expected and not self._scheduler.ends_labs(case)
+        return not self.results[case.id].as_expected and not self._recorder.ends_labs(case)
 
     def _set_aside(self, case: Case) -> None:
         """Keep what a case was and left the first time, which is the one that is of interest."""
@@ -127,6 +129,8 @@ def incomplete(case: Case) -> CaseResult:
 def _without_run(failed: Failed) -> CaseResult:
     """A case that could not be run or judged; that says nothing of its subject."""
     error = failed.error
+    if isinstance(error, CannotRun):
+        return of_case(failed.case, Verdict.SKIP, str(error), failed.duration_s)
     blame = Blame.LAB if isinstance(error, HostError) else Blame.HARNESS
     return of_case(
         failed.case,

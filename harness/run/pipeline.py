@@ -21,25 +21,23 @@ from harness.base.terminal import Printer
 from harness.base.versions import Version, parse_version
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions
-from harness.config import feasibility
 from harness.config.config import RunConfig
-from harness.config.feasibility import LocalFacts
-from harness.doctor.doctor import local_facts
 from harness.images.cache import ImageCache
 from harness.images.kernel import kernel_build
 from harness.images.model import QemuImage
 from harness.images.qemu import qemu_build
-from harness.model.case import Accel, Host
+from harness.model.case import Host
 from harness.model.layout import RunDir
 from harness.model.verdict import CaseResult
 from harness.record.recording import Recording
-from harness.run import judging, progress, scheduler
+from harness.run import judging, progress
 from harness.run.checkpoint import checkpoint
 from harness.run.conclusion import compare_matrix, run_result
+from harness.run.executor import Hosts, Job, OpenExecutor, local
 from harness.run.judged_run import Judge, JudgedRun, incomplete
 from harness.run.nowhere import ran_nowhere
 from harness.run.progress import Progress
-from harness.run.scheduler import Prepared
+from harness.run.waiting import Prepared
 from harness.store import baseline, result
 from harness.store.entry import RunEntry, StoreRequest, check_baseline
 from harness.store.result import Nowhere, RunResult
@@ -58,6 +56,7 @@ class RunRequest:
     """Folders of known differences to take instead of the shipped one."""
     store: StoreRequest | None = None
     """Where the run is entered; None: nowhere."""
+    executor: OpenExecutor = local
 
 
 Finish: TypeAlias = Callable[[RunResult, Path], Awaitable[RunResult]]
@@ -89,7 +88,6 @@ async def run(
         run_directory(request.out, config.name, names) as place,
         progress.Silent() if quiet else progress.for_console(console, len(names)) as shown,
     ):
-        shown.note(f"{len(names)} cases, {request.jobs} at a time; results in {place.path}")
         if place.earlier is not None:
             shown.note(f"what an earlier run left there is in {place.earlier}")
         environment = _environment(config)
@@ -97,7 +95,7 @@ async def run(
         if request.store is not None:
             entry = RunEntry(request.store, shown.note)
             entry.begin(config.name, place.path, environment)
-        found = await _run_in(place.path, config, known, request.jobs, shown, environment)
+        found = await _run_in(place.path, config, known, request, shown, environment)
         final = await finish(found, place.path)
         result.write(final, RunDir(place.path).result)
         compared = None if entry is None else entry.complete(final, place.path)
@@ -110,7 +108,7 @@ async def _run_in(
     out: Path,
     config: RunConfig,
     known: KnownDifferences,
-    jobs: int,
+    request: RunRequest,
     shown: Progress,
     environment: dict[str, object],
 ) -> RunResult:
@@ -133,17 +131,18 @@ async def _run_in(
         ownership.remove_leftovers()
         child.prepare(("harness.run.pipeline",))
         cache = ImageCache()
-        local = await asyncio.to_thread(_local_facts, config)
-        preparation = await asyncio.to_thread(scheduler.prepare, config, cache, local, out)
-        if not preparation.prepared:
-            preparation.all()
-        versions = _versions(preparation.prepared, config, cache, local)
-        environment |= _hosts(preparation.prepared, config, versions, cache, local)
-        runner = scheduler.Scheduler(config, out, cache, local, shown)
-        run = JudgedRun(config, out, runner, shown, _judge(config), settled)
-        await run.run(preparation, jobs)
+        async with request.executor(Job(config, out, cache, shown, request.jobs)) as executor:
+            preparation = await executor.prepare()
+            if not preparation.prepared:
+                preparation.all()
+            environment |= _named(preparation.prepared, config, cache, executor.hosts())
+            run = JudgedRun(config, out, executor, shown, _judge(config), settled)
+            await run.run(preparation)
+            hosts = executor.hosts()
+        environment |= _named(preparation.prepared, config, cache, hosts)
+        versions = _versions(preparation.prepared, config, cache, hosts)
         ended = tuple(results[case.id] for case in config.cases)
-        cases = blame.over_run(ended, emulated_lab=feasibility.lab_accel(local) is Accel.TCG)
+        cases = blame.over_run(ended, emulated_lab=hosts.emulates_labs)
         matrix = [item.case for item in preparation.prepared]
         compared = await child.in_child(compare_matrix, matrix, cases, versions, known, out)
     environment["finished"] = timestamp()
@@ -165,13 +164,6 @@ def _selected(config: RunConfig, only: str | None) -> RunConfig:
         )
     # A part of a matrix may leave out what the rest of it runs.
     return dataclasses.replace(config, cases=cases, ran_nowhere_is_error=False)
-
-
-def _local_facts(config: RunConfig) -> LocalFacts | None:
-    """The local KVM, where a case or a lab might use it; measured only where that decides."""
-    if all(case.backend.accel is Accel.TCG for case in config.cases):
-        return None
-    return local_facts(measure=any(map(feasibility.needs_local_speed, config.cases)))
 
 
 def _judge(config: RunConfig) -> Judge:
@@ -198,10 +190,9 @@ def _judge(config: RunConfig) -> Judge:
 
 
 def _versions(
-    prepared: tuple[Prepared, ...], config: RunConfig, cache: ImageCache, local: LocalFacts | None
+    prepared: tuple[Prepared, ...], config: RunConfig, cache: ImageCache, hosts: Hosts
 ) -> Versions:
-    emulated = feasibility.lab_accel(local) is Accel.TCG
-    in_lab = any(item.case.backend.host is Host.LAB for item in prepared)
+    has_lab = any(item.case.backend.host is Host.LAB for item in prepared)
     qemus = dict.fromkeys(item.case.backend.qemu for item in prepared)
     kernels = dict.fromkeys(
         kernel for item in prepared if (kernel := item.case.backend.kernel) is not None
@@ -209,15 +200,11 @@ def _versions(
     return Versions(
         qemu={name: cache.qemu(name).version for name in qemus},
         kernel={name: parse_version(cache.kernel(name).version) for name in kernels},
-        local_kernel=parse_version(platform.release().split("-")[0]),
-        lab_qemu=cache.lab_qemu(config.lab.qemu).version if in_lab and emulated else None,
+        local_kernel=parse_version(hosts.kernel.split("-")[0]),
+        lab_qemu=cache.lab_qemu(config.lab.qemu).version
+        if has_lab and hosts.emulates_labs
+        else None,
     )
-
-
-def _kvm(local: LocalFacts | None) -> str | None:
-    if local is None:
-        return "not asked: nothing here needs it"
-    return local.kvm.module if local.kvm.usable else local.kvm.error
 
 
 def _environment(config: RunConfig) -> dict[str, object]:
@@ -235,21 +222,19 @@ def _environment(config: RunConfig) -> dict[str, object]:
     }
 
 
-def _hosts(
-    prepared: tuple[Prepared, ...],
-    config: RunConfig,
-    versions: Versions,
-    cache: ImageCache,
-    local: LocalFacts | None,
+def _named(
+    prepared: tuple[Prepared, ...], config: RunConfig, cache: ImageCache, hosts: Hosts
 ) -> dict[str, object]:
-    """The rest: of what the hosts are."""
+    """The rest: what the hosts are, and what the names of images stand for."""
+    versions = _versions(prepared, config, cache, hosts)
     has_lab = any(item.case.backend.host is Host.LAB for item in prepared)
     return {
-        "kvm": _kvm(local),
+        "kvm": hosts.kvm,
         "qemu": {name: _dotted(version) for name, version in versions.qemu.items()},
         "lab_kernel": {name: _dotted(version) for name, version in versions.kernel.items()},
         "lab_qemu": _dotted(cache.lab_qemu(config.lab.qemu).version) if has_lab else None,
         "builds": _builds(versions, cache, cache.lab_qemu(config.lab.qemu) if has_lab else None),
+        **hosts.more,
     }
 
 

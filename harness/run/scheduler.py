@@ -10,7 +10,7 @@ import platform
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
@@ -31,6 +31,7 @@ from harness.model.manifest import CaseFile
 from harness.record.case_runner import conduct
 from harness.record.recording import Recording
 from harness.run.progress import Progress
+from harness.run.waiting import HostKey, Prepared, Waiting
 
 MAX_LAB_FAILURES: Final = 2
 """Labs that may fail to boot before no further one is tried for the same kernel and QEMU."""
@@ -38,7 +39,7 @@ MAX_LAB_FAILURES: Final = 2
 MAX_LABS_ENDED: Final = 2
 """A case under which this number of labs died is not run again, nor its repetitions."""
 
-_CellKey: TypeAlias = tuple[str, str]
+CellKey: TypeAlias = tuple[str, str]
 _Outcome = TypeVar("_Outcome")
 
 
@@ -57,30 +58,7 @@ class Failed:
 
 Take: TypeAlias = Callable[[Recording | Failed], Coroutine[None, None, None]]
 """Gets what was recorded of a case, while its host goes on with the next one."""
-_Give: TypeAlias = Callable[[Recording | Failed], object]
-
-
-@dataclass(frozen=True)
-class HostKey:
-    """What cases have to share to run on the same booted host."""
-
-    host: Host
-    qemu: str
-    kernel: str | None
-
-    @classmethod
-    def of(cls, case: Case) -> HostKey:
-        """The host that ``case`` needs."""
-        return cls(case.backend.host, case.backend.qemu, case.backend.kernel)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A case whose images are there, or that cannot be run for the reason ``skip``."""
-
-    case: Case
-    plan: GuestPlan
-    skip: str | None
+Give: TypeAlias = Callable[[Recording | Failed], object]
 
 
 @dataclass(frozen=True)
@@ -118,7 +96,7 @@ def prepare(
                 raise error
             prepared.append(_prepare_one(case, cache, local, out))
         except (HarnessError, OSError) as error:
-            failed[case.id] = _as_ours(error)
+            failed[case.id] = as_ours(error)
     return Preparation(tuple(prepared), failed)
 
 
@@ -134,11 +112,11 @@ def _error_of(work: Callable[[], None]) -> HarnessError | None:
     try:
         work()
     except (HarnessError, OSError) as error:
-        return _as_ours(error)
+        return as_ours(error)
     return None
 
 
-def _as_ours(error: HarnessError | OSError) -> HarnessError:
+def as_ours(error: HarnessError | OSError) -> HarnessError:
     """An error of this machine as a HarnessError, with what to do about it."""
     if isinstance(error, HarnessError):
         return error
@@ -154,9 +132,11 @@ def _prepare_one(case: Case, cache: ImageCache, local: LocalFacts | None, out: P
 
 
 class Scheduler:
-    """Workers take cases; each keeps its host up for as long as there are cases for it.
+    """Seats take cases; each keeps its host up for as long as there are cases for it.
 
-    Whatever happens to one case, the others are recorded.  Nothing is judged here.
+    Whatever happens to one case, the others are recorded.  Nothing is judged here.  ``jobs`` is the
+    number of seats, and so of labs that are up at the same time; ``name`` is in the names of the
+    labs' logs.
     """
 
     def __init__(
@@ -166,83 +146,89 @@ class Scheduler:
         cache: ImageCache,
         local: LocalFacts | None,
         progress: Progress,
+        jobs: int,
+        name: str = "",
     ) -> None:
         self._config = config
         self._out = out
         self._cache = cache
         self._local = local
         self._progress = progress
-        self._waiting: dict[HostKey, list[Prepared]] = {}
+        self._jobs = jobs
+        self._name = name
         self._lab_failures: Counter[HostKey] = Counter()
         self._numbers = {host: itertools.count(1) for host in BACKENDS}
-        self._labs_ended: Counter[_CellKey] = Counter()
+        self._labs_ended: Counter[CellKey] = Counter()
 
-    async def record(self, items: Iterable[Prepared], jobs: int, take: Take) -> None:
-        """Record ``items``, each of which ``take`` gets once; back when all of that has ended.
-
-        ``jobs`` is the number of workers, and so of labs that are up at the same time.
-        """
-        for item in items:
-            self._waiting.setdefault(HostKey.of(item.case), []).append(item)
+    async def record(self, items: Iterable[Prepared], take: Take) -> None:
+        """Record ``items``, each of which ``take`` gets once; back when all of that has ended."""
+        waiting = Waiting(items)
+        await waiting.close()
         async with asyncio.TaskGroup() as group:
 
             def give(recorded: Recording | Failed) -> None:
                 group.create_task(take(recorded))
 
-            for _ in range(jobs):
-                group.create_task(self._work(give))
+            await self.serve(waiting, give)
+
+    async def serve(self, waiting: Waiting, give: Give) -> None:
+        """Record what waits and what comes, until ``waiting`` is closed; ``give`` gets each."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._jobs):
+                group.create_task(self._work(waiting, give))
 
     def ends_labs(self, case: Case) -> bool:
         """Whether enough labs died under it to know."""
-        return self._labs_ended[_cell(case)] >= MAX_LABS_ENDED
+        return self._labs_ended[cell_of(case)] >= MAX_LABS_ENDED
 
-    async def _work(self, give: _Give) -> None:
-        while (key := self._next_host()) is not None:
+    async def _work(self, waiting: Waiting, give: Give) -> None:
+        while (item := await waiting.next()) is not None:
+            key, given = waiting.key(item), False
+            guests = [each.plan for each in (item, *waiting.of(key))]
             try:
-                async with self._session(key) as session:
-                    await self._serve(key, session, give)
+                async with self._session(key, guests) as session:
+                    given = True
+                    await self._serve(waiting, item, session, give)
             except (Exception, asyncio.CancelledError) as error:
                 _unless_cancelled(error)
                 told = as_told(error, self._out, ".")
                 self._progress.note(str(told))
+                if not given:
+                    await waiting.add(item, first=True)
                 self._lab_failures[key] += 1
                 if self._lab_failures[key] >= MAX_LAB_FAILURES:
-                    for item in self._waiting.pop(key, []):
-                        give(Failed(item.case, told))
+                    for left in waiting.take_out(key):
+                        give(Failed(left.case, told))
 
-    async def _serve(self, key: HostKey, session: Session, give: _Give) -> None:
-        while self._waiting.get(key):
-            item = self._waiting[key].pop(0)
+    async def _serve(self, waiting: Waiting, first: Prepared, session: Session, give: Give) -> None:
+        key, item = waiting.key(first), first
+        while True:
             give(await self._recorded(session, item))
             if session.lost:
-                self._note_end_of_lab(key, item.case, give)
-                if self._waiting.get(key):
+                self._note_end_of_lab(waiting, item, give)
+                if waiting.of(key):
                     self._progress.note("the lab died; the remaining cases run in a new one")
                 return
+            following = await waiting.next_of(key)
+            if following is None:
+                return
+            item = following
 
-    def _note_end_of_lab(self, key: HostKey, case: Case, give: _Give) -> None:
-        """A lab died under ``case``; where several did, no repetition of it ends more of them."""
-        self._labs_ended[_cell(case)] += 1
-        if not self.ends_labs(case):
+    def _note_end_of_lab(self, waiting: Waiting, item: Prepared, give: Give) -> None:
+        """A lab died under ``item``; where several did, no repetition of it ends more of them."""
+        cell = cell_of(item.case)
+        self._labs_ended[cell] += 1
+        if not self.ends_labs(item.case):
             return
         error = LabLost("not run", f"{MAX_LABS_ENDED} labs died under a repetition of it")
-        waiting = self._waiting.get(key, [])
-        self._waiting[key] = [item for item in waiting if _cell(item.case) != _cell(case)]
-        for item in waiting:
-            if _cell(item.case) == _cell(case):
-                give(Failed(item.case, error))
-
-    def _next_host(self) -> HostKey | None:
-        """The host that most cases are waiting for."""
-        waiting = {key: len(items) for key, items in self._waiting.items() if items}
-        return max(waiting, key=waiting.__getitem__, default=None)
+        for left in waiting.take_out(waiting.key(item), lambda case: cell_of(case) == cell):
+            give(Failed(left.case, error))
 
     @contextlib.asynccontextmanager
-    async def _session(self, key: HostKey) -> AsyncIterator[Session]:
+    async def _session(self, key: HostKey, guests: Sequence[GuestPlan]) -> AsyncIterator[Session]:
         plan = _host_plan(key, self._config, self._cache, self._local)
-        guests = [item.plan for item in self._waiting.get(key, [])]
         number = next(self._numbers[key.host])
-        log = RunDir(self._out).host_log(key.host, number)
+        log = RunDir(self._out).host_log(key.host, number, self._name)
         started = time.monotonic()
         async with BACKENDS[key.host].open(plan, guests, log) as session:
             if (booted := session.description) is not None:
@@ -288,7 +274,7 @@ class Scheduler:
         return ".".join(map(str, self._cache.lab_qemu(self._config.lab.qemu).version))
 
 
-def _cell(case: Case) -> _CellKey:
+def cell_of(case: Case) -> CellKey:
     """What all repetitions of a case have in common."""
     return case.subject, case.backend.name
 
@@ -318,7 +304,7 @@ def as_told(error: BaseException, out: Path, folder: str) -> HarnessError:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, HarnessError | OSError):
-        return _as_ours(error)
+        return as_ours(error)
     path = RunDir(out).case(folder).bug
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)

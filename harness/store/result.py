@@ -65,6 +65,12 @@ class RunResult:
         """Whether the run was ended before it had compared its cases."""
         return self.environment.get("finished", "") is None
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The workers of a cluster that were lost under a case, each in words."""
+        cluster = self.environment.get("cluster")
+        return tuple(map(str, cluster.get("lost", ()))) if isinstance(cluster, dict) else ()
+
     def of(self, status: Status) -> tuple[Finding, ...]:
         """The findings of that status."""
         return tuple(finding for finding in self.findings if finding.status is status)

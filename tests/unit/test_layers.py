@@ -28,6 +28,7 @@ ROOMS = (
     {"store"},
     {"config", "doctor"},
     {"run"},
+    {"cluster"},
     {"repro"},
     {"fuzz"},
     {"report"},

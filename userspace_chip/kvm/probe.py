@@ -114,11 +114,27 @@ def _vendor_module(sys: Path) -> str | None:
 
 
 def _nested(sys: Path, module: str) -> bool | None:
+    return _parameter(sys, module, "nested")
+
+
+def _parameter(sys: Path, module: str, name: str) -> bool | None:
     try:
-        text = (sys / "module" / module / "parameters" / "nested").read_text(encoding="ascii")
+        text = (sys / "module" / module / "parameters" / name).read_text(encoding="ascii")
     except OSError:
         return None
     return text.strip() in ("Y", "1")
+
+
+def assists(kvm: KvmProbe, sys: Path = Path("/sys")) -> tuple[str, ...]:
+    """The hardware that delivers interrupts and that the module uses: ``avic``, ``apicv``.
+
+    By the parameters of the modules (Linux 6.1 ``arch/x86/kvm/svm/svm.c``, ``vmx/vmx.c``).
+    """
+    parameter = {"kvm_amd": "avic", "kvm_intel": "enable_apicv"}.get(kvm.module or "")
+    if parameter is None:
+        return ()
+    is_used = _parameter(sys, str(kvm.module), parameter)
+    return (parameter.removeprefix("enable_"),) if is_used else ()
 
 
 def _cpu_flag(proc: Path) -> CpuFlag | None:

@@ -118,6 +118,15 @@ class GuestKind(ABC, Generic[GuestT]):
         return {}
 
     @property
+    def own_files(self) -> Mapping[str, Path]:
+        """What no image cache has, by name: it goes along to another machine that runs a case."""
+        return {}
+
+    def at(self, folder: Path) -> Guest:
+        """The same guest where :attr:`own_files` are in ``folder``."""
+        return self.guest
+
+    @property
     def by_hand(self) -> Sequence[str]:
         """What to type at its prompt to make it do the same."""
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from harness.guests.kinds.devices import EXIT_DEVICE, TEST_DEVICES, append, debu
 from harness.guests.kinds.model import GuestModel, Name, Text
 from harness.guests.plan import GuestFiles, GuestPlan, Site
 from harness.images import multiboot
-from harness.model.case import Accel, Case, FlatGuest, Irqchip, Machine, Output
+from harness.model.case import Accel, Case, FlatGuest, Guest, Irqchip, Machine, Output
 from harness.model.layout import RunDir
 from harness.model.protocol import Protocol
 
@@ -127,6 +128,15 @@ class FlatKind(GuestKind[FlatGuest]):
         if self.guest.output is Output.DEBUGCON:
             return debug_console(flat.DEBUGCON_PORT)
         return super().console(machine)
+
+    @property
+    def own_files(self) -> Mapping[str, Path]:
+        """The image."""
+        return {self.guest.path.name: self.guest.path}
+
+    def at(self, folder: Path) -> Guest:
+        """The image in ``folder``; the guest's name does not change."""
+        return replace(self.guest, path=folder / self.guest.path.name)
 
     @property
     def recipe_files(self) -> Mapping[Path, str]:

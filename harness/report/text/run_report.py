@@ -132,6 +132,8 @@ def _end(view: RunView, directory: Path) -> Page:
     yield TextLine(view.conclusion, Emphasis.GOOD if good else Emphasis.ALARM)
     if run.did_not_end:
         yield TextLine("  the run did not end: its cases were not compared", Emphasis.ALARM)
+    for text in run.losses:
+        yield TextLine(f"  {text}", Emphasis.NOTICE)
     for cause in view.causes:
         yield TextLine(f"  not as expected: {cause}")
     for skip in view.skips:

@@ -44,8 +44,8 @@ def test_backend_that_is_put_into_the_table_runs_and_records_cases(tmp_path, mon
     async def take(recorded):
         recordings.append(recorded)
 
-    runner = Scheduler(config, tmp_path, Cache(), None, Silent())
-    asyncio.run(runner.record([item], 1, take))
+    runner = Scheduler(config, tmp_path, Cache(), None, Silent(), 1)
+    asyncio.run(runner.record([item], take))
 
     assert toy.opened == [("system", 1, "local-1.log")]
     (recording,) = recordings

@@ -20,7 +20,8 @@ from harness.record.recording import Recording
 from harness.run import scheduler
 from harness.run.judged_run import JudgedRun
 from harness.run.progress import Silent
-from harness.run.scheduler import Preparation, Prepared
+from harness.run.scheduler import Preparation
+from harness.run.waiting import Prepared
 from support import cases, multiboot
 
 
@@ -28,7 +29,7 @@ class BrokenHosts(scheduler.Scheduler):
     """A scheduler whose local host fails for each of its QEMUs in another way."""
 
     @contextlib.asynccontextmanager
-    async def _session(self, key):
+    async def _session(self, key, guests):
         error = ERRORS.get(key.qemu)
         if error is None:
             yield SimpleNamespace(lost=False)
@@ -60,12 +61,12 @@ def run_broken(tmp_path, judge, qemus, settled=lambda _: None):
     out.mkdir()
 
     async def run():
-        runner = BrokenHosts(config, out, None, None, Silent())
+        runner = BrokenHosts(config, out, None, None, Silent(), jobs=2)
         runner._described = lambda case: manifest.describe(
             case, qemu="7.2", linux="6.1", kvm=None, lab_cpus=1
         )
         judged = JudgedRun(config, out, runner, Silent(), judge, settled)
-        await judged.run(Preparation(tuple(items), {}), jobs=2)
+        await judged.run(Preparation(tuple(items), {}))
         return judged.results
 
     return {case.backend: case for case in asyncio.run(run()).values()}
@@ -195,9 +196,9 @@ def run_in_labs(monkeypatch, out, *, repeat=1, retries=0):
     config = RunConfig("labs", out, tuple(item.case for item in items), Lab(), retries=retries)
 
     async def run():
-        runner = scheduler.Scheduler(config, out, Cache(), None, Silent())
+        runner = scheduler.Scheduler(config, out, Cache(), None, Silent(), 1)
         judged = JudgedRun(config, out, runner, Silent(), judge, lambda _: None)
-        await judged.run(Preparation(tuple(items), {}), jobs=1)
+        await judged.run(Preparation(tuple(items), {}))
         return judged.results
 
     results = asyncio.run(run())
@@ -246,8 +247,8 @@ def test_scheduler_gives_each_recording_or_why_there_is_none_and_judges_nothing(
     async def take(recorded):
         ended.append(recorded)
 
-    runner = scheduler.Scheduler(config, tmp_path, Cache(), None, Silent())
-    asyncio.run(runner.record(items, 1, take))
+    runner = scheduler.Scheduler(config, tmp_path, Cache(), None, Silent(), 1)
+    asyncio.run(runner.record(items, take))
 
     assert [type(one) for one in ended] == [Recording, scheduler.Failed]
     assert [one.case for one in ended] == [item.case for item in items]

@@ -72,8 +72,8 @@ def recorded(folder, words=WORDS, status=toy_guest.STATUS_DONE, **more):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKENDS, Host.LOCAL, Backend())
         items = prepare(matrix, Cache(), None, out).all()
-        runner = Scheduler(matrix, out, Cache(), None, Silent())
-        asyncio.run(runner.record(items, 1, take))
+        runner = Scheduler(matrix, out, Cache(), None, Silent(), 1)
+        asyncio.run(runner.record(items, take))
     (recording,) = found
     return recording
 

@@ -1,0 +1,1 @@
+"""Cases on many machines, by dask's ``distributed`` (the extra ``irqmatrix[cluster]``)."""
