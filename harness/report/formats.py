@@ -63,6 +63,12 @@ def _html(view: RunView) -> str:
     return html.render(view)
 
 
+def _issue(view: RunView) -> str:
+    from harness.report.export import issue
+
+    return issue.render(view)
+
+
 def _perfetto(view: RunView) -> bytes:
     from harness.report.export import perfetto
 
@@ -75,6 +81,7 @@ FORMATS: Final[dict[str, Format]] = {
     "tap": Format("TAP 14", _tap),
     "kcidb": Format("KernelCI's report data (KCIDB)", _kcidb),
     "markdown": Format("Markdown for a CI job's page", _markdown),
+    "issue": Format("the text of an issue for what is new", _issue),
     "perfetto": Format("the interrupts' timeline for Perfetto", _perfetto, Needs.TIMELINES),
 }
 """By the name of the option."""
