@@ -45,9 +45,9 @@ def show_history(path: Path, what: str | None, last: int, *, json: bool) -> None
     with reading(path) as history:
         found = _found(history, what, last)
     if json:
-        print_json(history_json(found))
+        print_json(history_json(found, last))
     else:
-        show(printer(), _page(found))
+        show(printer(), _page(found, last))
 
 
 def _found(
@@ -56,7 +56,7 @@ def _found(
     """What is asked for; :class:`ConfigError` for what the store does not have."""
     if what is None:
         return history.overview(last)
-    if (case := history.case(what, last)) is not None:
+    if (case := history.case(what)) is not None:
         return case
     if (identity := history.finding_of(what)) is not None:
         finding = history.finding(identity)
@@ -70,11 +70,11 @@ def _found(
     )
 
 
-def _page(found: StoreOverview | CaseHistory | FindingHistory) -> Page:
+def _page(found: StoreOverview | CaseHistory | FindingHistory, last: int) -> Page:
     if isinstance(found, CaseHistory):
-        return case_report(found)
+        return case_report(found, last)
     if isinstance(found, FindingHistory):
-        return finding_report(found)
+        return finding_report(found, last)
     return overview_report(found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from harness.base.emphasis import Emphasis
@@ -94,8 +94,8 @@ def finding_line(found: FindingHistory) -> str:
 # --- A case ---------------------------------------------------------------------------------------
 
 
-def case_report(found: CaseHistory) -> Page:
-    """Since when a case has its verdict, every run of it, and its counters."""
+def case_report(found: CaseHistory, last: int) -> Page:
+    """Since when a case has its verdict, the last runs of it, and its counters."""
     yield TextLine(found.case, Emphasis.TITLE)
     if (since := found.since) is not None:
         yield TextLine(f"{since.verdict} since run {since.run} ({moment(since.started)})")
@@ -109,7 +109,7 @@ def case_report(found: CaseHistory) -> Page:
         Column("versions", ColumnKind.NAME),
         Column("detail"),
     )
-    yield Table(columns, tuple(map(_case_row, found.nights)))
+    yield Table(columns, tuple(map(_case_row, found.nights[-last:])))
     counted = [each for each in found.counters if each.band is not None]
     if counted:
         yield TextLine()
@@ -152,8 +152,8 @@ def _counters(found: Iterable[CounterHistory]) -> Table:
 # --- A finding ------------------------------------------------------------------------------------
 
 
-def finding_report(found: FindingHistory) -> Page:
-    """Since when a finding shows, in which versions, and what each run saw."""
+def finding_report(found: FindingHistory, last: int) -> Page:
+    """Since when a finding shows, in which versions, and what each of the last runs saw."""
     yield TextLine(finding_line(found), Emphasis.TITLE)
     yield TextLine(f"first seen {moment(found.first_seen)}")
     for versions in found.versions:
@@ -166,7 +166,7 @@ def finding_report(found: FindingHistory) -> Page:
         Column("what it was", ColumnKind.NAME),
         Column("what was seen"),
     )
-    yield Table(columns, tuple(map(_finding_row, found.nights)))
+    yield Table(columns, tuple(map(_finding_row, found.nights[-last:])))
 
 
 def _finding_row(night: FindingNight) -> tuple[Cell, ...]:
@@ -186,32 +186,32 @@ def _finding_row(night: FindingNight) -> tuple[Cell, ...]:
 # --- JSON -----------------------------------------------------------------------------------------
 
 
-def history_json(found: StoreOverview | CaseHistory | FindingHistory) -> str:
-    """All of it, with what is computed from it."""
+def history_json(found: StoreOverview | CaseHistory | FindingHistory, last: int) -> str:
+    """The last runs of it, with what is computed from all of them."""
     if isinstance(found, StoreOverview):
         document: dict[str, Any] = {
             "runs": [asdict(run) for run in found.runs],
             "baselines": [asdict(each) for each in found.baselines],
-            "problems": [_finding_document(each) for each in found.problems],
+            "problems": [_finding_document(each, last) for each in found.problems],
         }
     elif isinstance(found, CaseHistory):
         since = found.since
         document = {
-            **asdict(found),
+            **asdict(replace(found, nights=found.nights[-last:])),
             "since": None if since is None else asdict(since),
             "flaky": asdict(found.flaky),
             "unexpected": asdict(found.unexpected),
         }
     else:
-        document = _finding_document(found)
+        document = _finding_document(found, last)
     return json.dumps(document, indent=1)
 
 
-def _finding_document(found: FindingHistory) -> dict[str, Any]:
+def _finding_document(found: FindingHistory, last: int) -> dict[str, Any]:
     since = found.since
     return {
         "key": found.identity.key,
-        **asdict(found),
+        **asdict(replace(found, nights=found.nights[-last:])),
         "since": None if since is None else asdict(since),
         "rate": asdict(found.rate),
         "is_flaky": found.is_flaky,

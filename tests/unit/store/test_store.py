@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -236,6 +237,35 @@ def test_case_has_its_verdict_since_the_first_of_the_runs_in_a_row(store):
         assert [each.verdict for each in found.nights] == [str(each) for each in verdicts]
         assert found.since.run == 4
         assert str(found.unexpected) == "3 of 5 runs"
+
+
+def test_case_that_is_shown_in_part_says_since_when_by_all_of_its_runs(store, capsys):
+    for verdict in (Verdict.STORM, Verdict.PASS, Verdict.PASS, Verdict.PASS):
+        store.enter(night(cases=[case("on", verdict, as_expected=verdict is Verdict.PASS)]))
+
+    command.show_history(store.path, ON, 1, json=True)
+    document = json.loads(capsys.readouterr().out)
+    command.show_history(store.path, ON, 1, json=False)
+    text = capsys.readouterr().out
+
+    assert ([each["run"] for each in document["nights"]], document["since"]["run"]) == ([4], 2)
+    assert document["unexpected"] == {"seen": 1, "of": 4}
+    assert "pass since run 2" in text
+    assert "not as expected in 1 of 4 runs" in text
+
+
+def test_overview_shows_the_runs_and_what_needs_attention(store, capsys):
+    store.enter(night())
+    store.enter(night(finding("eoi")))
+    store.begin(night())
+
+    command.show_history(store.path, None, 10, json=False)
+
+    text = capsys.readouterr().out
+    assert "incomplete" in text
+    assert f"{EOI.key}  {EOI}: since run 2" in text
+    command.show_history(store.path, EOI.key, 10, json=False)
+    assert "seen in QEMU 7.2.22, Linux 6.1.170" in capsys.readouterr().out
 
 
 def test_flaky_case_has_its_rate(store):
