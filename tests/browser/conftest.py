@@ -59,9 +59,13 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 @pytest.fixture
-def picture(request, browser, tmp_path_factory):
-    """Keeps a picture of what is shown: a function of its name; in SCREENSHOTS, or pytest's."""
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.getbasetemp() / "screenshots")
+def picture(request, browser):
+    """Keeps a picture of what is shown: a function of its name; in SCREENSHOTS, or pytest's cache.
+
+    They stay when the test has ended, until those of the next run replace them.
+    """
+    kept = request.config.cache.mkdir("screenshots")
+    folder = Path(os.environ.get("SCREENSHOTS") or kept)
     folder.mkdir(parents=True, exist_ok=True)
     request.config.stash[PICTURES] = folder
 
