@@ -32,6 +32,9 @@ LAPIC_PAGE_BYTES: Final = 0x1000
 IOAPIC_BASES: Final = (0xFEC00000, 0xFEC10000)
 """The second one is microvm's."""
 IOAPIC_PAGE_BYTES: Final = 0x1000
+HPET_BASE: Final = 0xFED00000
+"""IA-PC HPET 1.0a, 2.3; QEMU ``include/hw/timer/hpet.h``."""
+HPET_BYTES: Final = 0x400
 
 # ---------------------------------------------------------------- the IOAPIC's registers
 
@@ -64,6 +67,10 @@ PIT_CONTROL: Final = 0x43
 SPEAKER: Final = 0x61
 """Gate and OUT of the PIT's channel 2."""
 PIT_PORTS: Final = frozenset({*range(PIT_COUNTER_0, PIT_CONTROL + 1), SPEAKER})
+
+RTC_INDEX: Final = 0x70
+RTC_DATA: Final = 0x71
+RTC_PORTS: Final = frozenset({RTC_INDEX, RTC_DATA})
 
 # ---------------------------------------------------------------- MSRs
 

@@ -18,6 +18,7 @@ from userspace_chip.architecture import APIC_WINDOW_BYTES, IOAPIC_PINS, ISA_LINE
 from userspace_chip.delivery import ApicBus
 from userspace_chip.errors import PinRangeError, StateError
 from userspace_chip.events import Arg, Event
+from userspace_chip.hpet import Hpet
 from userspace_chip.ioapic import Ioapic
 from userspace_chip.knobs import Model
 from userspace_chip.lapic import Lapic
@@ -27,6 +28,7 @@ from userspace_chip.pit import Pit
 from userspace_chip.ports import Emit, Irqchip, Source
 from userspace_chip.profile import Profile
 from userspace_chip.routing import IrqchipRoute, MsiRoute, Router
+from userspace_chip.rtc import Rtc
 from userspace_chip.vcpu import SCAN_IOAPIC, Vcpu
 
 CHIP_NAMES: Final = {
@@ -72,6 +74,7 @@ class EventLog:
 
 
 _new = tuple.__new__
+_RTC_TIMERS: Final = (Rtc.expire_periodic, Rtc.expire_update, Rtc.expire_coalesced)
 
 
 class Chipset:
@@ -84,7 +87,8 @@ class Chipset:
     now_ns: int
     """Guest time."""
     deadlines: dict[str, int]
-    """When a timer expires, by its name: ``lapicN``, ``ioapicN``, ``pit``."""
+    """When a timer expires, by its name: ``lapicN``, ``ioapicN``, ``pit``, ``hpetN``, and ``rtc0``
+    to ``rtc2`` for the periodic interrupt, update and alarm, and coalesced ticks."""
     resamplers: set[int]
     """The GSIs with an irqfd resampler (KVM_IRQFD_FLAG_RESAMPLE)."""
     resampled: list[int]
@@ -97,6 +101,9 @@ class Chipset:
     pic: Pic
     router: Router
     pit: Pit
+    hpet: Hpet | None = None
+    """None on microvm, and with ``hpet=off``."""
+    rtc: Rtc
     staged: dict[int, MsiMessage]
     """MSI routes that QEMU changed and has not committed, by GSI."""
 
@@ -184,16 +191,19 @@ class Chipset:
                 ioapic.eoi(vector, self.now_ns)
 
     def advance(self, now_ns: int) -> None:
-        """Let time pass up to ``now_ns``: armed timers expire in the order of their deadlines."""
+        """Let time pass up to ``now_ns``: armed timers expire in the order of their deadlines.
+
+        Of two with the same one that which was armed first, as QEMU and Linux have it.
+        """
         self.log.vcpu = None
         while self.deadlines and min(self.deadlines.values()) <= now_ns:
-            name = min(self.deadlines, key=lambda key: (self.deadlines[key], key))
+            name = min(self.deadlines, key=self.deadlines.__getitem__)
             self.now_ns = max(self.now_ns, self.deadlines[name])
             self.expire(name)
         self.now_ns = max(self.now_ns, now_ns)
 
     def expire(self, name: str) -> None:
-        """The timer ``lapicN``, ``ioapicN`` or ``pit`` is due, now, armed or not."""
+        """A timer of :attr:`deadlines` is due, now, armed or not."""
         self.deadlines.pop(name, None)
         kind = name.rstrip("0123456789")
         index = int(name[len(kind) :] or 0)
@@ -203,8 +213,12 @@ class Chipset:
             self.ioapics[index].expire(self.now_ns)
         elif kind == "pit":
             self.pit.expire(self.now_ns)
+        elif kind == "hpet" and self.hpet is not None:
+            self.hpet.expire(index, self.now_ns)
+        elif kind == "rtc":
+            _RTC_TIMERS[index](self.rtc, self.now_ns)
         else:
-            raise StateError(f"timer {name!r}", None, "lapicN, ioapicN or pit")
+            raise StateError(f"timer {name!r}", None, "lapicN, ioapicN, pit, hpetN or rtcN")
 
     def pins_with_ack_notifier(self) -> set[int]:
         """IOAPIC pins of which ``kvm_irq_has_notifier`` is true: the PIT's, and resamplers'."""

@@ -22,19 +22,21 @@ Events come in the order in which KVM and QEMU trace them, with the model as the
 Sources of the wiring itself: ``wiring.py``; of QEMU's board: ``hw/i386/x86.c`` /
 ``x86-common.c:gsi_handler``, ``hw/i386/kvm/{i8259,ioapic}.c``, ``hw/i386/microvm.c``.
 
-Not modelled: the HPET (its legacy switch is ``pit.set_hpet_legacy``), IOMMUs, Xen, and for
-``microvm`` in ``on`` the user-space PIC whose output goes nowhere.
+Not modelled: IOMMUs, Xen, and for ``microvm`` in ``on`` the user-space PIC whose output goes
+nowhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from userspace_chip.architecture import (
     APIC_WINDOW,
     APIC_WINDOW_BYTES,
+    HPET_BASE,
+    HPET_BYTES,
     IOAPIC_BASES,
     IOAPIC_PAGE_BYTES,
     IOAPIC_PINS,
@@ -49,12 +51,16 @@ from userspace_chip.architecture import (
     PIT_CONTROL,
     PIT_COUNTER_0,
     PIT_PORTS,
+    RTC_DATA,
+    RTC_INDEX,
+    RTC_PORTS,
     SLAVE_COMMAND,
     SLAVE_DATA,
 )
 from userspace_chip.chipset import Chipset, EventLog
 from userspace_chip.delivery import KvmBus, apic_bus
 from userspace_chip.errors import AccessError, PinRangeError, StateError
+from userspace_chip.hpet import Hpet, HpetState
 from userspace_chip.ioapic import Ioapic, IoapicState
 from userspace_chip.knobs import Model
 from userspace_chip.lapic import Lapic
@@ -73,15 +79,18 @@ from userspace_chip.routing import (
     RoutingTable,
     kernel_default,
 )
+from userspace_chip.rtc import Rtc, RtcState
 from userspace_chip.snapshot import from_json, head, to_json
 from userspace_chip.vcpu import Entry, Exit, Vcpu, VcpuState
 from userspace_chip.wiring import (
+    HpetWiring,
     IoapicWiring,
     LapicWiring,
     PicPins,
     PitWiring,
     QemuLapicWiring,
     RouterWiring,
+    RtcWiring,
     VcpuWiring,
 )
 
@@ -91,8 +100,16 @@ _PORT_REGIONS: Final = {
     SLAVE_COMMAND: SLAVE_COMMAND,
     SLAVE_DATA: SLAVE_COMMAND,
     **dict.fromkeys(range(PIT_COUNTER_0, PIT_CONTROL + 1), PIT_COUNTER_0),
+    RTC_DATA: RTC_INDEX,
 }
 """Where the region of a port begins, of those with more than one port."""
+
+
+Board: TypeAlias = Literal["pc", "q35", "microvm"]
+"""What differs between QEMU's machine types."""
+
+_PC_ROUTES: Final = 1 << 2
+"""INT_ROUTE_CAP of the HPET (``hw/i386/pc.c:pc_basic_device_init``); q35's is the profile's."""
 
 
 def is_aligned_port(port: int, size: int) -> bool:
@@ -111,17 +128,21 @@ class MachineState:
     ioapics: list[IoapicState]
     pic: PicState
     pit: PitState
+    hpet: HpetState | None
+    rtc: RtcState
     routes: tuple[Route, ...]
 
 
 class Machine(Chipset):
     """The interrupt controllers of one machine with ``cpus`` CPUs.
 
-    ``board``: ``pc`` (pc and q35) or ``microvm``, which has a second IOAPIC for GSI 24..47.
+    ``board``: ``pc`` or ``q35``, whose HPETs say that they reach other GSIs, or ``microvm``, which
+    has none but a second IOAPIC for GSI 24..47.  ``hpet``: False for ``hpet=off``.
+    ``time_of_day_s``: what the RTC says at first, in seconds since 1970.
     ``routes`` replaces the GSI routing table that the profile's QEMU would install.
     ``reset``: as QEMU's first machine reset leaves it; False: as the ioctls that create it do.
     ``chain`` also logs the requests, kicks and entries for which there is no tracepoint.
-    Chips are there as ``lapics``, ``vcpus``, ``ioapics``, ``pic`` and ``pit``.
+    Chips are there as ``lapics``, ``vcpus``, ``ioapics``, ``pic``, ``pit``, ``hpet`` and ``rtc``.
     """
 
     def __init__(
@@ -129,7 +150,9 @@ class Machine(Chipset):
         profile: Profile,
         cpus: int = 1,
         *,
-        board: Literal["pc", "microvm"] = "pc",
+        board: Board = "pc",
+        hpet: bool = True,
+        time_of_day_s: int = 0,
         routes: RoutingTable | None = None,
         log: bool = True,
         chain: bool = False,
@@ -163,7 +186,12 @@ class Machine(Chipset):
             routes = kernel_default() if microvm_on else table()
         self.router = Router(routes, RouterWiring(self), ids_32bit=profile.delivery.ids_32bit)
         self.request_scan()
+        self.hpet = None
         self.pit = Pit(profile, PitWiring(self))
+        if hpet and board != "microvm":
+            routes_of_pc = _PC_ROUTES if board == "pc" else None
+            self.hpet = Hpet(profile, HpetWiring(self), routes_of_pc)
+        self.rtc = Rtc(profile, RtcWiring(self), time_of_day_s)
         if reset:
             self.reset()
         self.log.enable(log)
@@ -242,6 +270,11 @@ class Machine(Chipset):
             if self.profile.kvm_lapic:
                 return (1 << 8 * size) - 1  # hw/i386/kvm/apic.c:kvm_apic_mem_read
             return lapic.read_mmio(address & 0xFFF, size, self.now_ns)
+        if self.hpet is not None and HPET_BASE <= address < HPET_BASE + HPET_BYTES:
+            offset, value = address - HPET_BASE, 0
+            for at, part in self._hpet_parts(offset, size):
+                value |= self.hpet.read(offset + at, part, self.now_ns) << 8 * at
+            return value
         raise AccessError(f"read at {address:#x}", "there is no interrupt controller")
 
     def mmio_write(self, cpu: int, address: int, size: int, value: int) -> None:
@@ -260,10 +293,35 @@ class Machine(Chipset):
             if offset < self.ioapics[index].knobs.range_bytes:
                 self.ioapics[index].write(offset, size, value, self.now_ns)
             return
+        if self.hpet is not None and HPET_BASE <= address < HPET_BASE + HPET_BYTES:
+            offset = address - HPET_BASE
+            for at, part in self._hpet_parts(offset, size):
+                piece = value >> 8 * at & (1 << 8 * part) - 1
+                self.hpet.write(offset + at, part, piece, self.now_ns)
+            return
         if not APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
             raise AccessError(f"write at {address:#x}", "there is no interrupt controller")
         if size >= 4:
             self.signal_msi(address - APIC_WINDOW, value & 0xFFFFFFFF, cpu=cpu)
+
+    def _hpet_parts(self, offset: int, size: int) -> list[tuple[int, int]]:
+        """(offset, bytes) of what QEMU makes of an access of ``size`` bytes to the HPET.
+
+        It is split into aligned parts of what the device takes (``memory_access_size``), also under
+        TCG, because the HPET does not fill its page; there one impossible part makes all so
+        (``subpage_accepts``).
+        """
+        sizes = self.profile.hpet.access_sizes
+        parts, at = [], 0
+        while at < size:
+            rest = size - at
+            aligned = (offset + at) & -(offset + at) or rest
+            part = min(max(sizes), rest, aligned)
+            parts.append((at, part))
+            at += part
+        if not self.profile.kvm_vcpu and any(part not in sizes for _, part in parts):
+            return []
+        return parts
 
     def _ioapic_at(self, address: int) -> tuple[int | None, int]:
         for index in range(len(self.ioapics)):
@@ -273,7 +331,7 @@ class Machine(Chipset):
         return None, 0
 
     def pio_read(self, cpu: int, port: int, size: int = 1) -> int:
-        """IN from the PICs, ELCR or PIT; :class:`AccessError` at another port."""
+        """IN from the PICs, ELCR, PIT or RTC; :class:`AccessError` at another port."""
         self.log.vcpu = cpu
         if self._misaligned(port, size):
             return 0
@@ -281,10 +339,12 @@ class Machine(Chipset):
             return self.pic.read(port, size)
         if port in PIT_PORTS:
             return self.pit.read(port, self.now_ns, size)
+        if port in RTC_PORTS:
+            return self.rtc.read(port, size, self.now_ns)
         raise AccessError(f"IN from port {port:#x}", "there is no interrupt controller")
 
     def pio_write(self, cpu: int, port: int, value: int, size: int = 1) -> None:
-        """OUT to the PICs, ELCR or PIT; :class:`AccessError` at another port."""
+        """OUT to the PICs, ELCR, PIT or RTC; :class:`AccessError` at another port."""
         self.log.vcpu = cpu
         if self._misaligned(port, size):
             return
@@ -292,6 +352,8 @@ class Machine(Chipset):
             self.pic.write(port, value, size)
         elif port in PIT_PORTS:
             self.pit.write(port, value, self.now_ns, size)
+        elif port in RTC_PORTS:
+            self.rtc.write(port, value, size, self.now_ns)
         else:
             raise AccessError(f"OUT to port {port:#x}", "there is no interrupt controller")
 
@@ -461,6 +523,9 @@ class Machine(Chipset):
             vcpu.reset()
             if self.profile.kvm_lapic:
                 lapic.state.lvt[LVT_LINT0] = MASKED
+        if self.hpet is not None:
+            self.hpet.reset(self.now_ns)
+        self.rtc.reset(self.now_ns)
         for ioapic in self.ioapics:
             ioapic.reset()
         self.pic.reset()
@@ -477,11 +542,15 @@ class Machine(Chipset):
             ioapics=[chip.save() for chip in self.ioapics],
             pic=self.pic.save(),
             pit=self.pit.save(),
+            hpet=None if self.hpet is None else self.hpet.save(),
+            rtc=self.rtc.save(),
             routes=self.router.table.routes,
         )
 
     def load(self, state: MachineState) -> None:
         """Take a saved state over; :class:`StateError` where it is of another machine."""
+        if (state.hpet is None) != (self.hpet is None):
+            raise StateError("machine state", "only one of both machines has an HPET")
         shape = (len(state.lapics), len(state.vcpus), len(state.ioapics))
         if shape != (len(self.lapics), len(self.vcpus), len(self.ioapics)):
             raise StateError(
@@ -499,6 +568,9 @@ class Machine(Chipset):
             ioapic.load(ioapic_state)
         self.pic.load(state.pic)
         self.pit.load(state.pit)
+        if self.hpet is not None and state.hpet is not None:
+            self.hpet.load(state.hpet)
+        self.rtc.load(state.rtc)
         for vcpu, vcpu_state in zip(self.vcpus, state.vcpus, strict=True):
             vcpu.load(vcpu_state)
         self.deadlines = dict(state.deadlines)

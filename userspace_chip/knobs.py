@@ -67,6 +67,13 @@ class DefaultRoutes(Enum):
     NONE = "there is no table"
 
 
+class HpetArming(Enum):
+    """What an HPET timer is armed for."""
+
+    BY_DISTANCE = "the signed distance from the counter to the comparator; past is a tick from now"
+    AT_COMPARATOR = "when the 64-bit counter is at the comparator, extended to 64 bits"
+
+
 @dataclass(frozen=True, slots=True)
 class IoapicProfile:
     """IOAPIC knobs."""
@@ -298,6 +305,55 @@ class PitProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class HpetProfile:
+    """HPET knobs; QEMU's chip in every mode."""
+
+    period_fs: int
+    """The main counter's tick (COUNTER_CLK_PERIOD)."""
+    timers: int
+    """Number of timers that the capabilities say."""
+    one_too_many: bool
+    """There is one timer more; a reset, a stop and the status register pass it by."""
+    fsb: bool
+    """The timers say that they can deliver by FSB."""
+    capable_routes: int
+    """INT_ROUTE_CAP: a bit a GSI."""
+    access_sizes: tuple[int, ...]
+    """The access sizes in bytes that reach a register; they must be aligned."""
+    arming: HpetArming
+    """What a timer is armed for."""
+    min_interval_ns: int
+    """A periodic timer expires at least so long after what was armed before."""
+    config_arms: bool
+    """Any write to a timer's configuration arms it, and none stops it; else INT_ENB_CNF does."""
+    rests_at_reset_comparator: bool
+    """The counter's start does not arm a timer whose comparator is all ones."""
+    keeps_status: bool
+    """A level timer's status is set without INT_ENB_CNF, too, and a stop does not clear it."""
+    lowers_on_edge: bool
+    """The line is lowered where a level timer becomes an edge one."""
+    lowers_on_fsb: bool
+    """The line is lowered where a timer is switched to FSB."""
+    half_period: bool
+    """A 32-bit period has 31 bits, and a write to the upper half is of one of comparator and
+    period."""
+    clears_upper_comparator: bool
+    """In 32-bit mode a write clears the comparator's upper half, which itself cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class RtcProfile:
+    """MC146818 knobs; QEMU's chip in every mode."""
+
+    slew: bool
+    """Ticks that no CPU took are delivered later (``lost_tick_policy=slew``)."""
+    ns_since_1970: bool
+    """The time is a number of ns since 1970 in 64 bits, which wraps in 2262."""
+    reinject_on_ack: int
+    """How many of them may follow a read of register C before the next tick."""
+
+
+@dataclass(frozen=True, slots=True)
 class EoiProfile:
     """How an EOI finds the IOAPIC."""
 
@@ -317,5 +373,7 @@ Group: TypeAlias = (
     | CpuProfile
     | PicProfile
     | PitProfile
+    | HpetProfile
+    | RtcProfile
     | EoiProfile
 )

@@ -198,3 +198,41 @@ class PitPort(Protocol):
 
     def nmi_watchdog(self) -> None:
         """KVM: after a pulse, LVT0 of every vCPU is delivered where any has LVT0 in NMI mode."""
+
+
+class HpetPort(Protocol):
+    """What the HPET needs of its machine."""
+
+    def timer(self, number: int) -> TimerPort:
+        """The timer of one comparator."""
+
+    def set_irq(self, route: int, level: int) -> int:
+        """Drive GSI ``route``, 0..31; those from 24 up are not connected.
+
+        What KVM said, as for :meth:`RtcPort.set_irq`.
+        """
+
+    def store(self, address: int, data: int) -> None:
+        """FSB delivery: a 32-bit store, into the MSI window if the guest means an interrupt."""
+
+    def enable_pit(self, on: bool, now_ns: int) -> None:
+        """Legacy replacement mode takes over the PIT's interrupt, or gives it back."""
+
+
+class RtcPort(Protocol):
+    """What the RTC needs of its machine."""
+
+    @property
+    def periodic(self) -> TimerPort:
+        """The periodic interrupt's timer."""
+
+    @property
+    def update(self) -> TimerPort:
+        """The timer of the update-ended and alarm interrupts; armed where one is enabled."""
+
+    @property
+    def coalesced(self) -> TimerPort:
+        """The timer of ticks that are delivered late (``driftfix=slew``)."""
+
+    def set_irq(self, level: int) -> int:
+        """Drive the line.  The number of CPUs that took it, as far as QEMU learns it; else 0."""

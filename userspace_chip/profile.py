@@ -31,6 +31,8 @@ from userspace_chip.knobs import (
     DefaultRoutes,
     DeliveryProfile,
     EoiProfile,
+    HpetArming,
+    HpetProfile,
     IoapicProfile,
     LapicProfile,
     LowestPriority,
@@ -41,6 +43,7 @@ from userspace_chip.knobs import (
     RegisterTrace,
     RirrRule,
     RouteProfile,
+    RtcProfile,
 )
 
 Mode: TypeAlias = Literal["on", "split", "off", "tcg"]
@@ -67,6 +70,8 @@ class Profile:
     cpu: CpuProfile
     pic: PicProfile
     pit: PitProfile
+    hpet: HpetProfile
+    rtc: RtcProfile
     eoi: EoiProfile
 
     @property
@@ -274,6 +279,36 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob("pit.speaker_in_kernel", "KVM_PIT_SPEAKER_DUMMY: kvm_pit_realizefn passes flags 0", False),
     Knob("pit.speaker_mode1_out_after_terminal_count", "hw/audio/pcspk.c; "
          "hw/timer/i8254_common.c pit_get_out", ByQemu({"7.2": False, "10.0": True})),
+    # --- HPET: QEMU hw/timer/hpet.c in every mode; since 9.1 reworked (f0ccf770789e)
+    Knob("hpet.period_fs", "HPET_CLK_PERIOD 10 ns", 10_000_000),
+    Knob("hpet.timers", "property 'timers'", 3),
+    Knob("hpet.one_too_many", "hpet_ram_write 'timer_id > s->num_timers'",
+         ByQemu({"7.2": True, "11.1": False})),
+    Knob("hpet.fsb", "property 'msi'", False),
+    Knob("hpet.capable_routes", "pc_q35.c: pc_basic_device_init(..., 0xff0104)", 0xFF0104),
+    Knob("hpet.access_sizes", "hpet_ram_ops.valid", ByQemu({"7.2": (4,), "10.0": (4, 8)})),
+    Knob("hpet.arming", "hpet_calculate_diff; hpet_calculate_cmp64", ByQemu({
+        "7.2": HpetArming.BY_DISTANCE, "10.0": HpetArming.AT_COMPARATOR})),
+    Knob("hpet.min_interval_ns", "hpet_arm 't->last + 1000'", ByQemu({"7.2": 0, "10.0": 1000})),
+    Knob("hpet.config_arms", "hpet_ram_write HPET_TN_CFG",
+         ByQemu({"7.2": False, "10.0": True})),
+    Knob("hpet.rests_at_reset_comparator", "hpet_ram_write HPET_CFG 'cmp != ~0ULL'",
+         ByQemu({"7.2": True, "10.0": False})),
+    Knob("hpet.keeps_status", "update_irq, hpet_del_timer",
+         ByQemu({"7.2": False, "10.0": True})),
+    Knob("hpet.lowers_on_edge", "hpet_ram_write HPET_TN_CFG deactivating_bit",
+         ByQemu({"7.2": False, "10.0": True})),
+    Knob("hpet.lowers_on_fsb", "hpet_ram_write HPET_TN_CFG activating_bit",
+         ByQemu({"7.2": True, "10.0": False})),
+    Knob("hpet.half_period", "hpet_ram_write HPET_TN_CMP 'new_val &='",
+         ByQemu({"7.2": True, "10.0": False})),
+    Knob("hpet.clears_upper_comparator", "hpet_ram_write HPET_TN_CMP 'len = 64'",
+         ByQemu({"7.2": False, "10.0": True})),
+    # --- RTC: QEMU hw/rtc/mc146818rtc.c in every mode
+    Knob("rtc.slew", "property 'lost_tick_policy': discard", False),
+    Knob("rtc.ns_since_1970", "get_guest_rtc_ns; get_rtc_ns_since_last_update",
+         ByQemu({"7.2": True, "10.0": False})),
+    Knob("rtc.reinject_on_ack", "RTC_REINJECT_ON_ACK_COUNT", 20),
     # --- EOI forwarding: KVM lapic.c, ioapic.c, irq_comm.c
     Knob("eoi.needs_handled_bitmap", "kvm_ioapic_handles_vector; apic_eoi", True, True, False),
     Knob("eoi.scan_includes_pending", "kvm_ioapic_scan_entry; kvm_scan_ioapic_routes", True,
@@ -291,6 +326,8 @@ _GROUPS: Final[Mapping[str, type[Any]]] = {
     "cpu": CpuProfile,
     "pic": PicProfile,
     "pit": PitProfile,
+    "hpet": HpetProfile,
+    "rtc": RtcProfile,
     "eoi": EoiProfile,
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from userspace_chip.architecture import RTC_PIN
+from userspace_chip.architecture import APIC_WINDOW, APIC_WINDOW_BYTES, IOAPIC_PINS, RTC_PIN
 from userspace_chip.chipset import Chipset
 from userspace_chip.delivery import matches
 from userspace_chip.ioapic import rte_message
@@ -36,8 +36,10 @@ class Timer:
         self._key = key
 
     def arm(self, deadline_ns: int) -> None:
-        """Enter or replace the deadline."""
-        self._machine.deadlines[self._key] = deadline_ns
+        """Enter or replace the deadline, after all that were entered before."""
+        deadlines = self._machine.deadlines
+        deadlines.pop(self._key, None)
+        deadlines[self._key] = deadline_ns
 
     def cancel(self) -> None:
         """Remove it."""
@@ -294,7 +296,7 @@ class PicPins:
 
 
 class PitWiring:
-    """The 8254's channel 0."""
+    """The 8254's channel 0, whose line goes through the HPET where it is QEMU's."""
 
     __slots__ = ("_machine", "timer")
 
@@ -307,6 +309,8 @@ class PitWiring:
         machine = self._machine
         if machine.on:
             machine.router.set_irq(0, level, machine.profile.pit.source_id, False)
+        elif machine.hpet is not None:
+            machine.hpet.set_pit(level)
         else:
             machine.set_gsi(0, level, cpu=machine.log.vcpu)
 
@@ -316,6 +320,67 @@ class PitWiring:
         if any(lapic.state.lvt[LVT_LINT0] & 0x10700 == _NMI_UNMASKED for lapic in lapics):
             for lapic in lapics:
                 lapic.local_deliver(LVT_LINT0)
+
+
+class HpetWiring:
+    """The HPET: ``pc_basic_device_init`` connects it to every GSI of the first IOAPIC."""
+
+    __slots__ = ("_machine", "_timers")
+
+    def __init__(self, machine: Chipset) -> None:
+        self._machine = machine
+        knobs = machine.profile.hpet
+        self._timers = [
+            Timer(machine, f"hpet{number}") for number in range(knobs.timers + knobs.one_too_many)
+        ]
+
+    def timer(self, number: int) -> Timer:
+        """In the machine's table."""
+        return self._timers[number]
+
+    def set_irq(self, route: int, level: int) -> int:
+        """A GSI; QEMU has 32 outputs and connects 24."""
+        if route >= IOAPIC_PINS:
+            return 0
+        return self._machine.set_gsi(route, level, cpu=self._machine.log.vcpu)
+
+    def store(self, address: int, data: int) -> None:
+        """A message, if it is one; what else is in memory is not the model's."""
+        if APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
+            machine, message = self._machine, MsiMessage(address, data)
+            if machine.profile.kvm_lapic:
+                machine.router.send_msi(message)
+            else:
+                machine.store_msi(message)
+
+    def enable_pit(self, on: bool, now_ns: int) -> None:
+        """``pit_irq_control``, ``kvm_pit_irq_control``."""
+        self._machine.pit.set_hpet_legacy(not on, now_ns)
+
+
+class RtcWiring:
+    """The RTC, whose line goes through the HPET where there is one."""
+
+    __slots__ = ("_machine", "coalesced", "periodic", "update")
+
+    def __init__(self, machine: Chipset) -> None:
+        self._machine = machine
+        self.periodic = Timer(machine, "rtc0")
+        self.update = Timer(machine, "rtc1")
+        self.coalesced = Timer(machine, "rtc2")
+
+    def set_irq(self, level: int) -> int:
+        """``kvm_get_irq_delivered``: split loses what KVM says; QEMU's APICs count new vectors."""
+        machine = self._machine
+        before = [lapic.state.irr for lapic in machine.lapics]
+        if machine.hpet is None:
+            taken = machine.set_gsi(RTC_PIN, level, cpu=machine.log.vcpu)
+        else:
+            taken = machine.hpet.set_rtc(level)
+        if machine.profile.kvm_lapic:
+            return max(taken, 0)
+        after = (lapic.state.irr for lapic in machine.lapics)
+        return sum((new & ~old).bit_count() for old, new in zip(before, after, strict=True))
 
 
 class RouterWiring:

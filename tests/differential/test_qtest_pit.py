@@ -2,7 +2,7 @@
 
 Compared for each access: the value read, and every drive of IRQ 0 (QEMU calls the line again
 where its level stays, and so does the model) up to the mark behind it.  The accesses are done by a
-guest that knows its time to the nanosecond (``support.pit_guest``), because a stopped machine's
+guest that knows its time to the nanosecond (``support.timed_guest``), because a stopped machine's
 clock stands still where there is no qtest accelerator.  Accesses of more than a byte go through
 qtest, at time 0.
 
@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from support import pit_guest
+from support import timed_guest
 from support.board import qtest_reaches, rng
 from support.differential import reduce_steps
-from support.pit_guest import Access, Result
 from support.qemus import QEMUS, find_qemu
 from support.qtest import Qtest
+from support.timed_guest import Access, Result
 from userspace_chip.pit import Pit
 from userspace_chip.profile import Profile
 
@@ -76,9 +76,9 @@ def predict(
         wire.run_until(pit, result.time_ns)
         value = access.value
         if access.op == "in":
-            value = pit.read(access.port, result.time_ns)
+            value = pit.read(access.address, result.time_ns)
         else:
-            pit.write(access.port, access.value, result.time_ns)
+            pit.write(access.address, access.value, result.time_ns)
         wire.run_until(pit, result.mark_ns)
         predictions.append((value, wire.levels))
     return predictions
@@ -91,7 +91,7 @@ def seen(results: Sequence[Result]) -> list[tuple[int, list[int]]]:
 
 
 def first_difference(qemu: Sequence[str], profile: Profile, steps: Sequence[Access]) -> int | None:
-    results = pit_guest.run(qemu, MACHINE, steps, TRACE)
+    results = timed_guest.run(qemu, MACHINE, steps, TRACE)
     pairs = zip(seen(results), predict(profile, steps, results), strict=True)
     return next((i for i, (theirs, ours) in enumerate(pairs) if theirs != ours), None)
 
@@ -104,7 +104,7 @@ def agree(qemu: str, steps: Sequence[Access]) -> None:
     shortest = reduce_steps(
         list(steps), lambda some: first_difference(argv, profile, some) is not None
     )
-    results = pit_guest.run(argv, MACHINE, shortest, TRACE)
+    results = timed_guest.run(argv, MACHINE, shortest, TRACE)
     last = first_difference(argv, profile, shortest)
     assert last is not None
     lines = [

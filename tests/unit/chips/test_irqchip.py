@@ -722,11 +722,11 @@ def test_impossible_inputs_raise(subject):
     with pytest.raises(AccessError, match="3 bytes"):
         machine.mmio_write(0, LAPIC + 0x80, 3, 0)
     with pytest.raises(AccessError):
-        machine.pio_read(0, 0x70)
+        machine.pio_read(0, 0x72)
     with pytest.raises(AccessError):
         machine.msr_read(0, 0x10)
-    with pytest.raises(StateError):
-        machine.expire("hpet0")
+    with pytest.raises(StateError, match="uart0"):
+        machine.expire("uart0")
 
 
 def test_machine_without_cpus_raises():
