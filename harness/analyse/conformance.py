@@ -9,16 +9,16 @@ from typing import Final
 from harness.analyse.case_evidence import ScenarioLog, read_scenarios
 from harness.analyse.ruling import Ruling
 from harness.guests import probe
-from harness.model.case import Machine, ProbeGuest
+from harness.model.case import ProbeGuest, board_of
 from harness.model.manifest import CaseFile
 from harness.model.verdict import Verdict
 from harness.record.recording import Recording
 from harness.replay.profiles import profile_of
 from harness.scenario import compare, expect
-from harness.scenario.execution import Board
 from harness.scenario.log import Log
 from harness.scenario.predict import predict
 from harness.scenario.program import Scenario
+from userspace_chip.irqchip import Board
 from userspace_chip.kvm.probe import EMULATING_MODULE
 from userspace_chip.profile import Profile
 
@@ -45,7 +45,7 @@ def compared(
     """Each scenario that ran, with its log and what that is, compared with the prediction."""
     profile, _ = profile_of(described)
     logs = probe.parse_logs(recording.console)
-    board: Board = "microvm" if described.machine is Machine.MICROVM else "pc"
+    board = board_of(described.machine)
     for index, scenario in enumerate(guest.scenarios):
         if (log := logs.get(index)) is None:
             continue

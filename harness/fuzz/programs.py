@@ -21,12 +21,12 @@ from harness.fuzz.laws import LEAST_VECTOR
 from harness.scenario import compile as scenario_compile
 from harness.scenario import language
 from harness.scenario.authoring import authoring_problems
-from harness.scenario.execution import Board, Execution
+from harness.scenario.execution import Execution
 from harness.scenario.log import Log
 from harness.scenario.predict import features
 from harness.scenario.program import Scenario
 from harness.scenario.shrink import Data
-from userspace_chip.irqchip import Machine
+from userspace_chip.irqchip import Board, Machine
 from userspace_chip.profile import Profile
 
 BARREN: Final = 200

@@ -15,6 +15,7 @@ from pydantic import PlainValidator
 
 from harness.model.protocol import Protocol
 from harness.scenario.program import Scenario
+from userspace_chip.irqchip import Board
 
 
 class Host(StrEnum):
@@ -47,6 +48,16 @@ class Machine(StrEnum):
     Q35 = "q35"
     PC = "pc"
     MICROVM = "microvm"
+
+
+def board_of(machine: Machine) -> Board:
+    """The machine, as the Python chips have it."""
+    boards: Mapping[Machine, Board] = {
+        Machine.Q35: "q35",
+        Machine.PC: "pc",
+        Machine.MICROVM: "microvm",
+    }
+    return boards[machine]
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,17 @@ from harness.doctor.doctor import local_facts
 from harness.guests import probe
 from harness.images.cache import ImageCache
 from harness.model import manifest
-from harness.model.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest
+from harness.model.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest, board_of
 from harness.record.recording import Recording
 from harness.replay.profiles import profile_of
 from harness.run import scheduler
 from harness.run.progress import Silent
 from harness.run.scheduler import Failed
 from harness.scenario import choice
-from harness.scenario.execution import Board
 from harness.scenario.log import Log
 from harness.scenario.predict import predict
 from harness.scenario.program import Scenario
+from userspace_chip.irqchip import Board
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
 
 MEMORY_MIB: Final = 64
@@ -150,7 +150,7 @@ class Stage:
     @property
     def board(self) -> Board:
         """The machine, as the Python chips have it."""
-        return "microvm" if self.machine is Machine.MICROVM else "pc"
+        return board_of(self.machine)
 
 
 class Bench:

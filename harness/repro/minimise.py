@@ -30,11 +30,11 @@ from harness.scenario import compile as scenario_compile
 from harness.scenario import language
 from harness.scenario.authoring import authoring_problems
 from harness.scenario.compare import unordered_steps
-from harness.scenario.execution import Board
 from harness.scenario.finding import LogFinding, findings
 from harness.scenario.log import Log
 from harness.scenario.program import Scenario
 from harness.scenario.shrink import Data, shrink
+from userspace_chip.irqchip import Board
 
 MODEL: Final = "model"
 """The subject that is the Python chips of the other one's versions."""

@@ -24,7 +24,13 @@ from harness.scenario.registers import (
     Target,
     field_value,
 )
-from userspace_chip.architecture import MSR_APIC_BASE, MSR_X2APIC
+from userspace_chip.architecture import (
+    HPET_BASE,
+    HPET_BYTES,
+    MSR_APIC_BASE,
+    MSR_X2APIC,
+    RTC_PORTS,
+)
 from userspace_chip.lapic_registers import DEFAULT_BASE, ENABLE, EXTD
 
 _LIMITS: Final[Mapping[str, int]] = {"lapic": 0x1000, "io": 0x10000}
@@ -156,7 +162,7 @@ class Accesses:
     def _check(self, target: Target, writes: bool, cpu: int | None, at: Location) -> None:
         """Whether the access means something where it stands."""
         register = target.register
-        self.needs |= register.needs
+        self.needs |= register.needs | _needs_of(register.space, target.address)
         if register.access is (Access.RO if writes else Access.WO):
             done = "read" if writes else "written"
             raise self.text.error(at, f"{register.name} can only be {done}")
@@ -212,6 +218,13 @@ class Accesses:
         return X2APIC_DEST if mode is ApicMode.X2APIC else entry
 
 
+def _needs_of(space: Space, address: int) -> Feature:
+    """What has to be there for an address that means something."""
+    if space is Space.MEMORY and HPET_BASE <= address < HPET_BASE + HPET_BYTES:
+        return Feature.HPET
+    return Feature.RTC if space is Space.PORT and address in RTC_PORTS else Feature.NONE
+
+
 def _write_ops(target: Target, value: int, size: int) -> list[Op]:
     register, address = target.register, target.address
     low, high = value & 0xFFFFFFFF, value >> 32
@@ -238,7 +251,7 @@ def _write_ops(target: Target, value: int, size: int) -> list[Op]:
         case Space.PORT if register.raw:
             return [Op(Opcode.PIO_WRITE, address, low, size=size)]
         case Space.PORT:
-            return [
+            return [Op(Opcode.PIO_WRITE, a, b, size=1) for a, b in register.select] + [
                 Op(Opcode.PIO_WRITE, address + part, value >> 8 * part & 0xFF, size=1)
                 for part in range(size)
             ]

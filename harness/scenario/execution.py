@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from enum import Enum
 from functools import lru_cache
 from random import Random
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 from harness.base.errors import PredictionError
 from harness.scenario.log import Log, LogEvent
@@ -44,14 +44,16 @@ from userspace_chip.architecture import (
     MSR_X2APIC,
     PIT_CONTROL,
     PIT_COUNTER_0,
+    RTC_DATA,
+    RTC_INDEX,
 )
-from userspace_chip.errors import ChipError
-from userspace_chip.irqchip import Machine, MachineState
+from userspace_chip.errors import AccessError, ChipError
+from userspace_chip.irqchip import Board, Machine, MachineState
 from userspace_chip.lapic_registers import ICR, ICR2, LDR, SPIV
 from userspace_chip.profile import Profile
+from userspace_chip.rtc import REGISTER_A, REGISTER_D, TIME
 from userspace_chip.vcpu import IntrType, MpState
 
-Board: TypeAlias = Literal["pc", "microvm"]
 Activity: TypeAlias = Generator[bool, None, None]
 """Yields True after something was done, False where it has to wait."""
 
@@ -69,6 +71,10 @@ _SVR: Final = 0x1FF
 _QUIET_PIT: Final = ((PIT_CONTROL, 0x38), (PIT_COUNTER_0, 1), (PIT_COUNTER_0, 0))
 """Counter 0 in mode 4 with a count of 1: see ``images/probe/pit.c``."""
 _PIT_RUNS_OUT_NS: Final = 10_000
+_RTC_DIVIDER_RESET: Final = ((RTC_INDEX, REGISTER_A), (RTC_DATA, 0x66), (RTC_INDEX, 0))
+"""See ``images/probe/rtc.c``."""
+_MIDNIGHT_S: Final = 1767225600
+"""Thursday, 1 January 2026, 0:00."""
 _NMI_TYPE: Final = IntrType.NMI << 8
 _EXCEPTION_TYPE: Final = IntrType.HARDWARE_EXCEPTION << 8
 _TYPE_MASK: Final = 0x700
@@ -174,6 +180,8 @@ class Execution:
             self.machine.profile, self._board, len(self._cpus), self.program.blocks[PROLOGUE]
         )
         self.machine.load(state)
+        if self.machine.hpet is not None:
+            self.machine.hpet.slip_ns = self._late_ns
         for cpu, flag in zip(self._cpus, interruptible, strict=True):
             cpu.interruptible = flag
         self._conduct(self.program.blocks[MAIN])
@@ -203,7 +211,7 @@ class Execution:
             vcpu.lapic.write_mmio(SPIV, 4, _SVR, 0)
             # Also of CPUs that take no part in the program: they are on the APIC bus.
             vcpu.lapic.write_mmio(LDR, 4, 1 << vcpu.vcpu_id << 24, 0)
-        for port, value in _QUIET_PIT:
+        for port, value in _QUIET_PIT + _RTC_DIVIDER_RESET:
             machine.pio_write(0, port, value)
         machine.advance(_PIT_RUNS_OUT_NS)
 
@@ -513,6 +521,9 @@ class Execution:
         self.machine.pio_write(cpu.number, op.a, value, op.size)
 
     def _pio_read(self, cpu: _Cpu, op: Op) -> int | None:
+        index = self.machine.rtc.state.index
+        if op.a == RTC_DATA and index > REGISTER_D and index not in TIME:
+            raise AccessError(f"CMOS byte {index:#x}", "what is in it is the firmware's")
         return self.machine.pio_read(cpu.number, op.a, op.size)
 
     def _msr_write(self, cpu: _Cpu, op: Op) -> None:
@@ -677,7 +688,7 @@ class Execution:
 
 def machine_for(profile: Profile, board: Board, cpus: int) -> Machine:
     """A machine as executions use it."""
-    return Machine(profile, cpus, board=board, log=False, reset=False)
+    return Machine(profile, cpus, board=board, log=False, reset=False, time_of_day_s=_MIDNIGHT_S)
 
 
 @lru_cache(maxsize=256)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.scenario.execution import Board, Execution, Order
+from harness.scenario.execution import Execution, Order
 from harness.scenario.log import Log, LogEvent
 from harness.scenario.program import Feature, Program
+from userspace_chip.irqchip import Board
 from userspace_chip.profile import Profile
 
 
@@ -17,8 +18,9 @@ def features(profile: Profile, board: Board = "pc") -> Feature:
         found |= Feature.X2APIC
     if profile.lapic.tsc_deadline:
         found |= Feature.TSC_DEADLINE
-    # microvm has no PCI bus by default, but a second IOAPIC.
-    return found | (Feature.IOAPIC2 if board == "microvm" else Feature.MSI)
+    if board == "microvm":  # it has no PCI bus by default, but a second IOAPIC
+        return found | Feature.IOAPIC2
+    return found | Feature.MSI | Feature.HPET | Feature.RTC
 
 
 def predict(

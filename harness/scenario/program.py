@@ -172,6 +172,8 @@ class Feature(IntFlag):
     PIT = 64
     CR8 = 128
     """CR8 outside 64-bit mode: AMD's LOCK MOV CR0."""
+    HPET = 256
+    RTC = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from userspace_chip import lapic_registers as lapic
 from userspace_chip.architecture import (
     ELCR,
     EOIR,
+    HPET_BASE,
     IOAPIC_BASES,
     IOAPIC_PINS,
     IOAPICARB,
@@ -33,7 +34,32 @@ from userspace_chip.architecture import (
     MSR_TSC_DEADLINE,
     PIT_CONTROL,
     PIT_COUNTER_0,
+    RTC_DATA,
+    RTC_INDEX,
     SLAVE_COMMAND,
+)
+from userspace_chip.hpet import (
+    GCAP_ID,
+    GEN_CONF,
+    GINTR_STA,
+    MAIN_CNT,
+    TIMER_0,
+    TIMER_BYTES,
+    TN_COMP,
+    TN_CONF,
+    TN_FSB,
+)
+from userspace_chip.rtc import (
+    HOURS,
+    HOURS_ALARM,
+    MINUTES,
+    MINUTES_ALARM,
+    REGISTER_A,
+    REGISTER_B,
+    REGISTER_C,
+    REGISTER_D,
+    SECONDS,
+    SECONDS_ALARM,
 )
 
 LINES: Final = 16
@@ -383,6 +409,89 @@ _PIT = (
     ),
 )
 
+TIMER_TYPE: Final[Mapping[str, int]] = {"oneshot": 0, "periodic": 1}
+
+_HPET_CONFIG: Final = (Field("enable", 0, 0), Field("legacy", 1, 1))
+_HPET_TIMER: Final = (
+    Field("trigger", 1, 1, TRIGGER),
+    Field("interrupts", 2, 2),
+    Field("type", 3, 3, TIMER_TYPE),
+    Field("set_value", 6, 6),
+    Field("bits32", 8, 8),
+    Field("route", 13, 9),
+    Field("fsb", 14, 14),
+)
+
+
+def _hpet(
+    name: str, offset: int, about: str, fields: tuple[Field, ...] = (), access: Access = Access.RW
+) -> Register:
+    """32 bits in the HPET's page; offsets from 0x100 up are those of timer 0."""
+    timer = offset >= TIMER_0
+    return Register(
+        *(f"hpet.{name}", Space.MEMORY, HPET_BASE + offset, about),
+        fields=fields,
+        access=access,
+        count=3 if timer else None,
+        stride=TIMER_BYTES if timer else 0,
+        needs=Feature.HPET,
+    )
+
+
+_HPET: Final = (
+    _hpet("id", GCAP_ID, "capabilities, vendor", access=_RO),
+    _hpet("period", GCAP_ID + 4, "a tick, in femtoseconds", access=_RO),
+    _hpet("config", GEN_CONF, "general configuration", _HPET_CONFIG),
+    _hpet("status", GINTR_STA, "interrupt status; writing 1 clears"),
+    _hpet("counter", MAIN_CNT, "main counter, lower half"),
+    _hpet("counter_high", MAIN_CNT + 4, "main counter, upper half"),
+    _hpet("timer", TIMER_0 + TN_CONF, "a timer's configuration", _HPET_TIMER),
+    _hpet("routes", TIMER_0 + TN_CONF + 4, "the GSIs that it says it can reach", access=_RO),
+    _hpet("comparator", TIMER_0 + TN_COMP, "a timer's comparator, lower half"),
+    _hpet("comparator_high", TIMER_0 + TN_COMP + 4, "a timer's comparator, upper half"),
+    _hpet("fsb_data", TIMER_0 + TN_FSB, "the message's data"),
+    _hpet("fsb_address", TIMER_0 + TN_FSB + 4, "the message's address"),
+)
+
+
+def _rtc(
+    name: str, index: int, about: str, fields: tuple[Field, ...] = (), access: Access = Access.RW
+) -> Register:
+    """A register that the index port selects."""
+    return Register(
+        *(f"rtc.{name}", _PORT, RTC_DATA, about, 8),
+        fields=fields,
+        access=access,
+        select=((RTC_INDEX, index),),
+        needs=Feature.RTC,
+    )
+
+
+_RTC: Final = (
+    *(
+        _rtc(name, index, about)
+        for name, index, about in (
+            ("seconds", SECONDS, "time of day"),
+            ("seconds_alarm", SECONDS_ALARM, "alarm; 0xc0 and above: any"),
+            ("minutes", MINUTES, "time of day"),
+            ("minutes_alarm", MINUTES_ALARM, "alarm"),
+            ("hours", HOURS, "time of day"),
+            ("hours_alarm", HOURS_ALARM, "alarm"),
+        )
+    ),
+    _rtc("a", REGISTER_A, "rate and divider", (Field("rate", 3, 0), Field("divider", 6, 4))),
+    _rtc(
+        *("b", REGISTER_B, "enables and modes"),
+        (
+            *(Field("hours24", 1, 1), Field("binary", 2, 2), Field("square_wave", 3, 3)),
+            *(Field("update", 4, 4), Field("alarm", 5, 5), Field("periodic", 6, 6)),
+            Field("set", 7, 7),
+        ),
+    ),
+    _rtc("c", REGISTER_C, "flags; reading clears them", access=_RO),
+    _rtc("d", REGISTER_D, "valid RAM and time", access=_RO),
+)
+
 REGISTERS: Final[Mapping[str, Register]] = {
     register.name: register
     for register in (
@@ -393,6 +502,8 @@ REGISTERS: Final[Mapping[str, Register]] = {
         *_pic("slave", SLAVE_COMMAND),
         Register("pic.elcr", _PORT, ELCR, "edge/level control", 16, needs=Feature.PIC),
         *_PIT,
+        *_HPET,
+        *_RTC,
         Register("cr8", Space.CR8, 0, "priority class", 4, access=_WO, needs=Feature.CR8),
         Register("msr", Space.MSR, 0, "any MSR", 64, count=0),
         Register("io", _PORT, 0, "any port", 8, count=0),

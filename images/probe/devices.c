@@ -2,6 +2,7 @@
 #include "touched.h"
 
 #define ALL_LINES 0xffffu
+#define ALL_ROUTES 0xffffffu
 
 struct touched touched;
 bool proving;
@@ -10,6 +11,7 @@ enum device {
 	PIC,
 	PIT,
 	EDU,
+	RTC,
 	OTHER,
 };
 
@@ -22,6 +24,8 @@ static enum device device_at(u16 port)
 		return PIT;
 	case 0xcf8: case 0xcfc: case 0xcfd: case 0xcfe: case 0xcff:
 		return EDU;
+	case 0x70: case 0x71:
+		return RTC;
 	default:
 		return OTHER;
 	}
@@ -29,7 +33,9 @@ static enum device device_at(u16 port)
 
 bool devices_is_other(u16 port)
 {
-	return device_at(port) == OTHER;
+	enum device device = device_at(port);
+
+	return device == OTHER || device == RTC;
 }
 
 void devices_note_port(u16 port)
@@ -39,7 +45,8 @@ void devices_note_port(u16 port)
 	touched.pic |= device == PIC;
 	touched.pit |= device == PIT;
 	touched.edu |= device == EDU;
-	if (device == OTHER)
+	touched.clock |= device == RTC;
+	if (devices_is_other(port))
 		devices_note_other();
 }
 
@@ -54,5 +61,6 @@ void devices_distrust(void)
 {
 	touched = (struct touched){
 		.lines = ALL_LINES, .pic = true, .pit = true, .edu = true, .rtc = true,
+		.hpet = true, .hpet_routes = ALL_ROUTES, .clock = true,
 	};
 }

@@ -1,4 +1,4 @@
-/* What drives lines and sends messages: pc-testdev and edu, and the legacy chips PIC and PIT. */
+/* What drives lines and sends messages: pc-testdev and edu, and the chips PIC, PIT, HPET and RTC. */
 #ifndef DEVICES_H
 #define DEVICES_H
 
@@ -25,9 +25,17 @@ void pic_prove(struct cpu *cpu);
 bool pit_find(void);
 void pit_reset(void);
 
+/* The HPET, and the real-time clock. */
+#define HPET_BASE 0xfed00000u
+#define HPET_BYTES 0x400u
+bool hpet_find(void);
+void hpet_reset(void);
+bool rtc_find(void);
+void rtc_reset(void);
+
 /* A port access of the program: which of these does it concern? */
 void devices_note_port(u16 port);
-/* A port of none of these. */
+/* A port of none of these, or of the RTC: it may drive the RTC's line. */
 bool devices_is_other(u16 port);
 /* A device that nobody knows here may drive a line. */
 void devices_note_other(void);

@@ -88,6 +88,8 @@ static const char *const feature_names[FEATURES] = {
 	[FEATURE_PIC] = "pic",
 	[FEATURE_PIT] = "pit",
 	[FEATURE_CR8] = "cr8",
+	[FEATURE_HPET] = "hpet",
+	[FEATURE_RTC] = "rtc",
 };
 
 static u32 find_features(void)
@@ -102,6 +104,8 @@ static u32 find_features(void)
 		[FEATURE_PIC] = pic_find(),
 		[FEATURE_PIT] = pit_find(),
 		[FEATURE_CR8] = has_cr8(),
+		[FEATURE_HPET] = hpet_find(),
+		[FEATURE_RTC] = rtc_find(),
 	};
 
 	for (u32 feature = 0; feature < FEATURES; feature++)

@@ -26,12 +26,15 @@ static void note_access(struct cpu *cpu, u32 address)
 		lapic_distrust(cpu);
 	else if (address >= FIRST_DEVICE)
 		devices_note_other();
+	touched.hpet |= address - HPET_BASE < HPET_BYTES;
 }
 
 static void mmio_write(struct cpu *cpu, const struct op *op)
 {
 	note_access(cpu, op->a);
 	ioapic_note_store(op->a);
+	if (op->a - HPET_BASE < HPET_BYTES)
+		touched.hpet_routes |= 1u << (op->b >> 9 & 31);
 	switch (op->size) {
 	case 1:
 		store8(op->a, op->b);

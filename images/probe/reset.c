@@ -95,6 +95,8 @@ bool reset_all(const struct program *next)
 	ioapic_unlock();
 	if (proving)
 		pic_prove(cpu);
+	hpet_reset();
+	rtc_reset();
 	lines_reset();
 	edu_reset();
 	/* The timer's line has to fall before its entry becomes an edge: QEMU's would be taken. */

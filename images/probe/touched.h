@@ -11,7 +11,11 @@ struct touched {
 	u32 lines;
 	/* Lines that may have left a request there. */
 	u32 pic_requests;
-	bool pic, pit, edu;
+	/* GSIs that a timer of the HPET may have been given. */
+	u32 hpet_routes;
+	bool pic, pit, edu, hpet;
+	/* The RTC's registers. */
+	bool clock;
 	/* The RTC's line was driven since its pin was last proved to interrupt. */
 	bool rtc;
 	/* A message that KVM takes for the end of a HLT was sent. */

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from harness.base import resources
 from harness.base.errors import CannotRun, ConfigError
 from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of, sides_of
 from harness.fuzz.journal import Journal
@@ -81,7 +82,10 @@ class ReadsBench(ModelBench):
 
 def test_programs_without_a_model_are_compared_between_backends(fuzz, tmp_path):
     sides = ("lab:on", "tcg")
-    found = fuzz(20, only="devices", sides=sides, bench=ReadsBench(tmp_path)).journal.history
+    grammar = tmp_path / "unmodelled.yaml"
+    shipped = resources.configs() / "fuzz" / "grammars" / "devices.yaml"
+    grammar.write_text(shipped.read_text() + "model: a test\n")
+    found = fuzz(20, only=str(grammar), sides=sides, bench=ReadsBench(tmp_path)).journal.history
     assert {(one.oracle, one.side, one.against) for one in found.differences.values()} == {
         (Oracle.BACKENDS, "lab:on", "local:tcg")
     }

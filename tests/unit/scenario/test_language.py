@@ -27,7 +27,7 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
     [
         ("ioapic.redri.3: 0", "unknown register 'ioapic.redri.3'.*did you mean 'ioapic.redir'"),
         ("pic.zzzzzzzzzz: 0", "unknown register 'pic.zzzzzzzzzz'.*known: pic.elcr, pic.master"),
-        ("qqq.zzzzzzzzzz: 0", "unknown register 'qqq.zzzzzzzzzz'.*known: cr8, io, ioapic, "),
+        ("qqq.zzzzzzzzzz: 0", "unknown register 'qqq.zzzzzzzzzz'.*known: cr8, hpet, io, ioapic, "),
         ("lyne: {3: high}", "unknown word or register 'lyne'.*did you mean 'line'"),
         ("frobnicate", "unknown word or register 'frobnicate'"),
         ("ioapic.redir.24: 0", "ioapic.redir.24 is out of range.*0 to 23"),
