@@ -86,7 +86,7 @@ def test_run_on_two_workers_of_which_one_is_killed_gives_one_whole_report(tmp_pa
 def test_run_without_a_worker_is_error_and_one_that_is_interrupted_keeps_what_was_done(
     tmp_path, flats
 ):
-    guests = [flat(flats["passing"]), flat(flats["hanging"], timeout_s=100)]
+    guests = [flat(flats["passing"]), flat(flats["hanging"], timeout_s=3000)]
     config = write_config(tmp_path, guests)
     with cluster.scheduler(tmp_path) as executor:
         with run(tmp_path, config, executor) as running:
