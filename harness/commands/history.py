@@ -181,5 +181,6 @@ def plot(path: Path, case: str | None, counter: str | None, file: Path) -> tuple
         raise ConfigError(
             f"no counter matches {counter or '*/*/*'!r}", "no run in the store has one"
         )
+    found = tuple(series for series in found if series.has_any) or found
     write_bytes(file, plotting.render(found, suffix))
     return min(len(found), plotting.MOST), len(found)

@@ -17,6 +17,7 @@ from harness.store.history import (
     FindingNight,
     Rate,
     Since,
+    as_problem,
     comes_and_goes,
     rate_of,
     since_of,
@@ -185,15 +186,15 @@ def _present(
     each: Sighting, run: int, started: str, nights: Sequence[FindingNight], reference: int | None
 ) -> Change:
     """A problem that shows now."""
-    as_problem = [_as_problem(night) for night in nights if night.was_seen is not None]
-    before = [night for night in as_problem if reference is not None and night.run <= reference]
+    problems = [as_problem(night) for night in nights if night.was_seen is not None]
+    before = [night for night in problems if reference is not None and night.run <= reference]
     if before and before[-1].was_seen:
         state = State.STILL
     elif comes_and_goes(before):
         state = State.FLAKY
     else:
         state = State.NEW
-    all_nights = [*as_problem, FindingNight(run, started, was_seen=True)]
+    all_nights = [*problems, FindingNight(run, started, was_seen=True)]
     return Change(
         each.identity,
         each.identity.key,
@@ -211,29 +212,22 @@ def _absent(
     each: Sighting, run: int, started: str, seen: RunSightings, nights: Sequence[FindingNight]
 ) -> Change:
     """A problem that was there, and is not now."""
-    as_problem = [_as_problem(night) for night in nights]
+    problems = [as_problem(night) for night in nights]
     now = next((one for one in seen.sightings if one.identity.same_as(each.identity)), None)
     if now is not None:
         state, reason = State.GONE, f"{now.rule} explains it" if now.rule else now.status
     elif not each.identity.was_looked_for(seen.looked):
         state, reason = State.NOT_SEEN, "its cases did not run or did not get there"
-    elif comes_and_goes(as_problem):
+    elif comes_and_goes(problems):
         state, reason = State.FLAKY, "not this time"
     else:
         state, reason = State.GONE, "it no longer shows"
     was_seen = None if state is State.NOT_SEEN else False
-    rate = rate_of([*as_problem, FindingNight(run, started, was_seen)])
+    rate = rate_of([*problems, FindingNight(run, started, was_seen)])
     identity = each.identity
     return Change(
         identity, identity.key, each.family, state, each.fails, each.text, None, rate, (), reason
     )
-
-
-def _as_problem(night: FindingNight) -> FindingNight:
-    """The same, where seen means seen as a problem: not what a rule explained then."""
-    if not night.was_seen or night.is_problem:
-        return night
-    return FindingNight(night.run, night.started, was_seen=False)
 
 
 def exit_status(run: RunResult, compared: BaselineComparison | None) -> int:

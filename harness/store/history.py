@@ -144,6 +144,13 @@ class FindingNight:
     """Of the backends that it was seen in."""
 
 
+def as_problem(night: FindingNight) -> FindingNight:
+    """The same, where seen means seen as a problem: not what a rule explained then."""
+    if not night.was_seen or night.is_problem:
+        return night
+    return FindingNight(night.run, night.started, was_seen=False)
+
+
 @dataclass(frozen=True)
 class Since:
     """When something was seen for the first time, without a run between that did not see it."""
@@ -261,7 +268,8 @@ def band_of(values: Sequence[float], floor: float = 0.0) -> Band | None:
     middle = median(last)
     mad = median(abs(value - middle) for value in last)
     half = max(floor, DEVIATIONS * SIGMA_OF_MAD * mad)
-    return Band(middle, middle - half, middle + half, len(last))
+    lowest = 0.0 if min(last) >= 0 else middle - half  # what is counted is never negative
+    return Band(middle, max(lowest, middle - half), middle + half, len(last))
 
 
 @dataclass(frozen=True)
@@ -293,6 +301,11 @@ class Series:
     """Its part and its path."""
     unit: str
     by_mode: Mapping[str, tuple[Point, ...]]
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a value is not 0."""
+        return any(point.value for points in self.by_mode.values() for point in points)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from harness.store.history import (
     Series,
     StoredRun,
     StoreOverview,
+    as_problem,
     band_of,
 )
 from harness.store.identity import XPASS, FindingIdentity, Sighting
@@ -125,8 +126,12 @@ class StoreReader:
         problems = dict.fromkeys(
             each.identity for number in newest.values() for each in self.problems(number)
         )
-        found = (self.finding(identity) for identity in problems)
-        return StoreOverview(runs, tuple(each for each in found if each), self.baselines())
+        found = tuple(
+            replace(each, nights=tuple(map(as_problem, each.nights)))
+            for identity in problems
+            if (each := self.finding(identity)) is not None
+        )
+        return StoreOverview(runs, found, self.baselines())
 
     # --- Cases ------------------------------------------------------------------------------------
 

@@ -110,7 +110,11 @@ def case_report(found: CaseHistory, last: int) -> Page:
         Column("detail"),
     )
     yield Table(columns, tuple(map(_case_row, found.nights[-last:])))
-    counted = [each for each in found.counters if each.band is not None]
+    counted = [
+        each
+        for each in found.counters
+        if each.band is not None and (each.band.median or each.left_its_band)
+    ]
     if counted:
         yield TextLine()
         yield _counters(counted)

@@ -147,5 +147,9 @@ def test_band_of_equal_values_is_as_wide_as_the_floor():
     assert (band.low, band.high, band.runs) == (80, 120, 6)
 
 
+def test_band_of_counts_does_not_begin_below_0():
+    assert band_of([0, 1, 0, 2, 0, 3], floor=20).low == 0
+
+
 def test_few_values_have_no_band():
     assert band_of([1, 2, 3, 4]) is None

@@ -255,7 +255,7 @@ def test_case_that_is_shown_in_part_says_since_when_by_all_of_its_runs(store, ca
 
 
 def test_overview_shows_the_runs_and_what_needs_attention(store, capsys):
-    store.enter(night())
+    store.enter(night(finding("eoi", Status.BY_DESIGN, "a-rule")))
     store.enter(night(finding("eoi")))
     store.begin(night())
 
