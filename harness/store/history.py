@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Final
 
 from harness.store.identity import FindingIdentity
@@ -262,6 +261,8 @@ def band_of(values: Sequence[float], floor: float = 0.0) -> Band | None:
 
     None where there are fewer than :data:`MIN_VALUES`.
     """
+    from statistics import median  # takes as long as all else that a look into the store needs
+
     last = values[-WINDOW:]
     if len(last) < MIN_VALUES:
         return None
