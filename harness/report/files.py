@@ -22,7 +22,7 @@ from harness.analyse.case_evidence import (
     read_ledger,
     read_scenarios,
 )
-from harness.base.errors import HarnessError
+from harness.base.errors import HarnessError, StoreError
 from harness.base.files import write_bytes
 from harness.compare.chip_state import registers_around
 from harness.compare.diff import Status
@@ -129,13 +129,23 @@ INTERRUPTS_OF_A_FILE: Final = 400_000
 
 
 def timelines_of(run: RunResult, directory: Path) -> dict[str, Timeline]:
-    """The interrupts of each case that has events, by the case's id; errors as of :func:`write`."""
+    """The interrupts of each case that has events, by the case's id; errors as of :func:`write`.
+
+    :class:`~harness.base.errors.StoreError` where none has: an empty file would look like a run
+    without interrupts.
+    """
     recorded = {
         case.id: directory / case.dir
         for case in run.cases
         if CaseDir(directory / case.dir).events.is_file()
     }
-    limit = min(MAX_INTERRUPTS, INTERRUPTS_OF_A_FILE // max(1, len(recorded)))
+    if not recorded:
+        raise StoreError(
+            f"no timeline of {directory}",
+            "none of its cases has its events",
+            f"irqmatrix judge {directory} --write makes them from recordings that were kept",
+        )
+    limit = min(MAX_INTERRUPTS, INTERRUPTS_OF_A_FILE // len(recorded))
     return {id_: _timeline(folder, limit) for id_, folder in recorded.items()}
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
+from harness.base.errors import StoreError
 from harness.ledger.timeline import timeline
 from harness.model.case import Irqchip
 from harness.report import files
@@ -168,8 +169,11 @@ def test_perfetto_of_a_run_has_its_recorded_cases(tmp_path):
     assert [name for name in names if name] == ["ran\\x1b"]
 
 
-def test_perfetto_of_a_run_without_events_is_a_trace_without_packets():
-    assert list(Trace.FromString(perfetto.render({})).packet) == []
+def test_perfetto_of_a_run_without_events_is_refused_with_what_makes_them(tmp_path):
+    run = runs.run_of(runs.GOOD, runs.SKIPPED)
+    with pytest.raises(StoreError, match=r"none of its cases has its events.*judge .* --write"):
+        files.write(RunView.of(run), tmp_path, {"perfetto": tmp_path / "trace"})
+    assert not (tmp_path / "trace").exists()
 
 
 def test_perfetto_trace_processor_counts_as_many_eois_as_the_ledger(tmp_path, written, timelines):
