@@ -407,6 +407,46 @@ def diff(
 
 
 @app.command()
+def explain(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="Snapshots, logs, traces, command line, XML ..."),
+    ] = None,
+    as_: Annotated[
+        list[str] | None,
+        typer.Option("--as", metavar="KIND:FILE", help="A file, and what it is."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Time between two snapshots, or that a table counted."),
+    ] = None,
+    events: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep the account of only the first N events of a trace."),
+    ] = None,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Explain a machine from what its user has at hand.
+
+    /proc/interrupts, dmesg, perf kvm stat, perf stat, kvm_stat, traces, info pic/lapic/irq,
+    query-stats, QEMU's command line, libvirt's XML, lspci. No QEMU or KVM is needed.
+    Status 0: nothing unusual; 1: something is; 2: no file could be read.
+    """
+    from harness.commands import explain as command
+    from harness.report.text.explain_report import explain_json, explain_report
+    from harness.report.text.render import show
+
+    asked = command.ExplainOptions(tuple(files or ()), tuple(as_ or ()), seconds, events)
+    answer = command.run(asked)
+    if json:
+        print_json(explain_json(answer))
+    else:
+        show(printer(), explain_report(answer, verbose=verbose))
+    sys.exit(0 if answer.is_quiet else 1)
+
+
+@app.command()
 def judge(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of a run or a case.")],
     known: Annotated[

@@ -8,6 +8,7 @@ every other run's, its signs say what has to be measured in which mode.  The for
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -28,6 +29,7 @@ from harness.config.config import RunConfig
 from harness.guests.kinds.model import Text
 from harness.model.case import Case, Irqchip
 from harness.model.counters import CounterSource
+from harness.repro.field_signs import FieldEvidence, FieldModel
 
 
 class EntryKind(StrEnum):
@@ -146,6 +148,8 @@ class Entry:
     """The module whose KVM it takes on this machine; None where any will do, or the lab's."""
     again: tuple[Mapping[str, Any], ...]
     """Where it should show and does not: fragments that take the place of the recipe's, in turn."""
+    field: FieldEvidence | None
+    """What one sees of it on a user's machine; None where nothing is."""
     file: YamlFile
 
     def is_affected(self, facts: BackendFacts) -> bool:
@@ -196,6 +200,12 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted((resources.configs() / "repro").glob("*.yaml"))}
 
 
+@functools.cache
+def shipped_entries() -> tuple[Entry, ...]:
+    """The entries of those files."""
+    return tuple(load(path) for path in shipped().values())
+
+
 def find(name: str) -> Entry:
     """The entry of that id, or in the file of that path; :class:`ConfigError` if there is none."""
     files = shipped()
@@ -242,6 +252,7 @@ def load(path: Path) -> Entry:
         ),
         host_kvm=model.host_kvm,
         again=tuple(model.again),
+        field=None if model.evidence is None else model.evidence.frozen(),
         file=file,
     )
     _check_modes(entry)
@@ -421,6 +432,7 @@ class EntryModel(Strict):
     tried: list[TriedModel] = []
     host_kvm: Annotated[str, Field(pattern=r"^kvm_\w+$")] | None = None
     again: list[dict[str, Any]] = []
+    evidence: FieldModel | None = None
 
 
 def _axis_text(axis: AxisModel) -> str:

@@ -26,6 +26,7 @@ from harness.base.terminal import Printer
 from harness.base.text import plain
 from harness.compare import known
 from harness.config import config
+from harness.explain.quantities import quantities
 from harness.guests import last_words, linux, probe, protocol_files, protocols
 from harness.images import archive, multiboot
 from harness.ledger import ledger
@@ -33,6 +34,8 @@ from harness.ledger.bookkeeper import Bookkeeper
 from harness.model import manifest
 from harness.model.case import Irqchip
 from harness.record.collectors import monitor, procfs
+from harness.record.collectors.foreign.model import FileKind
+from harness.record.collectors.foreign.read import ReadingFacts, kind_of, read_lines
 from harness.record.collectors.ftrace import FtraceReader
 from harness.record.collectors.qemu_log import QemuLogReader
 from harness.record.eventlog import EventLogReader, dump_events
@@ -134,6 +137,17 @@ def _expand(found: yamlfile.YamlFile) -> None:
 def _compile(found: yamlfile.YamlFile) -> None:
     for scenario in language.read(found):
         scenario_compile.compile_text(scenario)
+
+
+def field(kind: FileKind) -> Callable[[bytes], object]:
+    """A reader of a file that a user sends, and what is made of it."""
+
+    def read(said: str) -> None:
+        kind_of(said)
+        lines = said.splitlines(keepends=True)
+        quantities(read_lines("some", kind, lines, ReadingFacts(irqchip=Irqchip.ON)))
+
+    return text(read)
 
 
 def _consoles(said: str) -> None:
@@ -288,6 +302,28 @@ READERS = {
     ),
     "image": Reader(_image, lambda: [images.elf(), images.elf64(), images.header()]),
     "limits": Reader(text(limits.parsed), lambda: [b"trace_mib=7, console_mib=9"]),
+    "field interrupts": Reader(field(FileKind.INTERRUPTS), golden("collect/interrupts-*.txt")),
+    "field log": Reader(
+        field(FileKind.LOG), golden("field/nobody-cared.txt", "field/console-*.txt", most=3000)
+    ),
+    "field exits": Reader(field(FileKind.EXITS), golden("field/perf-kvm-stat-*.txt")),
+    "field counts": Reader(field(FileKind.COUNTS), golden("field/perf-stat-*.txt")),
+    "field kvm_stat": Reader(field(FileKind.KVM_STAT), golden("field/kvm_stat-*.csv")),
+    "field trace": Reader(
+        field(FileKind.TRACE),
+        golden("field/trace-*.txt", "field/perf-script-*.txt", most=2000),
+        share=30,
+    ),
+    "field monitor": Reader(field(FileKind.MONITOR), golden("field/hmp-*.txt")),
+    "field statistics": Reader(field(FileKind.STATISTICS), golden("field/qmp-*.txt")),
+    "field command line": Reader(
+        field(FileKind.COMMAND_LINE), golden("field/cmdline-*.txt", most=900)
+    ),
+    "field XML": Reader(field(FileKind.XML), golden("field/slew.xml")),
+    "field lspci": Reader(field(FileKind.LSPCI), lambda: [LSPCI]),
+    "field versions": Reader(
+        field(FileKind.VERSIONS), lambda: [b"QEMU emulator version 10.0.2\nLinux host 6.1.0-1 x"]
+    ),
     "terminal": Reader(
         text(_shown), lambda: [b"\x1b[2J\x1b]0;x\x07", "\x9b\u202e日本".encode()], share=10
     ),
@@ -297,6 +333,10 @@ READERS = {
 STATISTICS = json.dumps(
     [{"provider": "kvm", "qom-path": "/machine/cpu[0]", "stats": [{"name": "exits", "value": 5}]}]
 ).encode()
+LSPCI = b"""00:02.0 Ethernet controller: Red Hat, Inc. Virtio network device
+\tFlags: bus master, fast devsel, latency 0, IRQ 22
+\tCapabilities: [98] MSI-X: Enable+ Count=4 Masked-
+"""
 ARCHIVE = [
     b"linux-image-amd64 | 6.1.4-1 | http://deb.example.org/debian bookworm/main amd64 Packages\n",
     b"Package: linux-image-amd64\nVersion: 6.1.4-1\nDepends: linux-image-6.1.0-1 (= 6.1.4-1)\n",

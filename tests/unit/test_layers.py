@@ -31,6 +31,7 @@ ROOMS = (
     {"cluster"},
     {"repro"},
     {"fuzz"},
+    {"explain"},
     {"report"},
     {"commands"},
 )

@@ -1,0 +1,199 @@
+"""Evidence -> answer: what is named, with which reasons, and what is not claimed."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.commands.explain import ExplainOptions, run
+from harness.explain.answer import Standing
+from harness.model.case import Irqchip
+from harness.report.text.explain_report import explain_json, explain_report
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+FIELD = GOLDEN / "field"
+
+Q35 = "qemu-system-x86_64 -M q35 -accel kvm,kernel-irqchip={} -cpu host -smp 2\n"
+
+
+def explained(tmp_path, *texts, said=(), seconds=None):
+    files = []
+    for number, text in enumerate(texts):
+        if isinstance(text, Path):
+            files.append(text)
+            continue
+        files.append(tmp_path / f"file{number}")
+        files[-1].write_text(text)
+    return run(ExplainOptions(tuple(files), said, seconds, None))
+
+
+def trace(gsi: int, level: int, per_second: int, seconds: int = 4) -> str:
+    """Calls of KVM_IRQ_LINE at an even rate, as tracefs prints them."""
+    return "".join(
+        f" qemu-180 [001] ..... {100 + number / per_second:.6f}: "
+        f"kvm_set_irq: gsi {gsi} level {level} source 0\n"
+        for number in range(per_second * seconds + 1)
+    )
+
+
+def snapshots(rates: dict[str, int], seconds: int = 10) -> str:
+    """Two snapshots, with the lines' counts apart by their rates."""
+    parts = []
+    for time_s in (0, seconds):
+        rows = "".join(f"{name.format(1000 + rate * time_s)}\n" for name, rate in rates.items())
+        parts.append(f"12:00:{time_s:02}\n           CPU0\n{rows}")
+    return "\n".join(parts)
+
+
+RTC = "  8: {} IO-APIC   8-edge      rtc0"
+TIMER = "  0: {} IO-APIC   2-edge      timer"
+LOC = "LOC: {} Local timer interrupts"
+DISK = " 25: {} PCI-MSIX-0000:00:02.0   1-edge      virtio0-req.0"
+
+
+def test_ghost_ticks_in_a_trace_name_the_hpet_first(tmp_path):
+    answer = explained(tmp_path, trace(0, 0, 500), Q35.format("on"))
+
+    assert answer.verdict.startswith("it looks like hpet-ghost-ticks")
+    best = answer.fitting[0]
+    assert best.entry == "hpet-ghost-ticks"
+    assert any("500 a second" in text for text in best.seen)
+    assert any("QEMU >=9.1" in text for text in best.unknown)
+
+
+@pytest.mark.parametrize("tool", ["trace-cmd", "perf-script"])
+def test_ghost_ticks_of_a_lab_are_named_first(tool, tmp_path):
+    files = [FIELD / f"{tool}-on-qemu10.0.txt", FIELD / "cmdline-on-qemu10.0.txt"]
+
+    answer = explained(tmp_path, *files, FIELD / "hmp-on-qemu10.0.txt")
+
+    assert answer.fitting[0].entry == "hpet-ghost-ticks"
+    assert answer.vm.qemu == (10, 0, 13)
+    assert answer.laws[0].broken == ()
+
+
+KICKS = """
+             VM-EXIT    Samples  Samples%     Time%    Min Time    Max Time         Avg time
+
+  EXTERNAL_INTERRUPT      18304    93.14%     6.20%      0.55us     36.94us      1.11us ( +- 0.1% )
+                 HLT        800     4.07%    93.70%      3.10us   3994.01us   2100.00us ( +- 9.0% )
+      IO_INSTRUCTION        548     2.79%     0.10%      5.10us     44.01us     11.00us ( +- 4.0% )
+
+Total Samples:19652, Total events handled time:1792963.20us.
+"""
+
+
+def test_kicks_of_the_pit_with_the_command_line_are_named_first(tmp_path):
+    answer = explained(tmp_path, KICKS, Q35.format("split"), seconds=10)
+
+    assert answer.fitting[0].entry == "split-pit-kicks-lint0-masked"
+
+
+def test_table_of_exits_alone_gives_candidates_and_the_command_that_decides(tmp_path):
+    answer = explained(tmp_path, KICKS)
+
+    assert answer.fitting == ()
+    assert "split-pit-kicks-lint0-masked" in answer.verdict
+    assert answer.verdict.startswith("not enough to say")
+    assert any("cmdline" in each.command for each in answer.decide)
+
+
+def test_ghost_ticks_without_an_hpet_are_not_the_hpets(tmp_path):
+    line = Q35.format("on").replace("q35", "q35,hpet=off")
+
+    answer = explained(tmp_path, trace(0, 0, 500), line)
+
+    (ghost,) = [each for each in answer.candidates if each.entry == "hpet-ghost-ticks"]
+    assert ghost.standing is Standing.EXCLUDED
+    assert [each.quantity.name for each in answer.unusual] == ["gsi/0/low"]
+
+
+def test_quiet_trace_speaks_against_ghost_ticks(tmp_path):
+    answer = explained(tmp_path, trace(4, 1, 20), Q35.format("on"))
+
+    (ghost,) = [each for each in answer.candidates if each.entry == "hpet-ghost-ticks"]
+    assert ghost.standing is Standing.AGAINST
+    assert answer.verdict == "nothing unusual"
+
+
+def test_slew_in_an_xml_alone_is_named_but_not_claimed(tmp_path):
+    answer = explained(tmp_path, FIELD / "slew.xml")
+
+    assert answer.candidates[0].entry == "rtc-slew-storm"
+    assert answer.candidates[0].standing is Standing.POSSIBLE
+    assert answer.verdict.startswith("nothing was measured")
+    assert answer.decide
+
+
+def test_slew_with_a_storm_of_the_clock_fits(tmp_path):
+    answer = explained(tmp_path, FIELD / "slew.xml", snapshots({RTC: 470, LOC: 90}))
+
+    assert answer.fitting[0].entry == "rtc-slew-storm"
+    assert any(each.device == "rtc0" for each in answer.sources)
+
+
+def test_stuck_line_in_a_log_alone_is_named_with_who_listens(tmp_path):
+    answer = explained(tmp_path, FIELD / "nobody-cared.txt")
+
+    assert answer.fitting[0].entry == "stuck-line-storms"
+    assert ("IRQ 20", "vp_interrupt [virtio_pci]") in [
+        (each.line, each.device) for each in answer.sources
+    ]
+
+
+@pytest.mark.parametrize("mode", ["on", "split"])
+@pytest.mark.parametrize(
+    "rates",
+    [{TIMER: 0, RTC: 0, LOC: 30}, {TIMER: 0, LOC: 250, DISK: 5000}],
+    ids=["idle", "block"],
+)
+def test_quiet_guest_idle_or_loaded_is_nothing_unusual(mode, rates, tmp_path):
+    answer = explained(tmp_path, snapshots(rates), Q35.format(mode))
+
+    assert answer.verdict == "nothing unusual"
+    assert answer.is_quiet
+
+
+def test_snapshot_of_an_unknown_mode_invents_none(tmp_path):
+    answer = explained(tmp_path, snapshots({LOC: 30}))
+
+    assert answer.vm.irqchip is None
+    assert any("irqchip mode" in text for text in answer.not_observable)
+
+
+def test_mode_is_taken_from_events_that_only_one_has(tmp_path):
+    answer = explained(tmp_path, FIELD / "trace-pipe-on-linux6.12.txt")
+
+    assert answer.vm.irqchip is Irqchip.ON
+    assert answer.laws[0].checked
+    assert answer.laws[0].broken == ()
+
+
+def test_snapshots_without_times_say_that_seconds_are_missing(tmp_path):
+    text = snapshots({LOC: 30}).replace("12:00:00", "").replace("12:00:10", "")
+
+    assert any("--seconds" in each for each in explained(tmp_path, text).not_observable)
+    rates = {each.quantity.name for each in explained(tmp_path, text, seconds=10).measured}
+    assert rates == {"irq/LOC"}
+
+
+def test_version_of_the_machine_type_excludes_what_newer_qemu_does_not_have(tmp_path):
+    line = Q35.format("split").replace("q35", "pc-q35-10.0")
+
+    answer = explained(tmp_path, line)
+
+    (stale,) = [each for each in answer.candidates if each.entry == "split-stale-route"]
+    assert stale.standing is Standing.EXCLUDED
+
+
+def test_file_that_cannot_be_read_is_said_and_the_rest_explained(tmp_path):
+    answer = explained(tmp_path, "Dear list\n", Q35.format("on"))
+
+    assert "not known what this is" in answer.refused[0]
+    assert answer.vm.irqchip is Irqchip.ON
+
+
+def test_report_and_json_say_the_verdict_first(tmp_path):
+    answer = explained(tmp_path, trace(0, 0, 500), Q35.format("on"))
+
+    assert next(explain_report(answer)).text == answer.verdict
+    assert answer.verdict in explain_json(answer)
