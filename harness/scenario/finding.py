@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from harness.scenario.compare import describe
+from harness.scenario.compare import comparable, describe
 from harness.scenario.log import Log, LogEvent
 
 
@@ -82,7 +82,7 @@ def findings(
 def _by_step(log: Log) -> dict[int, dict[int, list[LogEvent]]]:
     steps: dict[int, dict[int, list[LogEvent]]] = {}
     for event in log.events:
-        steps.setdefault(event.step, {}).setdefault(event.cpu, []).append(event)
+        steps.setdefault(event.step, {}).setdefault(event.cpu, []).append(comparable(event))
     return steps
 
 

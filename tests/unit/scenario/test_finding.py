@@ -47,6 +47,13 @@ def test_finding_of_one_difference_has_kind_vector_and_detail(expected, found, n
     assert names(*logs) == [name]
 
 
+def test_findings_of_a_fault_leave_out_where_it_struck_which_only_the_probe_knows():
+    predicted = log("5 0 fault d fffffffa")
+
+    assert findings(predicted, log("5 0 fault d fffffffa 103572 8 10206 0")) == ()
+    assert names(predicted, log("5 0 fault d 0 103572 8 10206 0")) == ["fault differs"]
+
+
 def test_finding_of_a_lost_interrupt_is_the_same_though_other_events_follow_in_its_step():
     expected = log("0 0 irq 51 - 51 -", "0 0 read 1")
 
