@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.base import resources, yamlfile
 from harness.compare.known import CheckMatch, KnownDifferences, Rule
-from harness.fuzz.signature import words
+from harness.fuzz.touched import words
 from harness.guests.kinds.table import kind_of
 from harness.repro import catalogue
 from harness.scenario.shrink import Data

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
+import yaml
 from pydantic import Field
 
 from harness.base import resources, yamlfile
 from harness.base.yamlfile import Strict
+from harness.fuzz import touched
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class FileModel(Strict):
 
 
 def passages(words: Iterable[str]) -> tuple[Passage, ...]:
-    """The passages about ``words`` (:func:`harness.fuzz.signature.words`), each once."""
+    """The passages about ``words`` (:func:`harness.fuzz.touched.words`), each once."""
     table = _table()
     found: dict[tuple[str, str, str], list[str]] = {}
     for word in words:
@@ -51,6 +53,23 @@ def passages(words: Iterable[str]) -> tuple[Passage, ...]:
             key = (table.documents[row.in_], row.section, row.says)
             found.setdefault(key, []).append(word)
     return tuple(Passage(tuple(of), *key) for key, of in found.items())
+
+
+def of_steps(steps: Iterable[str]) -> tuple[Passage, ...]:
+    """The passages about ``steps`` as they were written; one in another form adds none."""
+    return passages(touched.words({"steps": list(_read(steps))}))
+
+
+def _read(steps: Iterable[str]) -> Iterator[Any]:
+    for step in steps:
+        for text in (step, f"{{{step}}}"):  # "cpu: 1, read: lapic.svr" is a mapping without braces
+            try:
+                found = yaml.safe_load(text)
+            except yaml.YAMLError:
+                continue
+            if isinstance(found, (dict, str)):
+                yield found
+            break
 
 
 @cache

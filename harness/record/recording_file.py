@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +28,18 @@ from harness.record.recording import Recording
 
 SCHEMA: Final = 1
 
+
+@dataclass(frozen=True)
+class WrittenScenario:
+    """A scenario in the words of its file: what it is about, and each step as it was written."""
+
+    about: str
+    steps: tuple[str, ...]
+
+
 _DOCUMENT: Final = TypeAdapter(dict[str, Any])
 _RECORDING: Final = TypeAdapter(Recording)
+_SCENARIOS: Final = TypeAdapter(list[dict[str, Any]])
 
 
 def write(recording: Recording) -> None:
@@ -75,6 +86,25 @@ def load(directory: Path) -> Recording:
     except (KeyError, TypeError, ValidationError) as error:
         why = str(error).splitlines()[0]
         raise StoreError(f"{path} is not a recording", why, "run it again") from None
+
+
+def written_scenarios(directory: Path) -> dict[str, WrittenScenario]:
+    """What the probe of a case executed, by its name; nothing where the case is of no probe.
+
+    :class:`StoreError` where that cannot be read.
+    """
+    path = CaseDir(directory).scenarios_run
+    if not path.exists():
+        return {}
+    try:
+        found = _SCENARIOS.validate_python(_kept_apart(path))
+        return {
+            each["program"]["name"]: WrittenScenario(each["about"], tuple(each["steps"]))
+            for each in found
+        }
+    except (KeyError, TypeError, ValidationError) as error:
+        why = str(error).splitlines()[0]
+        raise StoreError(f"{path} has no scenarios", why, "run it again") from None
 
 
 def _guest(data: Document, folder: CaseDir) -> Guest:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -29,11 +30,13 @@ from harness.compare.diff import Status
 from harness.compare.finding import Finding
 from harness.compare.known import KnownDifferences
 from harness.compare.recordings import EventContext, diff_cases
+from harness.fuzz import specification
 from harness.ledger.ledger import Ledger
 from harness.ledger.timeline import MAX_INTERRUPTS, Timeline, timeline
 from harness.model import manifest
 from harness.model.layout import CaseDir, RunDir
 from harness.model.verdict import CaseResult
+from harness.record.recording_file import written_scenarios
 from harness.report.formats import FORMATS, Needs
 from harness.report.pages import (
     AlignedPair,
@@ -42,6 +45,7 @@ from harness.report.pages import (
     LogParting,
     PartingSide,
     RunDetails,
+    ScenarioWords,
     log_parting,
     pair_of,
 )
@@ -179,8 +183,27 @@ def detailed(view: RunView, directory: Path) -> RunView:
     cases = {case.id: _case_files(directory / case.dir, console_bytes) for case in run.cases}
     accounts = {id_: files.account for id_, files in cases.items()}
     nights = nights_of(run, view.baseline, chosen_path(None))
-    details = RunDetails(cases, divergences_of(run, directory), nights)
+    divergences = divergences_of(run, directory)
+    details = RunDetails(cases, divergences, scenarios_of(run, directory), nights)
     return replace(RunView.of(run, accounts, view.baseline, verbose=True), details=details)
+
+
+def scenarios_of(run: RunResult, directory: Path) -> dict[int, ScenarioWords]:
+    """The scenario of each finding that is about one, by the finding's place.
+
+    Nothing for a case whose scenarios cannot be read: its page has no words then.
+    """
+    written = cache(written_scenarios)
+    found = {}
+    for number, finding in enumerate(run.findings):
+        if (pair := pair_of(finding, run)) is None:
+            continue
+        with suppress(StoreError):
+            scenario = written(directory / pair[0].dir).get(finding.part)
+            if scenario is not None:
+                passages = specification.of_steps(scenario.steps)
+                found[number] = ScenarioWords(scenario.about, scenario.steps, passages)
+    return found
 
 
 SHOWN_NIGHTS: Final = 30

@@ -23,7 +23,7 @@ from harness.fuzz import accesses, specification
 from harness.fuzz.finish import Finished
 from harness.fuzz.oracles import Oracle
 from harness.fuzz.placing import Member
-from harness.fuzz.signature import words
+from harness.fuzz.touched import words
 from harness.images.cache import ImageCache
 from harness.images.kernel import kernel_build
 from harness.images.model import Build

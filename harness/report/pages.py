@@ -15,6 +15,7 @@ from typing import Final
 from harness.compare.chip_state import ChipRegister
 from harness.compare.finding import Finding, Member
 from harness.compare.recordings import CaseDiff, EventContext
+from harness.fuzz.specification import Passage
 from harness.ledger.ledger import Ledger, Row, RowKind
 from harness.model.counters import CounterSet
 from harness.model.verdict import CaseResult, Verdict
@@ -283,11 +284,21 @@ def _has_run(case: CaseResult) -> bool:
 
 
 @dataclass(frozen=True)
+class ScenarioWords:
+    """A scenario in words: what it is about, its steps, what the specification says of them."""
+
+    about: str
+    steps: tuple[str, ...]
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True)
 class RunDetails:
     """What pages need of the cases' files: by a case's id, and by a finding's place in the run."""
 
     cases: Mapping[str, CaseFiles] = field(default_factory=dict)
     divergences: Mapping[int, AlignedPair] = field(default_factory=dict)
+    scenarios: Mapping[int, ScenarioWords] = field(default_factory=dict)
     nights: Mapping[str, tuple[bool | None, ...]] = field(default_factory=dict)
     """By the key of a problem: whether it was one in each of the last runs, None where it was not
     looked for."""

@@ -8,7 +8,7 @@ from harness.base.errors import ConfigError
 from harness.fuzz import grammar, laws
 from harness.fuzz.author import write
 from harness.fuzz.programs import Source, compiled
-from harness.fuzz.signature import words
+from harness.fuzz.touched import words
 from userspace_chip.profile import profile
 
 GRAMMARS = grammar.shipped()

@@ -323,6 +323,7 @@ def _pages(view: RunView, places: _Places, findings: tuple[FindingPage, ...]) ->
             nights=[view.details.nights.get(change.key, ()) for change in shown.changes],
             divergence=divergence,
             rates=_rates(divergence),
+            scenario=view.details.scenarios.get(shown.number),
             cases=places.cases,
         )
     for case in view.run.cases:

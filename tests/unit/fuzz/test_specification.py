@@ -4,8 +4,8 @@ import pytest
 
 from harness.fuzz import grammar
 from harness.fuzz.author import write
-from harness.fuzz.signature import words
-from harness.fuzz.specification import passages
+from harness.fuzz.specification import of_steps, passages
+from harness.fuzz.touched import words
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,21 @@ def test_passage_of_a_word_is_that_of_its_register(word, section):
     (found,) = passages([word])
     assert section in found.section
     assert found.words == (word,)
+
+
+def test_passages_of_written_steps_are_of_what_they_touch():
+    steps = ["sti", "cpu: 1, lapic.svr: 0x1ff", "line: {14: high}", "cpu: 1, read: [lapic.isr.2]"]
+
+    assert [each.words for each in of_steps(steps)] == [
+        ("lapic.svr",),
+        ("line",),
+        ("read lapic.isr",),
+        ("sti",),
+    ]
+
+
+def test_passages_of_steps_in_another_form_are_none():
+    assert of_steps(["{{", "[1, 2]", "", "3"]) == ()
 
 
 def test_words_of_one_passage_stand_together():

@@ -96,6 +96,23 @@ def test_html_of_a_case_whose_ledger_is_damaged_says_so_on_its_page(tmp_path):
     assert "not a ledger" in part(page_runs.html(run, tmp_path), "case-0")
 
 
+def test_html_of_a_finding_has_its_scenario_and_the_words_of_the_specification(page):
+    text = re.sub(r"<[^>]+>", "", page_runs.part(page, "finding-1"))
+
+    assert "a second rise without a fall is no edge to KVM" in text
+    assert "line: {14: high}" in text
+    assert "82093AA" in text
+    assert "an edge-triggered input asks once a rise" in text
+
+
+def test_html_of_a_finding_whose_scenarios_are_damaged_is_without_them(tmp_path):
+    run = page_runs.red_run(tmp_path)
+    for file in tmp_path.glob("*/probe.json.zst"):
+        file.write_bytes(b"nothing of zstandard")
+
+    assert "The scenario" not in page_runs.part(page_runs.html(run, tmp_path), "finding-1")
+
+
 def test_html_shows_the_end_of_a_long_console(tmp_path):
     folder = tmp_path / runs.GOOD.dir
     folder.mkdir()
