@@ -10,7 +10,10 @@ the 82371 (PIIX) for the ELCR; QEMU ``hw/i386/{pc,microvm}.c`` for what a board 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
+
+Board: TypeAlias = Literal["pc", "q35", "microvm"]
+"""What differs between QEMU's machine types."""
 
 # ---------------------------------------------------------------- lines
 

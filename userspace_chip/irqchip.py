@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from userspace_chip.architecture import (
     APIC_WINDOW,
@@ -56,6 +56,7 @@ from userspace_chip.architecture import (
     RTC_PORTS,
     SLAVE_COMMAND,
     SLAVE_DATA,
+    Board,
 )
 from userspace_chip.chipset import Chipset, EventLog
 from userspace_chip.delivery import KvmBus, apic_bus
@@ -104,9 +105,6 @@ _PORT_REGIONS: Final = {
 }
 """Where the region of a port begins, of those with more than one port."""
 
-
-Board: TypeAlias = Literal["pc", "q35", "microvm"]
-"""What differs between QEMU's machine types."""
 
 _PC_ROUTES: Final = 1 << 2
 """INT_ROUTE_CAP of the HPET (``hw/i386/pc.c:pc_basic_device_init``); q35's is the profile's."""

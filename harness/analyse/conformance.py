@@ -18,7 +18,7 @@ from harness.scenario import compare, expect
 from harness.scenario.log import Log
 from harness.scenario.predict import predict
 from harness.scenario.program import Scenario
-from userspace_chip.irqchip import Board
+from userspace_chip.architecture import Board
 from userspace_chip.kvm.probe import EMULATING_MODULE
 from userspace_chip.profile import Profile
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.base.errors import ConfigError
-from harness.base.suggest import nearest
+from harness.base.suggest import close
 from harness.base.terminal import print_json, printer
 from harness.report.text.history_report import (
     case_report,
@@ -29,7 +29,7 @@ from harness.store.queries import StoreReader, reading
 if TYPE_CHECKING:
     from harness.report.page import Page
 
-OF_A_STORE: Final = "irqmatrix history lists the runs"
+OF_A_STORE: Final = "irqmatrix history lists the runs; irqmatrix report RUN_DIR names its cases"
 
 
 def path_of(option: Path | None) -> Path:
@@ -66,7 +66,7 @@ def _found(
     raise ConfigError(
         f"the store has no case and no finding {what!r}",
         "expected the id of a case, or the key of a finding",
-        nearest(what, names) or OF_A_STORE,
+        close(what, names, count=3) or OF_A_STORE,
     )
 
 
@@ -172,7 +172,9 @@ def plot(path: Path, case: str | None, counter: str | None, file: Path) -> tuple
     with reading(path) as history:
         if case is not None and not history.has_case(case):
             raise ConfigError(
-                f"the store has no case {case!r}", None, nearest(case, history.case_names())
+                f"the store has no case {case!r}",
+                None,
+                close(case, history.case_names()) or OF_A_STORE,
             )
         found = history.series(counter or STORMS, case)
         if not found and counter is None:

@@ -26,7 +26,8 @@ from harness.scenario.log import Log
 from harness.scenario.predict import features
 from harness.scenario.program import Scenario
 from harness.scenario.shrink import Data
-from userspace_chip.irqchip import Board, Machine
+from userspace_chip.architecture import Board
+from userspace_chip.irqchip import Machine
 from userspace_chip.profile import Profile
 
 BARREN: Final = 200

@@ -15,7 +15,7 @@ from pydantic import PlainValidator
 
 from harness.model.protocol import Protocol
 from harness.scenario.program import Scenario
-from userspace_chip.irqchip import Board
+from userspace_chip.architecture import Board
 
 
 class Host(StrEnum):

@@ -35,7 +35,7 @@ from harness.scenario import choice
 from harness.scenario.log import Log
 from harness.scenario.predict import predict
 from harness.scenario.program import Scenario
-from userspace_chip.irqchip import Board
+from userspace_chip.architecture import Board
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
 
 MEMORY_MIB: Final = 64

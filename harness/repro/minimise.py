@@ -34,7 +34,7 @@ from harness.scenario.finding import LogFinding, findings
 from harness.scenario.log import Log
 from harness.scenario.program import Scenario
 from harness.scenario.shrink import Data, shrink
-from userspace_chip.irqchip import Board
+from userspace_chip.architecture import Board
 
 MODEL: Final = "model"
 """The subject that is the Python chips of the other one's versions."""

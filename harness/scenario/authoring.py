@@ -15,8 +15,7 @@ from harness.scenario.compare import describe, first_divergence, unordered_steps
 from harness.scenario.execution import MAIN, Execution, Order, machine_for
 from harness.scenario.log import Log
 from harness.scenario.program import Op, Opcode, Program
-from userspace_chip.architecture import IOAPIC_BASES, IOAPIC_PAGE_BYTES, PIC_PORTS
-from userspace_chip.irqchip import Board
+from userspace_chip.architecture import IOAPIC_BASES, IOAPIC_PAGE_BYTES, PIC_PORTS, Board
 from userspace_chip.lapic_registers import LVTT, TDCR, TMCCT, TMICT
 from userspace_chip.profile import Profile
 

@@ -46,9 +46,10 @@ from userspace_chip.architecture import (
     PIT_COUNTER_0,
     RTC_DATA,
     RTC_INDEX,
+    Board,
 )
 from userspace_chip.errors import AccessError, ChipError
-from userspace_chip.irqchip import Board, Machine, MachineState
+from userspace_chip.irqchip import Machine, MachineState
 from userspace_chip.lapic_registers import ICR, ICR2, LDR, SPIV
 from userspace_chip.profile import Profile
 from userspace_chip.rtc import REGISTER_A, REGISTER_D, TIME

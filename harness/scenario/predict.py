@@ -7,7 +7,7 @@ from typing import Final
 from harness.scenario.execution import Execution, Order
 from harness.scenario.log import Log, LogEvent
 from harness.scenario.program import Feature, Program
-from userspace_chip.irqchip import Board
+from userspace_chip.architecture import Board
 from userspace_chip.profile import Profile
 
 

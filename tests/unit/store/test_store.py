@@ -310,6 +310,14 @@ def test_unknown_case_or_finding_is_a_mistake_with_a_suggestion(store):
         command.show_history(store.path, ON + "x", 10, json=False)
 
 
+def test_history_of_a_name_like_none_does_not_list_all_of_them(store):
+    store.enter(night())
+    with pytest.raises(ConfigError) as caught:
+        command.show_history(store.path, "nothing", 5, json=False)
+    assert "irqmatrix history lists the runs" in str(caught.value)
+    assert "lab-kvm" not in str(caught.value)
+
+
 # --- Baselines ------------------------------------------------------------------------------------
 
 
