@@ -191,3 +191,12 @@ def test_views_and_all_forms_of_a_run_are_made_without_rich():
     command = [sys.executable, "-c", f"{imports}; import sys; sys.exit('rich' in sys.modules)"]
 
     assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_command_line_starts_without_what_only_some_commands_need():
+    heavy = ["apsw", "distributed", "jinja2", "matplotlib", "perfetto", "qemu.qmp"]
+    heavy += ["userspace_chip.irqchip", "userspace_chip.kvm.vmm", "harness.run.pipeline"]
+    command = f"import harness.cli, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True)
+
+    assert done.stdout.decode().strip() == "[]"
