@@ -1,6 +1,9 @@
 """The model against other kernels: the same steps in the virtual lab, on nested ``kvm_amd``."""
 
+import os
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +21,8 @@ pytestmark = [
 CHIPS = ("pic", "ioapic", "lapic", "msi", "routing", "split")
 SEEDS = 8
 MEMORY_MIB = 1024
-TIMEOUT_S = 600
+TIMEOUT_S = 400
+STILL_S = 40
 
 SCRIPT = """\
 cd / && /bin/busybox tar xf {archive}
@@ -61,9 +65,35 @@ def said_in_lab(plan, archive, folder):
     write_payload(plan, disk)
     run = ("-fw_cfg", f"name=opt/irqmatrix/run,file={script}")
     argv = lab_argv(plan, serial="stdio", ports={}, disk=disk, extra=run)
-    console = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
-    lines = console.stdout.splitlines()
+    console = console_of(argv) or console_of(argv)
+    assert console is not None, "two labs stood still, one after the other"
+    lines = console.splitlines()
     return [line.partition(MARK)[2] for line in lines if MARK in line] or lines
+
+
+def console_of(argv):
+    """What the lab wrote until it ended; None where it stands still.
+
+    Seen once in some hundred runs: L1's only CPU is halted, QEMU's timers go on, and no interrupt
+    wakes it.  That is the emulated SVM, as of a run's labs, which are booted again as well.
+    """
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as lab:
+        used_s = 0.0
+        for _ in range(TIMEOUT_S // STILL_S):
+            with suppress(subprocess.TimeoutExpired):
+                console, _ = lab.communicate(timeout=STILL_S)
+                assert lab.returncode == 0
+                return console
+            before_s, used_s = used_s, cpu_s(lab.pid)
+            if used_s < before_s + 1:
+                break
+        lab.kill()
+        return None
+
+
+def cpu_s(pid):
+    stat = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, stat[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize(
