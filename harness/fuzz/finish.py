@@ -340,7 +340,8 @@ def _with_the_rest(
     if rest:
         what = " ".join(filter(None, kind[:-1]))
         number = len({name for name, _ in rest})
-        note = f"{number} more programs show a difference of this kind ({what}), not minimised"
+        many = "more program shows" if number == 1 else "more programs show"
+        note = f"{number} {many} a difference of this kind ({what}), not minimised"
         notes = "; ".join(filter(None, (found[0].note, note)))
         found[0] = replace(found[0], programs=(*found[0].programs, *rest), note=notes)
     return found

@@ -93,7 +93,9 @@ class Letter:
         yield ""
         executions = f"{one.shown.shown} of {one.shown.asked} executions show it"
         flaky = " (flaky)" if one.shown.is_flaky else ""
-        yield f"- {executions}{flaky}; {len(one.programs)} random programs do."
+        count = len(one.programs)
+        programs = f"{count} random program{' does' if count == 1 else 's do'}"
+        yield f"- {executions}{flaky}; {programs}."
         yield f"- What separates the backends that show it from the others: **{one.axis}**."
         if difference.blame:
             yield f"- It looks like the fault of: {difference.blame}."

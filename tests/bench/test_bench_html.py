@@ -15,6 +15,14 @@ from selenium.webdriver.chrome.service import Service
 from support import page_runs
 
 CASES = 500
+PAINT = """
+const done = arguments[0];
+new PerformanceObserver((list) => {
+  const painted = list.getEntriesByName("first-contentful-paint");
+  if (painted.length) done(painted[0].startTime);
+}).observe({type: "paint", buffered: true});
+"""
+"""When the page was first painted, in ms from when it was asked for; it waits for that."""
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +54,7 @@ def test_first_paint_of_500_cases(benchmark, run):
     try:
         driver.get(address)
         benchmark.pedantic(driver.get, args=(address,), rounds=3)
-        paint = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
-        benchmark.extra_info["first_paint_ms"] = driver.execute_script(paint)
+        benchmark.extra_info["first_paint_ms"] = driver.execute_async_script(PAINT)
         assert benchmark.extra_info["first_paint_ms"] < 1000
     finally:
         driver.quit()
