@@ -14,9 +14,9 @@ from selenium.webdriver.chrome.service import Service
 OPTIONS = ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1400,1600")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """One browser for all tests; it logs every request."""
+    """One browser for a file's tests, so that none is left while guests run; it logs requests."""
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for option in OPTIONS:
