@@ -407,6 +407,49 @@ def diff(
 
 
 @app.command()
+def collect(
+    pid: Annotated[int | None, typer.Option(min=1, help="The process of the VM's QEMU.")] = None,
+    qmp: Annotated[
+        Path | None, typer.Option(metavar="SOCKET", help="The UNIX socket of its QMP monitor.")
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name in libvirt, for its XML.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="How long to look at it.")
+    ] = 5.0,
+    guest_interrupts: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Snapshots of the guest's /proc/interrupts; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The archive.")] = None,
+    no_redact: Annotated[
+        bool, typer.Option("--no-redact", help="Leave names, addresses and paths in it.")
+    ] = False,
+    redact: Annotated[
+        Path | None,
+        typer.Option(metavar="ARCHIVE", help="Only make a redacted copy of an archive."),
+    ] = None,
+) -> None:
+    """Collect what can be read of a running VM, in an archive for explain.
+
+    Each source is optional: what was not read is reported, with the reason. Names of persons and
+    hosts, addresses, serial numbers and paths are replaced.
+    """
+    from harness.commands import collect as command
+
+    if redact is not None:
+        lines = command.run_redact(redact, out)
+    else:
+        asked = command.CollectOptions(
+            pid, qmp, domain, seconds, tuple(guest_interrupts or ()), out, not no_redact
+        )
+        lines = _run_async(command.run(asked), None)
+    for line in lines:
+        printer().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def explain(
     files: Annotated[
         list[Path] | None,

@@ -157,6 +157,12 @@ def _is_split(plan: GuestPlan) -> bool:
     return loads_module and re.search("[ ,]", str(plan.initrd)) is not None
 
 
+def tracefs_here() -> str | None:
+    """Where tracefs is on this machine; None where it is not mounted, or not writable."""
+    mounted = Path(TRACEFS, "trace").exists() and os.access(TRACEFS, os.W_OK)
+    return TRACEFS if mounted else None
+
+
 class LocalSession:
     """This machine, with one QEMU of the image cache."""
 
@@ -164,8 +170,7 @@ class LocalSession:
         self._qemu = qemu
         self.files = LocalFiles()
         self._cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        mounted = Path(TRACEFS, "trace").exists() and os.access(TRACEFS, os.W_OK)
-        self.tracefs: str | None = TRACEFS if mounted else None
+        self.tracefs = tracefs_here()
         self.lost = False
         self.description: str | None = None
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from harness.base.errors import CollectError, ConfigError
 from harness.explain import bands
 from harness.explain.answer import Explanation
 from harness.explain.explain import explain
 from harness.explain.vm import vm_of
+from harness.record.collectors.foreign import archive
 from harness.record.collectors.foreign.model import Evidence, FileKind
 from harness.record.collectors.foreign.read import ReadingFacts, kind_of_file, read_file
 from harness.repro import catalogue
@@ -33,15 +36,56 @@ class ExplainOptions:
 def run(asked: ExplainOptions) -> Explanation:
     """Read all files and explain them; :class:`CollectError` where none can be read.
 
-    Traces are read last: their laws depend on the mode, which another file may say.
+    Traces are read last: their laws depend on the mode, which another file may say.  The files of
+    an archive are read as if they had been given one by one.
     """
-    wanted = [*((path, None) for path in asked.files), *map(_said, asked.said)]
+    wanted: list[_Wanted] = [*((path, None) for path in asked.files), *map(_said, asked.said)]
     if not wanted:
         raise ConfigError("no file to explain", None, "irqmatrix explain FILE...")
-    evidence: list[Evidence] = []
     refused: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="irqmatrix-") as scratch:
+        files = _without_archives(wanted, Path(scratch), refused)
+        evidence = _read(files, asked, refused)
+    if not evidence:
+        raise CollectError("nothing could be read", "; ".join(refused))
+    return explain(
+        evidence,
+        catalogue.shipped_entries(),
+        bands.shipped(),
+        refused=tuple(refused),
+        seconds=asked.seconds,
+    )
+
+
+_Wanted: TypeAlias = tuple[Path, FileKind | None]
+"""A file, and what it is where the user said it."""
+
+
+def _without_archives(
+    wanted: Iterable[_Wanted], scratch: Path, refused: list[str]
+) -> list[_Wanted]:
+    """The same, with the files of an archive, unpacked below ``scratch``, in its place."""
+    files: list[_Wanted] = []
+    for number, (path, kind) in enumerate(wanted):
+        if kind is not FileKind.ARCHIVE and (kind is not None or not archive.is_archive(path)):
+            files.append((path, kind))
+            continue
+        folder = scratch / str(number)
+        folder.mkdir()
+        try:
+            for name, text in archive.members(path):
+                if (found := archive.kind_of_member(name)) is not None:
+                    (folder / name).write_text(text, encoding="utf-8")
+                    files.append((folder / name, found))
+        except CollectError as error:
+            refused.append(str(error))
+    return files
+
+
+def _read(files: Iterable[_Wanted], asked: ExplainOptions, refused: list[str]) -> list[Evidence]:
+    evidence: list[Evidence] = []
     late: list[tuple[Path, FileKind]] = []
-    for path, kind in wanted:
+    for path, kind in files:
         try:
             found = kind or kind_of_file(path)
             if found in (FileKind.TRACE, FileKind.TRACE_DAT):
@@ -57,15 +101,7 @@ def run(asked: ExplainOptions) -> Explanation:
             evidence += read_file(path, found, facts)
         except CollectError as error:
             refused.append(str(error))
-    if not evidence:
-        raise CollectError("nothing could be read", "; ".join(refused))
-    return explain(
-        evidence,
-        catalogue.shipped_entries(),
-        bands.shipped(),
-        refused=tuple(refused),
-        seconds=asked.seconds,
-    )
+    return evidence
 
 
 def _beginning(path: Path, kind: FileKind) -> list[Evidence]:

@@ -24,6 +24,7 @@ from harness.analyse.case_evidence import read_counters, read_ledger, read_verdi
 from harness.base import limits, resources, yamlfile
 from harness.base.terminal import Printer
 from harness.base.text import plain
+from harness.collect.redaction import redacted
 from harness.compare import known
 from harness.config import config
 from harness.explain.quantities import quantities
@@ -34,6 +35,7 @@ from harness.ledger.bookkeeper import Bookkeeper
 from harness.model import manifest
 from harness.model.case import Irqchip
 from harness.record.collectors import monitor, procfs
+from harness.record.collectors.foreign import archive as foreign_archive
 from harness.record.collectors.foreign.model import FileKind
 from harness.record.collectors.foreign.read import ReadingFacts, kind_of, read_lines
 from harness.record.collectors.ftrace import FtraceReader
@@ -265,6 +267,15 @@ def _console_texts() -> list[bytes]:
     ]
 
 
+def _members(path):
+    return list(foreign_archive.members(path))
+
+
+def _redacted(said):
+    """Each form, the pure text's among them."""
+    return redacted(dict.fromkeys((*foreign_archive.KINDS, "threads.txt"), said))
+
+
 READERS = {
     "configuration": Reader(yaml(_expand), configs("*.yaml"), share=4),
     "scenarios": Reader(yaml(_compile), configs("scenarios/*.yaml"), share=20),
@@ -324,6 +335,8 @@ READERS = {
     "field versions": Reader(
         field(FileKind.VERSIONS), lambda: [b"QEMU emulator version 10.0.2\nLinux host 6.1.0-1 x"]
     ),
+    "collected archive": Reader(file(_members, "a.tar.gz"), lambda: [COLLECTED]),
+    "redaction": Reader(text(_redacted), golden("field/cmdline-*.txt", "field/slew.xml", most=900)),
     "terminal": Reader(
         text(_shown), lambda: [b"\x1b[2J\x1b]0;x\x07", "\x9b\u202e日本".encode()], share=10
     ),
@@ -333,6 +346,7 @@ READERS = {
 STATISTICS = json.dumps(
     [{"provider": "kvm", "qom-path": "/machine/cpu[0]", "stats": [{"name": "exits", "value": 5}]}]
 ).encode()
+COLLECTED = foreign_archive.packed({"contents.json": "{}", "trace.txt": "a\n", "x": "b"})
 LSPCI = b"""00:02.0 Ethernet controller: Red Hat, Inc. Virtio network device
 \tFlags: bus master, fast devsel, latency 0, IRQ 22
 \tCapabilities: [98] MSI-X: Enable+ Count=4 Masked-

@@ -31,7 +31,7 @@ ROOMS = (
     {"cluster"},
     {"repro"},
     {"fuzz"},
-    {"explain"},
+    {"collect", "explain"},
     {"report"},
     {"commands"},
 )

@@ -202,29 +202,34 @@ class Monitor:
 
 
 @contextlib.asynccontextmanager
-async def monitor(connection: socket.socket, log: Path) -> AsyncIterator[Monitor]:
+async def monitor(
+    connection: socket.socket, log: Path, *, greeting_s: float | None = None
+) -> AsyncIterator[Monitor]:
     """A monitor on ``connection``, for as long as the block lasts; its messages go to ``log``.
 
-    Raises :class:`MonitorError` where no greeting comes.
+    Raises :class:`MonitorError` where no greeting comes within ``greeting_s``, or
+    :data:`TIMEOUT_S`.
     """
     with log.open("a", encoding="utf-8") as file:
         client = _RecordingClient("guest", file)
         try:
-            yield await _connected(client, connection)
+            yield await _connected(client, connection, greeting_s or TIMEOUT_S)
         finally:
             with contextlib.suppress(QMPError, OSError, EOFError, asyncio.TimeoutError):
                 async with asyncio.timeout(DISCONNECT_TIMEOUT_S):
                     await client.disconnect()
 
 
-async def _connected(client: _RecordingClient, connection: socket.socket) -> Monitor:
+async def _connected(
+    client: _RecordingClient, connection: socket.socket, greeting_s: float
+) -> Monitor:
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(greeting_s):
             await client.connect(connection)
             known: Any = await client.execute("query-commands")
     except TimeoutError:
         raise MonitorError(
-            "the monitor never answered", f"no QMP greeting within {TIMEOUT_S:g} s"
+            "the monitor never answered", f"no QMP greeting within {greeting_s:g} s"
         ) from None
     except (ExecuteError, ExecInterruptedError, QMPError, OSError) as error:
         raise MonitorError("the monitor cannot be used", repr(error)) from None

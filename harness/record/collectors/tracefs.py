@@ -69,18 +69,21 @@ class Trace:
 
 
 @contextlib.asynccontextmanager
-async def tracing(files: HostFiles, root: str, *, only_followed: bool) -> AsyncIterator[Trace]:
+async def tracing(
+    files: HostFiles, root: str, *, only_followed: bool, buffer_kib: int = BUFFER_KIB
+) -> AsyncIterator[Trace]:
     """Trace the ``kvm:*`` events of :data:`KVM_EVENTS` in an instance below ``root``.
 
     With ``only_followed`` nothing is traced before :meth:`Trace.follow`, so that other guests of
-    the machine stay out.  Raises :class:`CollectError` where tracefs cannot be used.
+    the machine stay out; ``buffer_kib`` is for each CPU.  Raises :class:`CollectError` where
+    tracefs cannot be used.
     """
     instance = f"{root}/instances/irqmatrix-{uuid.uuid4().hex}"
     await files.make_dir(instance)
     try:
         # A process id that no task has: follow() replaces it.
         filters = [("options/event-fork", "1"), ("set_event_pid", "0")] if only_followed else []
-        settings = [("trace_clock", CLOCK), ("buffer_size_kb", str(BUFFER_KIB)), *filters]
+        settings = [("trace_clock", CLOCK), ("buffer_size_kb", str(buffer_kib)), *filters]
         enables = [(f"events/kvm/{name}/enable", "1") for name in await _available(files, root)]
         await files.write([(f"{instance}/{path}", text) for path, text in settings + enables])
         yield Trace(files, instance, only_followed=only_followed)

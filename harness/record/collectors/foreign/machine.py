@@ -236,6 +236,10 @@ _READERS: Final[Mapping[str, Any]] = {
     "rtc": _rtc,
     "no-hpet": _no_hpet,
 }
+OPTIONS: Final = (
+    _QUIET | _NO_VALUE | frozenset(_READERS) | {"device", "global", "netdev", "nic", "drive"}
+)
+"""Options that are known here, without their dashes."""
 
 
 def _device(value: str) -> Iterator[VmDevice]:

@@ -20,6 +20,7 @@ from harness.base import limits
 from harness.base.errors import CollectError
 from harness.model.case import Irqchip
 from harness.record.collectors.foreign import (
+    archive,
     interrupts,
     kernel_log,
     lspci,
@@ -81,6 +82,8 @@ def read_file(
 
 def kind_of_file(path: Path) -> FileKind:
     """What ``path`` is, found out by its content; errors as :func:`read_file`."""
+    if archive.is_archive(path):
+        return FileKind.ARCHIVE
     with opened(path) as stream:
         head = "".join(_lines(stream, most=_HEAD_LINES))
     found = FileKind.TRACE_DAT if _is_trace_dat(path) else kind_of(head)

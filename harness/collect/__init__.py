@@ -1,0 +1,1 @@
+"""What can be read of a running VM, in one archive without names of persons, hosts and disks."""
