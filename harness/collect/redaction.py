@@ -160,7 +160,7 @@ def _pair(text: str, is_whole: bool, placeholders: Placeholders) -> str:
     if re.fullmatch(r"[\w.+=-]{1,80}", key, re.ASCII) is None:
         return placeholders.of("value", text)
     is_plain = (is_whole or key in _KEPT_KEYS) and _CPU.fullmatch(value) is not None
-    return f"{key}={value if is_plain and not _is_name(key) else _kept(value, placeholders)}"
+    return f"{key}={value if is_plain and not _is_name(key) else _kept(value, placeholders, key)}"
 
 
 def _is_name(key: str) -> bool:
@@ -170,9 +170,16 @@ def _is_name(key: str) -> bool:
     )
 
 
-def _kept(value: str, placeholders: Placeholders) -> str:
+_SECRET: Final = re.compile(
+    r"serial|passw|secret|uuid|wwn|key|token|user|owner|asset|vendor|model[-_]id", re.IGNORECASE
+)
+"""In the key of a value that is replaced even where it is a word or a number like any other."""
+
+
+def _kept(value: str, placeholders: Placeholders, key: str = "") -> str:
     is_harmless = value in _WORDS or _NUMBER.fullmatch(value) or _BUS.fullmatch(value)
-    return value if is_harmless or not value else placeholders.of("value", value)
+    is_kept = not value or (is_harmless and _SECRET.search(key) is None)
+    return value if is_kept else placeholders.of("value", value)
 
 
 def _json_value(data: Any, key: str, placeholders: Placeholders) -> Any:
@@ -185,8 +192,9 @@ def _json_value(data: Any, key: str, placeholders: Placeholders) -> Any:
         return [_json_value(value, key, placeholders) for value in data]
     if isinstance(data, str):
         is_plain = key in _KEPT_KEYS and _CPU.fullmatch(data) is not None
-        return data if is_plain else _kept(data, placeholders)
-    return data if isinstance(data, bool | None) or abs(data) < 100_000 else 0
+        return data if is_plain else _kept(data, placeholders, key)
+    is_small = isinstance(data, bool | None) or (abs(data) < 100_000 and not _SECRET.search(key))
+    return data if is_small else 0
 
 
 def _json_key(name: str, placeholders: Placeholders) -> str:
@@ -231,10 +239,10 @@ def _element(element: ElementTree.Element, placeholders: Placeholders) -> None:
         if _TAG.fullmatch(key) is None:
             del element.attrib[key]
         elif not (is_kept and _XML_WORD.fullmatch(value)):
-            element.set(key, _kept(value, placeholders))
+            element.set(key, _kept(value, placeholders, f"{element.tag} {key}"))
     content = (element.text or "").strip()
     if content and not (element.tag in _XML_TEXT and _XML_WORD.fullmatch(content)):
-        element.text = _kept(content, placeholders)
+        element.text = _kept(content, placeholders, element.tag)
     element.tail = "\n" if (element.tail or "").strip() else element.tail
 
 

@@ -113,3 +113,18 @@ def test_long_hostile_text_is_redacted_in_linear_time(part):
     """A pattern that goes back and forth over it takes hours, and the test's limit ends that."""
     found = redacted({"trace.txt": part * (300_000 // len(part))})
     assert found.left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        ("cmdline.txt", "qemu-kvm -spice port=5900,password=31337"),
+        ("cmdline.txt", "qemu-kvm -M q35 -device virtio-blk-pci,serial=31337"),
+        ("cmdline.txt", """qemu-kvm -device '{"driver":"ide-hd","serial":"31337"}'"""),
+        ("cmdline.txt", """qemu-kvm -device '{"driver":"ide-hd","serial":31337}'"""),
+        ("libvirt.xml", "<domain><devices><disk><serial>31337</serial></disk></devices></domain>"),
+        ("libvirt.xml", "<domain><graphics passwd='31337'/></domain>"),
+    ],
+)
+def test_secret_that_looks_like_any_number_is_replaced(member, text):
+    assert "31337" not in redacted({member: text}).texts[member]
