@@ -430,6 +430,10 @@ def collect(
         Path | None,
         typer.Option(metavar="ARCHIVE", help="Only make a redacted copy of an archive."),
     ] = None,
+    print_script: Annotated[
+        bool,
+        typer.Option("--print-script", help="Only print a shell script that does it elsewhere."),
+    ] = False,
 ) -> None:
     """Collect what can be read of a running VM, in an archive for explain.
 
@@ -438,6 +442,9 @@ def collect(
     """
     from harness.commands import collect as command
 
+    if print_script:
+        sys.stdout.write(command.script())
+        return
     if redact is not None:
         lines = command.run_redact(redact, out)
     else:

@@ -19,6 +19,8 @@ from harness.collect.sources import Asked, CollectSource, Found, cut, gathered
 from harness.record.collectors.foreign import archive
 
 SCHEMA: Final = 1
+SCRIPT: Final = Path(__file__).with_name("collect.sh")
+"""What a shell can collect, in an archive of the same form."""
 UNREDACTED: Final = "not redacted"
 REDACTED: Final = "redacted"
 

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -37,7 +38,7 @@ def redacted(texts: Mapping[str, str], names: Collection[str] = ()) -> Redacted:
     ``names`` of guests, hosts and users are replaced wherever they stand, and so are those that the
     command line and the XML give.
     """
-    known = {*names, *(name for text in texts.values() for name in names_in(text))}
+    known = {*names, *(name for each in texts.items() for name in names_in(*each))}
     placeholders = Placeholders(known, texts.values())
     found: dict[str, str] = {}
     left_out: dict[str, str] = {}
@@ -50,15 +51,25 @@ def redacted(texts: Mapping[str, str], names: Collection[str] = ()) -> Redacted:
     return Redacted(found, placeholders.count, left_out)
 
 
-_NAMED: Final = re.compile(
-    r"(?:\bguest=|\bprocess=|-(?:name|runas)[\s\0]+|<name>|<title>|\buser(?:name)?=)"
-    r"(?:guest=)?([^\s\0,<>'\"=]{1,200})"
-)
+_NAMED: Final = re.compile(r"<(?:name|title)>([^<]{1,200})</")
+_NAMING: Final = frozenset({"-name", "-runas", "-user"})
 
 
-def names_in(text: str) -> Collection[str]:
+def names_in(member: str, text: str) -> Collection[str]:
     """The names of guests and users that a command line or an XML gives."""
-    return {match[1] for match in _NAMED.finditer(text)}
+    kind = archive.kind_of_member(member)
+    if kind is FileKind.XML:
+        return {match[1].strip() for match in _NAMED.finditer(text)}
+    if kind is not FileKind.COMMAND_LINE:
+        return ()
+    parts = [
+        part
+        for option, value in pairwise(_words(text))
+        if option.replace("--", "-", 1) in _NAMING
+        for part in value.split(",")
+        if not part.startswith("debug-threads=")
+    ]
+    return {part.rpartition("=")[2] for part in parts}
 
 
 def _plain(text: str, placeholders: Placeholders) -> str:
@@ -103,7 +114,7 @@ _CPU: Final = re.compile(r"[\w.+-]{1,60}", re.ASCII)
 
 
 def _command_line(text: str, placeholders: Placeholders) -> str:
-    words = text.split("\0") if "\0" in text else _split(text)
+    words = _words(text)
     start = next((number for number, word in enumerate(words) if _is_qemu(word)), None)
     if start is None:
         raise CollectError("no QEMU is started there: it cannot be redacted")
@@ -119,7 +130,9 @@ def _command_line(text: str, placeholders: Placeholders) -> str:
     return shlex.join(kept) + "\n"
 
 
-def _split(text: str) -> list[str]:
+def _words(text: str) -> list[str]:
+    if "\0" in text:
+        return text.split("\0")
     joined = re.sub(r"\\\r?\n", " ", text)
     try:
         return shlex.split(joined)

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.backends.local import LocalFiles, tracefs_here
 from harness.base.errors import ConfigError
-from harness.collect.collect import UNREDACTED, Collected, collect, redacted_copy
+from harness.collect.collect import SCRIPT, UNREDACTED, Collected, collect, redacted_copy
 from harness.collect.sources import Asked
 from harness.collect.target import target_of
 
@@ -39,6 +39,11 @@ async def run(asked: CollectOptions) -> Iterator[str]:
     out = asked.out or DEFAULT_OUT
     found = await collect(wanted, redact=asked.redact)
     return summary(found, out, found.write(out))
+
+
+def script() -> str:
+    """The same for a machine where only a POSIX shell is: what it collects is not redacted."""
+    return SCRIPT.read_text(encoding="utf-8")
 
 
 def run_redact(path: Path, out: Path | None) -> Iterator[str]:

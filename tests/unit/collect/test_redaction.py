@@ -73,6 +73,20 @@ def test_name_of_the_guest_in_its_command_line_is_replaced_in_the_trace():
     assert "-12 [000] 1.5: kvm_entry: vcpu 0 " in found
 
 
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        ("cmdline.txt", """'qemu-kvm' '-name' 'web of anna' '-m' '64'"""),
+        ("cmdline.txt", "qemu-kvm --name process=p,guest=web\\ of\\ anna,debug-threads=on"),
+        ("cmdline.txt", "qemu-kvm\0-name\0web of anna\0"),
+        ("libvirt.xml", "<domain><name>web of anna</name></domain>"),
+    ],
+)
+def test_name_with_blanks_is_replaced_in_the_other_texts(member, text):
+    found = redacted({member: text, "threads.txt": "1 2 web of anna\n"}).texts
+    assert "anna" not in "".join(found.values())
+
+
 def test_guest_that_is_called_as_a_tool_s_word_leaves_tables_readable():
     texts = {
         "cmdline.txt": "qemu-system-x86_64 -name timer",

@@ -79,6 +79,8 @@ def members(path: Path) -> Iterator[tuple[str, str]]:
 
     Others are left out.  Raises :class:`CollectError` where it is no archive, or too large.
     """
+    if not path.is_file():
+        raise CollectError(f"{path}: no such file")
     try:
         with path.open("rb") as raw, _unpacked(raw) as stream:
             bounded = cast("IO[bytes]", _Bounded(stream, path.name))
