@@ -14,7 +14,7 @@ from typing import Any, Final
 from harness import __version__
 from harness.base import files
 from harness.base.errors import CollectError
-from harness.collect.redaction import Redacted, redacted
+from harness.collect.redaction import redacted
 from harness.collect.sources import Asked, CollectSource, Found, cut, gathered
 from harness.record.collectors.foreign import archive
 
@@ -75,7 +75,7 @@ async def collect(asked: Asked, *, redact: bool) -> Collected:
     if not redact:
         return Collected(texts, missing, None, asked.seconds)
     names = {*_names_here(), *([asked.target.domain] if asked.target.domain else [])}
-    return _redacted(redacted(texts, names), missing, names, asked.seconds)
+    return _redacted(texts, missing, names, asked.seconds)
 
 
 def _joined(found: Sequence[tuple[CollectSource, Found]]) -> tuple[dict[str, str], dict[str, str]]:
@@ -99,14 +99,25 @@ def _names_here() -> set[str]:
     return names
 
 
+_REASON: Final = "reason"
+
+
 def _redacted(
-    done: Redacted, missing: Mapping[str, str], names: Collection[str], seconds: float | None
+    texts: Mapping[str, str],
+    missing: Mapping[str, str],
+    names: Collection[str],
+    seconds: float | None,
 ) -> Collected:
     """With its reasons redacted, too: they name files, and cite what programs said."""
-    reasons = {**missing, **done.left_out}
-    joined = redacted({str(n): why for n, why in enumerate(reasons.values())}, names).texts
-    said = dict(zip(reasons, joined.values(), strict=True))
-    return Collected(done.texts, said, done.replaced, seconds)
+    reasons = {f"{_REASON} {n}": f"{w}\n{why}" for n, (w, why) in enumerate(missing.items())}
+    done = redacted({**texts, **reasons}, names)
+    said = (text.partition("\n") for name, text in done.texts.items() if name in reasons)
+    return Collected(
+        {name: text for name, text in done.texts.items() if name not in reasons},
+        {**{what: why for what, _, why in said}, **done.left_out},
+        done.replaced,
+        seconds,
+    )
 
 
 def redacted_copy(path: Path) -> Collected:
@@ -124,7 +135,7 @@ def redacted_copy(path: Path) -> Collected:
     missing = found if isinstance(found, dict) else {}
     seconds = contents.get("seconds")
     return _redacted(
-        redacted(texts),
+        texts,
         {str(what)[:200]: str(why)[:500] for what, why in list(missing.items())[:200]},
         (),
         seconds if isinstance(seconds, int | float) else None,

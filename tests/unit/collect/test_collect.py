@@ -89,6 +89,16 @@ def test_name_of_the_guest_is_in_no_reason_of_a_redacted_collection(tmp_path, mo
     assert "anna" not in json.dumps(found.contents)
 
 
+def test_reason_has_the_placeholders_of_the_texts(tmp_path):
+    listed = json.dumps({"missing": {"monitor of anna-db": "no /run/anna-db.sock at 10.0.0.7"}})
+    texts = {"contents.json": listed, "trace.txt": "10.0.0.7\n", "cmdline.txt": "kvm -name anna-db"}
+    (tmp_path / "a").write_bytes(archive.packed(texts))
+    copy = redacted_copy(tmp_path / "a")
+    assert "anna" not in json.dumps(copy.contents)
+    (why,) = copy.missing.values()
+    assert why.endswith(f"at {copy.texts['trace.txt'].strip()}")
+
+
 def test_every_source_that_fails_stops_no_other():
     found = asyncio.run(gathered(asked(VmTarget())))
     assert [source.name for source, _ in found] == [each.name for each in sources.SOURCES]
