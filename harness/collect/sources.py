@@ -37,6 +37,9 @@ BUFFER_KIB: Final = 32 * 1024
 """Of a trace, of all CPUs together; as text it is several times as large."""
 _LEAST_BUFFER_KIB: Final = 256
 _MOST_BYTES: Final = archive.MEMBER_MIB * limits.MIB // 2
+_GUEST_BYTES: Final = 8 * limits.MIB
+"""Of each file of the user."""
+MOST_GUEST_FILES: Final = 10
 _MODULES: Final = ("kvm", "kvm_intel", "kvm_amd")
 
 
@@ -79,20 +82,18 @@ class CollectSource:
     gather: Gather
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, most: int = _MOST_BYTES) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise CollectError(f"cannot read {path}", error.strerror) from None
-    return cut(data.decode("utf-8", "replace"))
+    return cut(data.decode("utf-8", "replace"), most)
 
 
-def cut(text: str) -> str:
+def cut(text: str, most: int = _MOST_BYTES) -> str:
     """``text``, up to what a member may have, and to the end of a line."""
-    if len(text) <= _MOST_BYTES:
-        return text
-    return text[: text.rfind("\n", 0, _MOST_BYTES) + 1]
+    return text if len(text) <= most else text[: text.rfind("\n", 0, most) + 1]
 
 
 async def _command_line(asked: Asked, _: Callable[[], Awaitable[None]]) -> Found:
@@ -141,8 +142,14 @@ def _stamped(text: str) -> str:
 async def _guest_interrupts(asked: Asked, _: Callable[[], Awaitable[None]]) -> Found:
     if not asked.guest_interrupts:
         raise CollectError("no --guest-interrupts was given: only the guest can read them")
-    named = enumerate(asked.guest_interrupts, 1)
-    return Found({archive.guest_interrupts(number): _text(path) for number, path in named})
+    texts = {}
+    missing = {}
+    for number, path in enumerate(asked.guest_interrupts, 1):
+        name = archive.guest_interrupts(number)
+        texts[name] = _text(path, _GUEST_BYTES)
+        if path.stat().st_size > _GUEST_BYTES:
+            missing[f"the end of {name}"] = f"more than {_GUEST_BYTES // limits.MIB} MiB"
+    return Found(texts, missing)
 
 
 async def _parameters(asked: Asked, _: Callable[[], Awaitable[None]]) -> Found:

@@ -10,7 +10,7 @@ from typing import Final
 from harness.backends.local import LocalFiles, tracefs_here
 from harness.base.errors import ConfigError
 from harness.collect.collect import SCRIPT, UNREDACTED, Collected, collect, redacted_copy
-from harness.collect.sources import Asked
+from harness.collect.sources import MOST_GUEST_FILES, Asked
 from harness.collect.target import target_of
 
 DEFAULT_OUT: Final = Path("irqmatrix-collect.tar.gz")
@@ -32,6 +32,8 @@ class CollectOptions:
 async def run(asked: CollectOptions) -> Iterator[str]:
     """Collect and write the archive; gives the lines to print."""
     target = target_of(asked.pid, asked.qmp, asked.domain)
+    if len(asked.guest_interrupts) > MOST_GUEST_FILES:
+        raise ConfigError(f"more than {MOST_GUEST_FILES} files of --guest-interrupts")
     for path in asked.guest_interrupts:
         if not path.is_file():
             raise ConfigError(f"--guest-interrupts {path}: no such file")

@@ -203,3 +203,12 @@ def test_qemu_that_does_not_run_is_said(monkeypatch):
 def test_socket_without_a_listener_is_a_mistake(tmp_path):
     with pytest.raises(ConfigError, match="cannot connect: No such file"):
         target_of(None, tmp_path / "qmp", None)
+
+
+def test_file_of_the_user_that_is_too_long_is_cut_at_a_line_and_that_is_said(tmp_path, monkeypatch):
+    whole = SNAPSHOT.format("12:00:00", 1000)
+    monkeypatch.setattr(sources, "_GUEST_BYTES", len(whole) + 5)
+    (tmp_path / "rows").write_text(ROWS)
+    found = collected(files=[tmp_path / "rows"], redact=False)
+    assert found.texts["guest-interrupts-1.txt"] == whole
+    assert "guest interrupts: the end of guest-interrupts-1.txt" in found.missing
