@@ -16,7 +16,12 @@ from harness.base import sockets
 from harness.base.errors import CannotRun, ConfigError
 
 PROC: Final = Path("/proc")
-_PROGRAM: Final = re.compile(r"(?:.*/)?(?:qemu-kvm|kvm|qemu-system-(?:x86_64|i386))(?: .*)?")
+_PROGRAM: Final = re.compile(
+    r"(?:.*/)?(?:kvm|qemu-kvm[-.\w]*|qemu-system-(?:x86_64|i386)[-.\w]*)(?: .*)?"
+)
+_LOADER: Final = re.compile(r"(?:.*/)?ld(?:-linux[-.\w]*)?\.so(?:\.\d+)?")
+_LOADERS_WORDS: Final = 8
+"""A QEMU that brings its own libraries is started by its own loader, after the loader's options."""
 _SHOWN: Final = 100
 
 
@@ -73,10 +78,20 @@ def qemus(proc: Path = PROC) -> list[QemuProcess]:
     found = []
     for folder in proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = tuple((folder / "cmdline").read_text("utf-8", "replace").split("\0"))
-            if words and len(words) > 1 and _PROGRAM.fullmatch(words[0]) is not None:
+            text = (folder / "cmdline").read_text("utf-8", "replace")
+            words = _of_the_program(tuple(text.split("\0")))
+            if len(words) > 1 and _PROGRAM.fullmatch(words[0]) is not None:
                 found.append(QemuProcess(int(folder.name), words))
     return sorted(found, key=lambda each: each.pid)
+
+
+def _of_the_program(words: tuple[str, ...]) -> tuple[str, ...]:
+    """``words`` without a dynamic loader (ld.so(8)) and its options before the program."""
+    if _LOADER.fullmatch(words[0]) is None:
+        return words
+    places = range(1, min(len(words), _LOADERS_WORDS))
+    at = next((i for i in places if _PROGRAM.fullmatch(words[i]) is not None), 0)
+    return words[at:]
 
 
 def target_of(pid: int | None, qmp: Path | None, domain: str | None) -> VmTarget:

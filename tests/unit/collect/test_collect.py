@@ -182,6 +182,16 @@ def test_qemus_are_processes_that_run_a_qemu(tmp_path):
     assert [each.pid for each in qemus(tmp_path)] == [5, 7]
 
 
+def test_qemu_that_brings_its_own_loader_is_one_and_begins_with_its_program(tmp_path):
+    loaded = ("/opt/q/ld.so", "--library-path", "/opt/q/lib", "/opt/q/qemu-system-x86_64", "-S")
+    other = ("/lib64/ld-linux-x86-64.so.2", "/usr/bin/sleep", "9")
+    for pid, words in ((5, loaded), (6, other)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_text("\0".join(words) + "\0")
+
+    assert [each.words[:2] for each in qemus(tmp_path)] == [("/opt/q/qemu-system-x86_64", "-S")]
+
+
 def test_several_qemus_are_listed_and_one_has_to_be_named(monkeypatch):
     running = [QemuProcess(5, ("kvm", "-name", "one")), QemuProcess(7, ("kvm", "-m", "64"))]
     monkeypatch.setattr(target, "qemus", lambda: running)
