@@ -215,7 +215,7 @@ async def _monitor(asked: Asked, interval: Callable[[], Awaitable[None]]) -> Fou
             raise CollectError("QMP cannot be reached", error.strerror or str(error)) from None
         stack.callback(connection.close)
         async with contextlib.AsyncExitStack() as opened:
-            log = Path(scratch) / "qmp.jsonl"
+            log = Path(scratch) / "session.jsonl"
             mon = await opened.enter_async_context(_greeted(connection, log))
             before = await _irq(mon)
             await interval()
