@@ -8,6 +8,7 @@ our programs start inherits a variable of the environment, in whatever session i
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -61,7 +62,15 @@ def owned_directory() -> Iterator[Path]:
             yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-        _live.discard(directory)
+        # That takes descriptors, and there may be none: the end of this process tries again.
+        if not directory.exists():
+            _live.discard(directory)
+
+
+@atexit.register
+def _remove_what_stayed() -> None:
+    for directory in _live:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def claim(directory: Path, path: str) -> None:

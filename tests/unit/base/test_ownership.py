@@ -103,6 +103,38 @@ def test_owned_directory_is_gone_after_its_block():
     assert not folder.exists()
 
 
+NO_DESCRIPTORS = """
+import os, resource
+from harness.base.ownership import owned_directory
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+held = []
+try:
+    with owned_directory() as directory:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    print(directory.exists())
+for descriptor in held:
+    os.close(descriptor)
+"""
+
+
+def test_owned_directory_that_could_not_be_removed_is_gone_when_its_process_ends(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", NO_DESCRIPTORS],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "True\n"
+    assert list(folder.iterdir()) == []
+
+
 def test_lock_that_is_held_cannot_be_held_by_another(tmp_path):
     with (
         ownership.locked(tmp_path / "lock"),
