@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from harness.base.procstat import read_stat
+
 OWNER: Final = "IRQMATRIX_OWNER"
 """The variable; its value is unlike that of any other program that was started."""
 _LOCK: Final = ".irqmatrix-owner"
@@ -168,12 +170,9 @@ def _descendants() -> list[int]:
     """The processes that descend from this one and have not ended."""
     children: dict[int, list[int]] = {}
     for pid in _processes():
-        try:
-            state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-        except (OSError, ValueError):
-            continue
-        if state not in "ZX":
-            children.setdefault(int(parent), []).append(pid)
+        stat = read_stat(Path("/proc", str(pid)))
+        if stat is not None and stat.state not in "ZX":
+            children.setdefault(stat.parent, []).append(pid)
     found, waiting = [], [os.getpid()]
     while waiting:
         waiting = [pid for parent in waiting for pid in children.get(parent, ())]

@@ -14,6 +14,7 @@ from typing import IO
 
 from harness.base.errors import LaunchError
 from harness.base.ownership import OWNER, end_processes
+from harness.base.procstat import ProcStat, read_stat
 
 GRACE_S = 1.0
 """How long a process may take to obey SIGTERM; a guest in KVM's emulator ignores it for minutes."""
@@ -57,21 +58,17 @@ class OwnedProcess:
     @property
     def is_stopped(self) -> bool:
         """Whether it is there and does not run, by SIGSTOP or a debugger (proc(5), ``stat``)."""
-        return self._stat()[:1] in (["T"], ["t"])
+        stat = self._stat()
+        return stat is not None and stat.state in ("T", "t")
 
     @property
     def cpu_s(self) -> float:
         """CPU time that it has taken so far, in all of its threads; 0 once it has ended."""
-        return sum(map(int, self._stat()[11:13])) / os.sysconf("SC_CLK_TCK")
+        stat = self._stat()
+        return 0.0 if stat is None else stat.cpu_s
 
-    def _stat(self) -> list[str]:
-        """Fields 3 and further of /proc/PID/stat (proc(5)); none once it has ended."""
-        if self.status is not None:
-            return []
-        with contextlib.suppress(OSError):
-            stat = Path("/proc", str(self.pid), "stat").read_text(errors="replace")
-            return stat.rpartition(")")[2].split()
-        return []
+    def _stat(self) -> ProcStat | None:
+        return None if self.status is not None else read_stat(Path("/proc", str(self.pid)))
 
     async def wait(self) -> int:
         """Its exit status, once it has ended and what it left has, too."""

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import shlex
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any, Final
 from harness.backends.base import HostFiles
 from harness.base import limits, sockets
 from harness.base.errors import CollectError, MonitorError
+from harness.base.procstat import read_stat
 from harness.collect.redaction import version_text
 from harness.collect.target import PROC, VmTarget
 from harness.record.collectors.foreign import archive
@@ -182,22 +182,12 @@ async def _threads(asked: Asked, interval: Callable[[], Awaitable[None]]) -> Fou
     return Found({"threads.txt": "".join(lines)})
 
 
-_STAT: Final = re.compile(r"\d+ \((.*)\) (.*)", re.DOTALL)
-_UTIME: Final = 11
-"""The field's place after the name (proc(5): fields 14 and 15)."""
-
-
 def thread_ticks(folder: Path) -> dict[int, tuple[str, int, int]]:
     """Of each thread below ``/proc/PID/task``: its name, and clock ticks as user and system."""
     found = {}
-    for path in folder.glob("[0-9]*/stat"):
-        try:
-            match = _STAT.match(_text(path))
-        except CollectError:
-            continue  # it has ended
-        if match is not None:
-            words = match[2].split()
-            found[int(path.parent.name)] = match[1], int(words[_UTIME]), int(words[_UTIME + 1])
+    for path in folder.glob("[0-9]*"):
+        if (stat := read_stat(path)) is not None:
+            found[int(path.name)] = stat.name, stat.user_ticks, stat.system_ticks
     return found
 
 

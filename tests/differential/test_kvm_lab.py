@@ -1,6 +1,5 @@
 """The model against other kernels: the same steps in the virtual lab, on nested ``kvm_amd``."""
 
-import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from harness.backends.lab import LabPlan, lab_argv, write_payload
 from harness.base.errors import ImageError
+from harness.base.procstat import read_stat
 from harness.images.cache import ImageCache
 from support.lab_python import PYTHON, write_archive
 from support.lab_runner import MARK
@@ -84,16 +84,11 @@ def console_of(argv):
                 console, _ = lab.communicate(timeout=STILL_S)
                 assert lab.returncode == 0
                 return console
-            before_s, used_s = used_s, cpu_s(lab.pid)
+            before_s, used_s = used_s, read_stat(Path("/proc", str(lab.pid))).cpu_s
             if used_s < before_s + 1:
                 break
         lab.kill()
         return None
-
-
-def cpu_s(pid):
-    stat = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, stat[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from harness.commands.history import accept
 from harness.compare.diff import Comparison, Status
 from harness.compare.finding import Finding, Group, Member
 from harness.model.verdict import CaseResult, Verdict
@@ -91,3 +92,11 @@ class Nights:
         entry = self.entry(baseline)
         entry.begin(result.name, directory, result.environment)
         return entry.complete(result, directory)
+
+
+def nights_since_a_problem(path: Path) -> Nights:
+    """A store whose baseline is a run with one problem."""
+    found = Nights(path)
+    found.enter(night(finding("eoi")))
+    accept(path, "1", None)
+    return found

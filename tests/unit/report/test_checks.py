@@ -11,7 +11,7 @@ from harness.model.verdict import NOT_REACHED, PartResult, Verdict
 from harness.report.checks import COVERAGE, EVERYWHERE, KNOWN, WHOLE, Outcome, groups_of
 from harness.store.baseline import State
 from support import runs
-from support.stored import Nights, case, finding, night
+from support.stored import case, finding, night, nights_since_a_problem
 
 COMPARED = "linux: backends compared"
 
@@ -188,10 +188,7 @@ def test_checks_of_one_name_are_told_apart():
 @pytest.fixture
 def nights(tmp_path):
     """A store whose baseline has one of two problems that a check shows, and a run after it."""
-    found = Nights(tmp_path / "store.sqlite")
-    found.enter(night(finding("eoi")))
-    accept(found.path, "1", None)
-    return found
+    return nights_since_a_problem(tmp_path / "store.sqlite")
 
 
 def group_since(nights, result, baseline=""):

@@ -6,20 +6,16 @@ import dataclasses
 
 import pytest
 
-from harness.commands.history import accept
 from harness.report.export import issue
 from harness.report.run_view import RunView
 from support import runs
-from support.stored import Nights, finding, night
+from support.stored import finding, night, nights_since_a_problem
 
 
 @pytest.fixture
 def nights(tmp_path):
     """A store whose baseline has one problem."""
-    found = Nights(tmp_path / "store.sqlite")
-    found.enter(night(finding("eoi")))
-    accept(found.path, "1", None)
-    return found
+    return nights_since_a_problem(tmp_path / "store.sqlite")
 
 
 def written(nights, result):
