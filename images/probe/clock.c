@@ -14,17 +14,23 @@
 
 u32 tsc_per_us = 1;
 
-/* What comes between the two clocks' readings makes it too large, never too small. */
+/*
+ * What comes between the two clocks' readings makes it too large, never too small.  More cycles than 32
+ * bits hold are a guest that was stopped meanwhile, for longer than it takes to measure again.
+ */
 static u32 measured(const struct cpu *cpu)
 {
-	u64 start = tsc(), end;
-	u32 before = lapic_read(cpu, LAPIC_TIMER_CURRENT), passed;
+	for (;;) {
+		u64 start = tsc(), cycles;
+		u32 before = lapic_read(cpu, LAPIC_TIMER_CURRENT), passed;
 
-	do {
-		passed = before - lapic_read(cpu, LAPIC_TIMER_CURRENT);
-		end = tsc();
-	} while (passed < YARDSTICK_NS);
-	return (u32)(end - start) / (passed / 1000);
+		do {
+			passed = before - lapic_read(cpu, LAPIC_TIMER_CURRENT);
+			cycles = tsc() - start;
+		} while (passed < YARDSTICK_NS);
+		if (cycles <= LONGEST)
+			return (u32)cycles / (passed / 1000);
+	}
 }
 
 void clock_start(void)

@@ -1,0 +1,52 @@
+/*
+ * The probe's clock on a machine of a known speed that stops once: AT NS.  Each access of a clock
+ * takes a microsecond; before access AT it stops for NS nanoseconds.  Prints what the clock found.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define tsc the_processors_own
+#include "x86.h"
+#undef tsc
+
+static u64 now_ns, at, stop_ns, accesses;
+
+static void pass(void)
+{
+	now_ns += ++accesses == at ? stop_ns : 1000;
+}
+
+static inline u64 tsc(void)
+{
+	pass();
+	return now_ns / 1000 * 2596;
+}
+
+#include "clock.c"
+
+struct cpu *this_cpu(void)
+{
+	return NULL;
+}
+
+u32 lapic_read(const struct cpu *cpu, u32 offset)
+{
+	(void)cpu, (void)offset;
+	pass();
+	return LONGEST - (u32)now_ns;
+}
+
+void lapic_write(const struct cpu *cpu, u32 offset, u32 value)
+{
+	(void)cpu, (void)offset, (void)value;
+}
+
+int main(int argc, char **argv)
+{
+	at = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+	stop_ns = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
+	clock_start();
+	printf("%u\n", tsc_per_us);
+	return 0;
+}
