@@ -474,14 +474,26 @@ def explain(
         int | None,
         typer.Option(min=1, help="Keep the account of only the first N events of a trace."),
     ] = None,
+    reproduce: Annotated[
+        bool,
+        typer.Option("--reproduce", help="Run the nearest guest in the lab: does the same show?"),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Directory for what --reproduce runs.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of cases run at the same time.")
+    ] = None,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
     """Explain a machine from what its user has at hand.
 
     /proc/interrupts, dmesg, perf kvm stat, perf stat, kvm_stat, traces, info pic/lapic/irq,
-    query-stats, QEMU's command line, libvirt's XML, lspci. No QEMU or KVM is needed.
-    Status 0: nothing unusual; 1: something is; 2: no file could be read.
+    query-stats, QEMU's command line, libvirt's XML, lspci. No QEMU or KVM is needed, but for
+    --reproduce.
+    Status 0: nothing unusual; 1: something is; 2: no file could be read. With --reproduce 0: it
+    does not show here; 1: it does; 3: the VM's mode cannot be run here.
     """
     from harness.commands import explain as command
     from harness.report.text.explain_report import explain_json, explain_report
@@ -489,6 +501,12 @@ def explain(
 
     asked = command.ExplainOptions(tuple(files or ()), tuple(as_ or ()), seconds, events)
     answer = command.run(asked)
+    if reproduce:
+        from harness.commands import explain_here
+
+        here = explain_here.HereOptions(out, jobs or default_jobs(), verbose, json)
+        err = printer(stderr=True)
+        sys.exit(explain_here.run(answer, here, printer(), err, _run_async))
     if json:
         print_json(explain_json(answer))
     else:

@@ -93,6 +93,8 @@ class RunDir:
     """Here is, in a numbered folder each, what earlier runs into the same folder left."""
     first_time = FileEntry("first-time")
     """For cases that were run again, as they were before."""
+    nearest = FileEntry("vm.yaml")
+    """The guest nearest to a user's VM, as a configuration."""
     again = FileEntry("again")
     """For reproducers that were run again."""
 
@@ -135,6 +137,7 @@ OF_A_RUN: Final = (
         f"{RunDir.baseline}*",
         RunDir.bug,
         RunDir.cluster_log,
+        RunDir.nearest,
         "*.program",
         "lab-*.log",
         "lab-*.stderr",

@@ -182,6 +182,11 @@ class Entry:
         cases = tuple(case for case in expanded.cases if case.backend.irqchip in wanted)
         return dataclasses.replace(expanded, cases=cases)
 
+    def guests(self, attempt: int = 0) -> list[Mapping[str, Any]]:
+        """The recipe's guests as they stand in the file; ``attempt`` as in :meth:`config`."""
+        told = dict(_mapping(_mapping(self.file.data).get("recipe")))
+        return list((told | dict(self.again[attempt - 1] if attempt else {})).get("guests", ()))
+
     @property
     def digest(self) -> str:
         """Of what decides the outcome: the recipe and the signs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.base.emphasis import Emphasis
@@ -19,8 +19,11 @@ _LONGEST: Final = 200
 SCHEMA: Final = "irqmatrix-explanation"
 
 
-def explain_json(answer: Explanation) -> str:
-    """An explanation as JSON; of evidence only what it is and what was not understood."""
+def explain_json(answer: Explanation, reproduction: Mapping[str, Any] | None = None) -> str:
+    """An explanation as JSON; of evidence only what it is and what was not understood.
+
+    ``reproduction`` is what came of ``--reproduce``, as data.
+    """
     data: dict[str, Any] = {"schema": SCHEMA, "version": 1, "verdict": answer.verdict}
     data["files"] = [
         {"file": each.file, "kind": each.kind, "notes": list(each.notes)}
@@ -53,6 +56,8 @@ def explain_json(answer: Explanation) -> str:
     for key in ("signs", "sources", "laws", "candidates", "decide"):
         data[key] = [dataclasses.asdict(each) for each in getattr(answer, key)]
     data["not_observable"] = list(answer.not_observable)
+    if reproduction is not None:
+        data["reproduction"] = reproduction
     return json.dumps(data, indent=1)
 
 

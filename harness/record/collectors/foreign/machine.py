@@ -18,7 +18,10 @@ from harness.base.errors import CollectError
 from harness.base.text import LONG_NUMBER
 from harness.record.collectors.foreign.model import Evidence, FileKind, VmDevice, VmMachine
 
-_FAMILY: Final = re.compile(r"(?:pc-)?(q35|i440fx|microvm|isapc)(?:-(\d{1,3})\.(\d{1,3}))?|pc")
+_FAMILY: Final = re.compile(
+    r"(?:pc-)?(q35|i440fx|microvm|isapc)(?:-(\d{1,3})\.(\d{1,3})(?:\+pve\d+)?|-[a-z][\w.-]{0,40})?|pc"
+)
+"""A distribution's own type (``pc-q35-rhel9.4.0``, ``pc-i440fx-jammy``) has no version of QEMU."""
 _TRUE: Final = frozenset({"on", "yes", "true", "1"})
 _FALSE: Final = frozenset({"off", "no", "false", "0"})
 _MOST_DEVICES: Final = 500
@@ -59,9 +62,11 @@ def read_command_line(name: str, text: str) -> Evidence:
     devices: list[VmDevice] = []
     globals_: list[str] = []
     ignored: list[str] = []
+    quiet: list[str] = []
     for option, value in _options(words[start + 1 :]):
         if option == "device":
             devices += _device(value)
+            machine = _with_iommu(machine, value)
         elif option == "global":
             globals_.append(value)
             machine = _with_global(machine, value)
@@ -69,13 +74,17 @@ def read_command_line(name: str, text: str) -> Evidence:
             machine = _READERS[option](machine, value)
         elif option in ("netdev", "nic", "drive", "serial"):
             devices += _implied(option, value)
-        elif option not in _QUIET:
+            quiet.append(option)
+        elif option in _QUIET | _NO_VALUE:
+            quiet.append(option)
+        else:
             ignored.append(option)
     machine = replace(
         machine,
         devices=tuple(devices[:_MOST_DEVICES]),
         globals=tuple(globals_[:_MOST_DEVICES]),
         ignored=tuple(dict.fromkeys(ignored))[:50],
+        quiet=tuple(dict.fromkeys(quiet)),
     )
     return Evidence(name, FileKind.COMMAND_LINE, with_defaults(machine))
 
@@ -217,6 +226,13 @@ def _with_global(machine: VmMachine, value: str) -> VmMachine:
     return machine
 
 
+def _with_iommu(machine: VmMachine, value: str) -> VmMachine:
+    pairs = _device_pairs(value)
+    if not pairs[""].endswith("-iommu"):
+        return machine
+    return replace(machine, iommu=pairs[""][:40], intremap=_bool(pairs.get("intremap")))
+
+
 def _kvm(machine: VmMachine, value: str) -> VmMachine:
     return replace(machine, accel="kvm")
 
@@ -242,14 +258,18 @@ OPTIONS: Final = (
 """Options that are known here, without their dashes."""
 
 
-def _device(value: str) -> Iterator[VmDevice]:
+def _device_pairs(value: str) -> dict[str, str]:
+    """A device's properties; its model's key is empty."""
     if value.startswith("{"):  # libvirt's JSON form
-        found = dict(re.findall(r'"?([\w-]{1,40})"?\s*:\s*"?([^",}]{0,200})', value))
-        pairs = {**found, "": found.get("driver", "")}
+        pairs = dict(re.findall(r'"?([\w-]{1,40})"?\s*:\s*"?([^",}]{0,200})', value))
     else:
         pairs = _pairs(value)
-    model = pairs.get("", pairs.get("driver", ""))
-    if model:
+    return {"": pairs.get("driver", ""), **pairs}
+
+
+def _device(value: str) -> Iterator[VmDevice]:
+    pairs = _device_pairs(value)
+    if model := pairs[""]:
         place = ":".join(filter(None, (pairs.get("bus"), pairs.get("addr")))) or None
         yield VmDevice(model[:100], pairs.get("id"), place)
 

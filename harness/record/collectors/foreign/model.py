@@ -206,7 +206,9 @@ class VmMachine:
     devices: tuple[VmDevice, ...] = ()
     defaults: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
-    """Options that say nothing of interrupts: their names only."""
+    """Options that are not known here: their names only."""
+    quiet: tuple[str, ...] = ()
+    """Options that say nothing of interrupts, such as its disks: their names only."""
 
 
 @dataclass(frozen=True)
