@@ -135,6 +135,38 @@ class Chipset:
         self.ioapics[0].set_irq(gsi, level)
         return 0
 
+    def hpet_read(self, hpet: Hpet, offset: int, size: int) -> int:
+        """A CPU reads ``size`` bytes of the HPET's window."""
+        value = 0
+        for at, part in self._hpet_parts(offset, size):
+            value |= hpet.read(offset + at, part, self.now_ns) << 8 * at
+        return value
+
+    def hpet_write(self, hpet: Hpet, offset: int, size: int, value: int) -> None:
+        """A CPU writes ``size`` bytes of the HPET's window."""
+        for at, part in self._hpet_parts(offset, size):
+            piece = value >> 8 * at & (1 << 8 * part) - 1
+            hpet.write(offset + at, part, piece, self.now_ns)
+
+    def _hpet_parts(self, offset: int, size: int) -> list[tuple[int, int]]:
+        """(offset, bytes) of what QEMU makes of an access of ``size`` bytes to the HPET.
+
+        It is split into aligned parts of what the device takes (``memory_access_size``), also under
+        TCG, because the HPET does not fill its page; there one impossible part makes all so
+        (``subpage_accepts``).
+        """
+        sizes = self.profile.hpet.access_sizes
+        parts, at = [], 0
+        while at < size:
+            rest = size - at
+            aligned = (offset + at) & -(offset + at) or rest
+            part = min(max(sizes), rest, aligned)
+            parts.append((at, part))
+            at += part
+        if not self.profile.kvm_vcpu and any(part not in sizes for _, part in parts):
+            return []
+        return parts
+
     def store_msi(self, message: MsiMessage) -> int:
         """QEMU ``apic_mem_write``: a message, or by mistake a register of the CPU's own APIC."""
         offset = message.address & APIC_WINDOW_BYTES - 1

@@ -61,7 +61,7 @@ from userspace_chip.architecture import (
 from userspace_chip.chipset import Chipset, EventLog
 from userspace_chip.delivery import KvmBus, apic_bus
 from userspace_chip.errors import AccessError, PinRangeError, StateError
-from userspace_chip.hpet import Hpet, HpetState
+from userspace_chip.hpet import HpetState
 from userspace_chip.ioapic import Ioapic, IoapicState
 from userspace_chip.knobs import Model
 from userspace_chip.lapic import Lapic
@@ -84,7 +84,6 @@ from userspace_chip.rtc import Rtc, RtcState
 from userspace_chip.snapshot import from_json, head, to_json
 from userspace_chip.vcpu import Entry, Exit, Vcpu, VcpuState
 from userspace_chip.wiring import (
-    HpetWiring,
     IoapicWiring,
     LapicWiring,
     PicPins,
@@ -93,6 +92,7 @@ from userspace_chip.wiring import (
     RouterWiring,
     RtcWiring,
     VcpuWiring,
+    hpet_of,
 )
 
 _PORT_REGIONS: Final = {
@@ -104,10 +104,6 @@ _PORT_REGIONS: Final = {
     RTC_DATA: RTC_INDEX,
 }
 """Where the region of a port begins, of those with more than one port."""
-
-
-_PC_ROUTES: Final = 1 << 2
-"""INT_ROUTE_CAP of the HPET (``hw/i386/pc.c:pc_basic_device_init``); q35's is the profile's."""
 
 
 def is_aligned_port(port: int, size: int) -> bool:
@@ -184,11 +180,8 @@ class Machine(Chipset):
             routes = kernel_default() if microvm_on else table()
         self.router = Router(routes, RouterWiring(self), ids_32bit=profile.delivery.ids_32bit)
         self.request_scan()
-        self.hpet = None
         self.pit = Pit(profile, PitWiring(self))
-        if hpet and board != "microvm":
-            routes_of_pc = _PC_ROUTES if board == "pc" else None
-            self.hpet = Hpet(profile, HpetWiring(self), routes_of_pc)
+        self.hpet = hpet_of(self, board) if hpet else None
         self.rtc = Rtc(profile, RtcWiring(self), time_of_day_s)
         if reset:
             self.reset()
@@ -269,10 +262,7 @@ class Machine(Chipset):
                 return (1 << 8 * size) - 1  # hw/i386/kvm/apic.c:kvm_apic_mem_read
             return lapic.read_mmio(address & 0xFFF, size, self.now_ns)
         if self.hpet is not None and HPET_BASE <= address < HPET_BASE + HPET_BYTES:
-            offset, value = address - HPET_BASE, 0
-            for at, part in self._hpet_parts(offset, size):
-                value |= self.hpet.read(offset + at, part, self.now_ns) << 8 * at
-            return value
+            return self.hpet_read(self.hpet, address - HPET_BASE, size)
         raise AccessError(f"read at {address:#x}", "there is no interrupt controller")
 
     def mmio_write(self, cpu: int, address: int, size: int, value: int) -> None:
@@ -292,34 +282,12 @@ class Machine(Chipset):
                 self.ioapics[index].write(offset, size, value, self.now_ns)
             return
         if self.hpet is not None and HPET_BASE <= address < HPET_BASE + HPET_BYTES:
-            offset = address - HPET_BASE
-            for at, part in self._hpet_parts(offset, size):
-                piece = value >> 8 * at & (1 << 8 * part) - 1
-                self.hpet.write(offset + at, part, piece, self.now_ns)
+            self.hpet_write(self.hpet, address - HPET_BASE, size, value)
             return
         if not APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
             raise AccessError(f"write at {address:#x}", "there is no interrupt controller")
         if size >= 4:
             self.signal_msi(address - APIC_WINDOW, value & 0xFFFFFFFF, cpu=cpu)
-
-    def _hpet_parts(self, offset: int, size: int) -> list[tuple[int, int]]:
-        """(offset, bytes) of what QEMU makes of an access of ``size`` bytes to the HPET.
-
-        It is split into aligned parts of what the device takes (``memory_access_size``), also under
-        TCG, because the HPET does not fill its page; there one impossible part makes all so
-        (``subpage_accepts``).
-        """
-        sizes = self.profile.hpet.access_sizes
-        parts, at = [], 0
-        while at < size:
-            rest = size - at
-            aligned = (offset + at) & -(offset + at) or rest
-            part = min(max(sizes), rest, aligned)
-            parts.append((at, part))
-            at += part
-        if not self.profile.kvm_vcpu and any(part not in sizes for _, part in parts):
-            return []
-        return parts
 
     def _ioapic_at(self, address: int) -> tuple[int | None, int]:
         for index in range(len(self.ioapics)):

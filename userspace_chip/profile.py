@@ -126,6 +126,14 @@ class Knob:
         return found
 
 
+def qemu_at(version: tuple[int, ...]) -> Qemu:
+    """The modelled QEMU for one of that version: the latest that is not later, or the first."""
+    earlier = [
+        name for name in QEMU_VERSIONS if tuple(int(part) for part in name.split(".")) <= version
+    ]
+    return earlier[-1] if earlier else QEMU_VERSIONS[0]
+
+
 def _since(table: Mapping[Any, Any], versions: tuple[Any, ...], version: Any) -> Any:
     upto = versions[: versions.index(version) + 1]
     return table[next(v for v in reversed(upto) if v in table)]

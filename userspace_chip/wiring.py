@@ -10,9 +10,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from userspace_chip.architecture import APIC_WINDOW, APIC_WINDOW_BYTES, IOAPIC_PINS, RTC_PIN
+from userspace_chip.architecture import (
+    APIC_WINDOW,
+    APIC_WINDOW_BYTES,
+    IOAPIC_PINS,
+    RTC_PIN,
+    Board,
+)
 from userspace_chip.chipset import Chipset
 from userspace_chip.delivery import matches
+from userspace_chip.hpet import Hpet
 from userspace_chip.ioapic import rte_message
 from userspace_chip.knobs import PicWiring
 from userspace_chip.lapic import Lapic
@@ -356,6 +363,17 @@ class HpetWiring:
     def enable_pit(self, on: bool, now_ns: int) -> None:
         """``pit_irq_control``, ``kvm_pit_irq_control``."""
         self._machine.pit.set_hpet_legacy(not on, now_ns)
+
+
+_PC_ROUTES: Final = 1 << 2
+"""INT_ROUTE_CAP of the HPET (``hw/i386/pc.c:pc_basic_device_init``); q35's is the profile's."""
+
+
+def hpet_of(machine: Chipset, board: Board) -> Hpet | None:
+    """The HPET that a board has; microvm has none."""
+    if board == "microvm":
+        return None
+    return Hpet(machine.profile, HpetWiring(machine), _PC_ROUTES if board == "pc" else None)
 
 
 class RtcWiring:

@@ -32,6 +32,7 @@ from harness.model.case import (
     Case,
     Host,
     Irqchip,
+    Vmm,
 )
 from harness.model.verdict import (
     Blame,
@@ -246,7 +247,9 @@ def _qemu_error(recording: Recording) -> Ruling:
     if said and case.backend.accel is Accel.TCG and _ONLY_KVM.search(case.cpu):
         return Ruling(Verdict.SKIP, said)
     why = f": {said}" if said else " and said nothing, nor did the guest"
-    return Ruling(Verdict.ERROR, f"QEMU ended with status {recording.status}{why}", Blame.QEMU)
+    is_ours = case.backend.vmm is Vmm.PYCHIP
+    who, blame = ("the VMM", Blame.HARNESS) if is_ours else ("QEMU", Blame.QEMU)
+    return Ruling(Verdict.ERROR, f"{who} ended with status {recording.status}{why}", blame)
 
 
 _TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harness.backends import live_argv
 from harness.backends.base import THREAD_LINE, HostPlan
 from harness.backends.lab_end import LabEnd, diagnose
 from harness.backends.qemu_argv import (
@@ -38,10 +39,10 @@ from harness.base.sockets import connect, listener
 from harness.guests.console import end_mark
 from harness.guests.kinds.table import kind_of
 from harness.guests.plan import GuestFiles, GuestPlan
-from harness.images import cpio
+from harness.images import cpio, python
 from harness.images.model import KernelImage, QemuImage
 from harness.model import lab_faults
-from harness.model.case import Accel, Case
+from harness.model.case import Accel, Case, Vmm
 from harness.model.lab_faults import LabFault
 from harness.model.layout import CaseDir
 
@@ -112,6 +113,8 @@ class LabPlan:
     memory_mib: int = 2048
     smp: int = 1
     vmlinux: Path | None = None
+    python: Path | None = None
+    """An archive with a Python, one of the payload, where guests on the live chips run."""
 
     def path_inside(self, file: Path) -> str:
         """Where ``file`` of the payload is in the lab."""
@@ -425,11 +428,11 @@ class LabSession:
         channels = Channels(
             console=f"file,path={_FIFO}" if talks_much else f"serial,path={_CONSOLE}",
             monitor=f"serial,path={_MONITOR}",
-            trace_log=trace_path(_GUEST_DIR, self._plan.qemu.version) if plan.trace_log else None,
+            trace_log=self._trace_path(plan) if plan.trace_log else None,
             paused=plan.paused,
             incoming=plan.incoming,
         )
-        qemu = shlex.join(qemu_argv(plan.case, _guest_files(self._plan, plan), channels))
+        qemu = shlex.join(self._argv(plan, channels))
         end = end_mark()
         printed = end.replace("\n", "\\n").replace("\x04", "\\004")
         with (
@@ -452,6 +455,17 @@ class LabSession:
             finally:
                 with contextlib.suppress(LabLost):
                     await asyncio.shield(asyncio.ensure_future(guest.kill()))
+
+    def _trace_path(self, plan: GuestPlan) -> str:
+        if plan.case.backend.vmm is Vmm.PYCHIP:
+            return f"{_GUEST_DIR}/trace"
+        return trace_path(_GUEST_DIR, self._plan.qemu.version)
+
+    def _argv(self, plan: GuestPlan, channels: Channels) -> tuple[str, ...]:
+        files, qemu = _guest_files(self._plan, plan), self._plan.qemu.version
+        if plan.case.backend.vmm is Vmm.PYCHIP:
+            return live_argv.live_argv(python.LAUNCHER, plan.case, files, qemu, channels)
+        return qemu_argv(plan.case, files, channels)
 
     async def run_program(self, command: str, output: Callable[[bytes], None], errors: Path) -> int:
         """Run shell code: its status; what it prints goes to ``output`` as it comes.
@@ -480,6 +494,16 @@ class LabSession:
 
     def command(self, plan: GuestPlan) -> str:
         """The same by hand: a lab that runs just this guest, its console on the terminal."""
+        if plan.case.backend.vmm is Vmm.PYCHIP:
+            files = GuestFiles(
+                qemu=(),
+                data_dirs=(),
+                kernel=str(plan.kernel),
+                initrd=None if plan.initrd is None else str(plan.initrd),
+            )
+            where = ("--host", "lab", "--kernel", plan.case.backend.kernel or DEFAULT_KERNEL)
+            version = self._plan.qemu.version
+            return command_text(live_argv.by_hand(plan.case, files, version, where))
         return by_hand(self._plan, plan)
 
 
@@ -596,6 +620,8 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
         shell = LabShell(reader, writer, remains.inquest)
         stack.push_async_callback(shell.close)
         ready = await _ready(shell, remains)
+        if plan.python is not None:
+            await shell.check(python.unpacking(plan.path_inside(plan.python)))
         yield LabSession(plan, shell, directory, ready)
 
 
@@ -649,15 +675,22 @@ class LabBackend:
         self, plan: HostPlan, guests: Sequence[GuestPlan], log: Path
     ) -> AsyncIterator[LabSession]:
         """Boot one."""
-        async with booted_lab(_lab_plan(plan, guests), log) as session:
-            yield session
+        with contextlib.ExitStack() as stack:
+            archive = None
+            if any(guest.case.backend.vmm is Vmm.PYCHIP for guest in guests):
+                archive = stack.enter_context(owned_directory()) / "python.tar"
+                await asyncio.to_thread(python.write_archive, archive)
+            async with booted_lab(_lab_plan(plan, guests, archive), log) as session:
+                yield session
 
 
-def _lab_plan(plan: HostPlan, guests: Sequence[GuestPlan]) -> LabPlan:
+def _lab_plan(plan: HostPlan, guests: Sequence[GuestPlan], archive: Path | None = None) -> LabPlan:
     images, hardware = plan.images, plan.lab
     kernel, qemu = images.kernel(plan.kernel or DEFAULT_KERNEL), images.qemu(plan.qemu)
     files = dict.fromkeys(
-        path for guest in guests for path in (guest.kernel, guest.initrd) if path is not None
+        path
+        for path in (archive, *(path for one in guests for path in (one.kernel, one.initrd)))
+        if path is not None
     )
     return LabPlan(
         kernel=kernel,
@@ -669,4 +702,5 @@ def _lab_plan(plan: HostPlan, guests: Sequence[GuestPlan]) -> LabPlan:
         memory_mib=hardware.memory_mib,
         smp=hardware.smp,
         vmlinux=images.lab_kernel(kernel),
+        python=archive,
     )

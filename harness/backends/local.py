@@ -9,11 +9,13 @@ import re
 import shlex
 import shutil
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from harness.backends import live_argv
 from harness.backends.base import THREAD_LINE, HostPlan
 from harness.backends.qemu_argv import (
     Channels,
@@ -29,6 +31,7 @@ from harness.base.sockets import pair, roomy
 from harness.guests.kinds.table import kind_of
 from harness.guests.plan import GuestFiles, GuestPlan
 from harness.images.model import QemuImage
+from harness.model.case import Case, Vmm
 from harness.model.layout import CaseDir
 
 TRACEFS = "/sys/kernel/tracing"
@@ -153,7 +156,8 @@ def _is_split(plan: GuestPlan) -> bool:
     It splits ``-initrd`` at commas, and each at a blank (QEMU 7.2 and 10.0
     ``hw/i386/multiboot.c:load_multiboot``); no character escapes them.
     """
-    loads_module = kind_of(plan.case.guest).loads_module
+    is_qemu = plan.case.backend.vmm is Vmm.QEMU
+    loads_module = is_qemu and kind_of(plan.case.guest).loads_module
     return loads_module and re.search("[ ,]", str(plan.initrd)) is not None
 
 
@@ -174,7 +178,9 @@ class LocalSession:
         self.lost = False
         self.description: str | None = None
 
-    def _trace_path(self, directory: Path) -> str:
+    def _trace_path(self, plan: GuestPlan, directory: Path) -> str:
+        if plan.case.backend.vmm is Vmm.PYCHIP:
+            return str(directory / "trace")
         return trace_path(str(directory), self._qemu.version)
 
     def state_file(self, directory: Path) -> str:
@@ -198,7 +204,7 @@ class LocalSession:
             channels = Channels(
                 console=backend,
                 monitor=f"socket,fd={qemu_monitor.fileno()}",
-                trace_log=self._trace_path(directory) if plan.trace_log else None,
+                trace_log=self._trace_path(plan, directory) if plan.trace_log else None,
                 paused=plan.paused,
                 incoming=plan.incoming,
             )
@@ -208,7 +214,7 @@ class LocalSession:
                 program = stack.enter_context(Path(files.initrd or "").open("rb"))
                 files = replace(files, initrd=f"/dev/fd/{program.fileno()}")
                 descriptors.append(program.fileno())
-            argv = qemu_argv(plan.case, files, channels)
+            argv = self._argv(plan.case, files, channels)
             async with owned_process(
                 argv,
                 stdout=stderr,
@@ -224,10 +230,18 @@ class LocalSession:
     def command(self, plan: GuestPlan) -> str:
         """The same by hand."""
         files, channels = self._files(plan), Channels(console="stdio")
+        if plan.case.backend.vmm is Vmm.PYCHIP:
+            return command_text(live_argv.by_hand(plan.case, files, self._qemu.version, ()))
         if not _is_split(plan):
             return command_text(qemu_argv(plan.case, files, channels))
         argv = qemu_argv(plan.case, replace(files, initrd="/dev/fd/9"), channels)
         return f"{command_text(argv).rstrip()} 9<{shlex.quote(str(plan.initrd))}\n"
+
+    def _argv(self, case: Case, files: GuestFiles, channels: Channels) -> tuple[str, ...]:
+        if case.backend.vmm is Vmm.PYCHIP:
+            python = (sys.executable,)
+            return live_argv.live_argv(python, case, files, self._qemu.version, channels)
+        return qemu_argv(case, files, channels)
 
     def _files(self, plan: GuestPlan) -> GuestFiles:
         return GuestFiles(

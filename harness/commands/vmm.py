@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.backends.lab import DEFAULT_KERNEL, LabPlan, LabSession, booted_lab
+from harness.backends.live_argv import LIVE_MODULE
 from harness.base.errors import CannotRun
 from harness.base.ownership import owned_directory
 from harness.base.text import plain
@@ -16,7 +17,7 @@ from harness.images import python
 from harness.images.cache import ImageCache
 from userspace_chip.kvm import command
 from userspace_chip.kvm.errors import KvmError
-from userspace_chip.kvm.options import Options
+from userspace_chip.kvm.options import Options, arguments
 
 _FIX: Final = "irqmatrix doctor says what this machine can run; --host lab needs no KVM here"
 _ARCHIVE: Final = "python.tar"
@@ -76,9 +77,6 @@ async def _run_there(session: LabSession, plan: LabPlan, options: Options, scrat
 def lab_code(plan: LabPlan, options: Options) -> str:
     """The shell code that runs the guest there."""
     image, *modules = (plan.path_inside(path) for path in (options.image, *options.modules))
-    words = command.arguments(options, image, modules)
-    return (
-        f"cd / && busybox tar xf {plan.path_inside(plan.payload[0])} && "
-        f"PYTHONHOME={python.HOME} PYTHONPATH={python.PACKAGES} PYTHONDONTWRITEBYTECODE=1 "
-        f"exec {python.PYTHON} -m {command.__package__} {shlex.join(words)}"
-    )
+    words = arguments(options, image, modules)
+    unpack = python.unpacking(plan.path_inside(plan.payload[0]))
+    return f"{unpack} && exec {shlex.join((*python.LAUNCHER, *LIVE_MODULE, *words))}"

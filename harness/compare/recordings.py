@@ -223,7 +223,7 @@ def axes_of(described: CaseFile) -> Axes:
     versions = {"QEMU": described.qemu, "Linux": described.linux}
     known = {axis: _version(text) for axis, text in versions.items() if text is not None}
     return {
-        "irqchip": described.irqchip.value,
+        "irqchip": described.mode,
         "QEMU": described.qemu,
         "Linux": NO_KVM,
         **{axis: short(version) for axis, version in known.items() if version is not None},

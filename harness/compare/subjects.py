@@ -59,7 +59,7 @@ class Versions:
         else:
             linux = _called(backend.kernel or "default", self.kernel)
         return {
-            "irqchip": backend.irqchip.value,
+            "irqchip": backend.mode,
             "QEMU": _called(backend.qemu, self.qemu),
             "Linux": linux,
             "host": backend.host.value,

@@ -25,10 +25,11 @@ from harness.config import lanes
 from harness.config.lanes import Lane
 from harness.guests.kinds.model import Axis, GuestModel, Smp, Text
 from harness.guests.kinds.table import KINDS, kind_of
-from harness.model.case import Accel, Backend, Case, Guest, Host, Irqchip, Machine
+from harness.model.case import MODES, Accel, Backend, Case, Guest, Host, Irqchip, Machine
 
 KvmIrqchip: TypeAlias = Annotated[
-    Literal["on", "split", "off"], BeforeValidator(yamlfile.on_or_off)
+    Literal["on", "split", "off", "pychip-split", "pychip-off"],
+    BeforeValidator(yamlfile.on_or_off),
 ]
 
 
@@ -388,7 +389,7 @@ def _case(
     repeat: int,
 ) -> Case | None:
     """The case of ``guest`` in ``cell``; None where the guest has nothing to do on that machine."""
-    irqchip = Irqchip.TCG if cell["irqchip"] is None else Irqchip(cell["irqchip"])
+    vmm, irqchip = MODES[cell["irqchip"] or Irqchip.TCG]
     machine, smp = model.machine or cell["machine"], model.smp or cell["smp"]
     fitted = kind_of(guest).fitted(machine, smp)
     if fitted is None:
@@ -396,7 +397,7 @@ def _case(
     guest, smp = fitted
     return Case(
         guest=guest,
-        backend=Backend(cell["host"], cell["accel"], irqchip, cell["qemu"], cell["kernel"]),
+        backend=Backend(cell["host"], cell["accel"], irqchip, cell["qemu"], cell["kernel"], vmm),
         machine=machine,
         cpu=model.cpu or cell["cpu"],
         smp=smp,

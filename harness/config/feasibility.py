@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.guests.kinds.table import kind_of
-from harness.model.case import Accel, Case, Host, Irqchip
+from harness.model.case import Accel, Case, Host, Irqchip, Machine, Vmm
+from userspace_chip.kvm.options import MAX_CPUS
 from userspace_chip.kvm.probe import EMULATING_MODULE, KvmProbe
 
+LIVE_MACHINES: Final = frozenset({Machine.PC, Machine.Q35})
+"""What the VMM of the live chips can be."""
+LIVE_CPU: Final = frozenset({"qemu64", "+x2apic", "+tsc-deadline"})
 USERSPACE_LAPIC_REMOVED: Final = (8, 0)
 """QEMU ``docs/about/removed-features.rst``, "Userspace local APIC with KVM"."""
 USERSPACE_LAPIC_KEEPS_SIPI: Final = (7, 2, 22)
@@ -54,7 +58,10 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
         return "--deterministic excludes migration: it is triggered from outside the guest"
     if backend.accel is Accel.TCG:
         return _why_nothing_to_do(case)
-    if (
+    if backend.vmm is Vmm.PYCHIP:
+        if (problem := _why_not_live(case)) is not None:
+            return problem
+    elif (
         backend.irqchip is Irqchip.OFF
         and qemu_version >= USERSPACE_LAPIC_REMOVED
         and "-apic" not in case.cpu.split(",")
@@ -64,7 +71,7 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
             f"QEMU {version} refuses kernel-irqchip=off for a CPU with a local APIC "
             "(KVM does not support userspace APIC; removed in 8.0); QEMU 7.2 would do"
         )
-    keeps_sipi = qemu_version >= USERSPACE_LAPIC_KEEPS_SIPI
+    keeps_sipi = qemu_version >= USERSPACE_LAPIC_KEEPS_SIPI and backend.vmm is Vmm.QEMU
     if backend.irqchip is Irqchip.OFF and case.smp > 1 and keeps_sipi:
         version = ".".join(map(str, qemu_version))
         return (
@@ -74,6 +81,22 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
     if backend.host is Host.LOCAL and local is not None:
         return _why_not_local(case, local) or _why_nothing_to_do(case)
     return _why_nothing_to_do(case)
+
+
+def _why_not_live(case: Case) -> str | None:
+    """What the VMM of the live chips lacks for ``case``."""
+    if kind_of(case.guest).multiboot is None:
+        return f"the live chips boot multiboot images only, not {case.guest.kind}; use split or off"
+    if case.machine not in LIVE_MACHINES:
+        names = " and ".join(sorted(LIVE_MACHINES))
+        return f"the live chips are those of {names}, not of {case.machine}"
+    if case.smp > MAX_CPUS:
+        return f"the live chips have at most {MAX_CPUS} CPUs"
+    if extra := [*case.devices, *case.options]:
+        return f"the live chips' machine has no {extra[0]}"
+    if not set(case.cpu.split(",")) <= LIVE_CPU:
+        return f"the live chips' CPU is qemu64, with +x2apic and +tsc-deadline, not {case.cpu}"
+    return None
 
 
 def _why_not_local(case: Case, local: LocalFacts) -> str | None:

@@ -167,7 +167,7 @@ class Placer:
         qemu, linux = self._versions(side)
         is_tcg = side.irqchip is Irqchip.TCG
         called = NO_KVM if is_tcg else "-" if linux is None else short(linux)
-        return {"irqchip": side.irqchip.value, "QEMU": short(qemu), "Linux": called}
+        return {"irqchip": side.backend.mode, "QEMU": short(qemu), "Linux": called}
 
     def _facts(self, side: Side) -> BackendFacts:
         qemu, linux = self._versions(side)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from harness.model.case import Backend, Host, Vmm
 from harness.scenario.log import Log, LogEvent
 
 CONSOLE_PORT: Final = 0x2100
@@ -23,8 +24,17 @@ END_OF_SCENARIO: Final = r"(?m)^(?:\. [0-9a-f]+|done)\r?\n"
 DONE: Final = "done"
 STALL_S: Final = 20.0
 """A scenario that says nothing for so long has lost what CPU 0 sleeps for, or the probe is dead."""
+LIVE_STALL_S: Final = 120.0
+"""The same on the live chips in a lab, where an exit takes Python under TCG a few milliseconds, and
+a storm is ten thousand of them."""
 
 _BEGUN: Final = re.compile(r"(?m)^= ([0-9a-f]{1,8})\r?$")
+
+
+def stall_s(backend: Backend) -> float:
+    """How long a scenario may say nothing there."""
+    is_slow = backend.vmm is Vmm.PYCHIP and backend.host is Host.LAB
+    return LIVE_STALL_S if is_slow else STALL_S
 
 
 def reached(console: str, boots: int, first: int) -> int | None:

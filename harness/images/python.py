@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import sysconfig
 import tarfile
@@ -14,10 +15,19 @@ from harness.base.errors import ImageError
 from harness.images import elf
 
 HOME: Final = "/py"
-PYTHON: Final = f"{HOME}/ld.so --library-path {HOME}/libs {HOME}/bin/python"
-"""How it is started there, with ``PYTHONHOME`` set to :data:`HOME`."""
 PACKAGES: Final = "/project"
-"""Where ``userspace_chip`` is there: for ``PYTHONPATH``."""
+"""Where ``userspace_chip`` is there."""
+LAUNCHER: Final = (
+    *("busybox", "env", f"PYTHONHOME={HOME}", f"PYTHONPATH={PACKAGES}"),
+    *(f"{HOME}/ld.so", "--library-path", f"{HOME}/libs", f"{HOME}/bin/python"),
+)
+"""How it is started there.  It keeps what it compiles: all is in memory."""
+
+
+def unpacking(archive: str) -> str:
+    """Shell code for the lab: the archive of that path, unpacked."""
+    return f"busybox tar xf {shlex.quote(archive)} -C /"
+
 
 _NOT_NEEDED: Final = {
     *("__pycache__", "ensurepip", "idlelib", "lib2to3", "site-packages", "dist-packages"),

@@ -42,6 +42,14 @@ class Irqchip(StrEnum):
     """All in QEMU, the vCPU in TCG: what an irqchip mode is called without KVM."""
 
 
+class Vmm(StrEnum):
+    """Whose interrupt controllers are those outside the kernel, and who runs the machine."""
+
+    QEMU = "qemu"
+    PYCHIP = "pychip"
+    """The chips of userspace_chip, live: see docs/live.md."""
+
+
 class Machine(StrEnum):
     """QEMU's machine types that have the chips under test."""
 
@@ -60,6 +68,22 @@ def board_of(machine: Machine) -> Board:
     return boards[machine]
 
 
+def mode_word(vmm: Vmm, irqchip: Irqchip) -> str:
+    """How the two are written in one word."""
+    return irqchip.value if vmm is Vmm.QEMU else f"{vmm.value}-{irqchip.value}"
+
+
+MODES: Final[Mapping[str, tuple[Vmm, Irqchip]]] = {
+    mode_word(vmm, irqchip): (vmm, irqchip)
+    for vmm, irqchips in (
+        (Vmm.QEMU, tuple(Irqchip)),
+        (Vmm.PYCHIP, (Irqchip.SPLIT, Irqchip.OFF)),
+    )
+    for irqchip in irqchips
+}
+"""The irqchip modes by the words that they are written as."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One subject under test: host, accelerator, irqchip mode, QEMU and host kernel.
@@ -73,13 +97,20 @@ class Backend:
     irqchip: Irqchip
     qemu: str = "system"
     kernel: str | None = None
+    vmm: Vmm = Vmm.QEMU
+    """Where it is not QEMU, ``qemu`` says whose chips are mirrored."""
+
+    @property
+    def mode(self) -> str:
+        """The irqchip mode as it is written: ``split``, ``pychip-split``."""
+        return mode_word(self.vmm, self.irqchip)
 
     @property
     def name(self) -> str:
         """``lab-kvm-split``, with QEMU and kernel where they are not the default ones."""
         parts = [self.host.value, self.accel.value]
         if self.irqchip is not Irqchip.TCG:
-            parts.append(self.irqchip.value)
+            parts.append(self.mode)
         if self.qemu != "system":
             parts.append(f"qemu{_slug(self.qemu)}")
         if self.kernel not in (None, "default"):
@@ -246,7 +277,7 @@ class Case:
         return {
             "host": self.backend.host.value,
             "accel": self.backend.accel.value,
-            "irqchip": self.backend.irqchip.value,
+            "irqchip": self.backend.mode,
             "qemu": self.backend.qemu,
             "lab_kernel": self.backend.kernel,
             "machine": self.machine.value,

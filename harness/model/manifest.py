@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from harness.base.errors import StoreError
 from harness.base.files import Document, read_typed, write_text
-from harness.model.case import Accel, Case, Irqchip, Machine
+from harness.model.case import Accel, Case, Irqchip, Machine, Vmm, mode_word
 from harness.model.layout import CaseDir
 
 SCHEMA: Final = 2
@@ -52,6 +52,13 @@ class CaseFile:
     """How many CPUs the lab has, if it ran in one: those of several trace concurrently."""
     lab_qemu: str | None = None
     """The version of the QEMU whose TCG is the lab's hardware; None without such a lab."""
+    vmm: Vmm = Vmm.QEMU
+    """Who runs the machine; where it is not QEMU, ``qemu`` says whose chips are mirrored."""
+
+    @property
+    def mode(self) -> str:
+        """The irqchip mode as it is written: ``split``, ``pychip-split``."""
+        return mode_word(self.vmm, self.irqchip)
 
 
 _ADAPTER: Final = TypeAdapter(CaseFile)
@@ -85,6 +92,7 @@ def describe(
         arguments=(*case.devices, *case.options),
         lab_cpus=lab_cpus,
         lab_qemu=lab_qemu,
+        vmm=case.backend.vmm,
     )
 
 

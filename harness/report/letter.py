@@ -28,7 +28,7 @@ from harness.images.cache import ImageCache
 from harness.images.kernel import kernel_build
 from harness.images.model import Build
 from harness.images.qemu import qemu_build
-from harness.model.case import Irqchip, Machine
+from harness.model.case import Irqchip, Machine, Vmm
 from harness.repro.bench import Place, Side
 from harness.repro.minimise import as_file
 
@@ -203,6 +203,7 @@ class Letter:
         line = None if own is None else self._telling(own)
         if (
             own is None
+            or own.side.vmm is not Vmm.QEMU
             or line is None
             or one.shown.difference.oracle in (Oracle.TWICE, Oracle.ENDS)
         ):
@@ -263,6 +264,8 @@ class Letter:
         """The backends of the same versions: a mode each."""
         found = {own.side.irqchip: own}
         for member in self.finding.members:
+            if member.side.vmm is not Vmm.QEMU:
+                continue
             same = (member.side.kernel, member.side.qemu) == (own.side.kernel, own.side.qemu)
             is_tcg = member.side.irqchip is Irqchip.TCG and member.side.qemu == own.side.qemu
             if (same or is_tcg) and member.log is not None and member.shows is not None:

@@ -1,8 +1,9 @@
 """Two subjects that a scenario is put to, again and again: real backends, or the Python chips.
 
 A subject is written ``[PLACE:]MODE[,kernel=V][,qemu=V]``: ``split``, ``lab:split,kernel=6.1``,
-``local:on``, ``tcg,qemu=10.0``, ``model:off,qemu=7.2``; PLACE is ``lab`` by default, for ``tcg``
-it is ``local``.
+``local:on``, ``tcg,qemu=10.0``, ``model:off,qemu=7.2``, ``lab:pychip-split``; PLACE is ``lab`` by
+default, for ``tcg`` it is ``local``.  The modes ``pychip-split`` and ``pychip-off`` are the Python
+chips on a real KVM (docs/live.md).
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ from harness.doctor.doctor import local_facts
 from harness.guests import probe
 from harness.images.cache import ImageCache
 from harness.model import manifest
-from harness.model.case import Accel, Backend, Case, Host, Irqchip, Machine, ProbeGuest, board_of
+from harness.model.case import (
+    MODES,
+    Accel,
+    Backend,
+    Case,
+    Host,
+    Irqchip,
+    Machine,
+    ProbeGuest,
+    Vmm,
+    board_of,
+    mode_word,
+)
 from harness.record.recording import Recording
 from harness.replay.profiles import profile_of
 from harness.run import scheduler
@@ -59,6 +72,7 @@ class Side:
     irqchip: Irqchip
     kernel: str | None = None
     qemu: str | None = None
+    vmm: Vmm = Vmm.QEMU
 
     @property
     def backend(self) -> Backend:
@@ -67,22 +81,22 @@ class Side:
         lab = self.place is Place.LAB
         kernel = (self.kernel or "default") if lab else None
         host = Host.LAB if lab else Host.LOCAL
-        return Backend(host, accel, self.irqchip, self.qemu or "system", kernel)
+        return Backend(host, accel, self.irqchip, self.qemu or "system", kernel, self.vmm)
 
     def __str__(self) -> str:
         versions = ("kernel", self.kernel), ("qemu", self.qemu)
         words = [f"{name}={value}" for name, value in versions if value is not None]
-        return ",".join([f"{self.place}:{self.irqchip}", *words])
+        return ",".join([f"{self.place}:{mode_word(self.vmm, self.irqchip)}", *words])
 
 
 def parse(text: str) -> Side:
     """The side that ``text`` means; :class:`ConfigError` for what is no side."""
     first, *rest = text.split(",")
     place_text, colon, mode = first.rpartition(":")
-    if mode not in list(Irqchip):
-        fix = suggest.nearest(mode, map(str, Irqchip))
+    if mode not in MODES:
+        fix = suggest.nearest(mode, MODES)
         raise ConfigError(f"{text!r}: there is no irqchip mode {mode!r}", None, fix)
-    irqchip = Irqchip(mode)
+    vmm, irqchip = MODES[mode]
     place = Place.LOCAL if irqchip is Irqchip.TCG else Place.LAB
     if colon:
         if place_text not in list(Place):
@@ -91,7 +105,10 @@ def parse(text: str) -> Side:
         place = Place(place_text)
     if (place, irqchip) == (Place.LAB, Irqchip.TCG):
         raise ConfigError(f"{text!r}: TCG in a lab is not a backend", None, "write tcg")
-    side = Side(place, irqchip, **_versions(text, rest))
+    if (place, vmm) == (Place.MODEL, Vmm.PYCHIP):
+        fix = f"write model:{irqchip}, or lab:{mode} for the chips on a real KVM"
+        raise ConfigError(f"{text!r}: a model has no VMM", None, fix)
+    side = Side(place, irqchip, **_versions(text, rest), vmm=vmm)
     if side.kernel is not None and (place is Place.LOCAL or irqchip is Irqchip.TCG):
         raise ConfigError(f"{text!r}: only a lab and a model of KVM have a kernel to choose")
     return side

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.guests.plan import GuestPlan
-from harness.model.case import Case, Host
+from harness.model.case import Case, Host, Vmm
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class HostKey:
     kernel: str | None
     files: tuple[Path | None, ...] = ()
     """Those of the guest, where a host is opened before all of its guests are known."""
+    vmm: Vmm | None = None
+    """And who runs it, then."""
 
     @classmethod
     def of(cls, case: Case) -> HostKey:
@@ -57,7 +59,8 @@ class Waiting:
         key = HostKey.of(item.case)
         if not self._linger_s:
             return key
-        return replace(key, files=(item.plan.kernel, item.plan.initrd))
+        files = item.plan.kernel, item.plan.initrd
+        return replace(key, files=files, vmm=item.case.backend.vmm)
 
     async def add(self, item: Prepared, *, first: bool = False) -> None:
         """One more; ``first``: before those that need the same host."""

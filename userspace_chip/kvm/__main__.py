@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 from typing import get_args
 
 from userspace_chip.errors import IrqmatrixError
-from userspace_chip.kvm.command import run
+from userspace_chip.kvm.command import EXIT_FAULT, run
 from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.options import Delivery, LiveMode, Options
 from userspace_chip.profile import QEMU_VERSIONS
@@ -24,7 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
         return run(options)
     except IrqmatrixError as error:
         sys.stderr.write(f"irqmatrix vmm: {error}\n")
-        return EXIT_NOTHING_RUN if isinstance(error, KvmError) else EXIT_BAD_USAGE
+        status = EXIT_NOTHING_RUN if isinstance(error, KvmError) else EXIT_BAD_USAGE
+    except Exception:
+        if not options.raw_status:
+            raise
+        traceback.print_exc()
+        status = EXIT_FAULT
+    # Any odd one would be the guest's.
+    return EXIT_FAULT if options.raw_status else status
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -48,9 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--trace", action="store_true")
     add("--raw-status", action="store_true")
     add("--debug-port", dest="debug_ports", type=lambda text: int(text, 0), action="append")
+    add("--no-debug-port", dest="debug_ports", action="store_const", const=[])
     add("--delivery", choices=get_args(Delivery), default="route")
     add("--device", dest="kvm", default="/dev/kvm")
     add("--qemu", choices=QEMU_VERSIONS, default="7.2")
+    add("--board", choices=("pc", "q35"), default="q35")
+    add("--no-serial", dest="serial", action="store_false")
+    add("--no-edu", dest="edu", action="store_false")
+    add("--tsc-deadline", action="store_true")
+    add("--console", metavar="PLACE", help="for the guest's text: a path, or fd:N")
+    add("--monitor", metavar="PLACE", help="for QMP: a path, or fd:N")
+    add("--trace-log", metavar="FILE", help="for what --trace prints")
+    add("--paused", action="store_true", help="wait for the monitor's cont")
     return parser
 
 

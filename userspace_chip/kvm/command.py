@@ -5,10 +5,12 @@ Only the standard library is needed: ``python -m userspace_chip.kvm`` runs where
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -17,6 +19,7 @@ from userspace_chip.kvm.boot import Module
 from userspace_chip.kvm.errors import BootError
 from userspace_chip.kvm.fds import VmFd
 from userspace_chip.kvm.live import Kick, LiveIrqchip, Maker
+from userspace_chip.kvm.monitor import Monitor
 from userspace_chip.kvm.off import OffIrqchip
 from userspace_chip.kvm.options import Options
 from userspace_chip.kvm.split import SplitIrqchip
@@ -27,21 +30,16 @@ EXIT_PASS: Final = 0
 EXIT_FAIL: Final = 1
 EXIT_SKIP: Final = 77
 EXIT_TIMEOUT: Final = 124
+EXIT_FAULT: Final = 70
+"""``EX_SOFTWARE`` of sysexits.h."""
 
-
-def arguments(options: Options, image: str, modules: Iterable[str]) -> list[str]:
-    """``options`` as words for ``python -m userspace_chip.kvm``, with the files' names there."""
-    words = [image, "--irqchip", options.irqchip, "--smp", str(options.smp)]
-    words += [f"--append={options.append}", "--memory", str(options.memory_mib)]
-    words += ["--delivery", options.delivery, "--qemu", options.qemu, "--device", options.kvm]
-    for module in modules:
-        words += ["--module", module]
-    for port in options.debug_ports:
-        words += ["--debug-port", hex(port)]
-    if options.timeout_s is not None:
-        words += ["--timeout", f"{options.timeout_s:g}"]
-    words += ["--trace"] * options.trace + ["--raw-status"] * options.raw_status
-    return words
+_SHUTDOWN_REASONS: Final = {
+    End.RESET: "guest-reset",
+    End.TRIPLE_FAULT: "guest-reset",
+    End.POWER_OFF: "guest-shutdown",
+    End.QUIT: "host-qmp-quit",
+}
+"""QAPI ``run-state.json``: ShutdownCause."""
 
 
 def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> int:
@@ -58,26 +56,50 @@ def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> i
         memory_mib=options.memory_mib,
         debug_ports=options.debug_ports,
         has_edu=options.edu,
+        has_serial=options.serial,
+        has_tsc_deadline=options.tsc_deadline,
     )
-    trace = _Trace(errors) if options.trace else None
-    make = _maker(options)
-    with Vmm(
-        guest,
-        make,
-        writer(stdout),
-        events=trace,
-        kernel_lapic=options.irqchip != "off",
-        path=options.kvm,
-    ) as vmm:
+    with contextlib.ExitStack() as stack:
+        trace = stack.enter_context(_Trace(options.trace_log, errors)) if options.trace else None
+        output = writer(stdout if options.console is None else opened(options.console, os.O_WRONLY))
+        vmm = stack.enter_context(
+            Vmm(
+                guest,
+                _maker(options),
+                output,
+                events=trace,
+                kernel_lapic=options.irqchip != "off",
+                path=options.kvm,
+            )
+        )
         if trace is not None:
             trace.vmm = vmm
-        outcome = vmm.run(options.timeout_s)
+        monitor = None
+        if options.monitor is not None:
+            monitor = Monitor(vmm, opened(options.monitor, os.O_RDWR | os.O_NOCTTY))
+        begin = (lambda: None) if monitor is None else monitor.begin
+        outcome = vmm.run(options.timeout_s, paused=options.paused, started=begin)
+        if monitor is not None:
+            monitor.close(_SHUTDOWN_REASONS.get(outcome.end))
         status = _report(outcome, options, errors)
         if outcome.stuck:
             # A thread inside KVM_RUN cannot be ended any other way.
             errors.flush()
+            if trace is not None:
+                trace.flush()
             os._exit(status)
     return status
+
+
+def opened(place: str, flags: int) -> int:
+    """A descriptor for ``fd:N`` or a path."""
+    kind, _, number = place.partition(":")
+    if kind == "fd" and number.isdecimal():
+        return int(number)
+    try:
+        return os.open(place, flags)
+    except OSError as error:
+        raise BootError(f"cannot open {place}", error.strerror, "name another place") from None
 
 
 def _maker(options: Options) -> Maker:
@@ -85,10 +107,13 @@ def _maker(options: Options) -> Maker:
     # QEMU 10 has no ``off`` under KVM: there is one profile of it.
     chips = profile(options.irqchip, qemu=None if options.irqchip == "off" else options.qemu)
 
+    board, now_s = options.board, int(time.time())
+
     def make(vm: VmFd, cpus: int, kick: Kick) -> LiveIrqchip:
         if options.irqchip == "off":
-            return OffIrqchip(chips, cpus, kick)
-        return SplitIrqchip(vm, chips, kick, options.delivery)
+            return OffIrqchip(chips, cpus, kick, board=board, time_of_day_s=now_s)
+        delivery = options.delivery
+        return SplitIrqchip(vm, chips, kick, delivery, board=board, time_of_day_s=now_s)
 
     return make
 
@@ -131,9 +156,28 @@ class _Trace:
     So what reads QEMU's log reads this.  Events come in the thread that they happened in.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, path: str | None, errors: TextIO) -> None:
+        self._path = path
+        self._stream = errors
         self.vmm: Vmm | None = None
+
+    def __enter__(self) -> _Trace:
+        if self._path is not None:
+            try:
+                path = Path(self._path)
+                self._stream = path.open("w", encoding="ascii", buffering=1 << 16)
+            except OSError as error:
+                fix = "name another place"
+                raise BootError(f"cannot write {self._path}", error.strerror, fix) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._path is not None:
+            self._stream.close()
+
+    def flush(self) -> None:
+        """Write out what there is."""
+        self._stream.flush()
 
     def __call__(self, events: list[Event]) -> None:
         started_ns = 0 if self.vmm is None else self.vmm.started_ns
@@ -144,11 +188,16 @@ class _Trace:
             stamp = f"{thread}@{seconds}.{rest_ns // 1000:06d}"
             lines.append(f"{stamp}:{event.name} {event.text}\n")
         self._stream.write("".join(lines))
+        if threading.current_thread() is threading.main_thread():
+            self._stream.flush()  # it has time; who is killed has lost little
 
 
 def _report(outcome: Outcome, options: Options, errors: TextIO) -> int:
     if outcome.detail is not None:
         print(outcome.detail, file=errors)
+    if outcome.detail is not None and options.raw_status:
+        # Who reads QEMU's standard error reads its end.
+        print(f"irqmatrix vmm: {outcome.detail.splitlines()[0]}", file=errors)
     if outcome.end is End.TIMEOUT:
         print(f"the guest did not end within {options.timeout_s:g} s", file=errors)
     for cpu in outcome.stuck:
@@ -162,11 +211,16 @@ def status(outcome: Outcome) -> int:
         return EXIT_TIMEOUT
     if outcome.end is End.EXIT:
         return {0: EXIT_PASS, EXIT_SKIP: EXIT_SKIP}.get(outcome.value, EXIT_FAIL)
-    return EXIT_FAIL if outcome.end is End.FAULT else EXIT_PASS
+    return EXIT_FAIL if outcome.end in (End.FAULT, End.TRIPLE_FAULT) else EXIT_PASS
 
 
 def raw_status(outcome: Outcome) -> int:
-    """As QEMU's isa-debug-exit: ``(value << 1) | 1``; 0 for a reset, a shutdown, a triple fault."""
+    """As QEMU's isa-debug-exit: ``(value << 1) | 1``; 0 for a reset, a shutdown, a triple fault.
+
+    :data:`EXIT_FAULT`, which no guest can give, for what it cannot go on after.
+    """
     if outcome.end is End.TIMEOUT:
         return EXIT_TIMEOUT
+    if outcome.end is End.FAULT:
+        return EXIT_FAULT
     return (outcome.value << 1 | 1) & 0xFF if outcome.end is End.EXIT else 0

@@ -30,9 +30,14 @@ _PV_SHOWN: Final = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 24  # clocks, no I/O
 
 
 def guest_cpuid(
-    supported: Iterable[abi.KvmCpuidEntry2], cpu: int, cpus: int, *, kernel_lapic: bool
+    supported: Iterable[abi.KvmCpuidEntry2],
+    cpu: int,
+    cpus: int,
+    *,
+    kernel_lapic: bool,
+    tsc_deadline: bool = False,
 ) -> list[abi.KvmCpuidEntry2]:
-    """The leaves of CPU ``cpu`` of ``cpus``.
+    """The leaves of CPU ``cpu`` of ``cpus``; ``tsc_deadline`` as of ``-cpu qemu64,+tsc-deadline``.
 
     Without the local APIC in the kernel there is neither x2APIC nor TSC deadline, nor what of KVM's
     paravirtual features needs it.
@@ -43,6 +48,8 @@ def guest_cpuid(
         if _HIGHEST < kept.function < 0x40000000 or kept.function > _HIGHEST_EXTENDED:
             continue
         _shape(kept, cpu, cpus, kernel_lapic=kernel_lapic)
+        if kept.function == 1 and kernel_lapic and tsc_deadline:
+            kept.ecx |= _TSC_DEADLINE
         leaves.append(kept)
     return leaves
 

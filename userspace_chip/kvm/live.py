@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from userspace_chip.architecture import (
+    HPET_BASE,
+    HPET_BYTES,
+    IOAPIC_BASES,
+    IOAPIC_PAGE_BYTES,
+    PIC_PORTS,
+    PIT_PORTS,
+    RTC_PORTS,
+)
 from userspace_chip.chipset import Chipset, EventLog
 from userspace_chip.events import QEMU_EVENTS, Arg
-from userspace_chip.kvm import abi
+from userspace_chip.kvm import abi, firmware
 from userspace_chip.kvm.devices.bus import Device, Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd, VmFd
 
@@ -36,6 +45,15 @@ class LiveIrqchip(Protocol):
 
     def before_run(self, cpu: int) -> bool:
         """All that has to be done before ``KVM_RUN``; False where the CPU sleeps on."""
+
+    def external_nmi(self, cpu: int) -> None:
+        """The monitor's NMI, by the local APIC's LINT1; in the vCPU's own thread."""
+
+    def lapic_text(self, cpu: int) -> str:
+        """The monitor's ``info lapic``; in the vCPU's own thread."""
+
+    def is_halted(self, cpu: int) -> bool:
+        """Whether it sleeps; in the vCPU's own thread."""
 
     def after_run(self, cpu: int) -> None:
         """What every exit has to say: CR8 and the APIC's base address."""
@@ -67,8 +85,65 @@ class LiveLog(EventLog):
             self.events[-1] = self.events[-1]._replace(source="qemu")
 
 
+def connect_chips(chips: Chipset, ports: Ports, windows: Windows) -> None:
+    """PICs, PIT, RTC, HPET and IOAPIC, which are in Python in both modes."""
+
+    def pic_read(cpu: int, at: int, size: int) -> int:
+        chips.log.vcpu = cpu
+        return chips.pic.read(at, size)
+
+    def pic_write(cpu: int, at: int, size: int, value: int) -> None:
+        chips.log.vcpu = cpu
+        chips.pic.write(at, value, size)
+
+    def pit_read(cpu: int, at: int, size: int) -> int:
+        chips.log.vcpu = cpu
+        return chips.pit.read(at, chips.now_ns, size)
+
+    def pit_write(cpu: int, at: int, size: int, value: int) -> None:
+        chips.log.vcpu = cpu
+        chips.pit.write(at, value, chips.now_ns, size)
+
+    def rtc_read(cpu: int, at: int, size: int) -> int:
+        chips.log.vcpu = cpu
+        return chips.rtc.read(at, size, chips.now_ns)
+
+    def rtc_write(cpu: int, at: int, size: int, value: int) -> None:
+        chips.log.vcpu = cpu
+        chips.rtc.write(at, value, size, chips.now_ns)
+
+    def ioapic_read(cpu: int, at: int, size: int) -> int:
+        chips.log.vcpu = cpu
+        ioapic, offset = chips.ioapics[0], at - IOAPIC_BASES[0]
+        return ioapic.read(offset, size) if offset < ioapic.knobs.range_bytes else 0
+
+    def ioapic_write(cpu: int, at: int, size: int, value: int) -> None:
+        chips.log.vcpu = cpu
+        ioapic, offset = chips.ioapics[0], at - IOAPIC_BASES[0]
+        if offset < ioapic.knobs.range_bytes:
+            ioapic.write(offset, size, value, chips.now_ns)
+
+    ports.add(PIC_PORTS, as_device(pic_read, pic_write))
+    ports.add(PIT_PORTS, as_device(pit_read, pit_write))
+    ports.add(RTC_PORTS, as_device(rtc_read, rtc_write))
+    windows.add(IOAPIC_BASES[0], IOAPIC_PAGE_BYTES, as_device(ioapic_read, ioapic_write))
+    if (hpet := chips.hpet) is not None:
+
+        def hpet_read(cpu: int, at: int, size: int) -> int:
+            chips.log.vcpu = cpu
+            return chips.hpet_read(hpet, at - HPET_BASE, size)
+
+        def hpet_write(cpu: int, at: int, size: int, value: int) -> None:
+            chips.log.vcpu = cpu
+            chips.hpet_write(hpet, at - HPET_BASE, size, value)
+
+        windows.add(HPET_BASE, HPET_BYTES, as_device(hpet_read, hpet_write))
+    for port, value in firmware.LEGACY_SETUP:
+        ports.write(0, port, 1, value)
+
+
 class ChipPorts:
-    """The PICs' and the PIT's ports, as a device on the bus."""
+    """Two functions as a device on the bus."""
 
     def __init__(
         self, read: Callable[[int, int, int], int], write: Callable[[int, int, int, int], None]

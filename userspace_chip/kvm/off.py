@@ -15,19 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from userspace_chip.architecture import (
-    APIC_WINDOW,
-    APIC_WINDOW_BYTES,
-    IOAPIC_BASES,
-    IOAPIC_PAGE_BYTES,
-    PIC_PORTS,
-    PIT_PORTS,
-)
+from userspace_chip.architecture import APIC_WINDOW, APIC_WINDOW_BYTES, Board
+from userspace_chip.info_lapic import InfoLapic, format_lapic
 from userspace_chip.irqchip import Machine
 from userspace_chip.kvm import abi, firmware
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd
-from userspace_chip.kvm.live import Kick, LiveLog, as_device
+from userspace_chip.kvm.live import Kick, LiveLog, as_device, connect_chips
 from userspace_chip.lapic_registers import LVT_LINT0, LVT_LINT1
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import NMI_VECTOR, POLL, MpState
@@ -47,8 +41,16 @@ class _Cpu:
 class OffIrqchip:
     """The mode ``off`` of a VM, which gets no irqchip at all."""
 
-    def __init__(self, profile: Profile, cpus: int, kick: Kick) -> None:
-        self.chips = Machine(profile, cpus, log=False)
+    def __init__(
+        self,
+        profile: Profile,
+        cpus: int,
+        kick: Kick,
+        *,
+        board: Board = "q35",
+        time_of_day_s: int = 0,
+    ) -> None:
+        self.chips = Machine(profile, cpus, board=board, time_of_day_s=time_of_day_s, log=False)
         self.chips.log = LiveLog(self.chips)
         self._kick = kick
         self._cpus: list[_Cpu] = []
@@ -56,17 +58,9 @@ class OffIrqchip:
     def connect(self, ports: Ports, windows: Windows) -> None:
         """Every chip's ports and windows, the local APICs' too."""
         chips = self.chips
-
-        def pio_write(cpu: int, at: int, size: int, value: int) -> None:
-            chips.pio_write(cpu, at, value, size)
-
-        for at in (PIC_PORTS, PIT_PORTS):
-            ports.add(at, as_device(chips.pio_read, pio_write))
+        connect_chips(chips, ports, windows)
         memory = as_device(chips.mmio_read, chips.mmio_write)
-        windows.add(IOAPIC_BASES[0], IOAPIC_PAGE_BYTES, memory)
         windows.add(APIC_WINDOW, APIC_WINDOW_BYTES, memory)
-        for port, value in firmware.LEGACY_SETUP:
-            ports.write(0, port, 1, value)
 
     # ------------------------------------------------------------------ CPUs
 
@@ -128,6 +122,20 @@ class OffIrqchip:
         regs.rip = 0
         vcpu.set_sregs(sregs)
         vcpu.set_regs(regs)
+
+    def external_nmi(self, cpu: int) -> None:
+        """``apic_external_nmi``."""
+        self.chips.inject_nmi(cpu)
+
+    def lapic_text(self, cpu: int) -> str:
+        """Of our local APIC."""
+        lapic = self.chips.lapics[cpu]
+        count = lapic.timer.current_count(self.chips.now_ns)
+        return format_lapic(InfoLapic(cpu, lapic.state, current_count=count))
+
+    def is_halted(self, cpu: int) -> bool:
+        """Its thread does not run it."""
+        return self.chips.vcpus[cpu].state.mp_state is not MpState.RUNNABLE
 
     def after_run(self, cpu: int) -> None:
         """``kvm_arch_post_run``: CR8 and the APIC's base address are the guest's to change."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from userspace_chip.architecture import Board
 from userspace_chip.profile import Qemu
 
 LiveMode: TypeAlias = Literal["split", "off"]
@@ -33,3 +35,40 @@ class Options:
     qemu: Qemu = "7.2"
     edu: bool = True
     kvm: str = "/dev/kvm"
+    board: Board = "q35"
+    serial: bool = True
+    """Whether there is a COM1."""
+    tsc_deadline: bool = False
+    """Whether CPUID shows the TSC deadline timer, as of ``-cpu qemu64,+tsc-deadline``."""
+    console: str | None = None
+    """Where the guest's text goes: a path, or ``fd:N``; None: standard output."""
+    monitor: str | None = None
+    """Where QMP is spoken: a path, or ``fd:N``."""
+    trace_log: str | None = None
+    """A file for what ``trace`` prints."""
+    paused: bool = False
+    """Whether the guest waits for the monitor's ``cont``."""
+
+
+def arguments(options: Options, image: str, modules: Iterable[str]) -> list[str]:
+    """``options`` as words for ``python -m userspace_chip.kvm``, with the files' names there."""
+    words = [image, "--irqchip", options.irqchip, "--smp", str(options.smp)]
+    words += [f"--append={options.append}", "--memory", str(options.memory_mib)]
+    words += ["--delivery", options.delivery, "--qemu", options.qemu, "--device", options.kvm]
+    words += ["--board", options.board]
+    for module in modules:
+        words += ["--module", module]
+    for port in options.debug_ports:
+        words += ["--debug-port", hex(port)]
+    for name, value in (
+        ("console", options.console),
+        ("monitor", options.monitor),
+        ("trace-log", options.trace_log),
+        ("timeout", None if options.timeout_s is None else f"{options.timeout_s:g}"),
+    ):
+        words += [] if value is None else [f"--{name}", value]
+    words += ["--trace"] * options.trace + ["--raw-status"] * options.raw_status
+    words += ["--no-debug-port"] * (not options.debug_ports)
+    words += ["--no-serial"] * (not options.serial) + ["--no-edu"] * (not options.edu)
+    words += ["--tsc-deadline"] * options.tsc_deadline + ["--paused"] * options.paused
+    return words

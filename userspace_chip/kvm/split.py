@@ -16,28 +16,22 @@ import struct
 from typing import Final
 
 from userspace_chip import lapic_registers as reg
-from userspace_chip.architecture import (
-    APIC_WINDOW,
-    APIC_WINDOW_BYTES,
-    IOAPIC_BASES,
-    IOAPIC_PAGE_BYTES,
-    IOAPIC_PINS,
-    PIC_PORTS,
-    PIT_PORTS,
-)
+from userspace_chip.architecture import APIC_WINDOW, APIC_WINDOW_BYTES, IOAPIC_PINS, Board
 from userspace_chip.chipset import Chipset, Emitter
+from userspace_chip.info_lapic import InfoLapic, format_lapic
 from userspace_chip.ioapic import Ioapic
-from userspace_chip.kvm import abi, firmware
+from userspace_chip.kvm import abi, firmware, layout
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd, VmFd
-from userspace_chip.kvm.live import Kick, LiveLog, as_device
+from userspace_chip.kvm.live import Kick, LiveLog, as_device, connect_chips
 from userspace_chip.kvm.options import Delivery
 from userspace_chip.messages import MsiMessage
 from userspace_chip.pic import Pic
 from userspace_chip.pit import Pit
 from userspace_chip.profile import Profile
 from userspace_chip.routing import Router, RoutingTable, split_msi
-from userspace_chip.wiring import IoapicWiring, PicPins, PitWiring
+from userspace_chip.rtc import Rtc
+from userspace_chip.wiring import IoapicWiring, PicPins, PitWiring, RtcWiring, hpet_of
 
 _WORD: Final = struct.Struct("<I")
 
@@ -45,7 +39,16 @@ _WORD: Final = struct.Struct("<I")
 class SplitChips(Chipset):
     """QEMU's chips of ``split``, wired to a VM instead of to modelled local APICs."""
 
-    def __init__(self, profile: Profile, vm: VmFd, kick: Kick, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        vm: VmFd,
+        kick: Kick,
+        delivery: Delivery,
+        *,
+        board: Board = "q35",
+        time_of_day_s: int = 0,
+    ) -> None:
         self.profile = profile
         self.on, self.split = False, True
         self.now_ns = 0
@@ -65,6 +68,8 @@ class SplitChips(Chipset):
         self.ioapics = [Ioapic(profile, wiring(self))]
         self.pic = Pic(profile, _PicPins(self))
         self.pit = Pit(profile, PitWiring(self))
+        self.hpet = hpet_of(self, board)
+        self.rtc = Rtc(profile, RtcWiring(self), time_of_day_s)
         vm.set_gsi_routing(self.router.table.routes)
 
     @property
@@ -138,51 +143,30 @@ class _PicPins(PicPins):
 class SplitIrqchip:
     """The mode ``split`` of a VM."""
 
-    def __init__(self, vm: VmFd, profile: Profile, kick: Kick, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        vm: VmFd,
+        profile: Profile,
+        kick: Kick,
+        delivery: Delivery,
+        *,
+        board: Board = "q35",
+        time_of_day_s: int = 0,
+    ) -> None:
         vm.enable_split_irqchip(IOAPIC_PINS)
         self._vm = vm
         self._vcpus: list[VcpuFd] = []
-        self.chips = SplitChips(profile, vm, kick, delivery)
+        self.chips = SplitChips(
+            profile, vm, kick, delivery, board=board, time_of_day_s=time_of_day_s
+        )
 
     def connect(self, ports: Ports, windows: Windows) -> None:
-        """PICs, PIT and IOAPIC; the local APICs' window is KVM's but for stored messages."""
-        chips = self.chips
-        ports.add(PIC_PORTS, as_device(self._pic_read, self._pic_write))
-        ports.add(PIT_PORTS, as_device(self._pit_read, self._pit_write))
-        windows.add(
-            IOAPIC_BASES[0], IOAPIC_PAGE_BYTES, as_device(self._ioapic_read, self._ioapic_write)
-        )
+        """The local APICs' window is KVM's but for stored messages."""
+        connect_chips(self.chips, ports, windows)
         windows.add(APIC_WINDOW, APIC_WINDOW_BYTES, as_device(self._apic_read, self._apic_write))
-        for port, value in firmware.LEGACY_SETUP:
-            ports.write(0, port, 1, value)
-        chips.log.take()
+        self.chips.log.take()
 
     # ------------------------------------------------------------------ registers
-
-    def _pic_read(self, cpu: int, at: int, size: int) -> int:
-        self.chips.log.vcpu = cpu
-        return self.chips.pic.read(at, size)
-
-    def _pic_write(self, cpu: int, at: int, size: int, value: int) -> None:
-        self.chips.log.vcpu = cpu
-        self.chips.pic.write(at, value, size)
-
-    def _pit_read(self, cpu: int, at: int, size: int) -> int:
-        self.chips.log.vcpu = cpu
-        return self.chips.pit.read(at, self.chips.now_ns, size)
-
-    def _pit_write(self, cpu: int, at: int, size: int, value: int) -> None:
-        self.chips.log.vcpu = cpu
-        self.chips.pit.write(at, value, self.chips.now_ns, size)
-
-    def _ioapic_read(self, cpu: int, at: int, size: int) -> int:
-        self.chips.log.vcpu = cpu
-        return self.chips.ioapics[0].read(at - IOAPIC_BASES[0], size)
-
-    def _ioapic_write(self, cpu: int, at: int, size: int, value: int) -> None:
-        chips = self.chips
-        chips.log.vcpu = cpu
-        chips.ioapics[0].write(at - IOAPIC_BASES[0], size, value, chips.now_ns)
 
     def _apic_read(self, cpu: int, at: int, size: int) -> int:
         """``kvm_apic_mem_read``."""
@@ -223,6 +207,23 @@ class SplitIrqchip:
             run.request_interrupt_window = chips.intr
         return True
 
+    def external_nmi(self, cpu: int) -> None:
+        """``do_inject_external_nmi``: where LINT1 is not masked, and in NMI mode."""
+        lvt = _word(self._vcpus[cpu].get_lapic(), reg.LVT_OFFSETS[reg.LVT_LINT1])
+        if lvt & 0x10700 == 0x400:
+            self._vcpus[cpu].nmi()
+
+    def lapic_text(self, cpu: int) -> str:
+        """Of KVM's local APIC; the current count is as KVM has it."""
+        page = self._vcpus[cpu].get_lapic()
+        base = self._vcpus[cpu].get_sregs().apic_base
+        state = layout.lapic_from_kvm(page, vcpu_id=cpu, apic_base=base)
+        return format_lapic(InfoLapic(cpu, state, current_count=_word(page, reg.TMCCT)))
+
+    def is_halted(self, cpu: int) -> bool:
+        """As KVM has it."""
+        return self._vcpus[cpu].get_mp_state() is abi.MpState.HALTED
+
     def after_run(self, cpu: int) -> None:
         """CR8 and the base are the kernel's."""
 
@@ -236,3 +237,7 @@ class SplitIrqchip:
 
     def settle(self) -> None:
         """KVM kicks its CPUs itself, and the PIC's wire kicks CPU 0."""
+
+
+def _word(page: abi.KvmLapicState, offset: int) -> int:
+    return int(_WORD.unpack_from(page, offset)[0])

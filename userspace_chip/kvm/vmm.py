@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from userspace_chip.errors import IrqmatrixError
 from userspace_chip.events import Event
@@ -31,7 +32,7 @@ from userspace_chip.kvm.devices import pci, platform, testing, uart
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.fds import EFLAGS_RESERVED, KvmFd, VcpuFd, VmFd
 from userspace_chip.kvm.last_words import Exit, describe
-from userspace_chip.kvm.live import Maker
+from userspace_chip.kvm.live import LiveIrqchip, Maker
 from userspace_chip.kvm.memory import GuestMemory
 
 TSS_ADDRESS: Final = 0x7FFD_0000
@@ -40,8 +41,21 @@ RECENT: Final = 20
 """How many exits and events a fault shows."""
 JOIN_S: Final = 3.0
 """How long a vCPU may take to leave its guest: a KVM that emulates may never."""
+ERRAND_S: Final = 5.0
+"""How long a vCPU may take to do something out of its guest."""
 _TEXT_DELAY_NS: Final = 20_000_000
 _LONG_NS: Final = 1_000_000_000
+
+
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+class Errand(Protocol[_T_co]):
+    """What is to be done with a vCPU in its own thread; the lock is held."""
+
+    def __call__(self, irqchip: LiveIrqchip, vcpu: VcpuFd) -> _T_co:
+        """Do it."""
 
 
 class End(Enum):
@@ -52,6 +66,9 @@ class End(Enum):
     RESET = "reset"
     POWER_OFF = "power off"
     TIMEOUT = "timeout"
+    TRIPLE_FAULT = "triple fault"
+    QUIT = "quit"
+    """The monitor's command."""
     FAULT = "fault"
     """It did something that no guest can go on after; the outcome's detail says what."""
 
@@ -79,6 +96,8 @@ class Guest:
     debug_ports: tuple[int, ...] = (0xE9,)
     """Where a byte written is text, beside COM1."""
     has_edu: bool = True
+    has_serial: bool = True
+    has_tsc_deadline: bool = False
 
 
 @dataclass
@@ -90,6 +109,8 @@ class _Cpu:
     thread: threading.Thread = field(init=False)
     running: bool = False
     kicked: bool = False
+    errands: deque[Callable[[], None]] = field(default_factory=deque)
+    """What is to be done in its thread, out of its guest."""
 
 
 class Vmm:
@@ -125,8 +146,8 @@ class Vmm:
         self._wakes_at_ns = 0
         self._text = bytearray()
         self._text_due_ns: int | None = None
+        self._paused = False
         self._recent: deque[Exit] = deque(maxlen=RECENT)
-        self._rtc_due_ns: int | None = None
         self._cpus: list[_Cpu] = []
         self._ports, self._windows = Ports(), Windows()
         self._start_ns = 0
@@ -158,7 +179,13 @@ class Vmm:
         supported = kvm.supported_cpuid()
         for index in range(guest.cpus):
             vcpu = vm.create_vcpu(index)
-            leaves = guest_cpuid(supported, index, guest.cpus, kernel_lapic=self._kernel_lapic)
+            leaves = guest_cpuid(
+                supported,
+                index,
+                guest.cpus,
+                kernel_lapic=self._kernel_lapic,
+                tsc_deadline=guest.has_tsc_deadline,
+            )
             vcpu.set_cpuid(leaves)
             firmware.prepare_cpu(vcpu)
             self._irqchip.add_cpu(vcpu)
@@ -170,8 +197,11 @@ class Vmm:
 
     def _add_devices(self) -> None:
         guest, ports, windows = self._guest, self._ports, self._windows
-        serial = uart.Uart(self._say, lambda level, cpu: self._set_gsi(uart.COM1_GSI, level, cpu))
-        ports.add(uart.COM1, serial)
+        if guest.has_serial:
+            serial = uart.Uart(
+                self._say, lambda level, cpu: self._set_gsi(uart.COM1_GSI, level, cpu)
+            )
+            ports.add(uart.COM1, serial)
         ports.add(testing.DEBUG_EXIT, testing.DebugExit(self._exit))
         ports.add(testing.TEST_SCRATCH, scratch := testing.TestScratch())
         ports.add(testing.TEST_SCRATCH_BYTES, scratch)
@@ -180,13 +210,6 @@ class Vmm:
         for port in guest.debug_ports:
             ports.add([port], testing.Debugcon(self._say))
             ports.add_text(port, self._say)
-        self._rtc = platform.Cmos(
-            lambda: self._chips.now_ns,
-            self,
-            lambda level, cpu: self._set_gsi(platform.RTC_GSI, level, cpu),
-            int(time.time()),
-        )
-        ports.add(platform.CMOS, self._rtc)
         memory_bytes = self._memory.bytes
         ports.add(platform.FW_CFG, platform.FwCfg(cpus=guest.cpus, memory_bytes=memory_bytes))
         ports.add(platform.KEYBOARD, platform.Keyboard(self._reset))
@@ -205,28 +228,74 @@ class Vmm:
     def _set_gsi(self, gsi: int, level: int, cpu: int | None) -> None:
         self._chips.set_gsi(gsi, level, cpu=cpu)
 
-    # ------------------------------------------------------------------ the RTC's timer
+    # ------------------------------------------------------------------ from outside
 
-    def arm(self, deadline_ns: int) -> None:
-        """The RTC asks for its next period."""
-        self._rtc_due_ns = deadline_ns
+    @property
+    def cpus(self) -> int:
+        """How many vCPUs there are."""
+        return len(self._cpus)
 
-    def cancel(self) -> None:
-        """It does not any more."""
-        self._rtc_due_ns = None
+    @property
+    def paused(self) -> bool:
+        """Whether the guest waits for :meth:`resume`."""
+        return self._paused
+
+    def resume(self) -> None:
+        """Let a guest run that was started paused."""
+        with self._lock:
+            self._paused = False
+            for cpu in self._cpus:
+                cpu.wake.notify()
+
+    def quit(self) -> None:
+        """End the guest."""
+        with self._lock:
+            self._end(End.QUIT)
+
+    def threads(self) -> list[int]:
+        """The ids of the vCPUs' threads, which :meth:`run` starts."""
+        return [cpu.thread.native_id or 0 for cpu in self._cpus]
+
+    def on_cpu(self, index: int, errand: Errand[_T]) -> _T | None:
+        """What ``errand`` gives, called in the thread of a CPU that is out of its guest.
+
+        None where the CPU does not leave it within :data:`ERRAND_S`.
+        """
+        cpu = self._cpus[index]
+        found: list[_T] = []
+        with self._changed:
+
+            def work() -> None:
+                found.append(errand(self._irqchip, cpu.vcpu))
+                self._irqchip.settle()
+                self._changed.notify_all()
+
+            cpu.errands.append(work)
+            self._kick(index)
+            self._changed.wait_for(lambda: found or self._outcome is not None, ERRAND_S)
+        return found[0] if found else None
 
     # ------------------------------------------------------------------ running
 
-    def run(self, timeout_s: float | None = None) -> Outcome:
-        """Run the guest to its end, or for ``timeout_s``.
+    def run(
+        self,
+        timeout_s: float | None = None,
+        *,
+        paused: bool = False,
+        started: Callable[[], object] = lambda: None,
+    ) -> Outcome:
+        """Run the guest to its end, or for ``timeout_s``; ``paused``: after :meth:`resume`.
 
+        ``started`` is called once there are threads for it to ask about.
         Call it from the main thread: it owns the process's handler of SIGUSR1 meanwhile.  A bug
         that a vCPU's thread ran into is raised here.
         """
+        self._paused = paused
         self._start_ns = time.monotonic_ns()
         self.started_ns = time.time_ns()
         deadline_ns = None if timeout_s is None else int(timeout_s * 1e9)
         with _kicks_handled(), self._threads() as stuck:
+            started()
             self._keep_time(deadline_ns)
         if self._failure is not None:
             raise self._failure
@@ -276,22 +345,20 @@ class Vmm:
                 return
 
     def _next_due_ns(self) -> int | None:
-        due = [*self._chips.deadlines.values(), self._rtc_due_ns, self._text_due_ns]
+        due = [*self._chips.deadlines.values(), self._text_due_ns]
         return min((at_ns for at_ns in due if at_ns is not None), default=None)
 
     def _advance(self) -> int:
         """Guest time is now; what was due has expired."""
         now_ns = time.monotonic_ns() - self._start_ns
         self._chips.advance(now_ns)
-        if self._rtc_due_ns is not None and self._rtc_due_ns <= now_ns:
-            self._rtc.expire()
         return now_ns
 
     def _let_time_pass(self) -> int:
         """The same, from the thread that keeps the time: whoever is concerned is kicked."""
         now_ns = self._advance()
         self._irqchip.settle()
-        if self._events is not None and self._chips.log.events:
+        if self._events is not None:
             self._events(self._chips.log.take())
         return now_ns
 
@@ -307,6 +374,7 @@ class Vmm:
     def _run_cpu(self, cpu: _Cpu) -> None:
         """One vCPU, until the guest ends."""
         vcpu, index, irqchip = cpu.vcpu, cpu.vcpu.index, self._irqchip
+        _name_thread(f"CPU {index}/KVM")
         while True:
             with self._lock:
                 cpu.running = False
@@ -315,7 +383,9 @@ class Vmm:
                 if cpu.kicked:
                     cpu.kicked = False
                     vcpu.kvm_run.immediate_exit = 0
-                if not irqchip.before_run(index):
+                while cpu.errands:
+                    cpu.errands.popleft()()
+                if self._paused or not irqchip.before_run(index):
                     cpu.wake.wait(1.0)
                     continue
                 cpu.running = True
@@ -350,7 +420,9 @@ class Vmm:
             self._handle_mmio(cpu)
         elif reason is not abi.ExitReason.INTR:
             self._recent.append(Exit(index, reason.name))
-            if not self._irqchip.handle(index, reason):
+            if reason is abi.ExitReason.SHUTDOWN:
+                self._fault(cpu, "a triple fault (KVM_EXIT_SHUTDOWN)", End.TRIPLE_FAULT)
+            elif not self._irqchip.handle(index, reason):
                 self._fault(cpu, f"the guest stopped with KVM_EXIT_{_named(cpu.vcpu, reason)}")
         self._irqchip.settle()
         if log.enabled and log.events and self._events is not None:
@@ -358,7 +430,7 @@ class Vmm:
         due_ns = self._next_due_ns()
         if due_ns is not None and due_ns < self._wakes_at_ns:
             self._wakes_at_ns = due_ns
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _handle_io(self, cpu: _Cpu) -> None:
         vcpu, index = cpu.vcpu, cpu.vcpu.index
@@ -424,13 +496,19 @@ class Vmm:
     def _reset(self) -> None:
         self._end(End.RESET)
 
-    def _fault(self, cpu: _Cpu, what: str) -> None:
-        self._end(End.FAULT, detail=describe(what, cpu.vcpu, self._memory, self._recent))
+    def _fault(self, cpu: _Cpu, what: str, end: End = End.FAULT) -> None:
+        self._end(end, detail=describe(what, cpu.vcpu, self._memory, self._recent))
 
     def _end(self, end: End, value: int = 0, detail: str | None = None) -> None:
         if self._outcome is None:
             self._outcome = Outcome(end, value, detail)
-        self._changed.notify()
+        self._changed.notify_all()
+
+
+def _name_thread(name: str) -> None:
+    """Name this thread as QEMU names a vCPU's, so that who reads KVM's trace knows it."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name)
 
 
 def _pieces(size: int) -> Sequence[tuple[int, int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -19,6 +20,15 @@ from harness.model.case import Case, Guest, Machine
 from harness.scenario.program import Scenario
 
 GuestT = TypeVar("GuestT", bound=Guest)
+
+
+@dataclass(frozen=True)
+class Multiboot:
+    """What a machine that boots multiboot images itself needs to know of a guest."""
+
+    append: str = ""
+    console_port: int | None = None
+    """The port whose bytes are its console; None: COM1, which there is only then."""
 
 
 class Part(StrEnum):
@@ -91,6 +101,11 @@ class GuestKind(ABC, Generic[GuestT]):
     @abstractmethod
     def arguments(self, case: Case, files: GuestFiles) -> Sequence[str]:
         """QEMU's arguments for the guest in ``case``: its files, command line and devices."""
+
+    @property
+    def multiboot(self) -> Multiboot | None:
+        """As an image that the live chips can boot; None where it is none."""
+        return None
 
     def console(self, machine: Machine) -> Sequence[str]:
         """QEMU's arguments for what it talks to, which writes to the chardev ``console``."""

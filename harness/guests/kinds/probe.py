@@ -13,7 +13,7 @@ from harness.base import resources, suggest, yamlfile
 from harness.base.errors import HarnessError, StoreError
 from harness.base.yamlfile import Location, YamlFile
 from harness.guests import probe
-from harness.guests.kinds.base import GuestKind, Part
+from harness.guests.kinds.base import GuestKind, Multiboot, Part
 from harness.guests.kinds.devices import TEST_DEVICES, VIRTIO_PORT, append, debug_console
 from harness.guests.kinds.model import Axis, GuestModel, Name, Text
 from harness.guests.plan import GuestFiles, GuestPlan, Site
@@ -97,13 +97,22 @@ class ProbeKind(GuestKind[ProbeGuest]):
 
     def arguments(self, case: Case, files: GuestFiles) -> Sequence[str]:
         """What drives lines and sends messages for the probe, its way out, and its program."""
-        guest = self.guest
         assert files.initrd is not None
         edu = ["-device", "edu"] if case.machine is not Machine.MICROVM else []
+        program = ("-kernel", files.kernel, "-initrd", files.initrd)
+        return [*TEST_DEVICES, *edu, *program, *append(self._command_line)]
+
+    @property
+    def _command_line(self) -> str:
+        guest = self.guest
         words = [f"from={guest.first}"] if guest.first else []
         words += ["lret"] if guest.far_return else []
-        program = ("-kernel", files.kernel, "-initrd", files.initrd)
-        return [*TEST_DEVICES, *edu, *program, *append(" ".join(words))]
+        return " ".join(words)
+
+    @property
+    def multiboot(self) -> Multiboot:
+        """With its debug console."""
+        return Multiboot(self._command_line, probe.CONSOLE_PORT)
 
     def console(self, machine: Machine) -> Sequence[str]:
         """What takes a text of any length with one access; on microvm, which has no PCI, bytes."""

@@ -25,17 +25,17 @@ class ProbeDriver(Driver[ProbeGuest]):
     async def drive(self, boot: Boot, mon: Monitor | None) -> bool:
         """Until it has run all scenarios; one in which CPU 0 sleeps for ever is woken."""
         await boot.console.expect(probe.FIRST_LINE)
-        was_woken = False
+        was_woken, stall_s = False, probe.stall_s(boot.plan.case.backend)
         ended = self.guest.first
         async with contextlib.AsyncExitStack() as stack:
             while True:
                 try:
-                    async with asyncio.timeout(probe.STALL_S):
+                    async with asyncio.timeout(stall_s):
                         said = await boot.console.expect(probe.END_OF_SCENARIO)
                 except TimeoutError:
                     if was_woken:
                         await boot.last_look(mon, stack)
-                        why = f"a scenario says nothing for {probe.STALL_S:g} s"
+                        why = f"a scenario says nothing for {stall_s:g} s"
                         raise GuestHang(
                             f"{why}, CPU 0 does not wake", console_tail=boot.console.tail()
                         ) from None

@@ -6,7 +6,16 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.config import config, lanes
-from harness.model.case import Accel, FlatGuest, Host, Irqchip, Machine, Output, ProbeGuest
+from harness.model.case import (
+    Accel,
+    FlatGuest,
+    Host,
+    Irqchip,
+    Machine,
+    Output,
+    ProbeGuest,
+    Vmm,
+)
 from harness.scenario import choice
 from harness.scenario.program import Feature
 from support import multiboot
@@ -40,6 +49,18 @@ def test_config_without_matrix_is_every_kvm_mode_in_the_lab(write):
 def test_config_irqchip_modes_mean_the_same_however_they_are_spelt(write, spelling):
     cases = config.load(write(f"matrix: {{irqchip: {spelling}}}\n{LINUX}")).cases
     assert [case.backend.irqchip for case in cases] == [Irqchip.ON, Irqchip.OFF]
+
+
+def test_config_live_chips_are_modes_with_a_vmm_of_their_own(write):
+    matrix = 'matrix: {irqchip: ["off", pychip-split, pychip-off]}'
+    cases = config.load(write(f"{matrix}\n{LINUX}")).cases
+    assert [(case.backend.vmm, case.backend.irqchip) for case in cases] == [
+        (Vmm.QEMU, Irqchip.OFF),
+        (Vmm.PYCHIP, Irqchip.SPLIT),
+        (Vmm.PYCHIP, Irqchip.OFF),
+    ]
+    assert [case.axes["irqchip"] for case in cases] == ["off", "pychip-split", "pychip-off"]
+    assert cases[1].backend.name == "lab-kvm-pychip-split"
 
 
 def test_config_single_value_needs_no_list(write):

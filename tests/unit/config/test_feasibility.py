@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from harness.config.feasibility import LocalFacts, why_not
-from harness.model.case import Accel, LinuxGuest, Machine
+from harness.model.case import Accel, Host, Irqchip, LinuxGuest, Machine, Vmm
 from support import cases
 from userspace_chip.kvm.probe import KvmProbe
 
@@ -107,3 +107,35 @@ def test_preflight_deterministic_guest_that_moves_says_why_not():
     guest = LinuxGuest(("idle",), migrate=True)
     why = why_not(cases.case(guest, cases.TCG, deterministic=True), QEMU_10, None)
     assert "from outside the guest" in why
+
+
+LIVE_OFF = replace(cases.OFF, vmm=Vmm.PYCHIP)
+
+
+def test_preflight_live_chips_need_no_qemu_that_has_their_mode():
+    case = cases.case(cases.FLAT, LIVE_OFF, smp=4)
+    assert why_not(case, QEMU_10, None) is None
+    assert why_not(case, QEMU_7_2, None) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"guest": cases.LINUX}, "boot multiboot images only, not linux"),
+        ({"machine": Machine.MICROVM}, "those of pc and q35, not of microvm"),
+        ({"smp": 9}, "at most 8 CPUs"),
+        ({"devices": ("virtio-rng-pci",)}, "has no virtio-rng-pci"),
+        ({"options": ("-rtc driftfix=slew",)}, "has no -rtc driftfix=slew"),
+        ({"cpu": "qemu64,-apic"}, "not qemu64,-apic"),
+    ],
+)
+def test_preflight_what_the_machine_of_the_live_chips_lacks_is_said(changes, why):
+    case = replace(cases.case(cases.FLAT, LIVE_OFF), **changes)
+    assert why in why_not(case, QEMU_10, None)
+
+
+def test_preflight_live_chips_on_a_local_kvm_without_their_mode_say_so():
+    probe = replace(GOOD_KVM, irqchip_errors={"on": None, "split": "no KVM_CAP_SPLIT_IRQCHIP"})
+    backend = replace(LIVE_OFF, host=Host.LOCAL, irqchip=Irqchip.SPLIT, kernel=None)
+    why = why_not(cases.case(cases.FLAT, backend), QEMU_10, LocalFacts(probe, None))
+    assert "no KVM_CAP_SPLIT_IRQCHIP" in why

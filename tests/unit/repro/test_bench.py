@@ -4,7 +4,7 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.config import lanes
-from harness.model.case import Accel, Backend, Host, Irqchip
+from harness.model.case import Accel, Backend, Host, Irqchip, Vmm
 from harness.repro import bench
 from userspace_chip.profile import profile
 
@@ -18,6 +18,11 @@ OLDEST, STABLE = lanes.named("oldest"), lanes.named("stable")
         ("lab:on,kernel=6.12", Backend(Host.LAB, Accel.KVM, Irqchip.ON, kernel="6.12")),
         ("local:on", Backend(Host.LOCAL, Accel.KVM, Irqchip.ON)),
         ("tcg,qemu=10.0", Backend(Host.LOCAL, Accel.TCG, Irqchip.TCG, "10.0")),
+        ("local:pychip-off", Backend(Host.LOCAL, Accel.KVM, Irqchip.OFF, vmm=Vmm.PYCHIP)),
+        (
+            "pychip-split,kernel=6.12",
+            Backend(Host.LAB, Accel.KVM, Irqchip.SPLIT, kernel="6.12", vmm=Vmm.PYCHIP),
+        ),
         (
             "split,kernel=oldest,qemu=stable",
             Backend(Host.LAB, Accel.KVM, Irqchip.SPLIT, STABLE.qemu, OLDEST.kernel),
@@ -40,7 +45,9 @@ def test_side_of_a_model_is_its_profile(text, chips):
     assert bench.chips(bench.parse(text)).profile == chips
 
 
-@pytest.mark.parametrize("text", ["split", "lab:on,kernel=6.12", "local:tcg,qemu=10.0"])
+@pytest.mark.parametrize(
+    "text", ["split", "lab:on,kernel=6.12", "local:tcg,qemu=10.0", "local:pychip-split"]
+)
 def test_side_as_text_means_the_same_side(text):
     side = bench.parse(text)
 
@@ -55,6 +62,8 @@ def test_side_as_text_means_the_same_side(text):
         ("split,kernal=6.1", "did you mean 'kernel'?"),
         ("split,kernel", "expected kernel=V or qemu=V"),
         ("lab:tcg", "TCG in a lab is not a backend"),
+        ("model:pychip-off", "write model:off, or lab:pychip-off"),
+        ("pychip-on", "did you mean"),
         ("local:on,kernel=6.1", "only a lab and a model of KVM have a kernel"),
         ("model:tcg,kernel=6.1", "only a lab and a model of KVM have a kernel"),
     ],

@@ -5,13 +5,13 @@ import dataclasses
 from pathlib import Path
 
 from harness.guests.plan import GuestPlan
-from harness.model.case import FlatGuest
+from harness.model.case import FlatGuest, Vmm
 from harness.run.waiting import Prepared, Waiting
 from support import cases
 
 
-def item(name, qemu="system", kernel="k"):
-    backend = dataclasses.replace(cases.TCG, qemu=qemu)
+def item(name, qemu="system", kernel="k", vmm=Vmm.QEMU):
+    backend = dataclasses.replace(cases.TCG, qemu=qemu, vmm=vmm)
     case = dataclasses.replace(cases.case(FlatGuest(Path(name))), backend=backend)
     return Prepared(case, GuestPlan(case, Path(kernel), None, False, False), None)
 
@@ -87,3 +87,5 @@ def test_host_is_another_one_for_other_files_where_more_cases_may_come():
     assert waiting.key(item("a")) == waiting.key(item("b"))
     assert waiting.key(item("a")) != waiting.key(item("b", kernel="other"))
     assert Waiting().key(item("a")) == Waiting().key(item("b", kernel="other"))
+    assert waiting.key(item("a")) != waiting.key(item("a", vmm=Vmm.PYCHIP))
+    assert Waiting().key(item("a")) == Waiting().key(item("a", vmm=Vmm.PYCHIP))

@@ -1,19 +1,15 @@
-"""The rest of a PC that guests ask for: CMOS and RTC, fw_cfg, keyboard controller, reset, ACPI PM.
+"""The rest of a PC that guests ask for: fw_cfg, keyboard controller, reset, ACPI PM.
 
-Sources: Motorola MC146818A datasheet; QEMU ``docs/specs/fw_cfg.rst``, ``hw/rtc/mc146818rtc.c``,
-``hw/input/pckbd.c``, ``hw/acpi/core.c``; ACPI specification 6.4, "Power Management Timer" and "PM1
-Control Registers".  Not modelled: the RTC's alarm and update interrupts, keyboard and mouse, the
-events of ACPI.
+Sources: QEMU ``docs/specs/fw_cfg.rst``, ``hw/input/pckbd.c``, ``hw/acpi/core.c``; ACPI
+specification 6.4, "Power Management Timer" and "PM1 Control Registers".  Not modelled: keyboard
+and mouse, the events of ACPI.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-CMOS: Final = range(0x70, 0x72)
-RTC_GSI: Final = 8
 FW_CFG: Final = range(0x510, 0x512)
 KEYBOARD: Final = (0x60, 0x64)
 RESET_CONTROL: Final = range(0xCF9, 0xCFA)
@@ -26,113 +22,6 @@ SLEEP_TYPE_OFF: Final = 0
 """What the DSDT's \\_S5 says."""
 
 _NS_PER_S: Final = 1_000_000_000
-
-
-class RtcTimer(Protocol):
-    """The RTC's periodic timer."""
-
-    def arm(self, deadline_ns: int) -> None:
-        """Ask for ``expire`` at that time."""
-
-    def cancel(self) -> None:
-        """Forget it."""
-
-
-class Cmos:
-    """The MC146818's 128 bytes: time of day, the periodic interrupt (IRQ 8), and memory.
-
-    ``now_ns`` is guest time, ``epoch_s`` the time of day when that was 0 (seconds of 1970, UTC).
-    """
-
-    _A, _B, _C, _D = 0x0A, 0x0B, 0x0C, 0x0D
-    _PERIODIC = 1 << 6
-    _IRQF = 1 << 7
-    _24_HOURS = 1 << 1
-    _BINARY = 1 << 2
-    _VALID = 1 << 7
-    _CLOCK = {0: 5, 2: 4, 4: 3, 6: 6, 7: 2, 8: 1, 9: 0, 0x32: -1}
-
-    def __init__(
-        self,
-        now_ns: Callable[[], int],
-        timer: RtcTimer,
-        set_line: Callable[[int, int | None], None],
-        epoch_s: int = 0,
-    ) -> None:
-        self._now_ns = now_ns
-        self._timer = timer
-        self._set_line = set_line
-        self._epoch_s = epoch_s
-        self._index = 0
-        self._due_ns: int | None = None
-        self._bytes = bytearray(128)
-        self._bytes[self._A], self._bytes[self._B] = 0x26, self._24_HOURS
-        self._bytes[self._D] = self._VALID
-
-    def read(self, cpu: int, at: int, size: int) -> int:
-        """The byte that the index names; the index itself cannot be read."""
-        if at == CMOS.start:
-            return 0xFF
-        index = self._index
-        if index in self._CLOCK:
-            return self._clock(index)
-        value = self._bytes[index]
-        if index == self._C:
-            self._bytes[index] = 0
-            self._set_line(0, cpu)
-        return value
-
-    def _clock(self, index: int) -> int:
-        when = time.gmtime(self._epoch_s + self._now_ns() // _NS_PER_S)
-        place = self._CLOCK[index]
-        if place < 0:
-            value = when.tm_year // 100
-        elif index == 6:
-            value = (when.tm_wday + 1) % 7 + 1
-        else:
-            value = when[place] % 100
-        if self._bytes[self._B] & self._BINARY:
-            return value
-        return value // 10 << 4 | value % 10
-
-    def write(self, cpu: int, at: int, size: int, value: int) -> None:
-        """Choose a byte, or store into it."""
-        value &= 0xFF
-        if at == CMOS.start:
-            self._index = value & 0x7F
-        elif self._index in (self._C, self._D):
-            return
-        else:
-            self._bytes[self._index] = value & 0x7F if self._index == self._A else value
-            if self._index in (self._A, self._B):
-                self._restart()
-
-    def _period_ns(self) -> int | None:
-        """The period that register A's rate selects (datasheet, "Periodic Interrupt Rate")."""
-        rate = self._bytes[self._A] & 0xF
-        if not rate or not self._bytes[self._B] & self._PERIODIC:
-            return None
-        rate = rate + 7 if rate < 3 else rate
-        return (_NS_PER_S << rate - 1) // 32768
-
-    def _restart(self) -> None:
-        period_ns = self._period_ns()
-        if period_ns is None:
-            self._due_ns = None
-            self._timer.cancel()
-        else:
-            self._due_ns = self._now_ns() + period_ns
-            self._timer.arm(self._due_ns)
-
-    def expire(self) -> None:
-        """The period is over: the line is raised, even if it is up (``rtc_periodic_timer``)."""
-        period_ns = self._period_ns()
-        if period_ns is None or self._due_ns is None:
-            return
-        self._due_ns = max(self._due_ns + period_ns, self._now_ns())
-        self._timer.arm(self._due_ns)
-        self._bytes[self._C] |= self._IRQF | self._PERIODIC
-        self._set_line(1, None)
 
 
 class FwCfg:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from userspace_chip.kvm.__main__ import parse
-from userspace_chip.kvm.command import arguments, raw_status, status, writer
-from userspace_chip.kvm.options import Options
+from userspace_chip.kvm.__main__ import main, parse
+from userspace_chip.kvm.command import opened, raw_status, status, writer
+from userspace_chip.kvm.errors import BootError
+from userspace_chip.kvm.options import Options, arguments
 from userspace_chip.kvm.vmm import End, Outcome
 
 
@@ -22,7 +23,8 @@ from userspace_chip.kvm.vmm import End, Outcome
         (Outcome(End.EXIT, 77), 77, 155),
         (Outcome(End.EXIT, 0x80), 1, 1),
         (Outcome(End.TIMEOUT), 124, 124),
-        (Outcome(End.FAULT, detail="triple fault"), 1, 0),
+        (Outcome(End.TRIPLE_FAULT, detail="a triple fault"), 1, 0),
+        (Outcome(End.FAULT, detail="no device is there"), 1, 70),
         (Outcome(End.RESET), 0, 0),
         (Outcome(End.POWER_OFF), 0, 0),
     ],
@@ -49,6 +51,14 @@ def test_status_of_an_outcome_is_the_convention_asked_for(outcome, expected, raw
             delivery="msi",
             qemu="10.0",
             kvm="/dev/other",
+            edu=False,
+            board="pc",
+            serial=False,
+            tsc_deadline=True,
+            console="fd:7",
+            monitor="/dev/vport0p3",
+            trace_log="trace",
+            paused=True,
         ),
     ],
 )
@@ -56,6 +66,24 @@ def test_options_as_words_are_understood_as_the_same_options(options):
     words = arguments(options, str(options.image), [str(path) for path in options.modules])
 
     assert parse(words) == options
+
+
+def test_status_without_a_guest_is_none_that_a_guest_gives_qemus_exit_device(tmp_path, capsys):
+    words = [str(tmp_path / "no image")]
+
+    assert [main(words), main([*words, "--raw-status"])] == [2, 70]
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_place_is_a_descriptor_or_a_file(tmp_path):
+    (tmp_path / "file").write_text("text")
+    descriptor = opened(str(tmp_path / "file"), os.O_RDONLY)
+
+    assert opened(f"fd:{descriptor}", os.O_RDONLY) == descriptor
+    assert os.read(descriptor, 10) == b"text"
+    os.close(descriptor)
+    with pytest.raises(BootError, match="cannot open"):
+        opened(str(tmp_path / "none"), os.O_RDONLY)
 
 
 def test_text_to_what_is_no_terminal_is_written_as_it_is():

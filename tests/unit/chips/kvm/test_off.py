@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from userspace_chip.info_lapic import parse_lapic
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.off import OffIrqchip
@@ -197,3 +198,19 @@ def test_tpr_written_goes_to_the_cpu_as_cr8(board):
 
 def test_exit_of_another_kind_is_none_of_the_mode(board):
     assert not board.irqchip.handle(0, abi.ExitReason.IOAPIC_EOI)
+
+
+def test_monitors_nmi_goes_by_lint1_of_our_local_apic():
+    board = Board()
+
+    board.irqchip.external_nmi(0)
+    board.irqchip.before_run(0)
+
+    assert board.cpus[0].given == ["nmi"]
+
+
+def test_monitor_shows_our_local_apic_and_who_sleeps():
+    board = Board()
+
+    assert parse_lapic(board.irqchip.lapic_text(1)).cpu == 1
+    assert [board.irqchip.is_halted(cpu) for cpu in (0, 1)] == [False, True]

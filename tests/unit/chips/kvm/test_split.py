@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 
 import pytest
 
-from userspace_chip.architecture import IOAPIC_BASES, IOREDTBL
+from userspace_chip import lapic_registers as reg
+from userspace_chip.architecture import HPET_BASE, IOAPIC_BASES, IOREDTBL
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.split import SplitIrqchip
@@ -46,15 +48,19 @@ class Vcpu:
     def __init__(self):
         self.kvm_run = abi.KvmRun()
         self.interrupts = []
+        self.lapic = abi.KvmLapicState()
 
     def get_lapic(self):
-        return abi.KvmLapicState()
+        return self.lapic
 
     def set_lapic(self, image):
         self.lapic = image
 
     def interrupt(self, vector):
         self.interrupts.append(vector)
+
+    def nmi(self):
+        self.interrupts.append("nmi")
 
 
 @pytest.fixture(params=["route", "msi"])
@@ -149,3 +155,34 @@ def test_events_are_those_that_qemu_would_trace(board):
         ("qemu", "x86_gsi_interrupt"),
         ("qemu", "ioapic_set_irq"),
     ]
+
+
+def test_monitors_nmi_goes_by_lint1_where_it_is_open_and_in_nmi_mode(board):
+    board.irqchip.external_nmi(0)
+    assert board.vcpu.interrupts == ["nmi"]
+
+    struct.pack_into("<I", board.vcpu.lapic, reg.LVT_OFFSETS[reg.LVT_LINT1], 0x10400)
+    board.irqchip.external_nmi(0)
+
+    assert board.vcpu.interrupts == ["nmi"]
+
+
+def test_hpet_and_rtc_answer_and_their_timers_raise_lines(board):
+    hpet = board.windows.at(HPET_BASE)
+    write_entry(board, 20, VECTOR)
+    pin_20 = 20 << 9 | 1 << 2  # timer 0: route 20, interrupts on
+    hpet.write(0, HPET_BASE + 0x100, 8, pin_20)
+    hpet.write(0, HPET_BASE + 0x108, 8, 1000)
+    hpet.write(0, HPET_BASE + 0x10, 8, 1)
+    board.vm.asked.clear()
+
+    board.irqchip.chips.advance(1_000_000)
+
+    assert hpet.read(0, HPET_BASE, 8) >> 32 == 10_000_000
+    assert delivered(board)
+    board.ports.write(0, 0x70, 1, 0x0D)
+    assert board.ports.read(0, 0x71, 1) == 0x80
+
+
+def delivered(board):
+    return [asked for asked in board.vm.asked if asked[0] in ("line", "msi")]
