@@ -32,6 +32,7 @@ from harness.backends.qemu_argv import (
     qemu_argv,
     trace_path,
 )
+from harness.base.cpus import least_taken_cpu
 from harness.base.errors import CollectError, HostError, LabLost
 from harness.base.ownership import owned_directory
 from harness.base.process import BLOCK_BYTES, OwnedProcess, owned_process
@@ -127,6 +128,11 @@ class LabPlan:
             return ()
         return tuple(f for f in lab_faults.shipped() if f.is_of(self.host_qemu.version))
 
+    @property
+    def needs_one_cpu(self) -> bool:
+        """Whether all of its QEMU stays on one CPU; one of several CPUs would get too slow."""
+        return self.smp == 1 and any(fault.one_cpu for fault in self.faults)
+
 
 def lab_argv(
     plan: LabPlan, *, serial: str, ports: Mapping[str, str], disk: Path, extra: Sequence[str] = ()
@@ -161,6 +167,11 @@ def lab_argv(
         *port_options,
         *extra,
     )
+
+
+def _on_cpu(cpu: int) -> tuple[str, ...]:
+    """What a command begins with that stays on a CPU (taskset(1), of util-linux)."""
+    return ("taskset", "--cpu-list", str(cpu))
 
 
 def write_payload(plan: LabPlan, destination: Path) -> None:
@@ -602,6 +613,8 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
             for name, server in listeners.items()
         }
         argv = lab_argv(plan, serial="stdio", ports=ports, disk=disk)
+        if plan.needs_one_cpu:
+            argv = (*_on_cpu(stack.enter_context(least_taken_cpu("lab"))), *argv)
         stderr = log.with_suffix(".stderr")
         output = stack.enter_context(log.open("wb"))
         errors = stack.enter_context(stderr.open("wb"))

@@ -14,6 +14,7 @@ They are of labs that TCG runs; a lab on a KVM that nests has none of them.  A f
       guest: flat-*eventinj*        # with checks: globs for what fails by it in a guest,
       checks: [NP exception]        # in every irqchip mode
       scenario: lab-cr8-window      # of configs/scenarios/lab/*.yaml: shows it
+      one_cpu: true                 # a lab of one CPU does not have it if it stays on one of ours
 
 Beside them stands what was ``measured``: ``{qemu: "10.0", boots: 96, hung: 0}``.
 """
@@ -53,6 +54,8 @@ class LabFault:
     guest: str = "*"
     checks: tuple[str, ...] = ()
     scenario: str | None = None
+    one_cpu: bool = False
+    """Whether a lab of one CPU does not have it if all of its QEMU stays on one CPU."""
 
     def is_of(self, qemu: Version | None, linux: Version | None = None) -> bool:
         """Whether a lab of these versions has it; a version that is not known may be any."""
@@ -121,6 +124,7 @@ class FaultModel(Strict):
     guest: str | None = None
     checks: _Globs | None = None
     scenario: _Name | None = None
+    one_cpu: bool = False
 
     @model_validator(mode="after")
     def _checks_of_a_guest(self) -> FaultModel:
@@ -142,6 +146,7 @@ class FaultModel(Strict):
             guest=self.guest or "*",
             checks=tuple(self.checks or ()),
             scenario=self.scenario,
+            one_cpu=self.one_cpu,
         )
 
 

@@ -161,6 +161,29 @@ def test_faults_are_of_labs_that_tcg_runs():
     assert plan(accel=Accel.KVM).faults == ()
 
 
+@pytest.mark.parametrize(
+    ("version", "smp", "accel", "needed"),
+    [
+        ((7, 2, 22), 1, Accel.TCG, True),
+        ((10, 0, 13), 1, Accel.TCG, True),
+        ((10, 0, 13), 2, Accel.TCG, False),
+        ((11, 1, 3), 1, Accel.TCG, False),
+        ((10, 0, 13), 1, Accel.KVM, False),
+    ],
+)
+def test_lab_stays_on_one_cpu_where_its_qemu_forgets_interrupts(version, smp, accel, needed):
+    qemu = dataclasses.replace(QEMU, version=version)
+    lab = dataclasses.replace(plan(accel=accel), host_qemu=qemu, smp=smp)
+    assert lab.needs_one_cpu is needed
+
+
+@pytest.mark.timeout(30)
+def test_lab_that_stays_on_one_cpu_has_one_in_each_of_its_threads(tmp_path):
+    with pytest.raises(HostError, match="did not boot"):
+        boot(tmp_path, "nproc >&2; exit 1")
+    assert (tmp_path / "lab-1.stderr").read_text() == "1\n"
+
+
 def boot(folder: Path, program: str) -> None:
     """A lab whose QEMU is a shell script."""
     script = folder / "qemu"
