@@ -500,6 +500,8 @@ def explain(
     from harness.report.text.render import show
 
     asked = command.ExplainOptions(tuple(files or ()), tuple(as_ or ()), seconds, events)
+    if not reproduce and (out is not None or jobs is not None):
+        raise typer.BadParameter("it goes with --reproduce", param_hint="--out/--jobs")
     answer = command.run(asked)
     if reproduce:
         from harness.commands import explain_here

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from harness.base.terminal import Printer, print_json
 from harness.explain import bands
 from harness.explain.answer import Explanation
-from harness.explain.reproduction import ReproduceRequest, VmReproduction, check, reproduce
+from harness.explain.reproduction import ReproduceRequest, check, reproduce
+from harness.explain.shown import VmReproduction
 from harness.report.text.explain_report import explain_json, explain_report
 from harness.report.text.render import show
 from harness.report.text.reproduction_report import reproduction_json, reproduction_report

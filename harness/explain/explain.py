@@ -94,7 +94,7 @@ def _verdict(
         ]
         return f"{', '.join(parts)}; no entry of the catalogue fits"
     if not any(each.unit != "times" for each in measured):
-        given = [each for each in found if _is_given(each)]
+        given = [each for each in found if is_by_its_options(each)]
         if given:
             return f"nothing was measured; this VM has the options of {given[0].entry}"
         return "nothing was measured: the files say which VM it is, and not what it does"
@@ -104,7 +104,7 @@ def _verdict(
 _GIVEN: Final = ("driftfix", "machine microvm")
 
 
-def _is_given(candidate: Candidate) -> bool:
+def is_by_its_options(candidate: Candidate) -> bool:
     """Whether a VM can have it for an option that few VMs have, and all else is known to hold."""
     special = any(_rare in need for need in candidate.needs for _rare in _GIVEN)
     return candidate.standing is Standing.POSSIBLE and special and not candidate.unknown
@@ -158,7 +158,7 @@ def _decide(
     """One to three commands; none where there is nothing to decide."""
     fitting = [each for each in found if each.standing is Standing.FITS]
     fitting = fitting or [each for each in found if each.standing is Standing.HINTED]
-    given = [each for each in found if _is_given(each)]
+    given = [each for each in found if is_by_its_options(each)]
     wanted: list[Deciding] = []
     for rank in range(MOST_COMMANDS):
         for each in (fitting or given)[:MOST_COMMANDS]:

@@ -17,6 +17,8 @@ from harness.backends.qemu_argv import Channels, qemu_argv
 from harness.base.errors import CollectError
 from harness.base.versions import parse_version
 from harness.guests import linux
+from harness.guests.kinds.base import Part
+from harness.guests.kinds.table import kind_of
 from harness.guests.plan import GuestFiles
 from harness.model import manifest
 from harness.model.case import Case
@@ -41,7 +43,7 @@ WHOLE: Final = "*"
 
 
 def evidence_of(directory: Path) -> dict[str, list[Evidence]]:
-    """What the case in ``directory`` left, by its parts: workloads, or the whole of a probe.
+    """What the case in ``directory`` left, by its parts: workloads that ran, or a whole probe.
 
     :class:`StoreError` where it has no recording.
     """
@@ -57,7 +59,7 @@ def evidence_of(directory: Path) -> dict[str, list[Evidence]]:
         _command_line(recording.case),
         *_read("console.log", FileKind.LOG, recording.console.splitlines(keepends=True)),
     ]
-    if not recording.workloads:
+    if kind_of(recording.case.guest).part is not Part.WORKLOAD:
         return {WHOLE: [*common, *_trace(recording, None)]}
     return {
         work.name: [*common, *_workload(work), *_trace(recording, work.name)]

@@ -9,6 +9,7 @@ from typing import Final
 from harness.base.text import shortened
 from harness.explain.nearest.changes import NAME_CHARACTERS, VmChange, listed
 from harness.guests.kinds.model import MAX_SMP
+from harness.model.case import Irqchip
 
 _DEADLINE: Final = re.compile(
     r"host|max|base|(?:SandyBridge|IvyBridge|Haswell|Broadwell|Skylake|Cascadelake|Cooperlake|"
@@ -61,9 +62,13 @@ def _flag(word: str) -> tuple[str, bool | None]:
     return name.strip().replace("_", "-"), on
 
 
-def smp_of(smp: int | None, changes: list[VmChange]) -> int:
+def smp_of(smp: int | None, own: Irqchip | None, changes: list[VmChange]) -> int:
     """As many CPUs as a guest here can have; one where it is not known."""
     if smp is None:
+        return 1
+    if own is Irqchip.OFF and smp > 1:
+        why = "with off the QEMU that can be had here hangs in the firmware with more than one"
+        changes.append(VmChange(f"{smp} CPUs", "1", why))
         return 1
     if smp > MAX_SMP:
         changes.append(VmChange(f"{smp} CPUs", str(MAX_SMP), "a lab has no more"))

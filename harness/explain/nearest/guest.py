@@ -75,7 +75,7 @@ def nearest_guest(
     return NearestGuest(
         machine,
         cpu_of(vm.machine.cpu, changes),
-        smp_of(vm.smp, changes),
+        smp_of(vm.smp, own, changes),
         tuple(devices),
         (*options, *disks),
         " ".join(kernel_words(command_line)),

@@ -10,7 +10,7 @@ from harness.base.text import shortened
 from harness.explain.answer import Explanation
 from harness.explain.nearest.changes import VmChange
 from harness.explain.nearest.guest import NearestGuest
-from harness.explain.reproduction import InMode, VmReproduction, value_in
+from harness.explain.shown import InMode, VmReproduction, value_in
 from harness.report.page import Column, ColumnKind, Page, Table, TextLine, cells
 from harness.repro.reproduce import Measured, value_text
 

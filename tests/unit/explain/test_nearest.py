@@ -238,6 +238,13 @@ def test_cpus_and_memory_are_bounded():
     assert changed(guest, "MiB of memory")
 
 
+def test_guest_with_the_userspace_lapic_has_one_cpu():
+    guest = nearest("-M q35 -accel kvm,kernel-irqchip=off -smp 2")
+
+    assert guest.smp == 1
+    assert changed(guest, "2 CPUs")
+
+
 def test_kernel_words_about_interrupts_are_taken_over():
     line = "BOOT_IMAGE=/vmlinuz root=/dev/vda1 hpet=disable noapic init=/bin/sh clocksource=evil"
 

@@ -6,21 +6,19 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.base.errors import ConfigError
+from harness.base.errors import ConfigError, LaunchError
 from harness.commands.explain import ExplainOptions, run
+from harness.explain import bands
 from harness.explain.nearest.guest import nearest_guest
 from harness.explain.nearest.versions import Offered, VersionsHere
-from harness.explain.reproduction import (
-    InMode,
-    VmReproduction,
-    Wanted,
-    check,
-    versions_here,
-    wanted_of,
-)
+from harness.explain.reproduction import ReproduceRequest, check, seen_in_modes, versions_here
+from harness.explain.shown import InMode, VmReproduction, Wanted, value_in, wanted_of
 from harness.images.cache import ImageCache
+from harness.model import manifest
 from harness.model.case import Irqchip
 from harness.report.text.reproduction_report import reproduction_json, reproduction_report
+from harness.repro import catalogue
+from support import cases, judging, runs
 
 FIELD = Path(__file__).parents[2] / "golden" / "field"
 HERE = VersionsHere((Offered("10.0", (10, 0, 13)),), (Offered("6.12", (6, 12, 117)),))
@@ -164,3 +162,80 @@ def test_command_that_cannot_begin_says_why(
 
     assert end.value.code == status
     assert said in capsys.readouterr().err
+
+
+# --- What a run says ------------------------------------------------------------------------------
+
+
+def traced(folder, line, backend, per_second=100):
+    """An idle guest that was recorded with such a line again and again; its result."""
+    case = cases.case(cases.LINUX, backend)
+    own = folder / case.directory_name
+    own.mkdir()
+    manifest.write(own, manifest.describe(case, qemu="10.0.13", linux="6.12.117"))
+    ticks = [(2 + n / per_second, line) for n in range(2 * per_second)]
+    marks = [(1, "tracing_mark_write: begin idle"), (9, "tracing_mark_write: end idle")]
+    trace = cases.kernel_trace(own / "kernel.trace", sorted([*ticks, *marks]))
+    work = cases.workload("idle", {"4:ttyS0": 1}, {"4:ttyS0": 2}, elapsed_ms=2000.0)
+    recording = cases.recording(own, case, kernel_trace=trace, workloads=(work,))
+    return replace(judging.judge(recording), dir=own.name)
+
+
+def seen(folder, answer, wanted, *results, entry=None):
+    request = ReproduceRequest(answer, catalogue.shipped_entries(), bands.shipped(), None, 1)
+    found = seen_in_modes(request, wanted, entry, runs.run_of(*results), folder)
+    return {each.mode: each for each in found}
+
+
+LOW = "kvm_set_irq: gsi 0 level 0 source 0"
+SERIAL = "kvm_set_irq: gsi 4 level 1 source 0"
+
+
+def test_recording_that_explain_names_the_entry_for_shows_it(tmp_path, answer):
+    results = [traced(tmp_path, LOW, cases.ON), traced(tmp_path, SERIAL, cases.SPLIT)]
+
+    found = seen(tmp_path, answer, GHOST, *results)
+
+    assert found[ON].shown == ("explain names hpet-ghost-ticks in the part idle",)
+    assert (found[SPLIT].shown, found[SPLIT].why_not) == ((), None)
+    assert value_in(found[ON], "gsi/0/low") == pytest.approx(100, abs=2)
+    assert value_in(found[SPLIT], "gsi/0/low") == 0
+    assert value_in(found[SPLIT], "exit/*") is None
+
+
+def test_rate_without_an_entry_is_shown_where_it_is_unusual_again(tmp_path, answer):
+    wanted = Wanted((), ("gsi/8/high", "gsi/0/low"), ())
+
+    found = seen(tmp_path, answer, wanted, traced(tmp_path, LOW, cases.ON))
+
+    assert found[ON].shown == ("gsi/0/low in the part idle",)
+    assert found[ON].others == ("explain names hpet-ghost-ticks, which the files do not",)
+
+
+def test_quiet_files_and_a_guest_that_is_not_are_said(tmp_path, answer):
+    found = seen(tmp_path, answer, NOTHING, traced(tmp_path, LOW, cases.ON))
+
+    assert found[ON].shown[0].endswith("which the files do not show")
+
+
+def test_guest_that_did_nothing_is_not_taken_for_a_quiet_one(tmp_path, answer):
+    case = cases.case(cases.LINUX, cases.ON)
+    (tmp_path / case.directory_name).mkdir()
+    failure = LaunchError("QEMU did not start", "no such option")
+    recording = cases.recording(tmp_path / case.directory_name, case, failure=failure, status=None)
+    result = replace(judging.judge(recording), dir=case.directory_name)
+
+    found = seen(tmp_path, answer, GHOST, result)
+
+    assert found[ON].why_not is not None
+    assert "QEMU did not start" in found[ON].why_not
+    assert outcome(answer, GHOST, found[ON]).exit_status == 3
+
+
+def test_signs_of_an_entry_of_which_one_is_unknown_do_not_show_it(tmp_path, answer):
+    entry = catalogue.find("hpet-ghost-ticks")
+
+    found = seen(tmp_path, answer, GHOST, traced(tmp_path, SERIAL, cases.ON), entry=entry)
+
+    assert found[ON].shown == ()
+    assert len(found[ON].measured) == len(entry.signs)
