@@ -22,6 +22,7 @@ from harness.guests.kinds.table import kind_of
 from harness.guests.plan import GuestFiles
 from harness.model import manifest
 from harness.model.case import Case
+from harness.model.layout import CaseDir
 from harness.model.marks import Mark, MarkKind
 from harness.record import recording_file, trace_files
 from harness.record.collectors.foreign.machine import read_command_line
@@ -52,12 +53,12 @@ def evidence_of(directory: Path) -> dict[str, list[Evidence]]:
     kernel = None if described.linux is None else parse_version(described.linux)
     common = [
         Evidence(
-            "case.json",
+            CaseDir.manifest,
             FileKind.VERSIONS,
             NamedVersions(qemu=parse_version(described.qemu), linux=kernel),
         ),
         _command_line(recording.case),
-        *_read("console.log", FileKind.LOG, recording.console.splitlines(keepends=True)),
+        *_read(CaseDir.console, FileKind.LOG, recording.console.splitlines(keepends=True)),
     ]
     if kind_of(recording.case.guest).part is not Part.WORKLOAD:
         return {WHOLE: [*common, *_trace(recording, None)]}
@@ -72,7 +73,7 @@ def _command_line(case: Case) -> Evidence:
     files = GuestFiles(
         qemu=("qemu-system-x86_64",), data_dirs=(), kernel="vmlinuz", initrd="initrd"
     )
-    return read_command_line("command.txt", shlex.join(qemu_argv(case, files, Channels("null"))))
+    return read_command_line(CaseDir.command, shlex.join(qemu_argv(case, files, Channels("null"))))
 
 
 def _workload(work: WorkloadRecord) -> Iterator[Evidence]:
