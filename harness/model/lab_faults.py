@@ -14,7 +14,7 @@ They are of labs that TCG runs; a lab on a KVM that nests has none of them.  A f
       guest: flat-*eventinj*        # with checks: globs for what fails by it in a guest,
       checks: [NP exception]        # in every irqchip mode
       scenario: lab-cr8-window      # of configs/scenarios/lab/*.yaml: shows it
-      one_cpu: true                 # a lab of one CPU does not have it if it stays on one of ours
+      one_cpu: true                 # a lab of one CPU does not have it if its QEMU stays on one
 
 Beside them stands what was ``measured``: ``{qemu: "10.0", boots: 96, hung: 0}``.
 """
