@@ -42,6 +42,13 @@ from harness.store.result import RunResult
 
 _IDLE: Final = "idle"
 """The workload of a guest that does nothing."""
+_DID_NOT_RUN: Final = frozenset(
+    (
+        *(Verdict.SKIP, Verdict.ERROR, Verdict.INCOMPLETE),
+        *(Verdict.CRASH, Verdict.HANG, Verdict.TIMEOUT),
+    )
+)
+"""Of a case that counted nothing: it was not quiet, it did not do its work."""
 _IDLE_GUEST: Final = f"linux-{LABEL}/"
 """How the ids of its cases begin, where the entry's guest does something else."""
 
@@ -109,6 +116,19 @@ async def reproduce(
     guest = nearest_guest(
         answer.vm, versions_here(cache or ImageCache()), entry, command_line=_booted_with(answer)
     )
+    return await run_guest(request, guest, entry, console, quiet=quiet)
+
+
+async def run_guest(
+    request: ReproduceRequest,
+    guest: NearestGuest,
+    entry: Entry | None,
+    console: Printer,
+    *,
+    quiet: bool,
+) -> VmReproduction:
+    """Run ``guest``, with the work of ``entry``; errors as of :func:`harness.run.pipeline.run`."""
+    wanted = wanted_of(request.answer)
     modes: dict[Irqchip, InMode] = {}
     out = request.out
     attempts = 1 if entry is None else len(entry.again) + 1
@@ -163,12 +183,10 @@ def seen_in_modes(
 ) -> Iterator[InMode]:
     """What the run in ``directory`` says of each mode that was in it."""
     measured = () if entry is None else _measured(entry, result, directory)
-    modes = dict.fromkeys(Irqchip(str(case.axes["irqchip"])) for case in result.cases)
-    for mode in modes:
+    for mode in dict.fromkeys(Irqchip(str(case.axes["irqchip"])) for case in result.cases):
         cases = [case for case in result.cases if case.axes["irqchip"] == mode]
         parts = tuple(part for case in cases for part in _parts(request, case, directory))
         own = tuple(each for each in measured if each.mode is mode)
-        reason = next((f"{case.verdict}: {case.detail}" for case in cases), "it was not run")
         shown = tuple(_shown(wanted, entry, parts, own))
         idle = [part for part in parts if part.name == _IDLE]
         is_idle_alone = not any(case.id.startswith(_IDLE_GUEST) for case in cases)
@@ -178,9 +196,28 @@ def seen_in_modes(
             own,
             shown,
             tuple(_others(wanted, parts)),
-            None if any(map(_measures, parts)) or any(map(_is_known, own)) else reason,
+            None if shown else _why_unknown(cases, parts, own),
             bool(shown) if is_idle_alone else any(_shown(wanted, None, idle, ())),
         )
+
+
+def _why_unknown(
+    cases: Iterable[CaseResult], parts: Sequence[PartHere], measured: Sequence[Measured]
+) -> str | None:
+    """Why a mode that did not show it may have it; None where it was measured.
+
+    Each guest has to have done its work: an idle one says nothing of the work of an entry.
+    """
+    for case in cases:
+        own = [each for each in measured if each.case.id == case.id]
+        counted = (
+            any(map(_is_known, own))
+            if own
+            else any(_measures(part) for part in parts if part.case == case.id)
+        )
+        if not counted and (own or case.verdict in _DID_NOT_RUN):
+            return f"{case.verdict}: {case.detail}"
+    return None
 
 
 def _measures(part: PartHere) -> bool:

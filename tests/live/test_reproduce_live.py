@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.base.errors import ImageError
+from harness.base.terminal import Printer
+from harness.commands.explain import ExplainOptions
+from harness.commands.explain import run as explain
+from harness.explain import bands
+from harness.explain.nearest.guest import nearest_guest
+from harness.explain.reproduction import ReproduceRequest, run_guest, versions_here
+from harness.explain.shown import value_in
 from harness.images import ImageCache
+from harness.model.case import Irqchip
+from harness.repro import catalogue
 
 pytestmark = [pytest.mark.live, pytest.mark.lab]
 
@@ -66,24 +77,28 @@ def recent():
 
 
 def test_quiet_vm_is_quiet_here_in_its_shape(tmp_path):
-    """With interrupt remapping, which only split has: one boot of the lab."""
-    line = (
+    """In one of its modes: a single boot of a lab."""
+    (tmp_path / "vm").write_text(
         "qemu-system-x86_64 -M q35,hpet=off -accel kvm,kernel-irqchip=split -cpu host "
-        "-device intel-iommu,intremap=on -drive file=/etc/shadow,if=virtio -device virtio-net-pci"
+        "-drive file=/etc/shadow,if=virtio -device virtio-net-pci -device vfio-pci,host=01:00.0"
     )
+    (tmp_path / "versions").write_text("QEMU emulator version 7.2.22\nLinux h 6.1.192 x86_64\n")
+    answer = explain(ExplainOptions((tmp_path / "vm", tmp_path / "versions"), (), None, None))
+    out = tmp_path / "out"
+    request = ReproduceRequest(answer, catalogue.shipped_entries(), bands.shipped(), out, 1)
+    guest = replace(nearest_guest(answer.vm, versions_here(ImageCache())), modes=(Irqchip.SPLIT,))
 
-    status, found = reproduced(
-        tmp_path, vm=line, versions="QEMU emulator version 7.2.22\nLinux h 6.1.192 x86_64\n"
-    )
+    found = asyncio.run(run_guest(request, guest, None, Printer(stderr=True), quiet=True))
 
-    assert status == 0
-    assert shown(found) == {"split": False, "tcg": False}
-    rates = found["modes"][0]["parts"][0]["measured"]
-    assert rates["gsi/8/high"] == 0
-    assert rates["irq/LOC"] > 0
-    assert "intel-iommu,intremap=on" in found["guest"]["devices"]
-    assert any(each["what"] == "-drive" for each in found["guest"]["changes"])
-    assert "null-co" in (tmp_path / "out" / "vm.yaml").read_text()
+    (split,) = found.modes
+    assert (found.exit_status, split.shown, split.why_not) == (0, (), None)
+    assert value_in(split, "gsi/8/high") == 0
+    assert value_in(split, "irq/LOC") > 0
+    assert value_in(split, "exit/halt") > 0
+    (part,) = split.parts
+    assert part.answer.vm.irqchip is Irqchip.SPLIT
+    assert part.answer.vm.machine.hpet is False
+    assert "null-co" in (out / "vm.yaml").read_text()
 
 
 @nightly

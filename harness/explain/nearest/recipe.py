@@ -12,6 +12,8 @@ from harness.model.case import Irqchip
 from harness.repro.catalogue import Entry
 
 IDLE_S: Final = 5
+TIMEOUT_S: Final = 240
+"""A guest with several CPUs on a busy machine takes two minutes; a recipe's time is for one."""
 LABEL: Final = "vm"
 """Of the idle guest, in the ids of its cases."""
 
@@ -40,7 +42,7 @@ def recipe(guest: NearestGuest, entry: Entry | None, *, attempt: int = 0) -> dic
         "include": include,
         "lab": {"kernel": guest.kernel.name},
         "qemu": guest.qemu.name,
-        "defaults": {"timeout_s": 120, "memory_mib": MEMORY_MIB},
+        "defaults": {"timeout_s": TIMEOUT_S, "memory_mib": MEMORY_MIB},
         "guests": [_in_shape(each, shape, guest.append) for each in _guests(entry, attempt)],
     }
 
@@ -53,7 +55,7 @@ _IDLE: Final[Mapping[str, Any]] = {
 }
 _OF_THE_WORK: Final = (
     *("kind", "name", "workloads", "parameters", "migrate"),
-    *("scenarios", "only", "trace", "timeout_s"),
+    *("scenarios", "only", "trace"),
 )
 """What is taken of a recipe's guest: its work.  Its shape is the VM's."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.base.errors import ConfigError, LaunchError
+from harness.base.errors import ConfigError, GuestHang, LaunchError
 from harness.commands.explain import ExplainOptions, run
 from harness.explain import bands
 from harness.explain.nearest.guest import nearest_guest
@@ -15,7 +15,7 @@ from harness.explain.reproduction import ReproduceRequest, check, seen_in_modes,
 from harness.explain.shown import InMode, VmReproduction, Wanted, value_in, wanted_of
 from harness.images.cache import ImageCache
 from harness.model import manifest
-from harness.model.case import Irqchip
+from harness.model.case import Irqchip, LinuxGuest
 from harness.report.text.reproduction_report import reproduction_json, reproduction_report
 from harness.repro import catalogue
 from support import cases, judging, runs
@@ -167,9 +167,9 @@ def test_command_that_cannot_begin_says_why(
 # --- What a run says ------------------------------------------------------------------------------
 
 
-def traced(folder, line, backend, per_second=100):
+def traced(folder, line, backend, per_second=100, label=""):
     """An idle guest that was recorded with such a line again and again; its result."""
-    case = cases.case(cases.LINUX, backend)
+    case = cases.case(LinuxGuest(("idle",), label=label), backend)
     own = folder / case.directory_name
     own.mkdir()
     manifest.write(own, manifest.describe(case, qemu="10.0.13", linux="6.12.117"))
@@ -239,3 +239,21 @@ def test_signs_of_an_entry_of_which_one_is_unknown_do_not_show_it(tmp_path, answ
 
     assert found[ON].shown == ()
     assert len(found[ON].measured) == len(entry.signs)
+
+
+def test_idle_guest_says_nothing_where_the_work_of_the_entry_did_not_end(tmp_path, answer):
+    case = cases.case(LinuxGuest(("stuck-line",)), cases.ON)
+    (tmp_path / case.directory_name).mkdir()
+    hangs = GuestHang("the guest says nothing more")
+    work = cases.unanswered("stuck-line", 30.0)
+    recording = cases.recording(
+        tmp_path / case.directory_name, case, failure=hangs, status=None, workloads=(work,)
+    )
+    stuck = replace(judging.judge(recording), dir=case.directory_name)
+    idle = traced(tmp_path, SERIAL, cases.ON, label="vm")
+    entry = catalogue.find("stuck-line-storms")
+
+    found = seen(tmp_path, answer, wanted_of(answer), idle, stuck, entry=entry)
+
+    assert found[ON].shown == ()
+    assert found[ON].why_not == f"{stuck.verdict}: {stuck.detail}"
