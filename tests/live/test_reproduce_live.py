@@ -76,6 +76,7 @@ def recent():
         pytest.skip(str(error))
 
 
+@pytest.mark.timeout(900)  # 20 s, or minutes where many labs share a CPU
 def test_quiet_vm_is_quiet_here_in_its_shape(tmp_path):
     """In one of its modes: a single boot of a lab."""
     (tmp_path / "vm").write_text(
