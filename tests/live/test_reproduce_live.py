@@ -16,6 +16,7 @@ from harness.base.terminal import Printer
 from harness.commands.explain import ExplainOptions
 from harness.commands.explain import run as explain
 from harness.explain import bands
+from harness.explain.nearest import cpu, devices
 from harness.explain.nearest.guest import nearest_guest
 from harness.explain.reproduction import ReproduceRequest, run_guest, versions_here
 from harness.explain.shown import value_in
@@ -149,3 +150,52 @@ def test_stuck_line_shows_in_every_mode_and_its_cause_is_not_claimed(tmp_path, r
     assert (status, found["entry"]) == (1, "stuck-line-storms")
     assert shown(found) == {"split": True, "on": True, "tcg": True}
     assert "says nothing of why the VM has it" in found["notes"][0]
+
+
+DISK = "null-co,node-name=disk{},size=67108864,read-zeroes=on"
+
+
+def started(cache, *arguments):
+    """What the QEMU says that starts with ``arguments`` and ends at once; its exit status."""
+    image = cache.qemu()
+    done = subprocess.run(
+        [*image.launcher, "-nodefaults", "-display", "none", "-S", "-monitor", "stdio", *arguments],
+        input="quit\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("machine", "plain", "disks", "more"),
+    [
+        ("q35", devices.PCI, devices.DISKS, devices.USB),
+        ("microvm", devices.MMIO, devices.MMIO_DISKS, {}),
+    ],
+    ids=["q35", "microvm"],
+)
+def test_qemu_starts_with_every_device_that_a_guest_may_have(machine, plain, disks, more):
+    wanted = [*plain.values(), *more.values()]
+    empty = []
+    for number, template in enumerate(disks.values()):
+        empty += ["-blockdev", DISK.format(number)]
+        wanted.append(template.format(f"disk{number}"))
+    words = [word for each in wanted for word in ("-device", each)]
+
+    status, said = started(ImageCache(), "-M", f"{machine},accel=tcg", *empty, *words)
+
+    assert status == 0, said
+
+
+@pytest.mark.parametrize("model", devices.REMAPPING)
+def test_qemu_starts_with_every_flag_and_an_iommu(model):
+    flags = ",".join(f"+{each}" for each in sorted(cpu.FLAGS))
+
+    status, said = started(
+        ImageCache(), "-M", "q35,accel=tcg", "-cpu", f"qemu64,{flags}", "-device", model
+    )
+
+    assert status == 0, said

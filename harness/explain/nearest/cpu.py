@@ -18,7 +18,7 @@ _DEADLINE: Final = re.compile(
 )
 """Models whose local APIC has the TSC deadline timer (QEMU ``target/i386/cpu.c``), and what KVM
 gives to a guest that sees the host's CPU."""
-_FLAGS: Final = frozenset((
+FLAGS: Final = frozenset((
     "apic", "arat", "hypervisor", "invtsc", "kvm", "kvm-asyncpf", "kvm-asyncpf-int",
     "kvm-hint-dedicated", "kvm-msi-ext-dest-id", "kvm-pv-eoi", "kvm-pv-ipi", "kvm-pv-unhalt",
     "kvmclock", "tsc-deadline", "x2apic", "hv-apicv", "hv-frequencies", "hv-ipi", "hv-relaxed",
@@ -37,7 +37,7 @@ def cpu_of(text: str | None, changes: list[VmChange]) -> str:
     left = []
     for word in given:
         name, value = _flag(word)
-        if name in _FLAGS and value is not None:
+        if name in FLAGS and value is not None:
             flags[name] = value
         elif word:
             left.append(name)

@@ -11,7 +11,7 @@ from harness.explain.nearest.changes import VmChange, listed
 from harness.model.case import Machine
 from harness.record.collectors.foreign.model import VmDevice, VmMachine
 
-_PCI: Final[Mapping[str, str]] = {
+PCI: Final[Mapping[str, str]] = {
     "virtio-net-pci": "virtio-net-pci,romfile=",
     "virtio-balloon-pci": "virtio-balloon-pci",
     "virtio-rng-pci": "virtio-rng-pci",
@@ -36,24 +36,24 @@ _PCI: Final[Mapping[str, str]] = {
     "pci-serial": "pci-serial",
 }
 """Devices with an interrupt line or messages, and how they are given without their backends."""
-_MMIO: Final[Mapping[str, str]] = {
+MMIO: Final[Mapping[str, str]] = {
     "virtio-net-device": "virtio-net-device",
     "virtio-balloon-device": "virtio-balloon-device",
     "virtio-rng-device": "virtio-rng-device",
     "virtio-serial-device": "virtio-serial-device",
 }
-_DISKS: Final[Mapping[str, str]] = {
+DISKS: Final[Mapping[str, str]] = {
     "virtio-blk-pci": "virtio-blk-pci,drive={0}",
     "nvme": "nvme,serial={0},drive={0}",
     "ide-hd": "ide-hd,drive={0}",
 }
-_MMIO_DISKS: Final[Mapping[str, str]] = {"virtio-blk-device": "virtio-blk-device,drive={0}"}
-_USB: Final[Mapping[str, str]] = {
+MMIO_DISKS: Final[Mapping[str, str]] = {"virtio-blk-device": "virtio-blk-device,drive={0}"}
+USB: Final[Mapping[str, str]] = {
     "usb-tablet": "usb-tablet",
     "usb-kbd": "usb-kbd",
     "usb-mouse": "usb-mouse",
 }
-_USB_BUSES: Final = frozenset(("qemu-xhci", "nec-usb-xhci", "usb-ehci", "piix3-usb-uhci"))
+USB_BUSES: Final = frozenset(("qemu-xhci", "nec-usb-xhci", "usb-ehci", "piix3-usb-uhci"))
 _ALIASES: Final[Mapping[str, str]] = {
     "virtio": "virtio-net-pci",
     "virtio-net": "virtio-net-pci",
@@ -73,6 +73,8 @@ _OF_BUSES: Final = re.compile(r"pcie-root(?:-port)?|pcie?-.*bridge|pci-root|ioh3
 _OF_DISPLAYS: Final = re.compile(
     r"(?:vga|qxl|cirrus|virtio-(?:gpu|vga)|bochs|ramfb|secondary)", re.I
 )
+_ONE: Final = frozenset(("virtio-balloon-pci", "virtio-balloon-device"))
+"""Of these a machine may have one."""
 _EACH: Final = 2
 _MOST: Final = 10
 """Devices in all: a machine has 32 slots, and the guests' own disks need some."""
@@ -83,7 +85,7 @@ def devices_of(
 ) -> tuple[list[str], list[str]]:
     """The devices, each the argument of a ``-device``, and the empty disks for them."""
     is_mmio = family is Machine.MICROVM
-    plain, disks = (_MMIO, _MMIO_DISKS) if is_mmio else (_PCI, _DISKS)
+    plain, disks = (MMIO, MMIO_DISKS) if is_mmio else (PCI, DISKS)
     found: list[str] = []
     backends: list[str] = []
     left: dict[str, list[str]] = {}
@@ -91,14 +93,14 @@ def devices_of(
     models = [_model(each) for each in machine.devices]
     for model in models:
         template = plain.get(model) or disks.get(model)
-        if template is None and model in _USB and _USB_BUSES & set(models) and not is_mmio:
-            template = _USB[model]
+        if template is None and model in USB and USB_BUSES & set(models) and not is_mmio:
+            template = USB[model]
         if template is None:
-            if model not in _OURS and not (model in _REMAPPING and family is Machine.Q35):
+            if model not in _OURS and not (model in REMAPPING and family is Machine.Q35):
                 left.setdefault(_why_left(model, family), []).append(model)
             continue
         counts[model] += 1
-        if counts[model] > _EACH or len(found) >= _MOST:
+        if counts[model] > (1 if model in _ONE else _EACH) or len(found) >= _MOST:
             left.setdefault(f"{_EACH} of a kind and {_MOST} in all are enough", []).append(model)
             continue
         if model in disks:
@@ -108,7 +110,7 @@ def devices_of(
             template = template.format(node)
         found.append(template)
     # A bus has to be there before what is on it.
-    found.sort(key=lambda each: each in _USB.values())
+    found.sort(key=lambda each: each in USB.values())
     changes.extend(VmChange(f"devices {listed(names)}", "", why) for why, names in left.items())
     if found:
         why = "QEMU places them; which of them share a line may differ"
@@ -130,12 +132,12 @@ def _why_left(model: str, family: Machine) -> str:
         return "a lab has no display"
     if "-iommu" in model:
         return "only one that remaps interrupts matters to them, and that is of q35"
-    if family is Machine.MICROVM and model in _PCI.keys() | _DISKS.keys():
+    if family is Machine.MICROVM and model in PCI.keys() | DISKS.keys():
         return "microvm has no PCI bus here"
     return "not a device that is known here, and nothing unknown is started"
 
 
-_REMAPPING: Final = ("intel-iommu", "amd-iommu")
+REMAPPING: Final = ("intel-iommu", "amd-iommu")
 
 
 def iommu_of(machine: VmMachine, family: Machine) -> str | None:
@@ -143,7 +145,7 @@ def iommu_of(machine: VmMachine, family: Machine) -> str | None:
 
     By default it does where the IOAPIC is QEMU's (QEMU ``hw/i386/x86-iommu.c``).
     """
-    model = next((each for each in _REMAPPING if each == machine.iommu), None)
+    model = next((each for each in REMAPPING if each == machine.iommu), None)
     if family is not Machine.Q35 or model is None:
         return None
     given = {True: ",intremap=on", False: ",intremap=off", None: ""}[machine.intremap]

@@ -100,7 +100,7 @@ _OF_CLOCKS: Final = frozenset(
 """Globals that are options above, wherever they were given."""
 _GLOBALS: Final[Mapping[str, re.Pattern[str]]] = {
     "hpet.msi": re.compile("on|off|true|false"),
-    "hpet.timers": re.compile("[3-9]|[12][0-9]|3[0-2]"),
+    "hpet.timers": re.compile("[3-9]|1[0-9]|2[0-4]"),
     "ioapic.version": re.compile("0x11|0x20|17|32"),
     "ICH9-LPC.noreboot": re.compile("on|off|true|false"),
 }
