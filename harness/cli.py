@@ -493,7 +493,7 @@ def explain(
     query-stats, QEMU's command line, libvirt's XML, lspci. No QEMU or KVM is needed, but for
     --reproduce.
     Status 0: nothing unusual; 1: something is; 2: no file could be read. With --reproduce 0: it
-    does not show here; 1: it does; 3: the VM's mode cannot be run here.
+    does not show here; 1: it does; 3: the VM's mode gives no answer here.
     """
     from harness.commands import explain as command
     from harness.report.text.explain_report import explain_json, explain_report

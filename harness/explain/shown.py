@@ -49,7 +49,7 @@ class InMode:
     """What was seen in one irqchip mode.
 
     ``shown`` says what of the wanted is there, ``others`` what is there and was not wanted;
-    ``why_not`` is why the mode could not be run.
+    ``why_not`` is why there is no answer.
     """
 
     mode: Irqchip
@@ -120,7 +120,7 @@ class VmReproduction:
         own = self.own
         ran = [each for each in self.modes if each.why_not is None]
         if not ran:
-            return f"cannot run here: {self.modes[0].why_not if self.modes else 'no mode is left'}"
+            return f"no answer here: {self.modes[0].why_not if self.modes else 'no mode is left'}"
         shown = _names(each for each in ran if each.is_shown)
         rest = _names(each for each in ran if not each.is_shown)
         if own is None:
@@ -131,7 +131,7 @@ class VmReproduction:
             return f"{_there(self.wanted)} in {shown}{others}; {unknown}"
         also = f"; it shows in {shown}" if shown else ""
         if own.why_not is not None:
-            return f"the VM's mode {own.mode} cannot be run here: {own.why_not}{also}"
+            return f"the VM's mode {own.mode} gives no answer here: {own.why_not}{also}"
         if not own.is_shown:
             return f"{_absent(self.wanted)} in {own.mode}, the VM's mode{also}"
         also_in = _names(each for each in ran if each.is_shown and each is not own)

@@ -60,8 +60,11 @@ def modes_of(
     own: Irqchip | None, iommu: str | None, qemu: Version, changes: list[VmChange]
 ) -> Iterator[Irqchip]:
     """The VM's own mode first, then the others that can be run."""
-    order = [*((own,) if own is not None else ()), *Irqchip]
-    for mode in dict.fromkeys(order):
+    if own is not None:
+        yield own
+    for mode in Irqchip:
+        if mode is own:
+            continue
         if mode in (Irqchip.ON, Irqchip.OFF) and iommu is not None and "intremap=on" in iommu:
             why = "QEMU refuses interrupt remapping with it"
         elif mode is Irqchip.OFF and qemu >= USERSPACE_LAPIC_REMOVED:

@@ -123,7 +123,7 @@ def _modes(found: VmReproduction) -> Iterator[TextLine]:
         name = f"{mode.mode}{' (its own)' if mode.mode is found.guest.own else ''}"
         if mode.why_not is not None:
             yield TextLine(
-                f"  {name}: not run: {shortened(mode.why_not, _LONGEST)}", Emphasis.NOTICE
+                f"  {name}: no answer: {shortened(mode.why_not, _LONGEST)}", Emphasis.NOTICE
             )
             continue
         if mode.shown:

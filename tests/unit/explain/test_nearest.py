@@ -1,5 +1,6 @@
 """A command line or XML -> the nearest guest: what is taken over, replaced, and left out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,14 @@ def test_own_mode_comes_first_and_those_that_cannot_be_are_said(options, own, mo
     assert [each.value for each in guest.modes] == modes
     missing = {each.value for each in Irqchip} - set(modes)
     assert all(changed(guest, f"mode {each}") for each in missing)
+
+
+def test_own_mode_that_no_qemu_here_has_is_run_all_the_same():
+    """So that the reason is that of the run, and not silence."""
+    evidence = [read_command_line("x", "qemu-system-x86_64 -M q35 -accel kvm,kernel-irqchip=off")]
+    newest = replace(HERE, qemus=HERE.qemus[2:])
+
+    assert nearest_guest(vm_of(evidence), newest).modes[0] is Irqchip.OFF
 
 
 def test_userspace_lapic_takes_a_qemu_that_has_it():

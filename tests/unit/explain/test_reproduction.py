@@ -81,10 +81,10 @@ def test_files_without_a_vm_say_what_to_give():
         (GHOST, [mode(ON, "x"), mode(SPLIT, "y")], ON, 1, "and in split"),
         (GHOST, [mode(ON), mode(SPLIT, "x")], ON, 0, "does not show here in on"),
         (GHOST, [mode(ON), mode(SPLIT, "x")], ON, 0, "it shows in split"),
-        (GHOST, [mode(ON, why_not="no"), mode(SPLIT, "x")], ON, 3, "cannot be run here: no"),
+        (GHOST, [mode(ON, why_not="no"), mode(SPLIT, "x")], ON, 3, "gives no answer here: no"),
         (GHOST, [mode(ON), mode(SPLIT, "x")], None, 1, "shows here, too, in split, not in on"),
         (GHOST, [mode(ON), mode(SPLIT)], None, 0, "in any mode that was run (on, split)"),
-        (GHOST, [mode(ON, why_not="no")], None, 3, "cannot run here: no"),
+        (GHOST, [mode(ON, why_not="no")], None, 3, "no answer here: no"),
         (GHOST, [mode(ON, why_not="no"), mode(SPLIT)], None, 0, "in any mode that was run (split)"),
         (NOTHING, [mode(ON), mode(SPLIT)], ON, 0, "and here nothing is unusual in on"),
         (NOTHING, [mode(ON, "x")], ON, 1, "but here something is unusual in on"),
@@ -129,7 +129,7 @@ def test_report_and_json_say_verdict_guest_and_what_was_left_out(answer):
     data = reproduction_json(found)
 
     assert f"  {found.verdict}" in lines
-    assert any("split: not run: skip: no" in line for line in lines)
+    assert any("split: no answer: skip: no" in line for line in lines)
     assert any("-blockdev: left out" in line for line in lines)
     assert data["exit_status"] == 1
     assert data["guest"]["own_mode"] == "on"
