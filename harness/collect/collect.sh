@@ -19,6 +19,10 @@ instance=$tracefs/instances/irqmatrix-$$
 work=$(mktemp -d) || exit 1
 folder=$work/irqmatrix
 missing=
+events='kvm_exit kvm_set_irq kvm_ioapic_set_irq kvm_ioapic_delayed_eoi_inj kvm_msi_set_irq
+kvm_pic_set_irq kvm_apic kvm_apic_ipi kvm_apic_accept_irq kvm_apicv_accept_irq kvm_eoi kvm_pv_eoi
+kvm_ack_irq kvm_inj_virq kvm_userspace_exit kvm_msr kvm_mmio kvm_pio'
+events_per_s=20000 # of the interval: a trace with that many is ended before it
 
 clean_up() {
     if [ -d "$instance" ]; then rmdir "$instance"; fi
@@ -34,6 +38,12 @@ lacks() { # a source, and why it gave nothing: words without quotes
     echo "not collected: $1: $2"
 }
 now() { date +%s.%N | sed 's/[^0-9.]//g'; }
+trace_is_full() { # of its events, and of those that did not stay
+    cat "$instance"/per_cpu/cpu[0-9]*/stats | awk -v most="$events_per_s" -v seconds="$seconds" '
+        /^(overrun|dropped events):/ { lost += $NF }
+        /^entries:/ { entries += $2 }
+        END { exit !(lost || entries > most * seconds) }'
+}
 ticks() { cat /proc/"$pid"/task/[0-9]*/stat 2>/dev/null; }
 interrupts() { now; cat /proc/interrupts; }
 
@@ -85,18 +95,39 @@ if [ -w "$tracefs/instances" ] && mkdir "$instance" 2>/dev/null; then
     echo $((32768 / (cpus > 128 ? 128 : cpus))) >"$instance/buffer_size_kb" &&
         echo 1 >"$instance/options/event-fork" &&
         (cd "/proc/$pid/task" && echo [0-9]*) >"$instance/set_event_pid" &&
-        echo 1 >"$instance/events/kvm/enable" && tracing=yes
+        traced=$(for event in $events; do
+            echo 1 2>/dev/null >"$instance/events/kvm/$event/enable" && echo "$event"
+        done) && [ -n "$traced" ] && tracing=yes
 fi
 [ -n "$tracing" ] || lacks "trace" "tracefs is not mounted, needs root, or KVM has no tracepoints"
 
 interrupts >"$folder/host-interrupts.txt"
 ticks >"$work/before"
+if [ -n "$tracing" ]; then
+    (
+        left=${seconds%.*}
+        while [ "${left:-0}" -gt 0 ] && [ -d "$instance" ]; do
+            if trace_is_full; then
+                echo 0 >"$instance/tracing_on"
+                echo "it has enough after $((${seconds%.*} - left)) s" >"$work/ended"
+                break
+            fi
+            sleep 1
+            left=$((left - 1))
+        done
+    ) &
+fi
 sleep "$seconds"
+wait
+if [ -e "$work/ended" ]; then lacks "the rest of the trace" "$(cat "$work/ended")"; fi
 ticks >"$work/after"
 interrupts >>"$folder/host-interrupts.txt"
 if [ -n "$tracing" ]; then
     echo 0 >"$instance/tracing_on"
-    dd if="$instance/trace" bs=4096 count=8192 of="$folder/trace.txt" 2>/dev/null
+    {
+        echo "# irqmatrix: traced $(echo "$traced" | tr '\n' ' ')"
+        dd if="$instance/trace" bs=4096 count=8192 2>/dev/null
+    } >"$folder/trace.txt"
 fi
 
 {

@@ -99,14 +99,17 @@ COMMON: Final = frozenset((
     "local", "interrupts", "the", "and", "for", "name", "vm", "test", "debug", "default",
     "none", "true", "false", "null", "driver", "version", "stats", "provider", "value", "qom",
     "path", "vcpu", "root", "system", "x86", "x86_64", "ide", "ahci", "pci", "trace", "event",
-    "mask", "pin", "address", "mac", "mail", "uuid",
+    "mask", "pin", "address", "mac", "mail", "uuid", "masked", "fixed", "physical", "logical",
+    "remote", "irr", "isr", "imr", "lvt", "vec", "dst", "dest", "pending", "delivery", "self",
+    "all", "lowest", "extint", "init", "smi", "nmi", "perf", "error", "spurious", "gsi", "source",
+    "reason", "chip", "ack", "poll", "user", "rip", "info", "high", "low", "read", "write",
 ))  # fmt: skip
 """Words that tools print, and that identify no one: a guest of this name stays readable."""
 _SHORTEST_NAME: Final = 3
 
 
 def _is_telling(name: str) -> bool:
-    word = name.strip().lower()
+    word = name.strip(" ().").lower()  # a host that was given no name is called "(none)"
     return (
         len(word) >= _SHORTEST_NAME
         and word not in COMMON

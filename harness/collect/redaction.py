@@ -45,7 +45,8 @@ def redacted(texts: Mapping[str, str], names: Collection[str] = ()) -> Redacted:
     for member, text in texts.items():
         form = _FORMS.get(archive.kind_of_member(member) or FileKind.ARCHIVE, _plain)
         try:
-            found[member] = placeholders.in_text(form(text, placeholders))
+            plain = form(text, placeholders)
+            found[member] = plain if form is _trace else placeholders.in_text(plain)
         except CollectError as error:
             left_out[member] = str(error)
     return Redacted(found, placeholders.count, left_out)
@@ -275,6 +276,33 @@ def _interrupts(text: str, placeholders: Placeholders) -> str:
     return "\n".join([*kept, ""])
 
 
+_EVENT: Final = re.compile(
+    r"(?P<task>.{1,16}-\d{1,10})"
+    r"(?P<rest>\s+\[\d+\] \S{0,8}\s+\d+\.\d{6}: kvm_\w+: [\w ():|=.,%-]*)",
+    re.ASCII,
+)
+"""An event of KVM as tracefs prints it: numbers and KVM's own words, after the task's name."""
+
+
+def _trace(text: str, placeholders: Placeholders) -> str:
+    """The tasks' names are replaced like any text, and lines that are no event of KVM, too.
+
+    A trace has millions of lines, and few tasks.
+    """
+    tasks: dict[str, str] = {}
+    lines = []
+    for line in text.splitlines():
+        match = _EVENT.fullmatch(line)
+        if match is None:
+            lines.append(placeholders.in_text(line))
+            continue
+        task, rest = match.groups()
+        if task not in tasks:
+            tasks[task] = placeholders.in_text(task)
+        lines.append(tasks[task] + rest)
+    return "\n".join([*lines, ""])
+
+
 def _versions(text: str, placeholders: Placeholders) -> str:
     found = versions.read("versions.txt", text).content
     assert isinstance(found, NamedVersions)
@@ -297,4 +325,5 @@ _FORMS: Final[Mapping[FileKind, Callable[[str, Placeholders], str]]] = {
     FileKind.INTERRUPTS: _interrupts,
     FileKind.HOST_INTERRUPTS: _interrupts,
     FileKind.VERSIONS: _versions,
+    FileKind.TRACE: _trace,
 }

@@ -24,17 +24,25 @@ from harness.base.errors import CollectError, MonitorError
 from harness.base.procstat import read_stat
 from harness.collect.redaction import version_text
 from harness.collect.target import PROC, VmTarget
-from harness.record.collectors.foreign import archive
+from harness.record.collectors.foreign import archive, trace_text
 from harness.record.collectors.foreign.model import NamedVersions
 from harness.record.collectors.foreign.versions import dotted
 from harness.record.collectors.qmp import Monitor, MonitorSnapshot, monitor
-from harness.record.collectors.tracefs import tracing
+from harness.record.collectors.tracefs import Trace, tracing
+from userspace_chip.events import KVM_EVENTS
 
 GREETING_S: Final = 2.0
 """QEMU serves one client of a monitor at a time; where another has it, no greeting comes."""
 VIRSH_S: Final = 10.0
 BUFFER_KIB: Final = 32 * 1024
 """Of a trace, of all CPUs together; as text it is several times as large."""
+EVENTS: Final = ("kvm_exit", *KVM_EVENTS)
+"""What is traced: of an exit its reason, and what interrupts need."""
+EVENTS_PER_S: Final = 20_000
+"""Of the interval.  A trace with that many is ended before it: an event costs up to a microsecond
+of the guest's time, and so all of them 2 percent."""
+_LOOK_S: Final = 0.1
+"""Between two looks at how many events there are."""
 _LEAST_BUFFER_KIB: Final = 256
 _MOST_BYTES: Final = archive.MEMBER_MIB * limits.MIB // 2
 _GUEST_BYTES: Final = 8 * limits.MIB
@@ -207,10 +215,11 @@ async def _monitor(asked: Asked, interval: Callable[[], Awaitable[None]]) -> Fou
         async with contextlib.AsyncExitStack() as opened:
             log = Path(scratch) / "session.jsonl"
             mon = await opened.enter_async_context(_greeted(connection, log))
-            before = await _irq(mon)
+            before = await _look(mon)
             await interval()
             smp = len(await mon.vcpu_threads())
-            return _said(await mon.execute("query-version"), before, await mon.snapshot(smp))
+            after_s, found = time.time(), await mon.snapshot(smp)
+            return _said(await mon.execute("query-version"), before, after_s, found)
 
 
 @contextlib.asynccontextmanager
@@ -227,22 +236,36 @@ async def _greeted(connection: Any, log: Path) -> Any:
         raise CollectError(str(error), why) from None
 
 
-async def _irq(mon: Monitor) -> str | None:
-    if "x-query-irq" not in mon.commands:
-        return None
-    return str((await mon.execute("x-query-irq"))["human-readable-text"])
+async def _look(mon: Monitor) -> dict[str, str]:
+    """What counts, at the beginning: the texts by their members, as far as this QEMU has them."""
+    found = {}
+    if "x-query-irq" in mon.commands:
+        text = str((await mon.execute("x-query-irq"))["human-readable-text"])
+        found["info-irq-before.txt"] = f"{time.time():.6f}\n{text}"
+    if "query-stats" in mon.commands:
+        before_s, stats = time.time(), await mon.execute("query-stats", {"target": "vcpu"})
+        if stats:
+            found["query-stats-before.json"] = _answer(stats, before_s)
+    return found
 
 
-def _said(version: Any, before: str | None, found: MonitorSnapshot) -> Found:
+def _answer(stats: Any, time_s: float) -> str:
+    """An answer of QMP, with the time in the form of its events."""
+    whole = int(time_s)
+    stamp = {"seconds": whole, "microseconds": int((time_s - whole) * 1e6)}
+    return json.dumps({"return": stats, "timestamp": stamp}) + "\n"
+
+
+def _said(version: Any, before: dict[str, str], after_s: float, found: MonitorSnapshot) -> Found:
     numbers = version["qemu"]
     qemu = int(numbers["major"]), int(numbers["minor"]), int(numbers["micro"])
     texts = {
         "versions.txt": version_text(NamedVersions(qemu=qemu)),
-        "info-irq-before.txt": before,
-        "info-irq.txt": found.irq_text,
+        **before,
+        "info-irq.txt": f"{after_s:.6f}\n{found.irq_text}" if found.irq_text else None,
         "info-pic.txt": found.controllers_text,
         "info-lapic.txt": "\n".join(found.lapic_texts),
-        "query-stats.json": json.dumps({"return": found.stats}) if found.stats else None,
+        "query-stats.json": _answer(found.stats, after_s) if found.stats else None,
     }
     return Found({name: text for name, text in texts.items() if text}, found.missing)
 
@@ -264,17 +287,41 @@ async def _trace(asked: Asked, interval: Callable[[], Awaitable[None]]) -> Found
     with tempfile.TemporaryDirectory(prefix="irqmatrix-") as scratch:
         file = Path(scratch) / "trace"
         async with tracing(
-            asked.host, asked.tracefs, only_followed=True, buffer_kib=buffer_kib
+            asked.host, asked.tracefs, only_followed=True, buffer_kib=buffer_kib, events=EVENTS
         ) as trace:
             await trace.follow(threads)
-            await interval()
+            missing = await until_enough(trace, asked.seconds, interval)
             await trace.stop()
             await trace.save(file)
-        text = _text(file)
-        missing = {}
+            traced = f"{trace_text.EVENTS} {' '.join(trace.events)}\n"
+        text = traced + _text(file)
         if file.stat().st_size > _MOST_BYTES:
             missing["the end of the trace"] = f"more than {_MOST_BYTES // limits.MIB} MiB"
         return Found({"trace.txt": text}, missing)
+
+
+async def until_enough(
+    trace: Trace, seconds: float, interval: Callable[[], Awaitable[None]]
+) -> dict[str, str]:
+    """Wait for the end of the interval, or of what a trace may have; what of it is missing."""
+    begun = time.monotonic()
+    ending = asyncio.ensure_future(interval())
+    cpus = range(os.cpu_count() or 1)
+    try:
+        while True:
+            await asyncio.wait({ending}, timeout=_LOOK_S)
+            fill = [await trace.fill(cpu) for cpu in cpus]
+            entries = sum(each.entries for each in fill)
+            if not ending.done() and (
+                entries > EVENTS_PER_S * seconds or any(each.lost for each in fill)
+            ):
+                after_s = time.monotonic() - begun
+                why = f"ended after {after_s:.1f} s with {entries} events, to cost the VM little"
+                return {"the rest of the interval": why}
+            if ending.done():
+                return {}
+    finally:
+        ending.cancel()
 
 
 SOURCES: Final[tuple[CollectSource, ...]] = (
@@ -294,19 +341,32 @@ SOURCES: Final[tuple[CollectSource, ...]] = (
 async def gathered(
     asked: Asked, sources: Iterable[CollectSource] = SOURCES
 ) -> list[tuple[CollectSource, Found]]:
-    """What each source found; what it did not, it says in ``missing``."""
-    begun = asyncio.get_running_loop().time()
+    """What each source found; what it did not, it says in ``missing``.
 
-    async def interval() -> None:
-        left_s = begun + asked.seconds - asyncio.get_running_loop().time()
-        await asyncio.sleep(max(left_s, 0))
+    They begin one after another, so that none waits too long for an answer while another works;
+    the interval begins once all have.
+    """
+    loop = asyncio.get_running_loop()
+    end_s: asyncio.Future[float] = loop.create_future()
 
-    async def one(source: CollectSource) -> Found:
+    async def one(source: CollectSource, begun: asyncio.Event) -> Found:
+        async def interval() -> None:
+            begun.set()
+            await asyncio.sleep(max(await asyncio.shield(end_s) - loop.time(), 0))
+
         try:
             return await source.gather(asked, interval)
         except CollectError as error:
             return Found({}, {source.name: str(error)})
+        finally:
+            begun.set()
 
     wanted = list(sources)
-    found = await asyncio.gather(*(one(source) for source in wanted))
-    return list(zip(wanted, found, strict=True))
+    async with asyncio.TaskGroup() as group:
+        tasks = []
+        for source in wanted:
+            begun = asyncio.Event()
+            tasks.append(group.create_task(one(source, begun)))
+            await begun.wait()
+        end_s.set_result(loop.time() + asked.seconds)
+    return list(zip(wanted, (task.result() for task in tasks), strict=True))

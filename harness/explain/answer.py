@@ -27,6 +27,8 @@ class Vm:
     qemu_at_least: tuple[int, ...] | None
     linux: tuple[int, ...] | None
     smp: int | None
+    apicv: bool | None = None
+    """Whether hardware may deliver and end interrupts by itself (APICv, AVIC)."""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def shipped() -> tuple[UsualBand, ...]:
 
 def band_of(quantity: Amount, bands: tuple[UsualBand, ...]) -> UsualBand | None:
     """The first band that is of this quantity."""
-    if quantity.unit != "a second":
+    if quantity.unit != "a second" and not quantity.name.startswith("thread/"):
         return None
     return next((band for band in bands if fnmatchcase(quantity.name, band.quantity)), None)
 

@@ -13,6 +13,7 @@ from harness.explain.devices import line_sources
 from harness.explain.laws import laws_of
 from harness.explain.quantities import Amount, quantities
 from harness.explain.vm import vm_of
+from harness.model.case import Irqchip
 from harness.record.collectors.foreign.model import (
     EventCounts,
     Evidence,
@@ -61,7 +62,7 @@ def explain(
         sources=line_sources(_lines(odd, evidence), _irqs(evidence), evidence, vm),
         laws=laws,
         candidates=found,
-        decide=_decide(found, odd, signs, evidence, measured),
+        decide=_decide(found, odd, signs, evidence, measured, vm),
         not_observable=tuple(_not_observable(evidence, measured, vm)),
     )
 
@@ -154,6 +155,7 @@ def _decide(
     signs: Sequence[Amount],
     evidence: Sequence[Evidence],
     measured: Sequence[Amount],
+    vm: Vm,
 ) -> tuple[Deciding, ...]:
     """One to three commands; none where there is nothing to decide."""
     fitting = [each for each in found if each.standing is Standing.FITS]
@@ -164,19 +166,20 @@ def _decide(
         for each in (fitting or given)[:MOST_COMMANDS]:
             wanted += each.decide[rank : rank + 1]
     if not wanted:
-        wanted = list(_missing(evidence)) if odd or signs or not measured else []
+        wanted = list(_missing(evidence, vm)) if odd or signs or not measured else []
     elif not any(isinstance(each.content, VmMachine) for each in evidence):
         wanted.insert(1, _FIRST[1])
     return tuple({each.command: each for each in wanted}.values())[:MOST_COMMANDS]
 
 
-def _missing(evidence: Sequence[Evidence]) -> Iterable[Deciding]:
+def _missing(evidence: Sequence[Evidence], vm: Vm) -> Iterable[Deciding]:
     contents = [each.content for each in evidence]
     if not any(isinstance(each, Snapshots) for each in contents):
         yield _FIRST[0]
     if not any(isinstance(each, VmMachine) for each in contents):
         yield _FIRST[1]
-    if not any(isinstance(each, EventCounts | TraceTally | ExitTable) for each in contents):
+    counted = any(isinstance(each, EventCounts | TraceTally | ExitTable) for each in contents)
+    if not counted and vm.irqchip is not Irqchip.TCG:
         yield _FIRST[2]
 
 
@@ -193,14 +196,20 @@ def _not_observable(
             if sum(len(each.snapshots) for each in snapshots) > 1
             else "rates of the guest's interrupts: that takes two snapshots of /proc/interrupts"
         )
-    if not any(name.startswith("exit/") for name in names):
+    if not any(name.startswith("exit/") for name in names) and vm.irqchip is not Irqchip.TCG:
         yield (
             "rates of exits: the table does not say how long it counted (say --seconds N)"
             if any(isinstance(each, ExitTable) for each in contents)
             else "exits: nothing counts them"
         )
     if not any(name.startswith("gsi/") for name in names):
-        yield "the lines that QEMU moves: only a trace with kvm:kvm_set_irq shows them"
+        yield (
+            "the lines that QEMU moves: `info irq`, twice, counts them"
+            if vm.irqchip is Irqchip.TCG
+            else "the lines that QEMU moves: only a trace with kvm:kvm_set_irq shows them"
+        )
+    if vm.apicv and any(isinstance(each, TraceTally) for each in contents):
+        yield "what hardware delivers and ends by itself (APICv, AVIC): it has no event in a trace"
     if vm.irqchip is None:
         yield "the irqchip mode: a command line, XML or trace would say it"
     if vm.qemu is None:

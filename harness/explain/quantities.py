@@ -13,15 +13,18 @@
 ``log/nobody-cared``  messages of the kernel, a count
 ``state/...``         what a snapshot of registers shows, a count: ``remote-irr``, ``lint0-masked``
 ``balance/...``       two quantities of one trace against each other, in percent
+``thread/main``       what QEMU's main loop used of a CPU, in percent; ``thread/vcpu`` the vCPU that
+                      used most
 ====================  ===========================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from harness.record.collectors.foreign import exits
 from harness.record.collectors.foreign.model import (
@@ -34,11 +37,14 @@ from harness.record.collectors.foreign.model import (
     LapicTexts,
     Registers,
     Snapshots,
+    Statistics,
+    Threads,
     TraceTally,
 )
 from harness.record.collectors.procfs import InterruptLine
 
 Unit: TypeAlias = Literal["a second", "percent", "times"]
+K = TypeVar("K")
 
 MOST_COUNTS: Final = 100_000
 
@@ -63,12 +69,14 @@ def quantities(evidence: Iterable[Evidence], *, seconds: float | None = None) ->
     """
     found: list[Amount] = []
     series: list[tuple[str, InterruptSnapshot]] = []
+    evidence = list(evidence)
     for one in evidence:
         if isinstance(one.content, Snapshots):
             if not one.content.is_host:
                 series += [(one.file, each) for each in one.content.snapshots]
         else:
             found += _of(one)
+    found += _of_pairs(evidence)
     return found + list(_of_snapshots(series, seconds))
 
 
@@ -99,6 +107,67 @@ def _of(one: Evidence) -> Iterator[Amount]:
             for pin, number in each.counts.items():
                 name = f"total/{each.controller}/{pin}"
                 yield Amount(name, number, "times", file, "since the guest began")
+    elif isinstance(content, Threads):
+        yield from _of_threads(content, file)
+
+
+def _of_threads(found: Threads, file: str) -> Iterator[Amount]:
+    """The first thread of a process is its main one; vCPUs have a name where QEMU names threads."""
+    main, *others = found.threads
+    yield Amount("thread/main", main.percent, "percent", file, main.name)
+    vcpus = [each for each in others if each.name.endswith("/KVM")]
+    if vcpus:
+        most = max(vcpus, key=lambda each: each.percent)
+        yield Amount("thread/vcpu", most.percent, "percent", file, most.name)
+
+
+# --- Totals at two times --------------------------------------------------------------------------
+
+
+def _of_pairs(evidence: list[Evidence]) -> Iterator[Amount]:
+    """Rates from totals that a collection has twice: of ``query-stats`` and of ``info irq``."""
+    stats = [(e.file, e.content) for e in evidence if isinstance(e.content, Statistics)]
+    for (_, one), (file, two) in pairwise(stats):
+        if (span := _between(one.time_s, two.time_s)) is not None:
+            for name, count in _grown(_summed(one), _summed(two)).items():
+                if name in _STATISTICS:
+                    yield Amount(_STATISTICS[name], count / span, "a second", file, name)
+    texts = [(e.file, e.content) for e in evidence if isinstance(e.content, IrqTexts)]
+    for (_, before), (file, after) in pairwise(texts):
+        if (span := _between(before.time_s, after.time_s)) is not None:
+            for gsi, count in _grown(_raised(before), _raised(after)).items():
+                yield Amount(f"gsi/{gsi}/high", count / span, "a second", file, "info irq")
+
+
+def _between(before_s: float | None, after_s: float | None) -> float | None:
+    return after_s - before_s if before_s is not None and after_s and after_s > before_s else None
+
+
+def _grown(before: Mapping[K, int], after: Mapping[K, int]) -> dict[K, int]:
+    """By how much each has grown; nothing where one is less: another guest, or a reset."""
+    grown = {key: count - before.get(key, 0) for key, count in after.items()}
+    return grown if all(count >= 0 for count in grown.values()) else {}
+
+
+def _summed(found: Statistics) -> Mapping[str, int]:
+    total: Counter[str] = Counter()
+    for vcpu in found.vcpus:
+        total.update(vcpu)
+    return total
+
+
+def _raised(found: IrqTexts) -> Mapping[int, int]:
+    """How often each line was raised, at the IOAPIC.
+
+    KVM's own PIT raises GSI 0 past QEMU, which does not count it.
+    """
+    return {
+        gsi: count
+        for each in found.statistics
+        if each.controller == "ioapic"
+        for gsi, count in each.counts.items()
+        if gsi or not each.provider.startswith("kvm-")
+    }
 
 
 def _of_trace(tally: TraceTally, file: str) -> Iterator[Amount]:
@@ -117,7 +186,7 @@ def _of_trace(tally: TraceTally, file: str) -> Iterator[Amount]:
         rates[f"vector/{vector}"] = count
     for event, count in tally.events.items():
         rates[f"event/{event}"] = count
-    if "event/kvm_set_irq" in rates:
+    if "event/kvm_set_irq" in rates or "kvm_set_irq" in tally.traced:
         for gsi in (0, 8):  # the lines of clocks: that there is none is an answer
             for way in ("low", "high"):
                 rates.setdefault(f"gsi/{gsi}/{way}", 0)
@@ -168,8 +237,9 @@ _STATISTICS: Final = {
     "mmio_exits": "exit/mmio",
     "signal_exits": "userspace/restart",
     "irq_injections": "event/kvm_inj_virq",
+    "exits": "exit/total",
 }
-"""KVM's statistics, of ``kvm_stat -d``, that are quantities of another source, too."""
+"""KVM's statistics, of ``kvm_stat -d`` and ``query-stats``, that another source measures, too."""
 
 
 # --- /proc/interrupts -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from harness.record.collectors.foreign.model import (
     Evidence,
     IrqTexts,
     KernelLog,
+    ModuleParameters,
     NamedVersions,
     Registers,
     Snapshots,
@@ -44,7 +45,10 @@ def vm_of(evidence: Sequence[Evidence]) -> Vm:
         ),
         None,
     )
-    return Vm(machine, mode, why, qemu, machine.version, linux, _smp(machine, evidence))
+    apicv = next(
+        (e.content.apicv for e in evidence if isinstance(e.content, ModuleParameters)), None
+    )
+    return Vm(machine, mode, why, qemu, machine.version, linux, _smp(machine, evidence), apicv)
 
 
 def _machine(evidence: Sequence[Evidence]) -> VmMachine:

@@ -6,7 +6,7 @@ import shlex
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,14 +30,22 @@ def unpacking(archive: str) -> str:
 
 
 _NOT_NEEDED: Final = {
-    *("__pycache__", "ensurepip", "idlelib", "lib2to3", "site-packages", "dist-packages"),
+    *("ensurepip", "idlelib", "lib2to3", "site-packages", "dist-packages"),
     *("pydoc_data", "test", "tkinter", "turtledemo"),
 }
 
 
-def write_archive(destination: Path, trees: Mapping[str, Path] | None = None) -> None:
+def write_archive(
+    destination: Path,
+    trees: Mapping[str, Path] | None = None,
+    extensions: Iterable[Path] = (),
+    *,
+    compiled: bool = False,
+) -> None:
     """A tar archive for the lab's root: Python, ``userspace_chip``, and ``trees`` by their names.
 
+    ``extensions`` are modules in C whose libraries go along, beside those of ``ctypes``;
+    with ``compiled`` the bytecode of all modules, as far as it is there, for much code.
     :class:`ImageError` where this Python has no loader or library that could be taken along.
     """
     executable = Path(sys.executable).resolve()
@@ -45,8 +53,8 @@ def write_archive(destination: Path, trees: Mapping[str, Path] | None = None) ->
     if loader is None:
         raise ImageError(f"{executable} cannot go to the lab", "it names no dynamic loader")
     stdlib = Path(sysconfig.get_path("stdlib"))
-    extensions = [executable, *(stdlib / "lib-dynload").glob("_ctypes.*.so")]
-    libraries = {k: v for path in extensions for k, v in elf.libraries([loader], path).items()}
+    programs = [executable, *(stdlib / "lib-dynload").glob("_ctypes.*.so"), *extensions]
+    libraries = {k: v for path in programs for k, v in elf.libraries([loader], path).items()}
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     chips = Path(userspace_chip.__file__).parent
     with tarfile.open(destination, "w", dereference=True) as tar:
@@ -56,9 +64,13 @@ def write_archive(destination: Path, trees: Mapping[str, Path] | None = None) ->
             tar.add(path, f"{HOME[1:]}/libs/{soname}")
         named = {f"{HOME}/lib/{version}": stdlib, f"{PACKAGES}/{chips.name}": chips}
         for name, tree in {**named, **(trees or {})}.items():
-            tar.add(tree, name.lstrip("/"), filter=_wanted)
+            tar.add(tree, name.lstrip("/"), filter=_wanted if compiled else _source)
 
 
 def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
     last = Path(info.name).name
     return None if last in _NOT_NEEDED or last.startswith("config-") else info
+
+
+def _source(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if Path(info.name).name == "__pycache__" else _wanted(info)

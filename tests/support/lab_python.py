@@ -1,6 +1,9 @@
-"""The differential tests, with the Python and the chips that they need, for the virtual lab."""
+"""The Python of the tests, for the virtual lab: with the differential tests, or with irqmatrix."""
 
 import importlib.util
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 from harness.images import python
@@ -24,3 +27,29 @@ def write_archive(destination: Path) -> None:
             source = origin.parent if origin.name == "__init__.py" else origin
             trees[f"project/packages/{source.name}"] = source
     python.write_archive(destination, trees)
+
+
+IRQMATRIX = (
+    f"PYTHONHOME={python.HOME} PYTHONPATH={python.PACKAGES}:{python.PACKAGES}/packages "
+    f"PYTHONDONTWRITEBYTECODE=1 {PYTHON} -m harness"
+)
+"""How the command line is started where its archive was unpacked."""
+
+_LOADED = """
+import sys, harness.cli, {modules}
+for module in list(sys.modules.values()):
+    print(getattr(module, "__file__", None) or "")
+"""
+
+
+def write_irqmatrix(destination: Path, *modules: str) -> None:
+    """A tar archive with irqmatrix, as far as its command line and ``modules`` import."""
+    code = _LOADED.format(modules=", ".join(modules))
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = [Path(line) for line in said.stdout.splitlines() if line]
+    installed = Path(sysconfig.get_path("purelib"))
+    names = {path.relative_to(installed).parts[0] for path in loaded if installed in path.parents}
+    trees = {f"project/packages/{name}": installed / name for name in sorted(names)}
+    trees |= {f"project/{name}": ROOT / name for name in ("harness", "configs")}
+    extensions = [path for path in loaded if path.suffix == ".so"]
+    python.write_archive(destination, trees, extensions, compiled=True)

@@ -7,9 +7,11 @@ third and triples its timer interrupts (measured), and what a full buffer loses 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,10 +31,25 @@ def clock_offset_ns() -> int:
     return round(offset_s) * 10**9
 
 
+_STATS: Final = re.compile(r"^(entries|overrun|dropped events): (\d{1,15})$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class TraceFill:
+    """How many events a trace has, and how many did not stay: its buffer is full."""
+
+    entries: int
+    lost: int
+
+
 class Trace:
     """A running trace.  Made by :func:`tracing` only."""
 
-    def __init__(self, files: HostFiles, instance: str, *, only_followed: bool) -> None:
+    def __init__(
+        self, files: HostFiles, instance: str, events: tuple[str, ...], *, only_followed: bool
+    ) -> None:
+        self.events = events
+        """Those that are traced: of what was asked for, what this kernel has."""
         self._files = files
         self._instance = instance
         self._only_followed = only_followed
@@ -48,6 +65,16 @@ class Trace:
             return
         words = " ".join(map(str, pids))
         await self._files.write([(f"{self._instance}/set_event_pid", words)])
+
+    async def fill(self, cpu: int) -> TraceFill:
+        """How much of ``cpu`` there is so far; a processor that is not there has nothing."""
+        try:
+            text = await self._files.read(f"{self._instance}/per_cpu/cpu{cpu}/stats")
+        except CollectError:
+            return TraceFill(0, 0)
+        found = {match[1]: int(match[2]) for match in _STATS.finditer(text)}
+        lost = found.get("overrun", 0) + found.get("dropped events", 0)
+        return TraceFill(found.get("entries", 0), lost)
 
     async def stop(self) -> None:
         """No more events."""
@@ -70,9 +97,14 @@ class Trace:
 
 @contextlib.asynccontextmanager
 async def tracing(
-    files: HostFiles, root: str, *, only_followed: bool, buffer_kib: int = BUFFER_KIB
+    files: HostFiles,
+    root: str,
+    *,
+    only_followed: bool,
+    buffer_kib: int = BUFFER_KIB,
+    events: Iterable[str] = KVM_EVENTS,
 ) -> AsyncIterator[Trace]:
-    """Trace the ``kvm:*`` events of :data:`KVM_EVENTS` in an instance below ``root``.
+    """Trace the ``kvm:*`` events called ``events`` in an instance below ``root``.
 
     With ``only_followed`` nothing is traced before :meth:`Trace.follow`, so that other guests of
     the machine stay out; ``buffer_kib`` is for each CPU.  Raises :class:`CollectError` where
@@ -84,14 +116,15 @@ async def tracing(
         # A process id that no task has: follow() replaces it.
         filters = [("options/event-fork", "1"), ("set_event_pid", "0")] if only_followed else []
         settings = [("trace_clock", CLOCK), ("buffer_size_kb", str(buffer_kib)), *filters]
-        enables = [(f"events/kvm/{name}/enable", "1") for name in await _available(files, root)]
+        available = await _available(files, root, events)
+        enables = [(f"events/kvm/{name}/enable", "1") for name in available]
         await files.write([(f"{instance}/{path}", text) for path, text in settings + enables])
-        yield Trace(files, instance, only_followed=only_followed)
+        yield Trace(files, instance, available, only_followed=only_followed)
     finally:
         await files.remove_dir(instance)
 
 
-async def _available(files: HostFiles, root: str) -> list[str]:
-    """Those of our events that this kernel has."""
+async def _available(files: HostFiles, root: str, events: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``events`` that this kernel has."""
     known = set((await files.read(f"{root}/available_events")).split())
-    return [name for name in KVM_EVENTS if f"kvm:{name}" in known]
+    return tuple(name for name in events if f"kvm:{name}" in known)

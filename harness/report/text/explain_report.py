@@ -38,6 +38,7 @@ def explain_json(answer: Explanation, reproduction: Mapping[str, Any] | None = N
         "qemu_at_least": _dotted(vm.qemu_at_least),
         "linux": _dotted(vm.linux),
         "smp": vm.smp,
+        "apicv": vm.apicv,
         "machine": dataclasses.asdict(vm.machine),
     }
     data["measured"] = [
@@ -101,6 +102,7 @@ def _machine(vm: Vm) -> Page:
         {True: "HPET", False: "no HPET"}.get(machine.hpet),  # type: ignore[arg-type]
         None if machine.driftfix is None else f"driftfix={machine.driftfix}",
         None if machine.pit_policy is None else f"kvm-pit {machine.pit_policy}",
+        {True: "APICv or AVIC", False: "no APICv"}.get(vm.apicv),  # type: ignore[arg-type]
     ]
     told = ", ".join(each for each in known if each)
     yield TextLine(f"VM: {told or 'nothing says which'}")

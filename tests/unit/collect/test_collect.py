@@ -18,6 +18,7 @@ from harness.collect.sources import Asked, gathered
 from harness.collect.target import QemuProcess, VmTarget, qemus, target_of
 from harness.commands.explain import ExplainOptions, run
 from harness.record.collectors.foreign import archive
+from harness.record.collectors.tracefs import Trace
 
 Q35 = "qemu-system-x86_64\0-M\0q35\0-accel\0kvm,kernel-irqchip=split\0-name\0guest=web-of-anna\0"
 SNAPSHOT = "{}\n           CPU0\n  8: {} IO-APIC   8-edge      rtc0\n"
@@ -105,6 +106,49 @@ def test_every_source_that_fails_stops_no_other():
     assert all(each.texts or each.missing for _, each in found)
 
 
+def test_sources_begin_one_after_another_and_wait_for_the_same_end():
+    said = []
+
+    def source(name):
+        async def gather(_, interval):
+            said.append(f"{name} begins")
+            await asyncio.sleep(0)
+            said.append(f"{name} waits")
+            await interval()
+            said.append(f"{name} ends")
+            return sources.Found({})
+
+        return sources.CollectSource(name, "", gather)
+
+    asyncio.run(gathered(asked(), [source("a"), source("b")]))
+
+    assert said == ["a begins", "a waits", "b begins", "b waits", "a ends", "b ends"]
+
+
+def buffer(folder, entries, lost):
+    (folder / "per_cpu" / "cpu0").mkdir(parents=True)
+    stats = f"entries: {entries}\noverrun: 0\ndropped events: {lost}\n"
+    (folder / "per_cpu" / "cpu0" / "stats").write_text(stats)
+    return Trace(LocalFiles(), str(folder), (), only_followed=True)
+
+
+@pytest.mark.parametrize(("entries", "lost"), [(200_001, 0), (5, 1)], ids=["many", "full"])
+def test_trace_of_a_busy_guest_ends_before_the_interval_and_that_is_said(entries, lost, tmp_path):
+    trace = buffer(tmp_path, entries, lost)
+
+    found = asyncio.run(sources.until_enough(trace, 10.0, asyncio.Event().wait))
+
+    assert f"{entries} events" in found["the rest of the interval"]
+
+
+def test_trace_of_a_quiet_guest_lasts_as_long_as_the_interval(tmp_path):
+    async def interval():
+        pass
+
+    trace = buffer(tmp_path, 200_000, 0)
+    assert asyncio.run(sources.until_enough(trace, 10.0, interval)) == {}
+
+
 @pytest.fixture
 def packed(tmp_path):
     (tmp_path / "rows").write_text(ROWS)
@@ -142,7 +186,7 @@ def test_contents_of_an_archive_name_its_files_and_their_kinds(packed, tmp_path)
     assert {each["name"]: each["kind"] for each in listed["files"]} == {
         "cmdline.txt": "qemu",
         "guest-interrupts-1.txt": "interrupts",
-        "threads.txt": None,
+        "threads.txt": "threads",
     }
 
 

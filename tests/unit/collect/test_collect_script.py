@@ -1,6 +1,7 @@
 """``collect --print-script``: a shell's archive is read and redacted as ours is."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.collect import sources
 from harness.collect.collect import SCRIPT, redacted_copy
 from harness.record.collectors.foreign import archive
 
@@ -33,6 +35,12 @@ def test_script_passes_shellcheck():
     shellcheck = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True, check=False)
     assert done.stdout == ""
+
+
+def test_script_traces_the_events_that_the_command_does():
+    text = SCRIPT.read_text()
+    assert " ".join(sources.EVENTS) == " ".join(re.search(r"\nevents='([^']*)'", text)[1].split())
+    assert f"\nevents_per_s={sources.EVENTS_PER_S} " in text
 
 
 @pytest.fixture

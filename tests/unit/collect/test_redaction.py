@@ -142,3 +142,21 @@ def test_long_hostile_text_is_redacted_in_linear_time(part):
 )
 def test_secret_that_looks_like_any_number_is_replaced(member, text):
     assert "31337" not in redacted({member: text}).texts[member]
+
+
+def test_host_without_a_name_leaves_the_registers_readable():
+    text = "  IRR      (none)\n  Remote IRR (none)\n"
+
+    assert redacted({"info-pic.txt": text}, {"(none)"}).texts["info-pic.txt"] == text
+
+
+def test_trace_has_placeholders_for_tasks_with_names_and_its_events_as_they_were():
+    event = "-185     [000] d..1.    69.957199: kvm_exit: vcpu 0 reason hlt rip 0xfe info1 0x0\n"
+    text = f"   CPU 0/KVM{event} anna-desktop{event} anna sent 52:54:00:aa:bb:cc\n"
+
+    first, second, third = redacted({"trace.txt": text}, {"anna"}).texts["trace.txt"].splitlines()
+
+    assert f"{first}\n" == f"   CPU 0/KVM{event}"
+    assert "anna" not in second + third
+    assert f"{second}\n".endswith(event)
+    assert "52:54" not in third

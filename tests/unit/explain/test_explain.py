@@ -1,5 +1,6 @@
 """Evidence -> answer: what is named, with which reasons, and what is not claimed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from harness.commands.explain import ExplainOptions, run
 from harness.explain.answer import Standing
 from harness.model.case import Irqchip
+from harness.record.collectors.foreign import archive
 from harness.report.text.explain_report import explain_json, explain_report
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -197,3 +199,119 @@ def test_report_and_json_say_the_verdict_first(tmp_path):
 
     assert next(explain_report(answer)).text == answer.verdict
     assert answer.verdict in explain_json(answer)
+
+
+# --- What a collection has ------------------------------------------------------------------------
+
+THREADS = "percent of a CPU: user  system  thread\n"
+
+
+def packed(tmp_path, **texts):
+    """An archive whose members are called so, but for ``-`` and the suffix."""
+    names = {
+        "irq_before": "info-irq-before.txt",
+        "irq": "info-irq.txt",
+        "stats_before": "query-stats-before.json",
+        "stats": "query-stats.json",
+        "cmdline": "cmdline.txt",
+        "threads": "threads.txt",
+        "parameters": "module-parameters.txt",
+        "trace": "trace.txt",
+    }
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(archive.packed({names[name]: text for name, text in texts.items()}))
+    return run(ExplainOptions((path,), (), None, None))
+
+
+def stats(time_s, **values):
+    listed = [{"name": name, "value": value} for name, value in values.items()]
+    vcpu = {"provider": "kvm", "qom-path": "/machine/unattached/device[0]", "stats": listed}
+    stamp = {"seconds": time_s, "microseconds": 0}
+    return json.dumps({"return": [vcpu], "timestamp": stamp})
+
+
+def rates(answer):
+    return {each.quantity.name: each.quantity.value for each in answer.measured}
+
+
+def test_statistics_at_two_times_are_rates_of_exits(tmp_path):
+    answer = packed(
+        tmp_path,
+        stats_before=stats(100, exits=1000, halt_exits=10, irq_injections=5),
+        stats=stats(110, exits=51000, halt_exits=30, irq_injections=5),
+    )
+
+    found = rates(answer)
+    assert (found["exit/total"], found["exit/halt"], found["event/kvm_inj_virq"]) == (5000, 2, 0)
+    assert not any("exits: nothing" in text for text in answer.not_observable)
+
+
+def test_statistics_that_went_back_are_of_another_guest_and_no_rate(tmp_path):
+    answer = packed(tmp_path, stats_before=stats(100, exits=1000), stats=stats(110, exits=9))
+    assert "exit/total" not in rates(answer)
+
+
+IRQ = "{}.000000\nIRQ statistics for {}:\n 0: {}\n 8: {}\n"
+
+
+@pytest.mark.parametrize(("provider", "has_pit"), [("kvm-ioapic", False), ("ioapic", True)])
+def test_lines_at_two_times_are_rates_but_kvms_own_pit_is_not_counted(provider, has_pit, tmp_path):
+    answer = packed(
+        tmp_path,
+        irq_before=IRQ.format(100, provider, 5, 1000),
+        irq=IRQ.format(110, provider, 5, 5700),
+        cmdline=Q35.format("on") + " -rtc driftfix=slew",
+    )
+
+    assert rates(answer)["gsi/8/high"] == 470
+    assert ("gsi/0/high" in rates(answer)) is has_pit
+
+
+def test_main_loop_that_never_sleeps_is_unusual_and_a_busy_vcpu_is_not(tmp_path):
+    spinning = f"{THREADS}                  60.0    39.0  qemu-system-x86\n"
+    busy = f"{THREADS}                   2.0     1.0  qemu-system-x86\n"
+    vcpu = "                  97.0     2.0  CPU 0/KVM\n"
+
+    answer = packed(tmp_path, threads=spinning + vcpu)
+    assert [each.quantity.name for each in answer.unusual] == ["thread/main"]
+    assert packed(tmp_path, threads=busy + vcpu).is_quiet
+
+
+@pytest.mark.parametrize(
+    ("text", "apicv"),
+    [("kvm_amd.avic=N\n", False), ("kvm_intel.enable_apicv=Y\n", True), ("kvm.nx=Y\n", None)],
+)
+def test_module_parameters_say_what_a_trace_cannot_show(text, apicv, tmp_path):
+    answer = packed(tmp_path, parameters=text, trace=trace(0, 0, 5), cmdline=Q35.format("on"))
+
+    assert answer.vm.apicv is apicv
+    assert any("AVIC" in each for each in answer.not_observable) is (apicv is True)
+
+
+def test_event_that_was_traced_and_did_not_happen_speaks_against_an_entry(tmp_path):
+    event = " CPU 0/KVM-9 [001] ..... {}.000001: kvm_eoi: apicid 0 vector 236\n"
+    text = event.format(100) + event.format(104)
+    listed = "# irqmatrix: traced kvm_eoi kvm_set_irq\n"
+
+    answers = [
+        packed(tmp_path, trace=each, cmdline=Q35.format("on")) for each in (text, listed + text)
+    ]
+
+    ghosts = [next(c for c in a.candidates if c.entry == "hpet-ghost-ticks") for a in answers]
+    assert [each.standing for each in ghosts] == [Standing.POSSIBLE, Standing.AGAINST]
+
+
+def test_trace_of_several_cpus_whose_beginning_was_overwritten_has_lost_events(tmp_path):
+    kept = "# tracer: nop\n# entries-in-buffer/entries-written: 10/25   #P:{}\n"
+    for cpus, lost in ((1, 0), (2, 15)):
+        answer = packed(tmp_path, trace=kept.format(cpus) + trace(4, 1, 5))
+        assert answer.evidence[0].content.lost == lost
+
+
+def test_tracepoints_of_kvm_are_not_asked_of_a_vm_under_tcg(tmp_path):
+    storm = snapshots({RTC: 470, LOC: 90})
+    answers = [explained(tmp_path, storm, f"qemu-system-x86_64 -M pc -accel {accel}\n")
+               for accel in ("tcg", "kvm")]  # fmt: skip
+    asked = [any("kvm:" in each.command for each in answer.decide) for answer in answers]
+    assert asked == [False, True]
+    assert not any("kvm:" in text or text.startswith("exits") for text in answers[0].not_observable)

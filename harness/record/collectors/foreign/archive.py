@@ -27,13 +27,15 @@ KINDS: Final[Mapping[str, FileKind]] = {
     "host-interrupts.txt": FileKind.HOST_INTERRUPTS,
     "info-pic.txt": FileKind.INFO_PIC,
     "info-lapic.txt": FileKind.INFO_LAPIC,
+    "info-irq-before.txt": FileKind.INFO_IRQ,
     "info-irq.txt": FileKind.INFO_IRQ,
+    "query-stats-before.json": FileKind.STATISTICS,
     "query-stats.json": FileKind.STATISTICS,
+    "threads.txt": FileKind.THREADS,
+    "module-parameters.txt": FileKind.PARAMETERS,
     "trace.txt": FileKind.TRACE,
 }
 """What each member is."""
-PLAIN: Final = frozenset({"module-parameters.txt", "threads.txt", "info-irq-before.txt"})
-"""Members for a person who reads them; ``explain`` does not."""
 _GUEST: Final = re.compile(r"guest-interrupts-[1-9]\d{0,2}\.txt", re.ASCII)
 MEMBER_MIB: Final = 64
 TOTAL_MIB: Final = 256
@@ -55,7 +57,7 @@ def kind_of_member(name: str) -> FileKind | None:
 
 def is_known(name: str) -> bool:
     """Whether a file of this name is one of an archive's."""
-    return name in PLAIN or name == CONTENTS or kind_of_member(name) is not None
+    return name == CONTENTS or kind_of_member(name) is not None
 
 
 def is_archive(path: Path) -> bool:

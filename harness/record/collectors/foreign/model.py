@@ -35,6 +35,9 @@ class FileKind(StrEnum):
     MONITOR = "monitor"
     """A session of QEMU's monitor, with several of these."""
     STATISTICS = "query-stats"
+    THREADS = "threads"
+    """Of :mod:`harness.collect`, as the next one."""
+    PARAMETERS = "module-parameters"
     COMMAND_LINE = "qemu"
     XML = "libvirt"
     LSPCI = "lspci"
@@ -135,6 +138,8 @@ class TraceTally:
     ledger: Ledger | None = None
     ledger_why: str = ""
     """Why there is no ledger, or of which part of the trace it is."""
+    traced: frozenset[str] = frozenset()
+    """All events that were traced, where the trace says so: others of them did not happen."""
 
 
 @dataclass(frozen=True)
@@ -156,16 +161,59 @@ class LapicTexts:
 
 @dataclass(frozen=True)
 class IrqTexts:
-    """``info irq``."""
+    """``info irq``; ``time_s`` on any clock, None where nothing says when."""
 
     statistics: tuple[IrqStatistics, ...]
+    time_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """``query-stats`` of vCPUs: by CPU and name.  Totals since the guest began."""
+    """``query-stats`` of vCPUs: by CPU and name.  Totals since the guest began.
+
+    ``time_s`` on any clock, None where nothing says when.
+    """
 
     vcpus: tuple[Mapping[str, int], ...]
+    time_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ThreadUse:
+    """What a thread of QEMU used, in percent of a CPU; a vCPU's user time is the guest's, too."""
+
+    name: str
+    user_percent: float
+    system_percent: float
+
+    @property
+    def percent(self) -> float:
+        """Both together."""
+        return self.user_percent + self.system_percent
+
+
+@dataclass(frozen=True)
+class Threads:
+    """The threads of a QEMU."""
+
+    threads: tuple[ThreadUse, ...]
+
+
+@dataclass(frozen=True)
+class ModuleParameters:
+    """``/sys/module/kvm*/parameters``: ``kvm_amd.avic`` and its like, with their values."""
+
+    values: Mapping[str, str]
+
+    @property
+    def apicv(self) -> bool | None:
+        """Whether hardware may deliver and end interrupts by itself; None where nothing says it."""
+        found = [
+            self.values[name]
+            for name in ("kvm_intel.enable_apicv", "kvm_amd.avic")
+            if name in self.values
+        ]
+        return None if not found else any(value in ("Y", "1") for value in found)
 
 
 @dataclass(frozen=True)
@@ -247,6 +295,8 @@ Content: TypeAlias = (
     | LapicTexts
     | IrqTexts
     | Statistics
+    | Threads
+    | ModuleParameters
     | VmMachine
     | PciList
     | NamedVersions

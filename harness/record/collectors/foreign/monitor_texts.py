@@ -30,6 +30,7 @@ _ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LAPIC: Final = "dumping local APIC state"
 _LINT0: Final = re.compile(r"^LVT0\t .*\bmasked\b", re.MULTILINE)
 _MOST_CPUS: Final = 4096
+_STAMP: Final = re.compile(r"(\d{1,12}\.\d{1,9})\n", re.ASCII)
 
 
 def _json(text: str) -> Any:
@@ -80,11 +81,13 @@ def read_lapic(name: str, text: str) -> Evidence:
 
 
 def read_irq(name: str, text: str) -> Evidence:
-    """``info irq``; :class:`CollectError` where it is none."""
-    found = monitor.parse_irq_statistics(cleaned(text))
+    """``info irq``, below a time in seconds or not; :class:`CollectError` where it is none."""
+    stamp = _STAMP.match(text)
+    time_s = None if stamp is None else float(stamp[1])
+    found = monitor.parse_irq_statistics(cleaned(text if stamp is None else text[stamp.end() :]))
     if not found:
         raise CollectError(f"{name}: no statistics of an interrupt controller")
-    return Evidence(name, FileKind.INFO_IRQ, IrqTexts(found))
+    return Evidence(name, FileKind.INFO_IRQ, IrqTexts(found, time_s))
 
 
 _SESSION: Final[tuple[tuple[str, str], ...]] = (
@@ -127,9 +130,21 @@ def read_statistics(name: str, text: str) -> Evidence:
         data: Any = _json(text)
     except (ValueError, RecursionError) as error:
         raise CollectError(f"{name}: not JSON", str(error)[:100]) from None
+    time_s = _time_of(data)
     found = data.get("return", data) if isinstance(data, dict) else data
     if not isinstance(found, list):
         raise CollectError(f"{name}: query-stats cannot be read", f"found {str(found)[:80]}")
     vcpus = [each for each in found if "cpu" in json.dumps(each)[:2000]]
     stats = monitor.vcpu_stats(vcpus or found)
-    return Evidence(name, FileKind.STATISTICS, Statistics(tuple(stats)))
+    return Evidence(name, FileKind.STATISTICS, Statistics(tuple(stats), time_s))
+
+
+def _time_of(data: Any) -> float | None:
+    """``timestamp``, as QMP gives it to events and ``irqmatrix collect`` to this answer."""
+    stamp = data.get("timestamp") if isinstance(data, dict) else None
+    if not isinstance(stamp, dict):
+        return None
+    seconds, microseconds = stamp.get("seconds"), stamp.get("microseconds")
+    if not isinstance(seconds, int) or not isinstance(microseconds, int):
+        return None
+    return seconds + microseconds / 1e6 if 0 <= seconds < 10**12 else None

@@ -21,6 +21,7 @@ from harness.base.errors import CollectError
 from harness.model.case import Irqchip
 from harness.record.collectors.foreign import (
     archive,
+    host_texts,
     interrupts,
     kernel_log,
     lspci,
@@ -131,6 +132,8 @@ _TEXT_READERS: Final[dict[FileKind, Callable[[str, str], Evidence]]] = {
     FileKind.INFO_LAPIC: monitor_texts.read_lapic,
     FileKind.INFO_IRQ: monitor_texts.read_irq,
     FileKind.STATISTICS: monitor_texts.read_statistics,
+    FileKind.THREADS: host_texts.read_threads,
+    FileKind.PARAMETERS: host_texts.read_parameters,
     FileKind.COMMAND_LINE: machine.read_command_line,
     FileKind.XML: machine.read_xml,
     FileKind.VERSIONS: versions.read,

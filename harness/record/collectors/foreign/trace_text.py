@@ -37,11 +37,19 @@ _REASON: Final = re.compile(r"\breason (?:EXIT_REASON_|SVM_EXIT_)?([A-Za-z]\w*|0
 _LOST: Final = re.compile(r"CPU:\d+ \[LOST (?:(\d{1,15}) )?EVENTS\]|(\d{1,15}) events lost")
 _THREAD: Final = re.compile(r"CPU (\d{1,6})/KVM")
 
+EVENTS: Final = "# irqmatrix: traced"
+"""Before the names of all events that were traced: what of them is not there did not happen."""
+_KEPT: Final = re.compile(
+    r"# entries-in-buffer/entries-written: (\d{1,15})/(\d{1,15})\s+#P:(\d{1,6})"
+)
+"""tracefs, about a buffer that kept its end: of several CPUs each begins at another time."""
 _MOST_SEEN: Final = 1 << 16
 """Texts that are remembered; then they are counted away."""
 _MOST_THREADS: Final = 4096
 _STAMP: Final = 22
 """Characters of a time."""
+_LONGEST: Final = 4000
+"""Characters of the list of what was traced."""
 _SHOWN: Final = 4
 """Examples of what was not understood."""
 
@@ -147,6 +155,7 @@ class TraceReader:
         self._cpus: Counter[int | None] = Counter()
         self._times: tuple[float, float] | None = None
         self._lost = 0
+        self._traced: frozenset[str] = frozenset()
         self._lines = 0
         self._odd: list[str] = []
         self._odd_count = 0
@@ -244,6 +253,10 @@ class TraceReader:
         lost = _LOST.search(line[:200])
         if lost is not None:
             self._lost += int(lost[1] or lost[2] or 1)
+        elif line.startswith(EVENTS):
+            self._traced = frozenset(line[:_LONGEST].removeprefix(EVENTS).split())
+        elif (kept := _KEPT.fullmatch(line.rstrip())) is not None and int(kept[3]) > 1:
+            self._lost += max(int(kept[2]) - int(kept[1]), 0)
         elif line.strip() and not line.startswith(("#", "cpus=", "version = ")):
             self._complain(line)
 
@@ -276,6 +289,7 @@ class TraceReader:
             cpus={cpu: count for cpu, count in self._cpus.items() if cpu is not None},
             guests=self._threads.guests,
             lost=self._lost,
+            traced=self._traced,
             lines_read=self._lines,
             ledger=ledger,
             ledger_why=why,
