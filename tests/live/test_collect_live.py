@@ -1,6 +1,7 @@
 """``collect`` of a real QEMU, and ``explain`` of its archive."""
 
 import asyncio
+import shutil
 import socket
 import subprocess
 
@@ -75,3 +76,29 @@ def test_collect_beside_another_client_goes_without_the_monitor(qemu, tmp_path):
         lines = list(asyncio.run(collect(options(tmp_path, process, path))))
     assert "  cmdline.txt" in lines
     assert any("another client may hold it" in line for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("virsh") is None, reason="needs virsh: libvirt-clients")
+def test_domain_of_libvirts_own_test_driver_is_read_and_names_no_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "test:///default")
+    asked = CollectOptions(None, None, "test", 0.1, (), tmp_path / "a.tar.gz", True)
+
+    asyncio.run(collect(asked))
+
+    text = dict(archive.members(tmp_path / "a.tar.gz"))["libvirt.xml"]
+    assert '<vcpu placement="static">2</vcpu>' in text
+    for secret in ("6695eb01-", "aa:bb:cc:dd:ee:ff", "diskimage1", "testnet0"):
+        assert secret not in text
+    answer = explain(ExplainOptions((tmp_path / "a.tar.gz",), (), None, None))
+    assert answer.refused == ()
+    assert answer.vm.smp == 2
+
+
+@pytest.mark.skipif(shutil.which("virsh") is None, reason="needs virsh: libvirt-clients")
+def test_domain_that_libvirt_does_not_know_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "test:///default")
+    asked = CollectOptions(None, None, "web-of-anna", 0.1, (), tmp_path / "a.tar.gz", True)
+
+    lines = list(asyncio.run(collect(asked)))
+
+    assert any(line.startswith("  libvirt's XML: virsh failed") for line in lines)
