@@ -24,7 +24,7 @@ END_OF_SCENARIO: Final = r"(?m)^(?:\. [0-9a-f]+|done)\r?\n"
 DONE: Final = "done"
 STALL_S: Final = 20.0
 """A scenario that says nothing for so long has lost what CPU 0 sleeps for, or the probe is dead."""
-LIVE_STALL_S: Final = 120.0
+LIVE_STALL_S: Final = 300.0
 """The same on the live chips in a lab, where an exit takes Python under TCG a few milliseconds, and
 a storm is ten thousand of them."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import py_compile
 import shlex
 import sys
 import sysconfig
 import tarfile
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,11 +19,10 @@ from harness.images import elf
 HOME: Final = "/py"
 PACKAGES: Final = "/project"
 """Where ``userspace_chip`` is there."""
-LAUNCHER: Final = (
-    *("busybox", "env", f"PYTHONHOME={HOME}", f"PYTHONPATH={PACKAGES}"),
-    *(f"{HOME}/ld.so", "--library-path", f"{HOME}/libs", f"{HOME}/bin/python"),
-)
-"""How it is started there.  It keeps what it compiles: all is in memory."""
+PYTHON: Final = (f"{HOME}/ld.so", "--library-path", f"{HOME}/libs", f"{HOME}/bin/python")
+"""How it is started there, with ``PYTHONHOME`` set to :data:`HOME`."""
+LAUNCHER: Final = ("busybox", "env", f"PYTHONHOME={HOME}", f"PYTHONPATH={PACKAGES}", *PYTHON)
+"""How it is started where nothing is set."""
 
 
 def unpacking(archive: str) -> str:
@@ -33,19 +34,17 @@ _NOT_NEEDED: Final = {
     *("ensurepip", "idlelib", "lib2to3", "site-packages", "dist-packages"),
     *("pydoc_data", "test", "tkinter", "turtledemo"),
 }
+_COMPILED: Final = f".{sys.implementation.cache_tag}.pyc"
 
 
 def write_archive(
     destination: Path,
     trees: Mapping[str, Path] | None = None,
     extensions: Iterable[Path] = (),
-    *,
-    compiled: bool = False,
 ) -> None:
     """A tar archive for the lab's root: Python, ``userspace_chip``, and ``trees`` by their names.
 
-    ``extensions`` are modules in C whose libraries go along, beside those of ``ctypes``;
-    with ``compiled`` the bytecode of all modules, as far as it is there, for much code.
+    ``extensions`` are modules in C whose libraries go along, beside those of ``ctypes``.
     :class:`ImageError` where this Python has no loader or library that could be taken along.
     """
     executable = Path(sys.executable).resolve()
@@ -64,13 +63,26 @@ def write_archive(
             tar.add(path, f"{HOME[1:]}/libs/{soname}")
         named = {f"{HOME}/lib/{version}": stdlib, f"{PACKAGES}/{chips.name}": chips}
         for name, tree in {**named, **(trees or {})}.items():
-            tar.add(tree, name.lstrip("/"), filter=_wanted if compiled else _source)
+            tar.add(tree, name.lstrip("/"), filter=_wanted)
+        _add_compiled(tar, chips, f"{PACKAGES[1:]}/{chips.name}")
+
+
+def _add_compiled(tar: tarfile.TarFile, package: Path, name: str) -> None:
+    """The modules of ``package`` compiled, beside their sources: under TCG that takes a minute."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "compiled")
+        for source in package.rglob("*.py"):
+            place = Path(name, source.relative_to(package))
+            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            py_compile.compile(
+                str(source), str(compiled), f"/{place}", True, invalidation_mode=mode
+            )
+            tar.add(compiled, place.parent / "__pycache__" / f"{source.stem}{_COMPILED}")
 
 
 def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """What runs there; of all but our package, what this Python has compiled, too."""
     last = Path(info.name).name
-    return None if last in _NOT_NEEDED or last.startswith("config-") else info
-
-
-def _source(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if Path(info.name).name == "__pycache__" else _wanted(info)
+    is_ours = info.name.startswith(PACKAGES[1:]) and last == "__pycache__"
+    is_other_code = is_ours or (last.endswith(".pyc") and not last.endswith(_COMPILED))
+    return None if last in _NOT_NEEDED or last.startswith("config-") or is_other_code else info

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.images import python
 
 ROOT = Path(__file__).parent.parent.parent
-PYTHON = python.PYTHON
+PYTHON = " ".join(python.PYTHON)
 
 _PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
 """The tests import pytest; its own dependencies, as far as it has them, come with it."""
@@ -52,4 +52,4 @@ def write_irqmatrix(destination: Path, *modules: str) -> None:
     trees = {f"project/packages/{name}": installed / name for name in sorted(names)}
     trees |= {f"project/{name}": ROOT / name for name in ("harness", "configs")}
     extensions = [path for path in loaded if path.suffix == ".so"]
-    python.write_archive(destination, trees, extensions, compiled=True)
+    python.write_archive(destination, trees, extensions)

@@ -423,6 +423,15 @@ class EventsFlag(IntFlag):
 
 
 @abi_struct
+class KvmTprAccessCtl(ctypes.Structure):
+    """``kvm_tpr_access_ctl``."""
+
+    enabled: U32
+    flags: U32
+    reserved: Annotated[ctypes.Array[ctypes.c_uint32], ctypes.c_uint32 * 8]
+
+
+@abi_struct
 class KvmUserspaceMemoryRegion(ctypes.Structure):
     """``kvm_userspace_memory_region``."""
 
@@ -685,6 +694,7 @@ SET_MSRS: Final = _ioctl("SET_MSRS", 0x89, _WRITE, KvmMsrs)
 GET_LAPIC: Final = _ioctl("GET_LAPIC", 0x8E, _READ, KvmLapicState)
 SET_LAPIC: Final = _ioctl("SET_LAPIC", 0x8F, _WRITE, KvmLapicState)
 SET_CPUID2: Final = _ioctl("SET_CPUID2", 0x90, _WRITE, KvmCpuid2)
+TPR_ACCESS_REPORTING: Final = _ioctl("TPR_ACCESS_REPORTING", 0x92, _READ | _WRITE, KvmTprAccessCtl)
 GET_MP_STATE: Final = _ioctl("GET_MP_STATE", 0x98, _READ, KvmMpState)
 SET_MP_STATE: Final = _ioctl("SET_MP_STATE", 0x99, _WRITE, KvmMpState)
 NMI: Final = _ioctl("NMI", 0x9A)

@@ -76,11 +76,12 @@ def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> i
             trace.vmm = vmm
         monitor = None
         if options.monitor is not None:
-            monitor = Monitor(vmm, opened(options.monitor, os.O_RDWR | os.O_NOCTTY))
+            place = opened(options.monitor, os.O_RDWR | os.O_NOCTTY)
+            monitor = stack.enter_context(Monitor(vmm, place))
         begin = (lambda: None) if monitor is None else monitor.begin
         outcome = vmm.run(options.timeout_s, paused=options.paused, started=begin)
         if monitor is not None:
-            monitor.close(_SHUTDOWN_REASONS.get(outcome.end))
+            monitor.tell_end(_SHUTDOWN_REASONS.get(outcome.end))
         status = _report(outcome, options, errors)
         if outcome.stuck:
             # A thread inside KVM_RUN cannot be ended any other way.

@@ -409,6 +409,13 @@ class VcpuFd(_Fd):
         """``KVM_SET_LAPIC``."""
         self._pass(abi.SET_LAPIC, state)
 
+    def report_tpr_accesses(self, enabled: bool) -> None:
+        """``KVM_TPR_ACCESS_REPORTING``: an exit (``TPR_ACCESS``) for each access of TPR's register.
+
+        Only with the local APIC in the kernel.
+        """
+        self._pass(abi.TPR_ACCESS_REPORTING, abi.KvmTprAccessCtl(enabled=enabled))
+
     def interrupt(self, vector: int) -> None:
         """``KVM_INTERRUPT``: the vector of a PIC in user space (``split``, ``off``).
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import stat
 import threading
 import time
@@ -191,19 +192,35 @@ class Objects:
 
 
 class Monitor:
-    """Speaks QMP over a descriptor, in a thread of its own, until the other side has left."""
+    """Speaks QMP over a descriptor, in a thread of its own.  Use it in a ``with``.
+
+    ``descriptor`` is closed in the end.
+    """
 
     def __init__(self, machine: Machine, descriptor: int) -> None:
         self._commands = Commands(machine)
         self._descriptor = descriptor
         self._lock = threading.Lock()
+        self._end, self._ender = os.pipe()
+        self._thread = threading.Thread(target=self._listen, name="monitor")
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """No more is read, answered or said."""
+        os.close(self._ender)
+        if self._thread.ident is not None:
+            self._thread.join()
+        os.close(self._end)
+        os.close(self._descriptor)
 
     def begin(self) -> None:
-        """Greet, and listen from now on; the thread ends with the process at the latest."""
+        """Greet, and listen from now on."""
         self._send(_GREETING)
-        threading.Thread(target=self._listen, name="monitor", daemon=True).start()
+        self._thread.start()
 
-    def close(self, reason: str | None) -> None:
+    def tell_end(self, reason: str | None) -> None:
         """Say why the guest has ended, where that is to be said."""
         if reason is not None:
             now_ns = time.time_ns()
@@ -215,14 +232,14 @@ class Monitor:
     def _listen(self) -> None:
         stream = Objects()
         try:
-            # A device, such as a virtio port, has an end of file only while nobody is connected.
+            # A device, such as a virtio port, is at its end only while nobody is connected.
             is_device = stat.S_ISCHR(os.fstat(self._descriptor).st_mode)
-            while True:
+            while self._end not in select.select([self._descriptor, self._end], [], [])[0]:
                 piece = os.read(self._descriptor, 1 << 12)
                 if not piece and not is_device:
                     return
-                if not piece:
-                    time.sleep(_UNTIL_CONNECTED_S)
+                if not piece and select.select([self._end], [], [], _UNTIL_CONNECTED_S)[0]:
+                    return
                 for asked in stream.add(piece):
                     self._send(self._commands.answer(asked))
         except OSError:

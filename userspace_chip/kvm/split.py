@@ -189,6 +189,8 @@ class SplitIrqchip:
         ):
             _WORD.pack_into(image, offset, value)
         vcpu.set_lapic(image)
+        # As the option ROM of QEMU's kvmvapic does; what it would patch is above 0x80000000.
+        vcpu.report_tpr_accesses(self.chips.profile.lapic.tpr_access_exits)
         self._vcpus.append(vcpu)
 
     def signal_msi(self, address: int, data: int, cpu: int) -> object:
@@ -228,10 +230,15 @@ class SplitIrqchip:
         """CR8 and the base are the kernel's."""
 
     def handle(self, cpu: int, reason: abi.ExitReason) -> bool:
-        """EOIs for the IOAPIC, and the interrupt window."""
+        """EOIs for the IOAPIC, the interrupt window, and accesses of TPR."""
         if reason is abi.ExitReason.IOAPIC_EOI:
             self.chips.log.vcpu = cpu
             self.chips.eoi_broadcast(self._vcpus[cpu].kvm_run.exit.eoi.vector)
+            return True
+        if reason is abi.ExitReason.TPR_ACCESS:
+            # vapic_report_tpr_access looks at the registers, so that they are put back
+            # (kvm_put_sregs): with CR8, which is TPR without its lower four bits.
+            self._vcpus[cpu].set_sregs(self._vcpus[cpu].get_sregs())
             return True
         return reason is abi.ExitReason.IRQ_WINDOW_OPEN
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -153,16 +154,25 @@ def test_text_that_there_is_not_is_an_error(machine, line):
 
 def test_monitor_greets_answers_and_says_why_the_guest_ended(machine):
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        monitor = Monitor(machine, os.dup(theirs.fileno()))
+    with ours, theirs, Monitor(machine, os.dup(theirs.fileno())) as monitor:
         monitor.begin()
         with ours.makefile("rwb") as stream:
             assert "QMP" in json.loads(stream.readline())
             stream.write(b'{"execute": "quit"}')
             stream.flush()
             assert json.loads(stream.readline()) == {"return": {}}
-            monitor.close("guest-reset")
+            monitor.tell_end("guest-reset")
             event = json.loads(stream.readline())
 
     assert machine.ended
     assert (event["event"], event["data"]["reason"]) == ("SHUTDOWN", "guest-reset")
+
+
+def test_monitor_that_nobody_talks_to_leaves_no_thread(machine):
+    before = threading.active_count()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Monitor(machine, os.dup(theirs.fileno())) as monitor:
+        monitor.begin()
+        assert threading.active_count() == before + 1
+
+    assert threading.active_count() == before

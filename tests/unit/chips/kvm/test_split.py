@@ -59,6 +59,15 @@ class Vcpu:
     def interrupt(self, vector):
         self.interrupts.append(vector)
 
+    def get_sregs(self):
+        return abi.KvmSregs(cr8=2)
+
+    def set_sregs(self, sregs):
+        self.sregs = sregs
+
+    def report_tpr_accesses(self, enabled):
+        self.reports_tpr = enabled
+
     def nmi(self):
         self.interrupts.append("nmi")
 
@@ -186,3 +195,9 @@ def test_hpet_and_rtc_answer_and_their_timers_raise_lines(board):
 
 def delivered(board):
     return [asked for asked in board.vm.asked if asked[0] in ("line", "msi")]
+
+
+def test_accesses_of_tpr_are_exits_after_which_cr8_is_put_back(board):
+    assert board.vcpu.reports_tpr
+    assert board.irqchip.handle(0, abi.ExitReason.TPR_ACCESS)
+    assert board.vcpu.sregs.cr8 == 2
