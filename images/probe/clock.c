@@ -21,13 +21,17 @@ u32 tsc_per_us = 1;
 static u32 measured(const struct cpu *cpu)
 {
 	for (;;) {
-		u64 start = tsc(), cycles;
-		u32 before = lapic_read(cpu, LAPIC_TIMER_CURRENT), passed;
+		u64 start, cycles;
+		u32 before, passed;
 
+		/* It stops at 0. */
+		lapic_write(cpu, LAPIC_TIMER_INITIAL, LONGEST);
+		start = tsc();
+		before = lapic_read(cpu, LAPIC_TIMER_CURRENT);
 		do {
 			passed = before - lapic_read(cpu, LAPIC_TIMER_CURRENT);
 			cycles = tsc() - start;
-		} while (passed < YARDSTICK_NS);
+		} while (passed < YARDSTICK_NS && cycles <= LONGEST);
 		if (cycles <= LONGEST)
 			return (u32)cycles / (passed / 1000);
 	}
@@ -40,7 +44,6 @@ void clock_start(void)
 
 	lapic_write(cpu, LAPIC_LVT_TIMER, LVT_MASKED);
 	lapic_write(cpu, LAPIC_TIMER_DIVIDE, DIVIDE_BY_1);
-	lapic_write(cpu, LAPIC_TIMER_INITIAL, LONGEST);
 	for (u32 i = 0; i < MEASUREMENTS; i++) {
 		u32 found = measured(cpu);
 

@@ -20,7 +20,7 @@ def clock(tmp_path_factory):
     subprocess.run(["gcc", "-O1", f"-I{folder}", "-o", target, SOURCE], check=True)
 
     def measured(*stop: int) -> int:
-        ran = subprocess.run([target, *map(str, stop)], check=True, capture_output=True)
+        ran = subprocess.run([target, *map(str, stop)], check=True, capture_output=True, timeout=10)
         return int(ran.stdout)
 
     return measured
@@ -30,7 +30,7 @@ def test_clock_of_a_steady_guest_is_exact_to_a_percent(clock):
     assert clock() == pytest.approx(CYCLES_PER_US, rel=0.01)
 
 
-@pytest.mark.parametrize("at", [2, 3, 50, 700, 1200])
+@pytest.mark.parametrize("at", [2, 3, 4, 5, 6, 7, 50, 258, 700, 1200])
 @pytest.mark.parametrize("stop_ms", [1, 1_000, 1_660, 1_700, 3_300, 4_290, 4_400, 9_000])
 def test_clock_of_a_guest_that_is_stopped_once_is_not_disturbed(clock, at, stop_ms):
     assert clock(at, stop_ms * 1_000_000) == pytest.approx(CYCLES_PER_US, rel=0.01)
