@@ -155,6 +155,31 @@ def test_quiet_guest_idle_or_loaded_is_nothing_unusual(mode, rates, tmp_path):
     assert answer.is_quiet
 
 
+QUIET = sorted((FIELD / "quiet").glob("*.tar.gz"))
+
+
+@pytest.mark.parametrize("path", QUIET, ids=lambda path: path.name.partition(".")[0])
+def test_recorded_guest_without_a_problem_is_nothing_unusual(path, tmp_path):
+    answer = explained(tmp_path, path)
+
+    assert answer.verdict == "nothing unusual"
+    assert answer.is_quiet
+    assert answer.refused == ()
+    assert answer.vm.irqchip == path.name.partition("-")[0]
+    assert sum(each.band is not None for each in answer.measured) >= 10
+
+
+@pytest.mark.parametrize("path", QUIET, ids=lambda path: path.name.partition(".")[0])
+def test_recorded_guest_of_an_unknown_vm_is_nothing_unusual(path, tmp_path):
+    texts = {name: text for name, text in archive.members(path) if name != "cmdline.txt"}
+    (tmp_path / "a.tar.gz").write_bytes(archive.packed(texts))
+
+    answer = explained(tmp_path, tmp_path / "a.tar.gz")
+
+    assert answer.verdict == "nothing unusual"
+    assert answer.vm.irqchip in (None, path.name.partition("-")[0])
+
+
 def test_snapshot_of_an_unknown_mode_invents_none(tmp_path):
     answer = explained(tmp_path, snapshots({LOC: 30}))
 
