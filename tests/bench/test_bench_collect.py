@@ -26,7 +26,7 @@ from support.kvm import skip_without_irqchip
 
 PAIRS = 10
 MOST = 1.05
-SECONDS = 3.0
+SECONDS = 2.0
 BLOCK = 20_000
 """Exits between two letters that the guest writes."""
 BASE = 0x200000

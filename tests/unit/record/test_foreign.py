@@ -371,3 +371,18 @@ def test_trace_of_a_real_tool_has_the_ghost_ticks(tool):
 
     assert found.content.lines[0, 0] > 10
     assert found.notes == ()
+
+
+@pytest.mark.parametrize("cleared", ["", "\x1b[H\x1b[2J"], ids=["file", "terminal"])
+def test_tables_of_perf_kvm_stat_live_say_over_how_long_they_count(cleared):
+    table = (FIELD / "perf-kvm-stat-on-linux6.12.txt").read_text().partition("IO Port")[0]
+    head = "Analyze events for pid(s) 29157, all VCPUs:\n"
+    lines = "".join(f"{cleared}00:25:{37 + n}.924536\n\n{head}{table}\n" for n in range(3))
+
+    (once,) = tables.read_exits("a", table.splitlines())
+    (live,) = tables.read_exits("a", lines.splitlines())
+
+    assert (once.content.duration_s, live.content.duration_s) == (None, 3.0)
+    assert live.content.counts == {key: 3 * count for key, count in once.content.counts.items()}
+    (said,) = tables.read_exits("a", lines.splitlines(), 10.0)
+    assert said.content.duration_s == 10.0

@@ -34,6 +34,10 @@ STAT_ROW: Final = re.compile(
 )
 _ELAPSED: Final = re.compile(r"\s*(\d+)[.,](\d+)\s+seconds time elapsed.*")
 CSV_HEADING: Final = re.compile(r"timestamp(?:,[\w()-]+)+")
+_CLOCK: Final = re.compile(r"(\d\d):(\d\d):(\d\d\.\d{6})", re.ASCII)
+"""What ``perf kvm stat live`` prints above each table (``print_result``)."""
+_CLEARED: Final = "\x1b[H\x1b[2J"
+"""What it clears a terminal with before."""
 _UNITS: Final = {"vm-exit": "exit", "io port access": "port", "mmio access": "mmio"}
 _MOST_LINES: Final = 1_000_000
 
@@ -41,17 +45,21 @@ _MOST_LINES: Final = 1_000_000
 def read_exits(name: str, lines: Iterable[str], seconds: float | None = None) -> list[Evidence]:
     """Each table of ``perf kvm stat`` or bcc's ``kvmexit``, by its unit.
 
-    Tables of one unit (``live`` prints one a second) are added up.  A table says no duration:
-    ``seconds`` is what the user knows of it.  :class:`CollectError` where there is no table.
+    Tables of one unit are added up.  ``live`` prints one a second below the time of day; another
+    table says no duration, and ``seconds`` is what the user knows of it.  :class:`CollectError`
+    where there is no table.
     """
     counts: dict[str, Counter[str]] = {}
     times: dict[str, dict[str, float]] = {}
     handled: dict[str, float] = {}
     notes: list[str] = []
     unit: str | None = None
+    times_s: list[float] = []
     for raw in islice(lines, _MOST_LINES):
         line = raw.rstrip("\r\n")
-        if LONG_NUMBER.search(line) is not None:
+        if (clock := _CLOCK.fullmatch(line.removeprefix(_CLEARED))) is not None:
+            times_s.append(int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3]))
+        elif LONG_NUMBER.search(line) is not None:
             notes.append(f"not understood: {line[:60]!r}")
         elif (heading := KVM_HEADING.fullmatch(line)) is not None:
             unit = _UNITS[heading[1].lower()]
@@ -70,16 +78,24 @@ def read_exits(name: str, lines: Iterable[str], seconds: float | None = None) ->
             counts[unit][exits.canonical(row["name"])] += int(row["count"])
     if not any(counts.values()):
         raise CollectError(f"{name}: no table of exits with a row", None, _HINT)
+    duration_s = seconds if seconds is not None else _live_s(times_s)
     return [
         Evidence(
             name,
             FileKind.EXITS,
-            ExitTable(key, dict(found), times.get(key, {}), seconds, handled.get(key) or None),
+            ExitTable(key, dict(found), times.get(key, {}), duration_s, handled.get(key) or None),
             tuple(notes[:5]),
         )
         for key, found in counts.items()
         if found
     ]
+
+
+def _live_s(times_s: list[float]) -> float | None:
+    """Over how long the tables of ``live`` count: the first is of a time before it."""
+    if len(times_s) < 2 or times_s != sorted(times_s):  # of a day that passed midnight: not known
+        return None
+    return (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1) or None
 
 
 _HINT: Final = "the table has to be there with its heading, VM-EXIT  Samples  Samples% ..."
