@@ -257,3 +257,14 @@ def test_idle_guest_says_nothing_where_the_work_of_the_entry_did_not_end(tmp_pat
 
     assert found[ON].shown == ()
     assert found[ON].why_not == f"{stuck.verdict}: {stuck.detail}"
+
+
+def test_folder_without_a_run_is_a_mistake(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["irqmatrix", "explain", "x", "--out", str(tmp_path / "out")])
+
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+
+    assert end.value.code == 2
+    assert "--reproduce" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
