@@ -595,6 +595,9 @@ def repro(
     bisect: Annotated[
         bool, typer.Option("--bisect", help="For git bisect run: 0 good, 1 bad, 125 untestable.")
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="With the live Python chips in place of QEMU.")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of cases run at the same time.")
     ] = None,
@@ -615,7 +618,7 @@ def repro(
         versions = lanes.named(lane)
         kernel, qemu = kernel or versions.kernel, qemu or versions.qemu
     asked = repro.ReproOptions(
-        name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json
+        name, kernel, qemu, out, bundle, jobs or default_jobs(), bisect, json, live
     )
     sys.exit(repro.run(asked, console, _run_async))
 

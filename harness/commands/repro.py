@@ -42,6 +42,7 @@ class ReproOptions:
     jobs: int
     bisect: bool
     json: bool
+    live: bool = False
 
 
 def show_catalogue(console: Printer, *, json: bool) -> None:
@@ -94,7 +95,13 @@ async def _perform(asked: ReproOptions, console: Printer) -> Reproduction:
     if asked.bundle is not None:
         bundle.check(asked.bundle)
     request = ReproRequest(
-        entry, asked.kernel, asked.qemu, asked.out, asked.jobs, decisive_only=asked.bisect
+        entry,
+        asked.kernel,
+        asked.qemu,
+        asked.out,
+        asked.jobs,
+        decisive_only=asked.bisect,
+        live=asked.live,
     )
     if not asked.json:
         show(console, repro_report.announce(entry))

@@ -27,7 +27,8 @@ from harness.compare.known import AxisMatch, AxisModel, BackendFacts, Bounds, Bo
 from harness.config import config
 from harness.config.config import RunConfig
 from harness.guests.kinds.model import Text
-from harness.model.case import Case, Irqchip
+from harness.guests.kinds.table import kind_of
+from harness.model.case import MODES, Accel, Case, Irqchip, Vmm
 from harness.model.counters import CounterSource
 from harness.repro.field_signs import FieldEvidence, FieldModel
 
@@ -163,9 +164,12 @@ class Entry:
         qemu: str | None = None,
         only: Iterable[Irqchip] | None = None,
         attempt: int = 0,
+        live: bool = False,
     ) -> RunConfig:
         """The recipe as a configuration; ``kernel`` (the lab's), ``qemu`` and modes override it.
 
+        ``live``: with the live chips in place of QEMU, where they can be; :class:`ConfigError`
+        where they can nowhere.
         ``attempt`` counts from 0: the recipe itself, then what stands in :attr:`again`.
         """
         overrides = dict(self.again[attempt - 1]) if attempt else {}
@@ -176,6 +180,8 @@ class Entry:
             overrides["qemu"] = qemu
         recipe = _recipe_file(self.file, self.id, overrides)
         expanded = config.expand(recipe)
+        if live:
+            expanded = dataclasses.replace(expanded, cases=self._on_live_chips(expanded.cases))
         if only is None:
             return expanded
         wanted = frozenset(only)
@@ -186,6 +192,13 @@ class Entry:
         """The recipe's guests as they stand in the file; ``attempt`` as in :meth:`config`."""
         told = dict(_mapping(_mapping(self.file.data).get("recipe")))
         return list((told | dict(self.again[attempt - 1] if attempt else {})).get("guests", ()))
+
+    def _on_live_chips(self, cases: Iterable[Case]) -> tuple[Case, ...]:
+        found = tuple(map(_on_live_chips, cases))
+        if not any(case.backend.vmm is Vmm.PYCHIP for case in found):
+            why = "they have the modes split and off of KVM, and boot probes and flat images"
+            raise ConfigError(f"{self.id} has nothing for the live chips", why)
+        return found
 
     @property
     def digest(self) -> str:
@@ -198,6 +211,15 @@ class Entry:
     def decisive_cases(self) -> tuple[Case, ...]:
         """The cases of :attr:`modes` alone: enough to answer the question."""
         return self.config(only=self.modes).cases
+
+
+def _on_live_chips(case: Case) -> Case:
+    """``case`` with the live chips in place of QEMU, where they have its mode and its guest."""
+    backend = case.backend
+    has_mode = (Vmm.PYCHIP, backend.irqchip) in MODES.values() and backend.accel is Accel.KVM
+    if not has_mode or kind_of(case.guest).multiboot is None:
+        return case
+    return dataclasses.replace(case, backend=dataclasses.replace(backend, vmm=Vmm.PYCHIP))
 
 
 def shipped() -> dict[str, Path]:

@@ -24,7 +24,7 @@ from harness.base.versions import parse_version
 from harness.compare.known import BackendFacts
 from harness.config.config import RunConfig
 from harness.model import manifest
-from harness.model.case import Irqchip
+from harness.model.case import MODES, Irqchip
 from harness.model.counters import CounterSet
 from harness.model.layout import CaseDir, RunDir
 from harness.model.verdict import CaseResult, PartResult, Verdict
@@ -111,6 +111,8 @@ class ReproRequest:
     jobs: int = 1
     decisive_only: bool = False
     """Run only the modes that are needed for the answer."""
+    live: bool = False
+    """With the live chips in place of QEMU, where they can be."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,13 @@ async def reproduce(request: ReproRequest, console: Printer, *, quiet: bool) -> 
     only = entry.modes if request.decisive_only else None
     out = request.out
     for attempt in range(len(entry.again) + 1):
-        config = entry.config(kernel=request.kernel, qemu=request.qemu, only=only, attempt=attempt)
+        config = entry.config(
+            kernel=request.kernel,
+            qemu=request.qemu,
+            only=only,
+            attempt=attempt,
+            live=request.live,
+        )
         job = pipeline.RunRequest(config, out, None, request.jobs)
         result, directory = await pipeline.run(job, console, quiet=quiet)
         found = Reproduction(entry, config, result, directory, assess(entry, result, directory))
@@ -166,9 +174,14 @@ def _speaks_of(
     sign: Sign, cases: Iterable[CaseResult]
 ) -> Iterator[tuple[CaseResult, Irqchip, Expected]]:
     for case in cases:
-        mode = Irqchip(str(case.axes["irqchip"]))
+        mode = _mode_of(case)
         if mode in sign.expect and fnmatchcase(case.id, sign.cases):
             yield case, mode, sign.expect[mode]
+
+
+def _mode_of(case: CaseResult) -> Irqchip:
+    """The irqchip mode, whoever runs the machine."""
+    return MODES[str(case.axes["irqchip"])][1]
 
 
 def _unknown(entry: Entry, result: RunResult, measured: Iterable[Measured]) -> Iterator[str]:
@@ -176,7 +189,7 @@ def _unknown(entry: Entry, result: RunResult, measured: Iterable[Measured]) -> I
     here = result.environment.get("kvm")
     if entry.host_kvm is not None and here != entry.host_kvm:
         yield f"it is about {entry.host_kvm}, and this machine's KVM is {here or 'none'}"
-    there = {str(case.axes["irqchip"]) for case in result.cases}
+    there = {_mode_of(case) for case in result.cases}
     for mode in entry.modes:
         if mode not in there:
             yield f"nothing was run in mode {mode}"
@@ -315,8 +328,7 @@ def _expected(entry: Entry, cases: Iterable[CaseResult], directory: Path) -> Ans
     facts = [
         found
         for case in cases
-        if case.axes["irqchip"] in entry.modes
-        and (found := facts_of(directory / case.dir)) is not None
+        if _mode_of(case) in entry.modes and (found := facts_of(directory / case.dir)) is not None
     ]
     affected = any(map(entry.is_affected, facts))
     return Answer.REPRODUCED if affected else Answer.NOT_REPRODUCED

@@ -36,6 +36,20 @@ def test_entry_only_some_modes_are_run_where_these_are_enough(tmp_path):
     assert [case.backend.irqchip for case in entry.decisive_cases] == [Irqchip.ON]
 
 
+def test_entry_on_live_chips_has_them_in_place_of_qemu_where_they_can_be(tmp_path):
+    probe = "{kind: probe, scenarios: configs/scenarios/pit.yaml, only: pit-both-controllers}"
+    text = ENTRY.replace("{kind: linux, workloads: [idle]}", probe).replace(
+        "part: idle", 'part: "*"'
+    )
+    config = catalogue.load(write_entry(tmp_path, text)).config(live=True)
+    assert [case.backend.name for case in config.cases] == ["lab-kvm-on", "lab-kvm-pychip-split"]
+
+
+def test_entry_with_nothing_for_live_chips_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="small has nothing for the live chips"):
+        catalogue.load(write_entry(tmp_path)).config(live=True)
+
+
 def test_entry_again_takes_the_place_of_what_it_names(tmp_path):
     again = 'again: [{guests: [{kind: linux, workloads: [idle], append: "more"}]}]\n'
     entry = catalogue.load(write_entry(tmp_path, ENTRY + again))

@@ -1,13 +1,14 @@
 import asyncio
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from harness.base.errors import CollectError
 from harness.ledger.ledger import LawResult, Ledger, Row
-from harness.model.case import Irqchip
+from harness.model.case import Irqchip, Vmm
 from harness.model.verdict import Verdict
 from harness.report.text import repro_report
 from harness.repro import catalogue, reproduce
@@ -56,6 +57,15 @@ def test_assess_other_mode_that_has_it_too_is_not_reproduced(entry, tmp_path):
 
 def test_assess_mode_that_is_not_needed_may_be_missing(entry, tmp_path):
     assert assess(entry, tmp_path / "run", {"on": 1000}).outcome is Answer.REPRODUCED
+
+
+def test_assess_live_chips_answer_for_the_mode_that_they_have(entry, tmp_path):
+    _, split = entry.config().cases
+    live = replace(split, backend=replace(split.backend, vmm=Vmm.PYCHIP))
+    entry = replace(entry, modes=(Irqchip.SPLIT,))
+    found = reproduce.assess(entry, run_result(case_result(live)), tmp_path)
+    assert [item.mode for item in found.measured] == [Irqchip.SPLIT]
+    assert "nothing was run in mode" not in found.reason
 
 
 def test_assess_needed_mode_that_is_missing_cannot_be_run(entry, tmp_path):
