@@ -238,6 +238,10 @@ def run(
             "configuration, or else the run before.",
         ),
     ] = None,
+    coverage: Annotated[
+        bool,
+        typer.Option("--coverage", help="Record which code of the labs' KVM runs: see coverage."),
+    ] = False,
     store: Store = None,
     verbose: Verbose = False,
     json: Json = False,
@@ -262,6 +266,8 @@ def run(
     loaded = config_module.load(config_module.find(config), repeat=repeat, lane=lane)
     if deterministic:
         loaded = config_module.deterministic(loaded)
+    if coverage:
+        loaded = config_module.with_coverage(loaded)
     console = printer(stderr=json)
     entered = store_request(store, loaded.store, baseline)
     number = number_of_jobs(jobs) or room.fitting_jobs(loaded.cases, loaded.lab)
@@ -375,6 +381,38 @@ def report(
         print_json(result_module.dump(result))
     else:
         show(printer(), run_report(view, run_dir, ledgers=True))
+
+
+@app.command()
+def coverage(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Directories of runs or campaigns.")
+    ],
+    minus: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Also what this run does not reach.")
+    ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Also what was not reached, and what cannot be.")
+    ] = False,
+    lcov: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a tracefile for genhtml.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write pages with each line.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The kernel's source, for both of these.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show which lines and functions of KVM's chips runs reached.
+
+    Runs with --coverage record it. What was reached by several runs counts together.
+    """
+    from harness.commands import coverage as coverage_module
+
+    asked = coverage_module.CoverageOptions(runs, minus, missing, lcov, html, source, json)
+    coverage_module.run(asked)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from harness.guests.plan import GuestPlan
 from harness.images.cache import ImageCache
 from harness.model.case import Accel
+from harness.model.coverage import Executed
 
 THREAD_LINE: Final = "irqmatrix: thread "
 """In QEMU's trace, before what the thread of that number has traced, where each has a file."""
@@ -80,6 +81,12 @@ class Session(Protocol):
     def lost(self) -> bool:
         """Whether the host is gone, and nothing can run there any more."""
 
+    def executed(self) -> Executed | None:
+        """What of its KVM ran that had not before it was last asked.
+
+        None where that is not recorded; :class:`HostError` where it cannot be.
+        """
+
     def state_file(self, directory: Path) -> str:
         """Where on that host a guest's state is kept; ``directory`` is its case's, here."""
 
@@ -105,12 +112,14 @@ class HostPlan:
     """What a host is to be: the QEMU and the Linux under test, by their names in ``images``.
 
     ``kernel`` is None where the host has its own; ``lab`` is for hosts that are booted.
+    With ``coverage`` it records which instructions of its KVM run, where it can.
     """
 
     images: ImageCache
     qemu: str
     kernel: str | None
     lab: LabHardware
+    coverage: bool = False
 
 
 class HostBackend(Protocol):

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from harness.backends import live_argv
 from harness.backends.base import THREAD_LINE, HostPlan
+from harness.backends.block_log import BlockLog, block_log, find_module
 from harness.backends.lab_end import LabEnd, diagnose
 from harness.backends.qemu_argv import (
     Channels,
@@ -44,6 +45,7 @@ from harness.images import cpio, python
 from harness.images.model import KernelImage, QemuImage
 from harness.model import lab_faults
 from harness.model.case import Accel, Case, Vmm
+from harness.model.coverage import Executed
 from harness.model.lab_faults import LabFault
 from harness.model.layout import CaseDir
 
@@ -116,6 +118,8 @@ class LabPlan:
     vmlinux: Path | None = None
     python: Path | None = None
     """An archive with a Python, one of the payload, where guests on the live chips run."""
+    coverage: bool = False
+    """Whether to record which instructions of its KVM run."""
 
     def path_inside(self, file: Path) -> str:
         """Where ``file`` of the payload is in the lab."""
@@ -413,8 +417,16 @@ class LabGuest:
 class LabSession:
     """A lab that is up."""
 
-    def __init__(self, plan: LabPlan, shell: LabShell, sockets: Path, ready: str) -> None:
+    def __init__(
+        self,
+        plan: LabPlan,
+        shell: LabShell,
+        sockets: Path,
+        ready: str,
+        blocks: BlockLog | None = None,
+    ) -> None:
         self._plan = plan
+        self._blocks = blocks
         self._shell = shell
         self._sockets = sockets
         self._numbers = itertools.count(1)
@@ -426,6 +438,10 @@ class LabSession:
     def lost(self) -> bool:
         """Whether the lab is gone."""
         return self._shell.lost.done()
+
+    def executed(self) -> Executed | None:
+        """What of its KVM ran that had not before; None where that is not recorded."""
+        return None if self._blocks is None else self._blocks.executed()
 
     def state_file(self, directory: Path) -> str:
         """In the lab's memory: one guest runs at a time."""
@@ -612,7 +628,11 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
             name: f"socket,fd={server.fileno()},server=on,wait=off"
             for name, server in listeners.items()
         }
-        argv = lab_argv(plan, serial="stdio", ports=ports, disk=disk)
+        blocks = stack.enter_context(block_log()) if plan.coverage else None
+        extra, descriptors = (
+            ((), ()) if blocks is None else (blocks.arguments, (blocks.descriptor,))
+        )
+        argv = lab_argv(plan, serial="stdio", ports=ports, disk=disk, extra=extra)
         if plan.needs_one_cpu:
             argv = (*_on_cpu(stack.enter_context(least_taken_cpu("lab"))), *argv)
         stderr = log.with_suffix(".stderr")
@@ -623,7 +643,7 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
                 argv,
                 stdout=output,
                 stderr=errors,
-                pass_fds=[server.fileno() for server in listeners.values()],
+                pass_fds=[*(server.fileno() for server in listeners.values()), *descriptors],
                 grace_s=0,
                 owner=directory,
             )
@@ -633,9 +653,11 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
         shell = LabShell(reader, writer, remains.inquest)
         stack.push_async_callback(shell.close)
         ready = await _ready(shell, remains)
+        if blocks is not None:
+            await find_module(blocks, plan.kernel, shell.run)
         if plan.python is not None:
             await shell.check(python.unpacking(plan.path_inside(plan.python)))
-        yield LabSession(plan, shell, directory, ready)
+        yield LabSession(plan, shell, directory, ready, blocks)
 
 
 async def _ready(shell: LabShell, remains: _Remains) -> str:
@@ -716,4 +738,5 @@ def _lab_plan(plan: HostPlan, guests: Sequence[GuestPlan], archive: Path | None 
         smp=hardware.smp,
         vmlinux=images.lab_kernel(kernel),
         python=archive,
+        coverage=plan.coverage,
     )

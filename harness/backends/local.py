@@ -183,6 +183,9 @@ class LocalSession:
             return str(directory / "trace")
         return trace_path(str(directory), self._qemu.version)
 
+    def executed(self) -> None:
+        """Nothing is known of this machine's KVM."""
+
     def state_file(self, directory: Path) -> str:
         """In the case's folder, until it is loaded."""
         return str(CaseDir(directory).guest_state)

@@ -133,6 +133,8 @@ class Lab:
     qemu: str = "default"
     memory_mib: int = 2048
     smp: int = 1
+    coverage: bool = False
+    """Whether to record which instructions of its KVM run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +199,21 @@ def deterministic(config: RunConfig) -> RunConfig:
     """The same cases, with nothing from outside that could reach the guest."""
     cases = (dataclasses.replace(case, deterministic=True) for case in config.cases)
     return dataclasses.replace(config, cases=tuple(cases))
+
+
+def with_coverage(config: RunConfig) -> RunConfig:
+    """The same, with a record of what the labs' KVM executes.
+
+    :class:`ConfigError` where no case is in a lab.
+    """
+    if not any(case.backend.host is Host.LAB for case in config.cases):
+        raise ConfigError(
+            "--coverage has nothing to record",
+            "no case is in a lab, and only a lab shows what its KVM executes",
+            "add host: lab",
+            path=config.path,
+        )
+    return dataclasses.replace(config, lab=dataclasses.replace(config.lab, coverage=True))
 
 
 def expand(file: YamlFile, *, repeat: int | None = None, lane: str | None = None) -> RunConfig:

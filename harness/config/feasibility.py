@@ -39,9 +39,12 @@ class LocalFacts:
         return Accel.KVM if nests else Accel.TCG
 
 
-def lab_accel(local: LocalFacts | None) -> Accel:
-    """Who runs a lab here; TCG where the local KVM was not asked."""
-    return Accel.TCG if local is None else local.lab_accel
+def lab_accel(local: LocalFacts | None, *, coverage: bool = False) -> Accel:
+    """Who runs a lab here; TCG where the local KVM was not asked.
+
+    It is always TCG where ``coverage`` is recorded, for only TCG sees what executes.
+    """
+    return Accel.TCG if local is None or coverage else local.lab_accel
 
 
 def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None) -> str | None:

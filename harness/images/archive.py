@@ -8,9 +8,11 @@ The mirror, proxies and credentials are the system's own.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import subprocess
+import tarfile
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -266,17 +268,48 @@ class Archive:
         else:
             command = ("apt-get", "install", "--download-only", "--yes")
             command += ("--no-install-recommends", "-t", offer.suite, *wanted, "ipxe-qemu")
+        tree.mkdir(parents=True, exist_ok=True)
+        for path in self._download(suite, command, package, scratch):
+            _run(["dpkg-deb", "-x", str(path), str(tree)])
+            path.unlink()
+
+    def file_of(self, package: str, version: str, ending: str, scratch: Path) -> bytes:
+        """The file whose path ends so, out of a package, of which nothing else is unpacked.
+
+        The package is downloaded to ``scratch``, from the first suite that has that very version.
+        """
+        wanted = f"{package}={version}"
+        failure: ImageError | None = None
+        for refresh, suite in itertools.product((False, True), self.suites):
+            try:
+                self._index(suite, refresh=refresh)
+                there = parse_versions(self._apt(suite, "apt-cache", "madison", package))
+                if wanted in there:
+                    (path,) = self._download(
+                        suite, ("apt-get", "download", wanted), wanted, scratch
+                    )
+                    return _member(path, ending)
+            except ImageError as error:
+                failure = failure or error
+        raise failure or ImageError(
+            f"no suite of the archive has {wanted}",
+            f"asked {', '.join(suite.name for suite in self.suites)}",
+            "the archive keeps the newest versions only: refresh the kernel and record again",
+        )
+
+    def _download(
+        self, suite: Suite, command: Sequence[str], package: str, scratch: Path
+    ) -> tuple[Path, ...]:
+        """What ``command`` downloads, each file as the signed index has it."""
         options = ("-o", f"Dir::Cache::archives={scratch}", "-o", "Acquire::ForceHash=SHA256")
         (scratch / "partial").mkdir(parents=True, exist_ok=True)
         announced = parse_downloads(
             self._apt(suite, *command, "-qq", "--print-uris", *options, cwd=scratch)
         )
         if not announced:
-            raise ImageError(f"apt does not report how to get {package} from {offer.suite}")
+            raise ImageError(f"apt does not report how to get {package} from {suite.name}")
         self._apt(suite, *command, "-qq", *options, cwd=scratch)
-        tree.mkdir(parents=True, exist_ok=True)
-        for download in announced:
-            _unpack_verified(scratch / download.filename, download, tree)
+        return tuple(_verified(scratch / each.filename, each) for each in announced)
 
     def _index(self, suite: Suite, *, refresh: bool) -> None:
         stamp = self._root / suite.name / "updated"
@@ -343,7 +376,7 @@ def _configuration(root: Path) -> str:
     return "".join(f'{key} "{value}";\n' for key, value in settings.items())
 
 
-def _unpack_verified(package: Path, download: Download, tree: Path) -> None:
+def _verified(package: Path, download: Download) -> Path:
     found = file_sha256(package) if package.exists() else "no such file"
     if found != download.sha256:
         raise ImageError(
@@ -351,8 +384,26 @@ def _unpack_verified(package: Path, download: Download, tree: Path) -> None:
             f"SHA-256 is {found}, the archive's index says {download.sha256}",
             "try again; if it happens again, the mirror is broken",
         )
-    _run(["dpkg-deb", "-x", str(package), str(tree)])
-    package.unlink()
+    return package
+
+
+def _member(package: Path, ending: str) -> bytes:
+    """The file in a package whose path ends so; the rest is not even decompressed."""
+    command = ("dpkg-deb", "--fsys-tarfile", str(package))
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpack:
+            try:
+                with tarfile.open(fileobj=unpack.stdout, mode="r|") as tar:
+                    for member in tar:
+                        if member.isreg() and member.name.endswith(ending):
+                            file = tar.extractfile(member)
+                            assert file is not None
+                            return file.read()
+            finally:
+                unpack.kill()
+    except (OSError, tarfile.TarError) as error:
+        raise ImageError(f"cannot unpack {package.name}", str(error), _FIX) from error
+    raise ImageError(f"{package.name} has no file that ends in {ending}")
 
 
 def _run(command: Sequence[str], *, apt_config: Path | None = None, cwd: Path | None = None) -> str:

@@ -7,6 +7,7 @@ Whatever was fetched once works without a network. Nothing of the system is chan
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -15,12 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import zstandard
+
 from harness.base import resources
 from harness.base.errors import ImageError
-from harness.images import cpio, rootfs, runner
+from harness.images import cpio, dwarf, elf, rootfs, runner
 from harness.images.archive import version_key
 from harness.images.helper import compiler
-from harness.images.kernel import inspect_kernel, unpacked_kernel
+from harness.images.kernel import inspect_kernel, kvm_module, unpacked_kernel
 from harness.images.model import Choice, ImageInfo, ImageKind, KernelImage, Offer, QemuImage
 from harness.images.packages import KINDS, PackageKind, Packages, matches
 from harness.images.probe import PREBUILT, build_probe
@@ -28,10 +31,21 @@ from harness.images.probe import sources as probe_sources
 from harness.images.qemu import BINARY_NAME, cached_qemu, inspect_qemu
 from harness.images.store import CacheEntry, Label, Store
 from harness.images.vmlinux import startable_vmlinux
+from harness.model.coverage import CHIPS, MODULE, LineTable
 
-_KINDS: Final[tuple[ImageKind, ...]] = ("kernel", "vmlinux", "qemu", "initrd", "probe")
+_KINDS: Final[tuple[ImageKind, ...]] = (
+    "kernel",
+    "vmlinux",
+    "qemu",
+    "initrd",
+    "probe",
+    "lines",
+    "floor",
+)
 _INITRD_NAME: Final = "initrd.cpio"
 _VMLINUX_NAME: Final = "vmlinux"
+_LINES_NAME: Final = "lines.json.zst"
+_FLOOR_NAME: Final = "ran.json.zst"
 _DERIVED_KEPT: Final = 12
 _DERIVED_KEPT_S: Final = 24 * 3600.0
 
@@ -184,6 +198,52 @@ class ImageCache:
                     entry = self._store.publish(label, scratch / "tree")
         return entry.tree / PREBUILT
 
+    def line_table(self, kernel: str, build_id: str) -> LineTable:
+        """The lines and functions of the chips in that build of KVM, of the kernel of that name.
+
+        From the module itself, or from the debug package of exactly that kernel, which is
+        downloaded (about 300 MB) and not kept.
+        """
+        entry = self._store.find("lines", build_id)
+        if entry is None:
+            image = self.kernel(kernel)
+            module = _module_of(image, build_id)
+            with self._store.building() as scratch:
+                entry = self._store.find("lines", build_id)
+                entry = entry or self._lines(image, module, build_id, scratch)
+        data = zstandard.decompress((entry.tree / _LINES_NAME).read_bytes())
+        return LineTable.of_json(json.loads(data))
+
+    def _lines(
+        self, kernel: KernelImage, module: bytes, build_id: str, scratch: Path
+    ) -> CacheEntry:
+        if not dwarf.has_lines(module):
+            module = self._packages.debug_module(kernel, MODULE, scratch)
+        table = dwarf.line_table(module, kernel.name, CHIPS)
+        if table.build_id != build_id:
+            raise ImageError(
+                f"the debug package of {kernel.name} is of another build",
+                f"its module is {table.build_id}, the kernel's {build_id}",
+            )
+        (scratch / "tree").mkdir()
+        text = json.dumps(table.as_json()).encode()
+        (scratch / "tree" / _LINES_NAME).write_bytes(zstandard.compress(text))
+        label = Label("lines", build_id, kernel.version, "debug information")
+        return self._store.publish(label, scratch / "tree")
+
+    def floor(self, name: str) -> Path | None:
+        """What ran whatever the guest was asked to do, if it was kept under that name."""
+        entry = self._store.find("floor", name)
+        return None if entry is None else entry.tree / _FLOOR_NAME
+
+    def keep_floor(self, name: str, version: str, recorded: Path) -> Path:
+        """Keep it for the runs to come."""
+        with self._store.building() as scratch:
+            (scratch / "tree").mkdir()
+            shutil.copy(recorded, scratch / "tree" / _FLOOR_NAME)
+            entry = self._store.publish(Label("floor", name, version, "lab"), scratch / "tree")
+        return entry.tree / _FLOOR_NAME
+
     def list(self) -> tuple[ImageInfo, ...]:
         """Everything in the cache; reads all of it to check the hashes."""
         return tuple(
@@ -293,6 +353,18 @@ class ImageCache:
         return ImageInfo(
             kind, label.name, label.version, label.source, entry.size_bytes, intact, path
         )
+
+
+def _module_of(kernel: KernelImage, build_id: str) -> bytes:
+    module = kvm_module(kernel)
+    found = None if module is None else elf.build_id(module)
+    if module is None or found != build_id:
+        raise ImageError(
+            f"the kernel {kernel.name} is not the one that was recorded",
+            f"its module {MODULE} is {found}, and {build_id} was recorded",
+            "get that kernel, or record again",
+        )
+    return module
 
 
 def _used_now(entry: CacheEntry) -> None:

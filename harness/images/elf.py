@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection
 from elftools.elf.segments import InterpSegment
@@ -65,6 +66,21 @@ def build_id(content: bytes) -> str | None:
     except ELFError:
         pass
     return None
+
+
+def code_sections(content: bytes) -> dict[str, int]:
+    """The sections of an ELF file that hold machine code, and their sizes in bytes.
+
+    :class:`ImageError` for what is no ELF file.
+    """
+    try:
+        return {
+            section.name: int(section["sh_size"])
+            for section in ELFFile(io.BytesIO(content)).iter_sections()
+            if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR
+        }
+    except ELFError as error:
+        raise ImageError("cannot read a kernel module as an ELF file", str(error)) from error
 
 
 def modinfo(module: bytes) -> dict[str, str]:

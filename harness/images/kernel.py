@@ -42,10 +42,17 @@ def kernel_build(image: KernelImage) -> Build:
     """
     banner = _banner(image.vmlinuz)
     package = re.search(r"Debian (\d\S+)", banner)
-    module = image.modules_dir and next(iter(image.modules_dir.rglob("kvm.ko*")), None)
-    return Build(
-        package[1] if package else banner, build_id(read_module(module)) if module else None
-    )
+    module = kvm_module(image)
+    return Build(package[1] if package else banner, build_id(module) if module else None)
+
+
+def kvm_module(image: KernelImage) -> bytes | None:
+    """Its module ``kvm``, decompressed; None where it has none.
+
+    :class:`ImageError` where it cannot be read.
+    """
+    path = image.modules_dir and next(iter(image.modules_dir.rglob("kvm.ko*")), None)
+    return read_module(path) if path else None
 
 
 def unpacked_kernel(name: str, tree: Path, source: str) -> KernelImage:

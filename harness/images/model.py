@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-ImageKind = Literal["kernel", "vmlinux", "qemu", "initrd", "probe"]
+ImageKind = Literal["kernel", "vmlinux", "qemu", "initrd", "probe", "lines", "floor"]
 
 
 @dataclass(frozen=True, slots=True)

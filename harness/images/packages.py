@@ -11,8 +11,8 @@ from typing import Final, Literal
 
 from harness.base.errors import ImageError
 from harness.images.archive import Archive, package_key, running_codename, version_key
-from harness.images.kernel import unpacked_kernel
-from harness.images.model import Choice, Offer
+from harness.images.kernel import kernel_build, unpacked_kernel
+from harness.images.model import Choice, KernelImage, Offer
 from harness.images.qemu import gather
 from harness.images.store import CacheEntry, Label, Store
 
@@ -101,6 +101,19 @@ class Packages:
             (scratch / "alias").write_text(name + "\n")
             (scratch / "alias").replace(alias)
         return entry
+
+    def debug_module(self, kernel: KernelImage, module: str, scratch: Path) -> bytes:
+        """A module of ``kernel`` with its debug information, from the kernel's debug package.
+
+        :class:`ImageError` where the archive has none of exactly that kernel.
+        """
+        if kernel.modules_dir is None:
+            raise ImageError(f"{kernel.name} has no modules")
+        package, version = (
+            f"linux-image-{kernel.modules_dir.name}-dbg",
+            kernel_build(kernel).package,
+        )
+        return self.archive.file_of(package, version, f"/{module}.ko", scratch)
 
     def available(self) -> tuple[Offer, ...]:
         """What can be downloaded; a suite that cannot be asked is left out if another can."""

@@ -56,6 +56,8 @@ class CaseDir:
     guest_state = FileEntry("guest.state")
     """Of a guest that moves, until it is loaded."""
     scenarios_run = FileEntry("probe.json.zst")
+    executed = FileEntry("executed.json.zst")
+    """Which instructions of the lab's KVM ran for the first time in that lab."""
     recording = FileEntry("recording.json")
 
     # What it says.
@@ -86,6 +88,8 @@ class RunDir:
     """What is new in it."""
     lock = FileEntry("run.lock")
     """Locked (``flock(2)``) while a run is in the folder; it stays when the run has ended."""
+    floor = FileEntry("floor.json.zst")
+    """Which instructions of KVM run whatever the guest does, where coverage was recorded."""
     cluster_log = FileEntry("cluster.log")
     """What dask said, of a run on many machines."""
     bug = FileEntry("error.txt")
@@ -138,6 +142,7 @@ OF_A_RUN: Final = (
         RunDir.bug,
         RunDir.cluster_log,
         RunDir.nearest,
+        RunDir.floor,
         "*.program",
         "lab-*.log",
         "lab-*.stderr",

@@ -106,7 +106,7 @@ def _of_an_earlier_case(folder: CaseDir) -> Iterator[Path]:
     for trace in (collector.file(folder) for collector in COLLECTORS):
         yield trace
         yield trace.with_name(trace.name + trace_files.SUFFIX)
-    yield from (folder.monitor, folder.recording, folder.console, folder.stderr)
+    yield from (folder.monitor, folder.recording, folder.console, folder.stderr, folder.executed)
 
 
 def _kept(trace: Path, seen: PartialRecording) -> Path | None:

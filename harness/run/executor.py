@@ -105,7 +105,9 @@ class LocalExecutor:
 
     def hosts(self) -> Hosts:
         """This one."""
-        emulates_labs = feasibility.lab_accel(self._local) is Accel.TCG
+        emulates_labs = (
+            feasibility.lab_accel(self._local, coverage=self._job.config.lab.coverage) is Accel.TCG
+        )
         return Hosts(_kvm(self._local), platform.release(), emulates_labs)
 
 

@@ -30,7 +30,7 @@ from harness.model.case import Host
 from harness.model.layout import RunDir
 from harness.model.verdict import CaseResult
 from harness.record.recording import Recording
-from harness.run import judging, progress
+from harness.run import floor, judging, progress
 from harness.run.checkpoint import checkpoint
 from harness.run.conclusion import compare_matrix, run_result
 from harness.run.executor import Hosts, Job, OpenExecutor, local
@@ -136,6 +136,9 @@ async def _run_in(
             if not preparation.prepared:
                 preparation.all()
             environment |= _named(preparation.prepared, config, cache, executor.hosts())
+            if config.lab.coverage:
+                runnable = (item.case for item in preparation.prepared if item.skip is None)
+                await floor.write(runnable, config.lab, cache, out, shown)
             run = JudgedRun(config, out, executor, shown, _judge(config), settled)
             await run.run(preparation)
             hosts = executor.hosts()

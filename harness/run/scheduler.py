@@ -28,6 +28,7 @@ from harness.model import manifest
 from harness.model.case import Accel, Case, Host
 from harness.model.layout import CaseDir, RunDir
 from harness.model.manifest import CaseFile
+from harness.record import executed_file
 from harness.record.case_runner import conduct
 from harness.record.recording import Recording
 from harness.run.progress import Progress
@@ -103,9 +104,9 @@ def prepare(
 def _host_plan(
     key: HostKey, config: RunConfig, cache: ImageCache, local: LocalFacts | None
 ) -> HostPlan:
-    lab, accel = config.lab, feasibility.lab_accel(local)
+    lab, accel = config.lab, feasibility.lab_accel(local, coverage=config.lab.coverage)
     hardware = LabHardware(lab.qemu, accel, lab.memory_mib, lab.smp)
-    return HostPlan(cache, key.qemu, key.kernel, hardware)
+    return HostPlan(cache, key.qemu, key.kernel, hardware, lab.coverage)
 
 
 def _error_of(work: Callable[[], None]) -> HarnessError | None:
@@ -243,7 +244,11 @@ class Scheduler:
         async def record() -> Recording:
             directory.mkdir(parents=True, exist_ok=True)
             manifest.write(directory, self._described(case))
-            return await conduct(session, item.plan, directory, self._step(case))
+            recording = await conduct(session, item.plan, directory, self._step(case))
+            executed = session.executed() if self._config.lab.coverage else None
+            if executed is not None:
+                executed_file.write(CaseDir(directory).executed, [executed])
+            return recording
 
         self._step(case)("starting")
         return await guarded(case, self._out, record())
@@ -269,9 +274,10 @@ class Scheduler:
 
     def _emulator(self) -> str | None:
         """The version of the QEMU whose TCG is the labs' hardware; None where a KVM runs them."""
-        if feasibility.lab_accel(self._local) is not Accel.TCG:
+        config = self._config
+        if feasibility.lab_accel(self._local, coverage=config.lab.coverage) is not Accel.TCG:
             return None
-        return ".".join(map(str, self._cache.lab_qemu(self._config.lab.qemu).version))
+        return ".".join(map(str, self._cache.lab_qemu(config.lab.qemu).version))
 
 
 def cell_of(case: Case) -> CellKey:

@@ -31,6 +31,7 @@ ROOMS = (
     {"cluster"},
     {"repro"},
     {"fuzz"},
+    {"coverage"},
     {"collect", "explain"},
     {"report"},
     {"commands"},

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from harness.images.archive import (
     Archive,
     Download,
     Mirror,
+    Suite,
     mark_missing,
     package_key,
     parse_downloads,
@@ -211,3 +215,64 @@ def test_archive_offline_without_an_index_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match=r"index of bookworm is not in the cache.*offline"):
         archive.offers("kernel", archive.suites[0])
+
+
+class StubArchive(Archive):
+    """An archive of one package file, without apt."""
+
+    def __init__(self, root: Path, package: Path) -> None:
+        super().__init__(root, "bookworm")
+        self.package = package
+        self.asked: list[str] = []
+
+    def _index(self, suite: Suite, *, refresh: bool) -> None:
+        pass
+
+    def _apt(self, suite: Suite, *command: str, cwd: Path | None = None) -> str:
+        self.asked.append(suite.name)
+        return "dbg | 6.1.192-3 | http://m/debian bookworm/main amd64 Packages\n"
+
+    def _download(
+        self, suite: Suite, command: Sequence[str], package: str, scratch: Path
+    ) -> tuple[Path, ...]:
+        assert command == ("apt-get", "download", "dbg=6.1.192-3")
+        return (self.package,)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> StubArchive:
+    """One with a package that has two modules."""
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("there is no dpkg-deb")
+    tree = tmp_path / "dbg"
+    for name in ("DEBIAN/control", "usr/kvm/kvm-amd.ko", "usr/kvm/kvm.ko"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(f"content of {name}")
+    (tree / "DEBIAN" / "control").write_text(
+        "Package: dbg\nVersion: 6.1.192-3\nArchitecture: all\nMaintainer: a\nDescription: b\n"
+    )
+    package = tmp_path / "dbg.deb"
+    build = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(package)]
+    subprocess.run(build, check=True, capture_output=True)
+    return StubArchive(tmp_path / "apt", package)
+
+
+def test_file_of_a_package_is_the_one_whose_path_ends_so(
+    archive: StubArchive, tmp_path: Path
+) -> None:
+    found = archive.file_of("dbg", "6.1.192-3", "/kvm.ko", tmp_path)
+
+    assert found == b"content of usr/kvm/kvm.ko"
+
+
+def test_file_that_a_package_has_not_is_an_error(archive: StubArchive, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"no file that ends in /missing\.ko"):
+        archive.file_of("dbg", "6.1.192-3", "/missing.ko", tmp_path)
+
+
+def test_package_that_no_suite_has_in_that_version_is_an_error(
+    archive: StubArchive, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageError, match=r"no suite of the archive has dbg=6\.1\.192-9"):
+        archive.file_of("dbg", "6.1.192-9", "/kvm.ko", tmp_path)
+    assert set(archive.asked) == {suite.name for suite in archive.suites}

@@ -8,9 +8,11 @@ import pytest
 
 from harness.base import resources
 from harness.base.errors import ImageError
-from harness.images import ImageCache, KernelImage
+from harness.images import ImageCache, KernelImage, dwarf, elf
 from harness.images.cache import default_root
+from harness.images.helper import compiler
 from harness.images.rootfs import BUSYBOX
+from support import debug_module
 from support.kernel_files import bzimage, vmlinux, write_kernel
 
 needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="busybox-static is not installed")
@@ -169,3 +171,51 @@ def test_list_shows_a_folder_without_a_manifest_as_damaged(cache: ImageCache) ->
     (info,) = cache.list()
 
     assert (info.name, info.intact) == ("half", False)
+
+
+@pytest.fixture
+def debuggable(tmp_path: Path) -> tuple[str, str]:
+    """A kernel whose module kvm has debug information: its name, and the module's build ID."""
+    if compiler() is None:
+        pytest.skip("there is no C compiler")
+    folder = tmp_path / "source"
+    folder.mkdir()
+    module = debug_module.build(folder, {"arch/x86/kvm/lapic.c": "int lapic(void) { return 1; }\n"})
+    vmlinuz = write_kernel(tmp_path / "kernel", {"kvm.ko": ""})
+    for path in (tmp_path / "kernel").rglob("kvm.ko"):
+        path.write_bytes(module)
+    return str(vmlinuz), elf.build_id(module) or ""
+
+
+def test_line_table_of_a_module_with_debug_information_needs_no_archive(
+    cache: ImageCache, debuggable: tuple[str, str]
+) -> None:
+    table = cache.line_table(*debuggable)
+
+    assert [function.name for function in table.functions] == ["lapic"]
+    assert (table.kernel, table.build_id) == debuggable
+
+
+def test_line_table_is_made_once(
+    cache: ImageCache, debuggable: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cache.line_table(*debuggable)
+    monkeypatch.setattr(dwarf, "line_table", None)
+
+    assert cache.line_table(*debuggable).lines == made.lines
+
+
+def test_line_table_of_another_build_than_the_kernel_is_an_error(
+    cache: ImageCache, debuggable: tuple[str, str]
+) -> None:
+    with pytest.raises(ImageError, match="not the one that was recorded"):
+        cache.line_table(debuggable[0], "00ff")
+
+
+def test_line_table_without_debug_information_and_network_is_an_error(
+    cache: ImageCache, debuggable: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dwarf, "has_lines", lambda module: False)
+
+    with pytest.raises(ImageError):
+        cache.line_table(*debuggable)
