@@ -380,7 +380,10 @@ class Vcpu:
         if state.pv_eoi_enabled and self.lapic.enabled:
             self._arm_pv_eoi()
         state.in_guest = True
-        state.irq_window, state.nmi_window = entry.irq_window, entry.nmi_window
+        # An exit that was asked for comes, whatever there is to inject by then: nothing takes it back
+        # (svm_enable_irq_window, svm_clear_vintr; vmx.c handle_interrupt_window, 6.12).
+        state.irq_window |= entry.irq_window
+        state.nmi_window = entry.nmi_window
         return self._enter_apicv(entry) if self._apicv and interruptible else entry
 
     def _rare_requests(self, requests: int, nmi_allowed: bool) -> Exit | None:

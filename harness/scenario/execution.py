@@ -331,9 +331,13 @@ class Execution:
                 text = f"a timer is left running that will interrupt CPU {cpu}: wait in this step"
                 self.problems.append((self._step, text))
 
-    def _timer_requests(self) -> list[tuple[int, bool]]:
-        lapics = self.machine.lapics
-        return [(lapic.state.irr, lapic.state.timer.pending) for lapic in lapics]
+    def _timer_requests(self) -> list[tuple[int, bool, int, bool]]:
+        """Of each CPU: IRR, its own timer's request, NMIs, and whether it is to take INTR."""
+        intr = self.machine.pic.output
+        return [
+            (lapic.state.irr, lapic.state.timer.pending, nmis, intr and lapic.accepts_pic_intr())
+            for lapic, nmis in zip(self.machine.lapics, self._nmis(), strict=True)
+        ]
 
     def _quieten(self, cpus: Sequence[_Cpu]) -> None:
         """Until nothing more happens to them without time passing."""
