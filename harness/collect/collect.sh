@@ -103,6 +103,7 @@ fi
 
 interrupts >"$folder/host-interrupts.txt"
 ticks >"$work/before"
+begun=$(now)
 if [ -n "$tracing" ]; then
     (
         left=${seconds%.*}
@@ -120,6 +121,7 @@ fi
 sleep "$seconds"
 wait
 if [ -e "$work/ended" ]; then lacks "the rest of the trace" "$(cat "$work/ended")"; fi
+elapsed=$(echo "$begun $(now)" | awk '{ print ($2 > $1 ? $2 - $1 : 1) }')
 ticks >"$work/after"
 interrupts >>"$folder/host-interrupts.txt"
 if [ -n "$tracing" ]; then
@@ -131,7 +133,7 @@ if [ -n "$tracing" ]; then
 fi
 
 {
-    echo "clock ticks (user, system) of each thread in $seconds s"
+    echo "clock ticks (user, system) of each thread in $elapsed s"
     sed 's/^\([0-9]*\) (\(.*\)) /\1 \2	/' "$work/before" "$work/after" | awk -F '\t' '
         { split($2, field, " ") }
         $1 in user { print field[12] - user[$1], field[13] - system_[$1], $1; next }

@@ -81,8 +81,8 @@ def _add_compiled(tar: tarfile.TarFile, package: Path, name: str) -> None:
 
 
 def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """What runs there; of all but our package, what this Python has compiled, too."""
+    """What runs there; of all but the chips, what this Python has compiled, too."""
     last = Path(info.name).name
-    is_ours = info.name.startswith(PACKAGES[1:]) and last == "__pycache__"
+    is_ours = info.name.startswith(f"{PACKAGES[1:]}/userspace_chip/") and last == "__pycache__"
     is_other_code = is_ours or (last.endswith(".pyc") and not last.endswith(_COMPILED))
     return None if last in _NOT_NEEDED or last.startswith("config-") or is_other_code else info

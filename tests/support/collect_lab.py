@@ -59,7 +59,7 @@ class CollectLab:
         )
         await self.run(
             f"while ! grep -q 'irqmatrix: ready' {CONSOLE} 2>/dev/null; do "
-            f"kill -0 {PID} || exit 1; sleep 1; done"
+            f"kill -0 {PID} || exit 1; sleep 3; done"
         )
 
     async def stop(self) -> None:

@@ -1,9 +1,13 @@
 """The Python of the tests, for the virtual lab: with the differential tests, or with irqmatrix."""
 
+import compileall
 import importlib.util
+import py_compile
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from harness.images import python
@@ -50,6 +54,11 @@ def write_irqmatrix(destination: Path, *modules: str) -> None:
     installed = Path(sysconfig.get_path("purelib"))
     names = {path.relative_to(installed).parts[0] for path in loaded if installed in path.parents}
     trees = {f"project/packages/{name}": installed / name for name in sorted(names)}
-    trees |= {f"project/{name}": ROOT / name for name in ("harness", "configs")}
     extensions = [path for path in loaded if path.suffix == ".so"]
-    python.write_archive(destination, trees, extensions)
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "harness")  # the lab would need a minute for it
+        shutil.copytree(ROOT / "harness", compiled, ignore=shutil.ignore_patterns("__pycache__"))
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        assert compileall.compile_dir(compiled, quiet=1, invalidation_mode=mode)
+        trees |= {"project/configs": ROOT / "configs", "project/harness": compiled}
+        python.write_archive(destination, trees, extensions)

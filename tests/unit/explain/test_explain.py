@@ -155,6 +155,14 @@ def test_quiet_guest_idle_or_loaded_is_nothing_unusual(mode, rates, tmp_path):
     assert answer.is_quiet
 
 
+def test_recorded_collection_of_the_script_has_ghost_ticks(tmp_path):
+    answer = explained(tmp_path, FIELD / "collect-script-on-qemu10.0.tar.gz")
+
+    assert answer.verdict.startswith("it looks like hpet-ghost-ticks")
+    assert (answer.vm.apicv, answer.refused) == (False, ())
+    assert {"exit/halt", "exit/total", "thread/main", "thread/vcpu"} <= set(rates(answer))
+
+
 QUIET = sorted((FIELD / "quiet").glob("*.tar.gz"))
 
 
@@ -166,7 +174,7 @@ def test_recorded_guest_without_a_problem_is_nothing_unusual(path, tmp_path):
     assert answer.is_quiet
     assert answer.refused == ()
     assert answer.vm.irqchip == path.name.partition("-")[0]
-    assert sum(each.band is not None for each in answer.measured) >= 10
+    assert sum(each.band is not None for each in answer.measured) >= 5
 
 
 @pytest.mark.parametrize("path", QUIET, ids=lambda path: path.name.partition(".")[0])
@@ -324,6 +332,13 @@ def test_event_that_was_traced_and_did_not_happen_speaks_against_an_entry(tmp_pa
 
     ghosts = [next(c for c in a.candidates if c.entry == "hpet-ghost-ticks") for a in answers]
     assert [each.standing for each in ghosts] == [Standing.POSSIBLE, Standing.AGAINST]
+
+
+def test_trace_of_a_guest_that_stands_still_is_no_file_that_cannot_be_read(tmp_path):
+    text = "# irqmatrix: traced kvm_eoi kvm_set_irq\n# tracer: nop\n#\n"
+    answer = packed(tmp_path, trace=text, cmdline=Q35.format("on"))
+    assert answer.refused == ()
+    assert answer.verdict.startswith("nothing was measured")
 
 
 def test_trace_of_several_cpus_whose_beginning_was_overwritten_has_lost_events(tmp_path):

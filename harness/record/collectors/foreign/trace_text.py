@@ -266,18 +266,20 @@ class TraceReader:
             self._odd.append(f"not understood: {line.strip()[:120]!r}")
 
     def _evidence(self, ledger: Ledger | None, why: str) -> Evidence:
-        if self._times is None or not self._sums.events:
+        is_empty = self._times is None or not self._sums.events
+        if is_empty and not self._traced:
             raise CollectError(
                 f"{self._name}: no event of a trace in it", self._odd[0] if self._odd else None
             )
-        notes = list(self._odd)
-        if self._odd_count > len(notes):
-            notes.append(f"and {self._odd_count - len(notes)} lines more")
+        notes = [*(["nothing that was traced happened"] if is_empty else []), *self._odd]
+        first_s, last_s = self._times or (0.0, 0.0)
+        if self._odd_count > len(self._odd):
+            notes.append(f"and {self._odd_count - len(self._odd)} lines more")
         if self._lost:
             notes.append(f"{self._lost} events were lost: counts are lower bounds")
         sums = self._sums
         tally = TraceTally(
-            duration_s=max(self._times[1] - self._times[0], 0.0),
+            duration_s=max(last_s - first_s, 0.0),
             events=dict(sums.events),
             exits=dict(sums.exits),
             windows=dict(sums.windows),
