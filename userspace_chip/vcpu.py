@@ -380,8 +380,8 @@ class Vcpu:
         if state.pv_eoi_enabled and self.lapic.enabled:
             self._arm_pv_eoi()
         state.in_guest = True
-        # An exit that was asked for comes, whatever there is to inject by then: nothing takes it back
-        # (svm_enable_irq_window, svm_clear_vintr; vmx.c handle_interrupt_window, 6.12).
+        # An exit that was asked for comes, whatever there is to inject by then: no one takes it
+        # back (svm_enable_irq_window, svm_clear_vintr; vmx.c handle_interrupt_window, 6.12).
         state.irq_window |= entry.irq_window
         state.nmi_window = entry.nmi_window
         return self._enter_apicv(entry) if self._apicv and interruptible else entry

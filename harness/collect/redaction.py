@@ -300,7 +300,8 @@ def _trace(text: str, placeholders: Placeholders) -> str:
         if task not in tasks:
             tasks[task] = placeholders.in_text(task)
         lines.append(tasks[task] + rest)
-    return "\n".join([*lines, ""])
+    end = "\n" if text.endswith("\n") else ""
+    return "\n".join(lines) + end
 
 
 def _versions(text: str, placeholders: Placeholders) -> str:

@@ -80,9 +80,15 @@ class Finished:
     note: str = ""
 
     @property
+    def is_flaky(self) -> bool:
+        """Whether it is not the same every time, or its minimal program shows it nowhere again."""
+        gone = bool(self.members) and all(member.shows is False for member in self.members)
+        return self.shown.is_flaky or gone
+
+    @property
     def is_explained(self) -> bool:
-        """Whether a known difference says why, or it is not the same every time."""
-        return self.rule is not None or self.shown.is_flaky
+        """Whether a known difference says why, or it is flaky."""
+        return self.rule is not None or self.is_flaky
 
 
 Publish = Callable[[Finished], None]
@@ -387,7 +393,7 @@ def summary(one: Finished) -> dict[str, object]:
         "shows": [str(member.side) for member in one.members if member.shows],
         "rule": None if one.rule is None else one.rule.id,
         "explained": one.is_explained,
-        "flaky": one.shown.is_flaky,
+        "flaky": one.is_flaky,
         "resembles": [*one.resembling.rules, *one.resembling.entries],
         "blame": difference.blame,
         "programs": [list(pair) for pair in one.programs],

@@ -92,7 +92,7 @@ class Letter:
         yield f"    {self.finding.text}"
         yield ""
         executions = f"{one.shown.shown} of {one.shown.asked} executions show it"
-        flaky = " (flaky)" if one.shown.is_flaky else ""
+        flaky = " (flaky)" if one.is_flaky else ""
         count = len(one.programs)
         programs = f"{count} random program{' does' if count == 1 else 's do'}"
         yield f"- {executions}{flaky}; {programs}."

@@ -1,6 +1,7 @@
 """Findings finish themselves: run again, made short, merged, placed, explained."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -127,6 +128,14 @@ def test_finding_that_does_not_show_again_is_flaky_with_its_rate(finished):
     assert chips
     assert all((one.shown.shown, one.shown.asked) == (1, 4) for one in chips)
     assert all(one.is_explained and one.shown.is_flaky for one in found)
+
+
+def test_finding_whose_short_program_shows_it_nowhere_again_is_flaky(finished):
+    (first, *_) = finished(model={"wrong": latches})
+    assert not first.is_flaky
+    gone = [replace(member, shows=False) for member in first.members]
+    assert replace(first, members=tuple(gone)).is_flaky
+    assert replace(first, members=tuple(gone)).is_explained
 
 
 def stops_at_masks(scenario):

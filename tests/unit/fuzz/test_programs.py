@@ -6,7 +6,9 @@ import pytest
 
 from harness.base.errors import CannotRun
 from harness.fuzz import grammar
-from harness.fuzz.programs import Source
+from harness.fuzz.programs import Source, compiled
+from harness.scenario.authoring import authoring_problems
+from harness.scenario.predict import predict
 from userspace_chip.profile import profile
 
 ON = profile("on", qemu="7.2", linux="6.12")
@@ -100,3 +102,20 @@ def test_program_that_one_backend_can_run_has_no_prediction_on_the_others(source
 def test_program_without_a_model_is_not_predicted(source):
     of = source("model: not a chip\nactions: [{do: {read: io.0x60}, where: [steps]}]")
     assert next(of.programs()).predicted == {}
+
+
+def test_program_that_leaves_the_pit_running_into_an_open_lint0_has_a_problem():
+    """Port 0x61 restarts every count of KVM's PIT (QEMU kvm_pit_set_gate)."""
+    steps = [
+        {"lapic.lvt_lint0": {"mode": "extint"}},
+        {"do": [{"pit.channel": {"mode": 0, "count": 100}}, {"delay_us": 60000}]},
+        {"pic.master.imr": 0xFE},
+        {"io.0x61": 1},
+    ]
+    handlers = {"default": {"do": [{"pic.master.ocw2": {"command": "eoi"}}]}}
+    data = {"about": "the gate of counter 2", "handlers": handlers, "steps": steps}
+    program, subject = compiled("gate", data).program, profile("on")
+
+    problems = authoring_problems(program, subject, predict(program, subject))
+
+    assert (3, "program") in [(one.step, one.kind) for one in problems]
