@@ -129,6 +129,16 @@ def test_loads_from_the_chipsets_memory_may_have_any_size_and_read_0(tmp_path, m
     assert (found.status, found.errors) == (0, "")
 
 
+def test_timer_faster_than_the_chips_leaves_the_guest_its_turns(tmp_path, mode):
+    # The PIT's mode 2, a tick each 1.7 us; then 200 times IN from it, and out 0xf4, al.
+    fast = "b0 34 e6 43 b0 02 e6 40 b0 00 e6 40"
+    code = f"{fast} b9 c8 00 00 00 e4 40 e2 fc b0 00 e6 f4 f4"
+
+    found = Ran(command.Options(from_code(tmp_path, code), irqchip=mode, timeout_s=60.0))
+
+    assert (found.status, found.errors) == (0, "")
+
+
 def test_debug_port_chosen_is_text(tmp_path, mode):
     image = flat_image.build(tmp_path, "image", "hello\n", 0, port=flat_image.DEBUGCON)
 
