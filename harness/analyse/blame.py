@@ -42,6 +42,8 @@ class Facts:
     """Whether KVM gave the guest up, with an internal error."""
     complains: bool = False
     """Whether the guest's kernel complained of its interrupts."""
+    live: bool = False
+    """Whether it was not QEMU, but the VMM of the live chips: ours."""
     by_guest: bool = False
     """Whether the guest ended by itself, and nothing failed but what it reported."""
 
@@ -66,6 +68,12 @@ _GUESTS: Final = frozenset({Verdict.FAIL, Verdict.HANG, Verdict.TIMEOUT, Verdict
 
 TABLE: Final = (
     BlameRow(frozenset(Verdict) - GOOD, lambda f: f.lab_died, Blame.LAB, "the lab died under it"),
+    BlameRow(
+        _CRASH | _ERROR,
+        lambda f: f.live and (f.killed_by in _BY_ITSELF or f.refused),
+        Blame.HARNESS,
+        "the VMM of the live chips is ours",
+    ),
     BlameRow(
         _CRASH,
         lambda f: f.killed_by in _BY_ITSELF or f.asserted,

@@ -114,6 +114,7 @@ def facts_of(recording: Recording) -> Facts:
         asserted=_ASSERTION.search(words) is not None,
         kvm_error="KVM internal error" in words,
         complains=_COMPLAINT.search(recording.console) is not None,
+        live=case.backend.vmm is Vmm.PYCHIP,
         by_guest=ended and not refused and bool(recording.console.strip()),
     )
 
@@ -177,7 +178,7 @@ def _failure(recording: Recording, evidence: CaseEvidence, results: Results[Any]
         return ruling._replace(detail=_with_tail(recording, ruling.detail, results))
     killed_by = _signal(recording)
     if killed_by is not None:
-        return Ruling(Verdict.CRASH, f"QEMU was killed by {killed_by}")
+        return Ruling(Verdict.CRASH, f"{_vmm(recording)} was killed by {killed_by}")
     return results.ending(_stderr(recording), _qemu_error(recording))
 
 
@@ -247,9 +248,13 @@ def _qemu_error(recording: Recording) -> Ruling:
     if said and case.backend.accel is Accel.TCG and _ONLY_KVM.search(case.cpu):
         return Ruling(Verdict.SKIP, said)
     why = f": {said}" if said else " and said nothing, nor did the guest"
-    is_ours = case.backend.vmm is Vmm.PYCHIP
-    who, blame = ("the VMM", Blame.HARNESS) if is_ours else ("QEMU", Blame.QEMU)
-    return Ruling(Verdict.ERROR, f"{who} ended with status {recording.status}{why}", blame)
+    whose = Blame.HARNESS if case.backend.vmm is Vmm.PYCHIP else Blame.QEMU
+    what = f"{_vmm(recording)} ended with status {recording.status}{why}"
+    return Ruling(Verdict.ERROR, what, whose)
+
+
+def _vmm(recording: Recording) -> str:
+    return "the VMM" if recording.case.backend.vmm is Vmm.PYCHIP else "QEMU"
 
 
 _TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")

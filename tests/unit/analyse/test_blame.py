@@ -35,6 +35,8 @@ def result(backend: Backend, verdict: Verdict, *parts: PartResult, **more) -> Ca
         (Verdict.CRASH, Facts(killed_by="SIGKILL", in_lab=True), Blame.LAB),
         (Verdict.CRASH, Facts(killed_by="SIGKILL"), Blame.HARNESS),
         (Verdict.CRASH, Facts(asserted=True), Blame.QEMU),
+        (Verdict.CRASH, Facts(killed_by="SIGABRT", live=True), Blame.HARNESS),
+        (Verdict.ERROR, Facts(refused=True, live=True), Blame.HARNESS),
         (Verdict.HANG, Facts(kvm_error=True), Blame.IRQCHIP),
         (Verdict.HANG, Facts(complains=True), Blame.IRQCHIP),
         (Verdict.CRASH, Facts(), Blame.GUEST),

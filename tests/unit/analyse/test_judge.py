@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from harness.base.errors import CollectError, GuestCrash, GuestFlood, GuestHang
 from harness.guests import linux
-from harness.model.case import FlatGuest, LinuxGuest
+from harness.model.case import FlatGuest, LinuxGuest, Vmm
 from harness.model.verdict import Blame, Verdict
 from support import cases
 from support.judging import judge
@@ -61,6 +62,19 @@ def test_flat_qemu_that_refuses_its_arguments_is_error_with_its_words(tmp_path):
     assert result.verdict is Verdict.ERROR
     assert "unknown CPU" in result.detail
     assert "harmless" not in result.detail
+
+
+def test_flat_end_of_the_live_chips_vmm_is_a_fault_of_ours(tmp_path):
+    case = cases.case(backend=replace(cases.SPLIT, vmm=Vmm.PYCHIP))
+    (tmp_path / "stderr.log").write_text("irqmatrix vmm: no device is there\n")
+    killed, gave_up = (
+        judge(cases.recording(tmp_path, case, console="PASS: one\n", status=status))
+        for status in (134, 70)
+    )
+    assert (killed.verdict, killed.blame) == (Verdict.CRASH, Blame.HARNESS)
+    assert killed.detail == "the VMM was killed by SIGABRT"
+    assert (gave_up.verdict, gave_up.blame) == (Verdict.ERROR, Blame.HARNESS)
+    assert "the VMM ended with status 70: irqmatrix vmm: no device is there" in gave_up.detail
 
 
 def test_flat_hang_keeps_the_checks_that_ended(tmp_path):
