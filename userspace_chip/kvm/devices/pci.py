@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from userspace_chip.architecture import APIC_WINDOW, APIC_WINDOW_BYTES
+
 CONFIG: Final = range(0xCF8, 0xD00)
 _ADDRESS: Final = 0xCF8
 _DATA: Final = 0xCFC
@@ -124,4 +126,6 @@ class Edu:
         if config[_MSI_CAPABILITY] & _MSI_ENABLED and config[0x04] & _MASTER:
             low = config.get(_MSI_CAPABILITY + 4, 0)
             address = config.get(_MSI_CAPABILITY + 8, 0) << 32 | low
-            self._signal_msi(address, config.get(_MSI_CAPABILITY + 12, 0), cpu)
+            # It is a store to memory (msi_send_message); elsewhere it is no message.
+            if APIC_WINDOW <= address < APIC_WINDOW + APIC_WINDOW_BYTES:
+                self._signal_msi(address, config.get(_MSI_CAPABILITY + 12, 0), cpu)

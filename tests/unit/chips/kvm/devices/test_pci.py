@@ -75,3 +75,16 @@ def test_edu_with_messages_disabled_sends_nothing(config, edu, sent):
     edu.write(0, pci.EDU_BAR + 0x60, 4, 1)
 
     assert sent == []
+
+
+@pytest.mark.parametrize("address", [0xFEF00000, 0x1FEE00000, 0xFEDFFFFC])
+def test_edu_whose_message_goes_elsewhere_interrupts_nobody(config, edu, sent, address):
+    config_write(config, pci.EDU_SLOT, 0x04, 6)
+    config_write(config, pci.EDU_SLOT, 0x44, address & 0xFFFFFFFF)
+    config_write(config, pci.EDU_SLOT, 0x48, address >> 32)
+    config_write(config, pci.EDU_SLOT, 0x4C, 0x61)
+    config_write(config, pci.EDU_SLOT, 0x42, 1, 2)  # enable
+
+    edu.write(0, pci.EDU_BAR + 0x60, 4, 1)
+
+    assert sent == []
