@@ -767,6 +767,10 @@ def fuzz(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of labs up at the same time.")
     ] = None,
+    coverage: Annotated[
+        bool,
+        typer.Option("--coverage", help="Keep the programs that reach new lines of KVM's chips."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run random programs and finish what differs.
@@ -779,7 +783,7 @@ def fuzz(
     sides = tuple(backend) if backend else campaign.DEFAULT_SIDES
     cpu = cpu or campaign.DEFAULT_CPU
     request = campaign.FuzzRequest(sides, seed, programs, minutes, only, machine, cpu)
-    asked = fuzz_module.FuzzOptions(request, out, resume, jobs or default_jobs(), json)
+    asked = fuzz_module.FuzzOptions(request, out, resume, jobs or default_jobs(), json, coverage)
     sys.exit(_run_async(fuzz_module.run(asked, printer(stderr=json))))
 
 

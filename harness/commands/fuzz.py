@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable
@@ -13,15 +15,18 @@ from harness.base import ownership
 from harness.base.errors import CannotRun, ConfigError
 from harness.base.terminal import Printer, print_json, printer
 from harness.compare.known import KnownDifferences
-from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of
+from harness.config.config import Lab
+from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of, sides_of
 from harness.fuzz.finish import Finished, Finisher
 from harness.fuzz.journal import Journal
+from harness.fuzz.reach import Reach
 from harness.images.cache import ImageCache
 from harness.model.case import Machine
 from harness.report.letter import Letter
 from harness.report.text.fuzz_report import fuzz_json, fuzz_report
 from harness.report.text.render import show
-from harness.repro.bench import Bench, Stage
+from harness.repro.bench import Bench, Place, Stage
+from harness.run import floor
 
 FINDINGS: Final = "findings"
 _LOCK: Final = ".lock"
@@ -36,6 +41,8 @@ class FuzzOptions:
     resume: Path | None
     jobs: int
     json: bool
+    coverage: bool = False
+    """Whether to keep the programs that reach lines of KVM that none had reached."""
 
 
 async def run(asked: FuzzOptions, console: Printer) -> int:
@@ -55,8 +62,9 @@ async def run(asked: FuzzOptions, console: Printer) -> int:
             ownership.locked(folder / _LOCK),
             tempfile.TemporaryDirectory(prefix="irqmatrix-fuzz-") as scratch,
         ):
-            stage = Stage(machine, campaign.cpu, asked.jobs, Path(scratch))
-            fuzzer = Fuzzer(journal, _bench(stage, cache), quiet)
+            stage = Stage(machine, campaign.cpu, asked.jobs, Path(scratch), asked.coverage)
+            reach = await _reach(folder, stage, journal, cache, quiet) if asked.coverage else None
+            fuzzer = Fuzzer(journal, _bench(stage, cache), quiet, reach)
 
             def publish(finding: Finished) -> None:
                 place = folder / FINDINGS / finding.id
@@ -74,6 +82,22 @@ async def run(asked: FuzzOptions, console: Printer) -> int:
         show(printer(), fuzz_report(journal.history, folder / FINDINGS, fuzzer.source.refused))
     open_ = [one for one in journal.history.finished.values() if not one["explained"]]
     return 1 if open_ else 0
+
+
+async def _reach(
+    folder: Path, stage: Stage, journal: Journal, cache: ImageCache, tell: Callable[[str], None]
+) -> Reach:
+    """What the campaign has reached so far; :class:`ConfigError` where no backend is in a lab."""
+    sides = sides_of(journal.history.campaign.sides)
+    backends = [side.backend for side in sides if side.place is Place.LAB]
+    if not backends:
+        fix = "name a backend in a lab: lab:on, lab:split"
+        raise ConfigError("--coverage has nothing to record", "no backend is in a lab", fix)
+    floors = [one for each in backends for one in await floor.of(each, Lab(), cache, tell)]
+    for one in floors:  # before any lab is up: it may have to be downloaded
+        await asyncio.to_thread(cache.line_table, one.kernel, one.build_id)
+    alone = dataclasses.replace(stage, jobs=1, folder=stage.folder / "reach")
+    return Reach(folder, _bench(alone, cache), floors, cache.line_table)
 
 
 def _number(asked: FuzzOptions, journal: Journal) -> int | None:

@@ -18,8 +18,10 @@ from harness.fuzz import grammar, oracles
 from harness.fuzz.journal import Campaign, Journal
 from harness.fuzz.oracles import Difference, Oracle
 from harness.fuzz.programs import Program, Source
-from harness.fuzz.runner import Ran, Runner
+from harness.fuzz.reach import Reach
+from harness.fuzz.runner import Booted, Ran, Runner
 from harness.model.case import Machine
+from harness.record.recording import Recording
 from harness.repro import bench as bench_module
 from harness.repro.bench import Bench, Place, Side
 from harness.repro.minimise import MODEL
@@ -73,7 +75,11 @@ class Fuzzer:
     """Runs a campaign's rounds and writes its journal."""
 
     def __init__(
-        self, journal: Journal, bench: Bench, tell: Callable[[str], None] = lambda _: None
+        self,
+        journal: Journal,
+        bench: Bench,
+        tell: Callable[[str], None] = lambda _: None,
+        reach: Reach | None = None,
     ) -> None:
         campaign = journal.history.campaign
         self.journal = journal
@@ -88,6 +94,7 @@ class Fuzzer:
             campaign.machine,
         )
         self._runner = Runner(bench)
+        self._reach = reach
         self._tell = tell
 
     async def run(self, programs: int | None, minutes: float | None) -> None:
@@ -119,7 +126,7 @@ class Fuzzer:
         made_s = time.monotonic() - started
         judge = _Judge(self.journal, self.sides, self.profiles, programs)
         ran = time.monotonic()
-        await self._runner.run(self.sides, judge.scenarios, judge.ended)
+        await self._runner.run(self.sides, judge.scenarios, judge.ended, judge.booted(self._reach))
         judge.compare_backends()
         ran_s = max(time.monotonic() - ran, 0.001)
         executed = judge.executed()
@@ -130,6 +137,10 @@ class Fuzzer:
             f"{len(judge.scenarios) * len(self.sides) / ran_s:.1f}/s run, "
             f"{len(history.differences)} differences"
         )
+        if self._reach is not None:
+            for kept in await self._reach.settle(self._tell):
+                self.journal.reached(kept)
+            self._tell(f"{self._reach.lines} lines of KVM's chips, corpus {len(history.corpus)}")
 
     def _check_that_all_say_something(self) -> None:
         """:class:`CannotRun` for a side that executed none of the programs so far."""
@@ -197,6 +208,15 @@ class _Judge:
         program = self._programs[first]
         for finding in oracles.compared(program.scenario, one.whole, other.whole)[:1]:
             self._write(Oracle.TWICE, program, side, str(side), finding)
+
+    def booted(self, reach: Reach | None) -> Booted:
+        """Has ``reach`` take in what boots executed."""
+
+        def take(side: Side, places: Sequence[int], recorded: Recording) -> None:
+            if reach is not None:
+                reach.ended(side, [self._programs[place] for place in places], recorded)
+
+        return take
 
     def compare_backends(self) -> None:
         """Of programs without a prediction: every side against the last one."""

@@ -10,6 +10,7 @@ campaign    the first line: schema, versions, and what was asked for
 difference  an oracle's word about one program on one backend
 round       programs up to number ``next`` (not included) were run on all sides
 finding     a finding was finished; its folder is ``findings/ID``
+reached     a program was the first to reach lines of KVM; it is ``corpus/PROGRAM.yaml``
 ==========  ====================================================================================
 """
 
@@ -27,6 +28,7 @@ from harness import __version__
 from harness.base import files, limits
 from harness.base.errors import CannotRun, ConfigError, StoreError, advice
 from harness.fuzz.oracles import Difference
+from harness.fuzz.reach import Kept
 
 SCHEMA: Final = 1
 NAME: Final = "journal.jsonl"
@@ -60,6 +62,8 @@ class History:
     """By program, side and oracle."""
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By id, what became of each finding."""
+    corpus: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By program, the lines of KVM that it was the first to reach."""
 
     def add(self, difference: Difference) -> bool:
         """Whether it is new."""
@@ -134,6 +138,12 @@ class Journal:
         self.history.finished[id_] = summary
         self._write("finding", {"id": id_, **summary})
 
+    def reached(self, kept: Kept) -> None:
+        """A program was the first to reach some lines of KVM."""
+        record = kept.as_json()
+        _add(self.history, {"kind": "reached", **record})
+        self._write("reached", record)
+
     def _write(self, kind: str, record: dict[str, Any]) -> None:
         line = json.dumps({"kind": kind, **record}) + "\n"
         try:
@@ -181,5 +191,8 @@ def _add(history: History, record: dict[str, Any]) -> None:
             history.finished[str(record["id"])] = {
                 key: value for key, value in record.items() if key not in ("kind", "id")
             }
+        case "reached":
+            before = history.corpus.get(record["program"], ())
+            history.corpus[str(record["program"])] = (*before, *map(str, record["lines"]))
         case other:
             raise ValueError(f"there is no kind {other!r}")

@@ -56,6 +56,8 @@ class Ran:
 
 Ended: TypeAlias = Callable[[Side, Mapping[int, Ran]], None]
 """Gets the programs of a side, by their places, as soon as they have ended."""
+Booted: TypeAlias = Callable[[Side, Sequence[int], Recording], None]
+"""Gets a boot: its side, the places of its programs, and what was recorded of it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Runner:
         sides: Sequence[Side],
         scenarios: Sequence[Scenario],
         ended: Ended = lambda _side, _found: None,
+        booted: Booted = lambda _side, _places, _recorded: None,
     ) -> dict[Side, list[Ran]]:
         """What each program did on each side.
 
@@ -98,6 +101,8 @@ class Runner:
             ) -> None:
                 nonlocal progress
                 boot = by_case[recorded.case.id]
+                if isinstance(recorded, Recording):
+                    booted(boot.side, boot.places, recorded)
                 new = {} if isinstance(recorded, Failed) else _ran(recorded)
                 if not new:
                     failures[boot.side] = recorded

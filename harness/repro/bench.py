@@ -163,6 +163,8 @@ class Stage:
     cpu: str
     jobs: int
     folder: Path
+    coverage: bool = False
+    """Whether the labs record which instructions of their KVM run."""
 
     @property
     def board(self) -> Board:
@@ -258,7 +260,7 @@ class Bench:
         """
         folder = self.stage.folder / f"round-{next(self._numbers)}"
         folder.mkdir(parents=True)
-        config = RunConfig("bench", folder, tuple(cases), Lab())
+        config = RunConfig("bench", folder, tuple(cases), Lab(coverage=self.stage.coverage))
         is_kvm = any(case.backend.accel is Accel.KVM for case in cases)
         local = await asyncio.to_thread(local_facts, measure=False) if is_kvm else None
         prepared = await asyncio.to_thread(scheduler.prepare, config, self._cache, local, folder)

@@ -8,7 +8,7 @@ KVM, QEMU and mode, and kept in the image cache.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -48,19 +48,26 @@ async def write(
     found: list[Executed] = []
     for backend in backends:
         try:
-            found += executed_file.read(await _kept(backend, lab, cache, shown))
+            found += await of(backend, lab, cache, shown.note)
         except HarnessError as error:
             shown.note(f"no floor of {backend.name}: {error}")
     executed_file.write(RunDir(out).floor, by_build(found).values())
 
 
-async def _kept(backend: Backend, lab: Lab, cache: ImageCache, shown: Progress) -> Path:
+async def of(
+    backend: Backend, lab: Lab, cache: ImageCache, tell: Callable[[str], None]
+) -> tuple[Executed, ...]:
+    """The floor of a backend in a lab; :class:`HarnessError` where it cannot be recorded."""
+    return executed_file.read(await _kept(backend, lab, cache, tell))
+
+
+async def _kept(backend: Backend, lab: Lab, cache: ImageCache, tell: Callable[[str], None]) -> Path:
     kernel = cache.kernel(backend.kernel or "default")
     qemu = ".".join(map(str, cache.qemu(backend.qemu).version))
-    name = folder_name(f"{kernel_build(kernel).build_id}-{qemu}-{backend.irqchip}")
+    name = folder_name(f"{kernel_build(kernel).build_id}-{qemu}-{backend.mode}")
     if (kept := cache.floor(name)) is not None:
         return kept
-    shown.note(f"recording the floor of {backend.name}, once")
+    tell(f"recording the floor of {backend.name}, once")
     with tempfile.TemporaryDirectory(prefix="irqmatrix-floor-") as scratch:
         recorded = await _recorded(backend, lab, cache, Path(scratch))
         return cache.keep_floor(name, kernel.version, recorded)

@@ -25,6 +25,9 @@ def fuzz_report(history: History, findings: Path, refused: Mapping[tuple[str, st
             by_grammar[name] += count
         shown = ", ".join(f"{name} {count}" for name, count in sorted(by_grammar.items()))
         yield TextLine(f"refused, because their logs are not defined: {shown}")
+    if history.corpus:
+        lines = sum(map(len, history.corpus.values()))
+        yield TextLine(f"{len(history.corpus)} programs reached {lines} new lines of KVM: corpus/")
     for id_, one in history.finished.items():
         yield from _finding(one)
         yield TextLine(f"  {findings / id_ / 'report.md'}")
@@ -57,6 +60,7 @@ def fuzz_json(history: History, findings: Path) -> str:
             "programs": history.programs,
             "seconds": round(history.seconds, 3),
             "executed": dict(history.executed),
+            "corpus": {name: list(lines) for name, lines in history.corpus.items()},
             "findings": [
                 {"id": id_, **one, "report": str(findings / id_ / "report.md")}
                 for id_, one in history.finished.items()
