@@ -5,8 +5,12 @@ import os
 
 import pytest
 
-from harness.backends.block_log import MODULES, Section, block_log
+from harness.backends.block_log import MODULES, Section, block_log, find_module
 from harness.base.errors import HostError
+from harness.images.helper import compiler
+from harness.images.kernel import inspect_kernel
+from support import debug_module
+from support.kernel_files import write_kernel
 
 BASE = 0xFFFFFFFFC0310000
 TEXT, COLD = Section(".text", BASE, 0x1000), Section(".text.unlikely", BASE + 0x2000, 0x10)
@@ -95,3 +99,45 @@ def test_arguments_have_qemu_log_the_code_of_modules_only():
     arguments, descriptor = asyncio.run(run())
     assert arguments[:4] == ("-d", "in_asm", "-D", f"/dev/fd/{descriptor}")
     assert [int(word, 16) for word in arguments[5].split("..")] == list(MODULES)
+
+
+def found(said, kernel):
+    """What a log knows of a lab whose shell says this of the module's sections."""
+
+    async def run():
+        with block_log() as log:
+
+            async def shell(code):
+                assert "/sys/module/kvm/sections" in code
+                return 0, said
+
+            await find_module(log, kernel, shell)
+            os.write(log.descriptor, block(BASE + 1))
+            return log.executed()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    """One whose module kvm has a section .text."""
+    if compiler() is None:
+        pytest.skip("there is no C compiler")
+    (tmp_path / "source").mkdir()
+    module = debug_module.build(tmp_path / "source", {"kvm.c": "int one(void) { return 1; }\n"})
+    vmlinuz = write_kernel(tmp_path / "kernel", {"kvm.ko": ""})
+    for path in (tmp_path / "kernel").rglob("kvm.ko"):
+        path.write_bytes(module)
+    return inspect_kernel("6.1", vmlinuz, None, "here")
+
+
+def test_module_is_found_where_the_lab_says_that_it_is(kernel):
+    ran = found(f".text:{BASE:#x}\n.data:0xffffffffc0400000\n", kernel)
+
+    assert ran.kernel == "6.1"
+    assert ran.offsets == {".text": {1}}
+
+
+def test_module_that_the_lab_does_not_have_is_an_error(kernel):
+    with pytest.raises(HostError, match="coverage cannot be recorded"):
+        found("grep: .text: No such file or directory\n", kernel)

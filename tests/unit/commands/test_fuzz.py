@@ -134,3 +134,9 @@ def test_fuzz_of_a_grammar_that_generates_nothing_ends_with_3(fuzz, tmp_path):
     done = fuzz("--only", path, "--programs", 5)
     assert done.status == 3
     assert "generates nothing" in done.stderr
+
+
+def test_fuzz_with_coverage_and_no_lab_is_a_mistake(fuzz):
+    done = fuzz("--programs", 20, "--coverage")
+    assert done.status == 2
+    assert "no backend is in a lab" in done.stderr

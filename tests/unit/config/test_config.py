@@ -538,3 +538,17 @@ def test_image_that_is_missing_is_looked_for_in_each_place_once(tmp_path, monkey
     with pytest.raises(ConfigError) as caught:
         config.load(path)
     assert str(caught.value).count(str(tmp_path / "none.flat")) == 1
+
+
+def test_config_with_coverage_has_its_labs_record_it(write):
+    loaded = config.with_coverage(config.load(write("matrix: {host: lab}\n" + LINUX)))
+
+    assert loaded.lab.coverage
+    assert not config.load(write(LINUX)).lab.coverage
+
+
+def test_config_with_coverage_and_no_lab_is_refused(write):
+    loaded = config.load(write("matrix: {host: local, accel: tcg}\n" + LINUX))
+
+    with pytest.raises(ConfigError, match="no case is in a lab"):
+        config.with_coverage(loaded)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.config.feasibility import LocalFacts, why_not
+from harness.config.feasibility import LocalFacts, lab_accel, why_not
 from harness.model.case import Accel, Host, Irqchip, LinuxGuest, Machine, Vmm
 from support import cases
 from userspace_chip.kvm.probe import KvmProbe
@@ -139,3 +139,10 @@ def test_preflight_live_chips_on_a_local_kvm_without_their_mode_say_so():
     backend = replace(LIVE_OFF, host=Host.LOCAL, irqchip=Irqchip.SPLIT, kernel=None)
     why = why_not(cases.case(cases.FLAT, backend), QEMU_10, LocalFacts(probe, None))
     assert "no KVM_CAP_SPLIT_IRQCHIP" in why
+
+
+def test_lab_is_run_by_tcg_where_coverage_is_recorded_even_on_a_kvm_that_nests():
+    nests = LocalFacts(replace(GOOD_KVM, nested=True), None)
+
+    assert lab_accel(nests) is nests.lab_accel
+    assert lab_accel(nests, coverage=True) is Accel.TCG

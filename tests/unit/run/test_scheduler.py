@@ -15,14 +15,16 @@ from harness.config.config import Lab, RunConfig
 from harness.guests.plan import GuestPlan
 from harness.model import manifest
 from harness.model.case import FlatGuest, Host
+from harness.model.layout import CaseDir
 from harness.model.verdict import Blame, Verdict, of_case
+from harness.record import executed_file
 from harness.record.recording import Recording
 from harness.run import scheduler
 from harness.run.judged_run import JudgedRun
 from harness.run.progress import Silent
 from harness.run.scheduler import Preparation
 from harness.run.waiting import Prepared
-from support import cases, multiboot
+from support import cases, covered, multiboot
 
 
 class BrokenHosts(scheduler.Scheduler):
@@ -253,3 +255,36 @@ def test_scheduler_gives_each_recording_or_why_there_is_none_and_judges_nothing(
     assert [type(one) for one in ended] == [Recording, scheduler.Failed]
     assert [one.case for one in ended] == [item.case for item in items]
     assert not list(tmp_path.rglob("verdict.json"))
+
+
+class Covered(scheduler.Scheduler):
+    """Its host says what of its KVM ran."""
+
+    @contextlib.asynccontextmanager
+    async def _session(self, key, guests):
+        yield SimpleNamespace(lost=False, executed=lambda: covered.executed(1, 2))
+
+
+@pytest.mark.parametrize("coverage", [True, False])
+def test_case_has_what_ran_in_its_lab_where_that_is_recorded(tmp_path, monkeypatch, coverage):
+    async def conduct(session, plan, directory, step):
+        return cases.recording(directory, plan.case)
+
+    monkeypatch.setattr(scheduler, "conduct", conduct)
+    case = cases.case(backend=cases.ON)
+    item = Prepared(case, GuestPlan(case, Path("x"), None, False, False), None)
+    config = RunConfig("some", tmp_path, (case,), Lab(coverage=coverage))
+
+    async def take(recorded):
+        assert isinstance(recorded, Recording)
+
+    runner = Covered(config, tmp_path, Cache(), None, Silent(), 1)
+    runner._described = lambda case: manifest.describe(
+        case, qemu="7.2", linux="6.1", kvm=None, lab_cpus=1
+    )
+    asyncio.run(runner.record([item], take))
+
+    path = CaseDir(tmp_path / case.directory_name).executed
+    assert (executed_file.read(path) if coverage else path.exists()) == (
+        (covered.executed(1, 2),) if coverage else False
+    )
