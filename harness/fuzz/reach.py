@@ -21,7 +21,7 @@ from harness.base.errors import HarnessError
 from harness.coverage.account import Tables
 from harness.fuzz.programs import Program
 from harness.model.coverage import Executed, SourceLine, by_build
-from harness.model.layout import CaseDir
+from harness.model.layout import CaseDir, RunDir
 from harness.record import executed_file
 from harness.record.recording import Recording
 from harness.repro.bench import Bench, Side
@@ -59,7 +59,7 @@ class Kept:
 
 
 class Reach:
-    """All that a campaign reached, in its folder: ``executed.json.zst`` and ``corpus/``.
+    """All that a campaign reached, its floor, and its corpus, in the campaign's folder.
 
     ``bench`` has one job, so that all that it records at once is in one lab; ``floor`` is what runs
     whatever the programs are; ``tables`` finds the lines of a build of KVM.
@@ -74,7 +74,8 @@ class Reach:
         self._batches: list[Batch] = []
         path = CaseDir(folder).executed
         before = executed_file.read(path) if path.is_file() else ()
-        self._builds = by_build([*floor, *before])
+        self._floor = by_build(floor)
+        self._builds = by_build([*self._floor.values(), *before])
 
     @property
     def lines(self) -> int:
@@ -94,6 +95,7 @@ class Reach:
     def save(self) -> None:
         """Write what was reached; :class:`StoreError` where that cannot be."""
         executed_file.write(CaseDir(self._folder).executed, self._builds.values())
+        executed_file.write(RunDir(self._folder).floor, self._floor.values())
 
     async def settle(self, tell: Callable[[str], None]) -> Sequence[Kept]:
         """Find the programs of the batches that reached something new, and keep them.

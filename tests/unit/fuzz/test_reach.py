@@ -10,7 +10,7 @@ import yaml
 from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of
 from harness.fuzz.journal import NAME, Journal
 from harness.fuzz.reach import CORPUS, PARTS, Reach
-from harness.model.layout import CaseDir
+from harness.model.layout import CaseDir, RunDir
 from harness.record import executed_file
 from support import golden
 from support.covered import executed, tables
@@ -142,6 +142,7 @@ def test_campaign_that_goes_on_knows_what_was_reached(campaign, names, tmp_path)
     assert corpus(fuzzer) == {names[7]: ("lapic.c:11",), names[45]: ("lapic.c:13",)}
     (whole,) = executed_file.read(CaseDir(tmp_path / "campaign").executed)
     assert whole.offsets == {".text": {0, 4, 8}}
+    assert executed_file.read(RunDir(tmp_path / "campaign").floor) == (FLOOR,)
 
 
 def test_journal_has_each_program_of_the_corpus(campaign, names, tmp_path):
