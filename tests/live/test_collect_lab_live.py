@@ -13,7 +13,7 @@ from harness.record.collectors.foreign import archive
 from support.collect_lab import COLLECT, PID, collect_lab
 
 pytestmark = [
-    *(pytest.mark.kvm, pytest.mark.live, pytest.mark.lab, pytest.mark.slow),
+    *(pytest.mark.kvm, pytest.mark.live, pytest.mark.lab, pytest.mark.slow, pytest.mark.nightly),
     pytest.mark.timeout(1800),
 ]
 
