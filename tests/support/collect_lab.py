@@ -63,8 +63,10 @@ class CollectLab:
         )
 
     async def stop(self) -> None:
-        """No guest any more."""
-        await self.run(f"kill -9 {PID}; while kill -0 {PID} 2>/dev/null; do sleep 1; done")
+        """No guest any more; what is left of its process may wait for its parent."""
+        await self.run(
+            f"kill -9 {PID}; while readlink /proc/{PID}/exe >/dev/null; do sleep 1; done"
+        )
 
     async def fetch(self, path: str, name: str) -> Path:
         """A file of the lab, as one of this folder."""
