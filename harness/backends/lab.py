@@ -23,6 +23,7 @@ from typing import Any, Final
 from harness.backends import live_argv
 from harness.backends.base import THREAD_LINE, HostPlan
 from harness.backends.block_log import BlockLog, block_log, find_module
+from harness.backends.guest_argv import guest_argv, trace_path
 from harness.backends.lab_end import LabEnd, diagnose
 from harness.backends.qemu_argv import (
     Channels,
@@ -31,7 +32,6 @@ from harness.backends.qemu_argv import (
     escaped,
     max_file_bytes,
     qemu_argv,
-    trace_path,
 )
 from harness.base.cpus import least_taken_cpu
 from harness.base.errors import CollectError, HostError, LabLost
@@ -455,11 +455,17 @@ class LabSession:
         channels = Channels(
             console=f"file,path={_FIFO}" if talks_much else f"serial,path={_CONSOLE}",
             monitor=f"serial,path={_MONITOR}",
-            trace_log=self._trace_path(plan) if plan.trace_log else None,
+            trace_log=(
+                trace_path(plan.case, _GUEST_DIR, self._plan.qemu.version)
+                if plan.trace_log
+                else None
+            ),
             paused=plan.paused,
             incoming=plan.incoming,
         )
-        qemu = shlex.join(self._argv(plan, channels))
+        files = _guest_files(self._plan, plan)
+        argv = guest_argv(python.LAUNCHER, plan.case, files, self._plan.qemu.version, channels)
+        qemu = shlex.join(argv)
         end = end_mark()
         printed = end.replace("\n", "\\n").replace("\x04", "\\004")
         with (
@@ -482,17 +488,6 @@ class LabSession:
             finally:
                 with contextlib.suppress(LabLost):
                     await asyncio.shield(asyncio.ensure_future(guest.kill()))
-
-    def _trace_path(self, plan: GuestPlan) -> str:
-        if plan.case.backend.vmm is Vmm.PYCHIP:
-            return f"{_GUEST_DIR}/trace"
-        return trace_path(_GUEST_DIR, self._plan.qemu.version)
-
-    def _argv(self, plan: GuestPlan, channels: Channels) -> tuple[str, ...]:
-        files, qemu = _guest_files(self._plan, plan), self._plan.qemu.version
-        if plan.case.backend.vmm is Vmm.PYCHIP:
-            return live_argv.live_argv(python.LAUNCHER, plan.case, files, qemu, channels)
-        return qemu_argv(plan.case, files, channels)
 
     async def run_program(self, command: str, output: Callable[[bytes], None], errors: Path) -> int:
         """Run shell code: its status; what it prints goes to ``output`` as it comes.

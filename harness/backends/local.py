@@ -17,12 +17,12 @@ from typing import IO
 
 from harness.backends import live_argv
 from harness.backends.base import THREAD_LINE, HostPlan
+from harness.backends.guest_argv import guest_argv, trace_path
 from harness.backends.qemu_argv import (
     Channels,
     command_text,
     max_file_bytes,
     qemu_argv,
-    trace_path,
 )
 from harness.base.errors import CollectError
 from harness.base.ownership import claim, owned_directory
@@ -31,7 +31,7 @@ from harness.base.sockets import pair, roomy
 from harness.guests.kinds.table import kind_of
 from harness.guests.plan import GuestFiles, GuestPlan
 from harness.images.model import QemuImage
-from harness.model.case import Case, Vmm
+from harness.model.case import Vmm
 from harness.model.layout import CaseDir
 
 TRACEFS = "/sys/kernel/tracing"
@@ -178,11 +178,6 @@ class LocalSession:
         self.lost = False
         self.description: str | None = None
 
-    def _trace_path(self, plan: GuestPlan, directory: Path) -> str:
-        if plan.case.backend.vmm is Vmm.PYCHIP:
-            return str(directory / "trace")
-        return trace_path(str(directory), self._qemu.version)
-
     def executed(self) -> None:
         """Nothing is known of this machine's KVM."""
 
@@ -207,7 +202,11 @@ class LocalSession:
             channels = Channels(
                 console=backend,
                 monitor=f"socket,fd={qemu_monitor.fileno()}",
-                trace_log=self._trace_path(plan, directory) if plan.trace_log else None,
+                trace_log=(
+                    trace_path(plan.case, str(directory), self._qemu.version)
+                    if plan.trace_log
+                    else None
+                ),
                 paused=plan.paused,
                 incoming=plan.incoming,
             )
@@ -217,7 +216,7 @@ class LocalSession:
                 program = stack.enter_context(Path(files.initrd or "").open("rb"))
                 files = replace(files, initrd=f"/dev/fd/{program.fileno()}")
                 descriptors.append(program.fileno())
-            argv = self._argv(plan.case, files, channels)
+            argv = guest_argv((sys.executable,), plan.case, files, self._qemu.version, channels)
             async with owned_process(
                 argv,
                 stdout=stderr,
@@ -239,12 +238,6 @@ class LocalSession:
             return command_text(qemu_argv(plan.case, files, channels))
         argv = qemu_argv(plan.case, replace(files, initrd="/dev/fd/9"), channels)
         return f"{command_text(argv).rstrip()} 9<{shlex.quote(str(plan.initrd))}\n"
-
-    def _argv(self, case: Case, files: GuestFiles, channels: Channels) -> tuple[str, ...]:
-        if case.backend.vmm is Vmm.PYCHIP:
-            python = (sys.executable,)
-            return live_argv.live_argv(python, case, files, self._qemu.version, channels)
-        return qemu_argv(case, files, channels)
 
     def _files(self, plan: GuestPlan) -> GuestFiles:
         return GuestFiles(
