@@ -247,7 +247,7 @@ class _Past:
                 self.passed(cpu)
                 continue
             if delivered:
-                self._again[cpu] |= delivered & self.offered[cpu]
+                self._again[cpu] |= delivered & (self.offered[cpu] | self.perhaps[cpu])
             if (vector := lapic.pending()) is not None:
                 self.offered[cpu] |= 1 << vector
 

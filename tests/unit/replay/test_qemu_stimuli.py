@@ -95,6 +95,76 @@ def test_interrupt_taken_twice_in_off_is_an_injection_that_failed_once():
     assert altered("off-smp1", OFF_TAKEN, text, text).outcome is ReplayOutcome.AGREED
 
 
+def expired_twice():
+    """Where the timer in off expires a second time before KVM injects its interrupt."""
+    events = recorded_case("off-smp1").events
+    names = ["apic_local_deliver", "apic_local_deliver", "kvm_userspace_exit", "kvm_inj_virq"]
+    return next(
+        at + 1
+        for at in range(len(events) - 6)
+        if [event.name for event in events[at : at + 4]] == names
+        and (events[at + 4].name, events[at + 4].text) == ("apic_mem_writel", EOI)
+    )
+
+
+def in_off(kinds, like, now_ns):
+    """``kinds`` of what happens, as events like four recorded ones."""
+    expiry, restart, injected, eoi = like
+
+    def other(name, text):
+        return Event(now_ns, "kvm", name, 0, event_type(name).parse(text))
+
+    events = {
+        "expiry": expiry,
+        "restart": restart,
+        "injected": injected,
+        "eoi": eoi,
+        "window": other("kvm_userspace_exit", "reason KVM_EXIT_IRQ_WINDOW_OPEN (7)"),
+        "mmio": other("kvm_mmio", "mmio read len 4 gpa 0xb0000100 val 0x0"),
+        "pio": other("kvm_pio", "pio_read at 0x510 size 1 count 1 val 0x0 "),
+    }
+    return [events[kind]._replace(time_ns=now_ns) for kind in kinds.split()]
+
+
+def replayed_in_off(before, after):
+    """With what happens before KVM's exit for a signal, and after the handler's EOI."""
+    index = expired_twice()
+    events = recorded_case("off-smp1").events
+    like = events[index : index + 4]
+    changed = [
+        *events[: index + 1],
+        *in_off(before, like, like[0].time_ns),
+        *like[1:],
+        *in_off(after, like, like[-1].time_ns),
+        *events[index + 4 :],
+    ]
+    return recorded_case("off-smp1").replay(changed)
+
+
+@pytest.mark.parametrize("completed", ["", "mmio", "pio"])
+def test_timer_that_expires_while_qemu_has_its_interrupt_may_come_twice_in_off(completed):
+    """QEMU took the first one before it entered KVM, where a read was completed."""
+    replayed = replayed_in_off(completed, "window injected eoi")
+
+    assert (replayed.outcome, replayed.divergence) == (ReplayOutcome.AGREED, None)
+
+
+def test_timer_that_expires_each_time_qemu_has_its_interrupt_is_behind_by_one_in_off():
+    late = "window expiry restart injected eoi"
+    replayed = replayed_in_off("", f"{late} {late} window injected eoi")
+
+    assert (replayed.outcome, replayed.divergence) == (ReplayOutcome.AGREED, None)
+
+
+@pytest.mark.parametrize("expiries", [0, 1, 2])
+def test_interrupt_more_than_the_timer_expired_diverges_in_off(expiries):
+    late = " ".join(["window expiry restart injected eoi"] * expiries)
+    replayed = replayed_in_off("mmio", f"{late} window injected eoi window injected eoi")
+
+    assert replayed.outcome is ReplayOutcome.DIVERGED
+    assert "pending" in replayed.divergence.why
+
+
 @pytest.mark.parametrize("name", ["tcg-smp1", "off-smp1"])
 def test_pic_vector_that_the_pic_does_not_give_diverges(name):
     index = find(name, "pic_interrupt")
