@@ -56,6 +56,11 @@ class CaseFile:
     """Who runs the machine; where it is not QEMU, ``qemu`` says whose chips are mirrored."""
 
     @property
+    def kvm_module(self) -> str | None:
+        """The KVM module that ran the guest, where it is known; what TCG emulates is SVM."""
+        return self.kvm if self.lab_qemu is None else "kvm_amd"
+
+    @property
     def mode(self) -> str:
         """The irqchip mode as it is written: ``split``, ``pychip-split``."""
         return mode_word(self.vmm, self.irqchip)

@@ -21,6 +21,10 @@ _NO_VAPIC: Final = r"\b(apic|apic-common|kvm-apic)\.vapic=(off|false|no)\b"
 """QEMU hw/intc/apic_common.c: apic_common_realize.  QEMU does not ask KVM for exits at TPR then."""
 
 
+_ICR_AND_ICR2: Final = (VersionRange.parse(">=6.12"), VersionRange.parse("6.1, >=6.1.149"))
+"""Linux arch/x86/kvm/svm/svm.c: x2apic_icr_is_split (73b42dc69be8)."""
+
+
 def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     """The profile for ``case``, and what is not quite right about it.
 
@@ -36,6 +40,8 @@ def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     if case.irqchip is Irqchip.OFF:
         qemu = "7.2"  # later ones refuse it
     subject = profile(case.irqchip.value, qemu=qemu, linux=linux)
+    if case.kvm_module == "kvm_amd" and any(parse_version(case.linux) in r for r in _ICR_AND_ICR2):
+        subject = replace(subject, lapic=replace(subject.lapic, x2apic_icr_split=True))
     if any(re.search(_NO_REINJECTION, argument) for argument in case.arguments):
         subject = replace(subject, pit=replace(subject.pit, reinject=False))
     if any(re.search(_NO_VAPIC, argument) for argument in case.arguments):

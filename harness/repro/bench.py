@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from harness.base import suggest
 from harness.base.errors import CannotRun, ConfigError, HostError, PredictionError
 from harness.config import lanes
 from harness.config.config import Lab, RunConfig
+from harness.config.feasibility import LocalFacts
 from harness.doctor.doctor import local_facts
 from harness.guests import probe
 from harness.images.cache import ImageCache
-from harness.model import manifest
 from harness.model.case import (
     MODES,
     Accel,
@@ -186,13 +185,8 @@ class Bench:
         """The Python chips that stand for a side, a backend's too."""
         if side.place is Place.MODEL:
             return chips(side)
-        backend = side.backend
-        kernel = backend.kernel
-        described = manifest.describe(
-            self.case(backend, (), 1),
-            qemu=".".join(map(str, self._cache.qemu(backend.qemu).version)),
-            linux=platform.release() if kernel is None else self._cache.kernel(kernel).version,
-        )
+        case = self.case(side.backend, (), 1)
+        described = scheduler.described(case, self._lab, self._cache, self._local([case]))
         return Chips(profile_of(described)[0])
 
     async def logs(
@@ -260,9 +254,8 @@ class Bench:
         """
         folder = self.stage.folder / f"round-{next(self._numbers)}"
         folder.mkdir(parents=True)
-        config = RunConfig("bench", folder, tuple(cases), Lab(coverage=self.stage.coverage))
-        is_kvm = any(case.backend.accel is Accel.KVM for case in cases)
-        local = await asyncio.to_thread(local_facts, measure=False) if is_kvm else None
+        config = RunConfig("bench", folder, tuple(cases), self._lab)
+        local = await asyncio.to_thread(self._local, cases)
         prepared = await asyncio.to_thread(scheduler.prepare, config, self._cache, local, folder)
         for item in prepared.all():
             if item.skip is not None:
@@ -279,6 +272,15 @@ class Bench:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self.boots += len(cases)
         return found
+
+    @property
+    def _lab(self) -> Lab:
+        return Lab(coverage=self.stage.coverage)
+
+    def _local(self, cases: Sequence[Case]) -> LocalFacts | None:
+        """The local KVM, which cases run on, or labs; None where it is of no use to them."""
+        is_kvm = any(case.backend.accel is Accel.KVM for case in cases)
+        return local_facts(measure=False) if is_kvm else None
 
     def case(
         self, backend: Backend, scenarios: tuple[Scenario, ...], cpus: int, label: str = ""

@@ -19,7 +19,7 @@ from harness.backends.base import HostPlan, LabHardware, Session
 from harness.backends.table import BACKENDS
 from harness.base.errors import HarnessError, LabLost, advice
 from harness.config import feasibility
-from harness.config.config import RunConfig
+from harness.config.config import Lab, RunConfig
 from harness.config.feasibility import LocalFacts
 from harness.guests.kinds.table import kind_of
 from harness.guests.plan import GuestPlan, Site
@@ -258,26 +258,29 @@ class Scheduler:
         return functools.partial(self._progress.step, case.id)
 
     def _described(self, case: Case) -> CaseFile:
-        backend = case.backend
-        is_lab = backend.host is Host.LAB
-        is_local_kvm = not is_lab and backend.accel is Accel.KVM
-        return manifest.describe(
-            case,
-            qemu=".".join(map(str, self._cache.qemu(backend.qemu).version)),
-            linux=self._cache.kernel(backend.kernel or "default").version
-            if is_lab
-            else platform.release(),
-            kvm=self._local.kvm.module if is_local_kvm and self._local is not None else None,
-            lab_cpus=self._config.lab.smp if is_lab else 1,
-            lab_qemu=self._emulator() if is_lab else None,
-        )
+        return described(case, self._config.lab, self._cache, self._local)
 
-    def _emulator(self) -> str | None:
-        """The version of the QEMU whose TCG is the labs' hardware; None where a KVM runs them."""
-        config = self._config
-        if feasibility.lab_accel(self._local, coverage=config.lab.coverage) is not Accel.TCG:
-            return None
-        return ".".join(map(str, self._cache.lab_qemu(config.lab.qemu).version))
+
+def described(case: Case, lab: Lab, cache: ImageCache, local: LocalFacts | None) -> CaseFile:
+    """``case`` with what the names of its axes stand for here, in a lab as ``lab`` has it."""
+    backend = case.backend
+    is_lab = backend.host is Host.LAB
+    is_local_kvm = not is_lab and backend.accel is Accel.KVM
+    return manifest.describe(
+        case,
+        qemu=".".join(map(str, cache.qemu(backend.qemu).version)),
+        linux=cache.kernel(backend.kernel or "default").version if is_lab else platform.release(),
+        kvm=local.kvm.module if is_local_kvm and local is not None else None,
+        lab_cpus=lab.smp if is_lab else 1,
+        lab_qemu=_emulator(lab, cache, local) if is_lab else None,
+    )
+
+
+def _emulator(lab: Lab, cache: ImageCache, local: LocalFacts | None) -> str | None:
+    """The version of the QEMU whose TCG is the labs' hardware; None where a KVM runs them."""
+    if feasibility.lab_accel(local, coverage=lab.coverage) is not Accel.TCG:
+        return None
+    return ".".join(map(str, cache.lab_qemu(lab.qemu).version))
 
 
 def cell_of(case: Case) -> CellKey:

@@ -75,3 +75,25 @@ def test_replay_of_such_a_case_is_refused_whatever_it_recorded(tmp_path):
 
     with pytest.raises(ReplayRefused, match="do not model the case: intel-iommu,intremap=on: an "):
         replay_case(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("linux", "hardware", "is_split"),
+    [
+        ("6.12.117", {"lab_qemu": "10.0.13"}, True),
+        ("7.3.4", {"lab_qemu": "7.2.22"}, True),
+        ("6.1.192", {"lab_qemu": "10.0.13"}, True),
+        ("6.1.140", {"lab_qemu": "10.0.13"}, False),
+        ("6.11.10", {"lab_qemu": "10.0.13"}, False),
+        ("6.12.117", {"kvm": "kvm_amd"}, True),
+        ("6.12.117", {"kvm": "kvm_intel"}, False),
+        ("6.12.117", {}, False),
+    ],
+    ids=str,
+)
+def test_profile_of_kvm_on_svm_keeps_icr_and_icr2_apart(linux, hardware, is_split):
+    """What the lab's TCG emulates is SVM."""
+    case = cases.case(cases.LINUX, cases.ON)
+    subject, _ = profile_of(manifest.describe(case, qemu="10.0.13", linux=linux, **hardware))
+
+    assert subject.lapic.x2apic_icr_split is is_split
