@@ -90,6 +90,13 @@ _COLLECTED: Final = f"{{ :; }} 4<>{_FIFO}; wait; "
 FIFO one of many bytes; at nice 19 the reader does not run at once for each.  It ends when the FIFO
 has no writer any more; a QEMU that did not start never was one."""
 
+_CONSOLE_IS_FREE: Final = (
+    f"n=0; until (: >{_CONSOLE}) 2>/dev/null; do [ $n -lt 50 ] || "
+    f"{{ echo 'the console is still open in what an earlier program left running'; exit 1; }}; "
+    "n=$((n+1)); sleep 0.1; done; "
+)
+"""Shell: only one can have a port open (Linux 6.12, drivers/char/virtio_console.c, port_fops_open),
+and what a program starts in the background has its output, too, if only until it is redirected."""
 
 _JOIN: Final = (
     f"for t in {_GUEST_DIR}/trace.*; do if [ -e $t ]; then "
@@ -493,7 +500,8 @@ class LabSession:
         """Run shell code: its status; what it prints goes to ``output`` as it comes.
 
         Its standard error is in the file ``errors`` afterwards.  :class:`LabLost` where the lab
-        ends before it.
+        ends before it; :class:`CollectError` where an earlier program left one that has the console
+        open.
         """
         name = f"program{next(self._numbers)}"
         end = end_mark()
@@ -502,10 +510,10 @@ class LabSession:
         reader, writer = await asyncio.open_unix_connection(self._sockets / "console")
         try:
             await self._shell.check(
-                f"rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; "
-                f"{{ ({command}) 3>&- >{_CONSOLE} 2>{_GUEST_DIR}/stderr; "
-                f"echo '!exit' {name} $? >&3; printf '{printed}' >{_CONSOLE}; }} "
-                "</dev/null >/dev/null 2>&1 &"
+                f"{_CONSOLE_IS_FREE}rm -rf {_GUEST_DIR}; mkdir -p {_GUEST_DIR}; "
+                f"{{ ({command}) 3>&- 2>{_GUEST_DIR}/stderr; "
+                f"echo '!exit' {name} $? >&3; printf '{printed}'; }} "
+                f"</dev/null >{_CONSOLE} 2>/dev/null &"
             )
             await _pass_on(reader, end.encode(), output)
             status = await exited

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.backends.lab import LabPlan, booted_lab
-from harness.base.errors import ImageError
+from harness.base.errors import CollectError, ImageError
 from harness.commands import vmm
 from harness.guests.probe import parse_logs
 from harness.images import python
@@ -84,3 +84,20 @@ def test_probe_under_the_chips_in_the_lab_logs_what_the_architecture_says(tmp_pa
         logs = parse_logs(said)
         texts = {name: [str(e) for e in logs[i].events] for i, name in enumerate(EXPECTED)}
         assert texts == EXPECTED
+
+
+async def run_in_turn(plan, programs, said, log: Path):
+    """Append what they print, in one lab."""
+    async with booted_lab(plan, log) as session:
+        for program in programs:
+            await session.run_program(program, said.append, log.with_suffix(".errors"))
+
+
+def test_program_in_the_lab_that_leaves_its_output_open_is_not_waited_for(tmp_path, files):
+    said = []
+    programs = ("sleep 2 & echo first", "sleep 1000 & echo second", "echo third")
+
+    with pytest.raises(CollectError, match="an earlier program left running"):
+        asyncio.run(run_in_turn(lab_plan(files), programs, said, tmp_path / "lab.log"))
+
+    assert b"".join(said).decode().split() == ["first", "second"]

@@ -45,8 +45,9 @@ class CollectLab:
         argv = [qemu.lab_binary, "-L", qemu.lab_data_dirs[0], *options]
         named = f"-name guest=demo,debug-threads=on -nodefaults -display none {guest}"
         await self.run(
-            f"rm -f {QMP} {CONSOLE}; {shlex.join(argv)} {named} "
-            f"-qmp unix:{QMP},server=on,wait=off </dev/null >/tmp/qemu.txt 2>&1 & echo $! >/tmp/pid"
+            f"rm -f {QMP} {CONSOLE}; ({shlex.join(argv)} {named} "
+            f"-qmp unix:{QMP},server=on,wait=off & echo $! >/tmp/pid"
+            ") </dev/null >/tmp/qemu.txt 2>&1"
         )
 
     async def start_linux(self, *options: str) -> None:
