@@ -134,7 +134,7 @@ async def run_guest(
     attempts = 1 if entry is None else len(entry.again) + 1
     for attempt in range(attempts):
         plan = planned(guest, entry, attempt)
-        job = pipeline.RunRequest(plan, out, None, request.jobs)
+        job = pipeline.RunRequest(plan, out, None, request.jobs, expects=False)
         result, directory = await pipeline.run(job, console, quiet=quiet)
         write_text(RunDir(directory).nearest, _text(guest, entry, attempt))
         seen = seen_in_modes(request, wanted, entry, result, directory)

@@ -139,7 +139,7 @@ async def reproduce(request: ReproRequest, console: Printer, *, quiet: bool) -> 
             attempt=attempt,
             live=request.live,
         )
-        job = pipeline.RunRequest(config, out, None, request.jobs)
+        job = pipeline.RunRequest(config, out, None, request.jobs, expects=False)
         result, directory = await pipeline.run(job, console, quiet=quiet)
         found = Reproduction(entry, config, result, directory, assess(entry, result, directory))
         is_missing = found.assessment.outcome is Answer.NOT_REPRODUCED

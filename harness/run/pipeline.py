@@ -57,6 +57,8 @@ class RunRequest:
     store: StoreRequest | None = None
     """Where the run is entered; None: nowhere."""
     executor: OpenExecutor = local
+    expects: bool = True
+    """Whether its cases should pass; a reproduction looks for a fault, and expects nothing."""
 
 
 Finish: TypeAlias = Callable[[RunResult, Path], Awaitable[RunResult]]
@@ -86,7 +88,7 @@ async def run(
     names = [case.directory_name for case in config.cases]
     with (
         run_directory(request.out, config.name, names) as place,
-        progress.Silent() if quiet else progress.for_console(console, len(names)) as shown,
+        _progress(request, console, len(names), quiet=quiet) as shown,
     ):
         if place.earlier is not None:
             shown.note(f"what an earlier run left there is in {place.earlier}")
@@ -102,6 +104,12 @@ async def run(
         if compared is not None:
             baseline.write(compared, RunDir(place.path).baseline)
     return final, place.path
+
+
+def _progress(request: RunRequest, console: Printer, total: int, *, quiet: bool) -> Progress:
+    if quiet:
+        return progress.Silent()
+    return progress.for_console(console, total, expects=request.expects)
 
 
 async def _run_in(

@@ -43,8 +43,9 @@ class Progress(Protocol):
 class PlainProgress:
     """One line for each thing that happened; none for the steps of a case."""
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, *, expects: bool = True) -> None:
         self._console = console
+        self._expects = expects
         self._total = total
         self._done = 0
 
@@ -65,7 +66,7 @@ class PlainProgress:
         """Print the verdict."""
         self._done += 1
         self._total = max(self._total, self._done)  # some run again
-        self._print(f"[{self._done}/{self._total}] {verdict_line(result)}")
+        self._print(f"[{self._done}/{self._total}] {verdict_line(result, expects=self._expects)}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -74,8 +75,9 @@ class PlainProgress:
 class LiveProgress:
     """The running cases in a table that changes in place, the finished ones above it."""
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, *, expects: bool = True) -> None:
         self._console = console
+        self._expects = expects
         self._total = total
         self._done = 0
         self._started = time.monotonic()
@@ -105,9 +107,10 @@ class LiveProgress:
         self._running.pop(result.id, None)
         self._done += 1
         self._total = max(self._total, self._done)
-        emphasis = result.verdict.emphasis if result.as_expected else Emphasis.ALARM
-        style = STYLES[emphasis]
-        self._console.print(verdict_line(result), markup=False, highlight=False, style=style)
+        is_alarm = self._expects and not result.as_expected
+        style = STYLES[Emphasis.ALARM if is_alarm else result.verdict.emphasis]
+        line = verdict_line(result, expects=self._expects)
+        self._console.print(line, markup=False, highlight=False, style=style)
 
     def _render(self) -> Table:
         now = time.monotonic()
@@ -118,22 +121,27 @@ class LiveProgress:
         return table
 
 
-def verdict_line(result: CaseResult) -> str:
-    """One finished case on one line; of what is as expected the report says the rest."""
+def verdict_line(result: CaseResult, *, expects: bool = True) -> str:
+    """One finished case on one line; of what is as expected the report says the rest.
+
+    Without ``expects`` it says what was seen: who looks for a fault expects no verdict.
+    """
     if result.as_expected and result.verdict is not Verdict.SKIP:
         return f"{result.verdict.value:<9} {result.duration_s:6.1f} s  {result.id}"
-    unexpected = "" if result.as_expected else "  <- not as expected"
+    unexpected = "" if result.as_expected or not expects else "  <- not as expected"
     blame = "" if result.blame is None else f"  (looks like {result.blame})"
     detail = f"  {result.detail}" if result.detail else ""
     what = f"{result.verdict.value:<9} {result.duration_s:6.1f} s  {result.id}"
     return f"{what}{blame}{detail}{unexpected}"
 
 
-def for_console(console: Console, total: int) -> Progress:
-    """The display that fits ``console``; plain where it is no terminal, or with ``NO_COLOR``."""
-    if console.is_terminal and not os.environ.get("NO_COLOR"):
-        return LiveProgress(console, total)
-    return PlainProgress(console, total)
+def for_console(console: Console, total: int, *, expects: bool = True) -> Progress:
+    """The display that fits ``console``; plain where it is no terminal, or with ``NO_COLOR``.
+
+    ``expects`` is as of :func:`verdict_line`.
+    """
+    is_live = console.is_terminal and not os.environ.get("NO_COLOR")
+    return (LiveProgress if is_live else PlainProgress)(console, total, expects=expects)
 
 
 class Silent:
