@@ -121,7 +121,7 @@ def test_bench_port_exits_beside_collect(port, benchmark, tmp_path):
 
     with running(tmp_path, port) as guest:
         _, wall_s = guest.spent(10)
-        blocks = round(10 * SECONDS / wall_s)
+        blocks = max(round(10 * SECONDS / wall_s), 1)
 
         def pair() -> tuple[float, float]:
             alone = guest.spent(blocks)

@@ -166,6 +166,15 @@ def test_recorded_collection_of_the_script_has_ghost_ticks(tmp_path):
 QUIET = sorted((FIELD / "quiet").glob("*.tar.gz"))
 
 
+@pytest.mark.parametrize("mode", ["on", "split", "off"])
+def test_recorded_guests_without_a_problem_are_idle_and_loaded_in_each_mode(mode):
+    names = [path.name.partition(".")[0].split("-") for path in QUIET]
+    loads = {load for of, load, *_ in names if of == mode}
+
+    # The newest QEMU that has off, 7.2.22, has one CPU there.
+    assert loads >= {"idle", "block", "net"} | ({"ipi"} if mode != "off" else set())
+
+
 @pytest.mark.parametrize("path", QUIET, ids=lambda path: path.name.partition(".")[0])
 def test_recorded_guest_without_a_problem_is_nothing_unusual(path, tmp_path):
     answer = explained(tmp_path, path)
