@@ -85,9 +85,13 @@ class Runner:
     ) -> dict[Side, list[Ran]]:
         """What each program did on each side.
 
-        :class:`CannotRun` for a side on which nothing can be run.
+        Nothing, of programs that the side's versions cannot run.  :class:`CannotRun` for a side on
+        which nothing can be run.
         """
-        found: dict[Side, dict[int, Ran]] = {side: {} for side in dict.fromkeys(sides)}
+        found = {side: self._refused(side, scenarios) for side in dict.fromkeys(sides)}
+        refused = {side: len(of_side) for side, of_side in found.items()}
+        for side in filter(refused.__getitem__, found):
+            ended(side, dict(found[side]))
         left = dict.fromkeys(self._has_run, AGAIN)
         while boots := [boot for side in found for boot in self._boots(side, scenarios, found)]:
             by_case = {boot.case.id: boot for boot in boots}
@@ -113,8 +117,9 @@ class Runner:
                 ended(boot.side, by_place)
 
             await self.bench.record([boot.case for boot in boots], take)
-            self._has_run |= {side for side, ran in found.items() if ran}
-            silent = {side: failed for side, failed in failures.items() if not found[side]}
+            spoke = {side for side, ran in found.items() if len(ran) > refused[side]}
+            self._has_run |= spoke
+            silent = {side: failed for side, failed in failures.items() if side not in spoke}
             for side, failed in silent.items():
                 if not left.get(side, 0):
                     raise CannotRun(f"{side} cannot be run here", _why(failed))
@@ -124,6 +129,20 @@ class Runner:
         return {
             side: [by_place[n] for n in range(len(scenarios))] for side, by_place in found.items()
         }
+
+    def _refused(self, side: Side, scenarios: Sequence[Scenario]) -> dict[int, Ran]:
+        """The programs that a side of these versions cannot run, such as those of several CPUs.
+
+        :class:`CannotRun` where these are all of them, and it has not run others either.
+        """
+        whys: dict[int, str] = {}
+        for boot in self._boots(side, scenarios, {side: {}}):
+            why = self.bench.why_not(boot.case)
+            if why is not None:
+                whys |= dict.fromkeys(boot.places, why)
+        if scenarios and len(whys) == len(scenarios) and side not in self._has_run:
+            raise CannotRun(f"{side} cannot be run here", whys[0])
+        return dict.fromkeys(whys, Ran(None))
 
     def _boots(
         self, side: Side, scenarios: Sequence[Scenario], found: Mapping[Side, Mapping[int, Ran]]

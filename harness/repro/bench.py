@@ -19,7 +19,7 @@ from typing import Final
 
 from harness.base import suggest
 from harness.base.errors import CannotRun, ConfigError, HostError, PredictionError
-from harness.config import lanes
+from harness.config import feasibility, lanes
 from harness.config.config import Lab, RunConfig
 from harness.config.feasibility import LocalFacts
 from harness.doctor.doctor import local_facts
@@ -188,6 +188,10 @@ class Bench:
         case = self.case(side.backend, (), 1)
         described = scheduler.described(case, self._lab, self._cache, self._local([case]))
         return Chips(profile_of(described)[0])
+
+    def why_not(self, case: Case) -> str | None:
+        """Why a backend of these versions can run ``case`` nowhere; None where it can."""
+        return feasibility.why_not(case, self._cache.qemu(case.backend.qemu).version, None)
 
     async def logs(
         self, subjects: Sequence[Side | Chips], scenarios: Sequence[Scenario]

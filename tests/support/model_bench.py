@@ -32,7 +32,8 @@ class ModelBench(Bench):
 
     ``hangs``: programs that stop the probe, and so do those of which ``hangs_at`` is true.
 
-    ``ends_lab``: programs under which a lab dies; ``broken``: sides that cannot be run.
+    ``ends_lab``: programs under which a lab dies; ``broken``: sides that cannot be run;
+    ``single``: sides that have one CPU at most.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class ModelBench(Bench):
     hangs_at: Callable[[Scenario], bool] = lambda _: False
     ends_lab: frozenset[str] = frozenset()
     broken: frozenset[str] = frozenset()
+    single: frozenset[str] = frozenset()
     flaky: Mapping[str, int] = field(default_factory=dict)
     """Programs, and how often they are wrong: the first times that they are run."""
     cases: list[Case] = field(default_factory=list)
@@ -51,6 +53,9 @@ class ModelBench(Bench):
 
     def chips_of(self, side: Side) -> Chips:
         return Chips(true_profile(side))
+
+    def why_not(self, case: Case) -> str | None:
+        return "one CPU works" if case.smp > 1 and str(side_of(case)) in self.single else None
 
     async def logs(
         self, subjects: Sequence[Side | Chips], scenarios: Sequence[Scenario]

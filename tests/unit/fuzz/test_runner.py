@@ -65,6 +65,38 @@ def test_side_that_cannot_be_run_is_an_error_that_names_it(tmp_path):
         run(bench, [TCG, ON], [scenario("a")])
 
 
+ONE_CPU = {"single": frozenset({"lab:on"})}
+
+
+def test_programs_that_a_side_of_its_versions_cannot_run_are_left_out_there(tmp_path):
+    bench, told = ModelBench(tmp_path, **ONE_CPU), []
+    scenarios = [scenario("a"), scenario("b", cpus=2)]
+    found = run(bench, [TCG, ON], scenarios, lambda side, ran: told.append((side, [*ran])))
+    assert [ran.whole is not None for ran in found[TCG]] == [True, True]
+    assert (found[ON][0].whole is not None, found[ON][1]) == (True, runner.Ran(None))
+    assert (ON, [1]) in told
+    assert [case.smp for case in bench.cases if case.backend == ON.backend] == [1]
+
+
+def test_side_that_can_run_none_of_the_programs_is_an_error_before_anything_boots(tmp_path):
+    bench = ModelBench(tmp_path, **ONE_CPU)
+    with pytest.raises(CannotRun, match="lab:on cannot be run here: one CPU works"):
+        run(bench, [TCG, ON], [scenario("a", cpus=2)])
+    assert bench.cases == []
+
+
+def test_side_that_ran_others_may_have_programs_of_which_it_can_run_none(tmp_path):
+    of = Runner(ModelBench(tmp_path, **ONE_CPU))
+    asyncio.run(of.run([ON], [scenario("a")]))
+    assert asyncio.run(of.run([ON], [scenario("b", cpus=2)])) == {ON: [runner.Ran(None)]}
+
+
+def test_side_that_cannot_be_run_is_an_error_though_some_programs_are_left_out(tmp_path):
+    bench = ModelBench(tmp_path, broken=frozenset({"lab:on"}), **ONE_CPU)
+    with pytest.raises(CannotRun, match="the lab did not boot"):
+        run(bench, [ON], [scenario("a"), scenario("b", cpus=2)])
+
+
 class BusyBench(ModelBench):
     """A lab that does not come up for as often as ``busy`` says."""
 
