@@ -741,6 +741,10 @@ def minimise(
 
 @app.command()
 def fuzz(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="[CONFIG]", help="A campaign: a file, or a shipped one: campaign."),
+    ] = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(
@@ -748,7 +752,9 @@ def fuzz(
             help="Backend to run on: [PLACE:]MODE[,kernel=V][,qemu=V]; several are compared.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which programs.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Which programs; 1, or the configuration's.")
+    ] = None,
     programs: Annotated[int | None, typer.Option(min=1, help="How many, in all.")] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="For how long, before findings are finished.")
@@ -756,10 +762,12 @@ def fuzz(
     only: Annotated[
         str | None, typer.Option(metavar="GRAMMAR", help="One grammar: a shipped one, or a file.")
     ] = None,
-    machine: Annotated[Machine, typer.Option(help="QEMU's machine type.")] = Machine.Q35,
+    machine: Annotated[
+        Machine | None, typer.Option(help="QEMU's machine type; q35, or the configuration's.")
+    ] = None,
     cpu: Annotated[str | None, typer.Option(help="QEMU's CPU model.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Journal and findings; runs/fuzz-SEED.")
+        Path | None, typer.Option(metavar="DIR", help="Journal and findings; runs/NAME-SEED.")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with the campaign in DIR.")
@@ -775,14 +783,22 @@ def fuzz(
 ) -> None:
     """Run random programs and finish what differs.
 
+    Options take the place of what CONFIG says; a number of programs or of minutes of both.
+
     Status 0: nothing unexplained; 1: findings, each with a report to mail; 3: cannot run here.
     """
     from harness.commands import fuzz as fuzz_module
-    from harness.fuzz import campaign
+    from harness.fuzz import campaign_file
 
-    sides = tuple(backend) if backend else campaign.DEFAULT_SIDES
-    cpu = cpu or campaign.DEFAULT_CPU
-    request = campaign.FuzzRequest(sides, seed, programs, minutes, only, machine, cpu)
+    request = campaign_file.overridden(
+        campaign_file.asked_for(config, backend or ()),
+        seed=seed,
+        programs=programs,
+        minutes=minutes,
+        only=only,
+        machine=machine,
+        cpu=cpu,
+    )
     asked = fuzz_module.FuzzOptions(request, out, resume, jobs or default_jobs(), json, coverage)
     sys.exit(_run_async(fuzz_module.run(asked, printer(stderr=json))))
 

@@ -57,6 +57,7 @@ async def run(asked: FuzzOptions, console: Printer) -> int:
     known, cache = KnownDifferences.shipped(), ImageCache()
     campaign = journal.history.campaign
     machine = Machine(campaign.machine)
+    quiet(f"seed {campaign.seed} on {', '.join(campaign.sides)}")
     try:
         with (
             ownership.locked(folder / _LOCK),
@@ -113,7 +114,7 @@ def _bench(stage: Stage, cache: ImageCache) -> Bench:
 
 
 def _folder(asked: FuzzOptions) -> Path:
-    return asked.out or Path("runs") / f"fuzz-{asked.request.seed}"
+    return asked.out or Path("runs") / f"{asked.request.name}-{asked.request.seed}"
 
 
 def _journal(asked: FuzzOptions) -> Journal:

@@ -12,9 +12,9 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, create_model
 
@@ -26,6 +26,9 @@ from harness.config.lanes import Lane
 from harness.guests.kinds.model import Axis, GuestModel, Smp, Text
 from harness.guests.kinds.table import KINDS, kind_of
 from harness.model.case import MODES, Accel, Backend, Case, Guest, Host, Irqchip, Machine
+
+CAMPAIGN: Final = "campaign.yaml"
+"""A campaign of random programs (:mod:`harness.fuzz.campaign_file`) lies beside the matrices."""
 
 KvmIrqchip: TypeAlias = Annotated[
     Literal["on", "split", "off", "pychip-split", "pychip-off"],
@@ -165,23 +168,26 @@ class RunConfig:
 
 
 def shipped_files() -> tuple[Path, ...]:
-    """The configurations that ship with irqmatrix."""
+    """The matrices that ship with irqmatrix."""
     files = sorted(resources.configs().glob("*.yaml"))
-    return tuple(file for file in files if file.name != lanes.NAME)
+    return tuple(file for file in files if file.name not in (lanes.NAME, CAMPAIGN))
 
 
-def find(name: str) -> Path:
-    """The file that ``name`` means: a path, or else a configuration that ships with irqmatrix.
+def find(name: str, shipped: Sequence[Path] | None = None) -> Path:
+    """The file that ``name`` means: a path, or else one of ``shipped``, by default a matrix.
 
-    :class:`ConfigError` where it is neither.
+    Of a shipped one ``configs/`` and ``.yaml`` may be left out.  :class:`ConfigError` where it is
+    neither.
     """
     path = Path(name)
     if paths.first_file([path]) is not None:
         return path
-    parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
-    if not path.is_absolute() and (shipped := resources.configs().joinpath(*parts)).is_file():
-        return shipped
-    ours = ", ".join(f"configs/{file.name}" for file in shipped_files())
+    files = shipped_files() if shipped is None else shipped
+    asked = Path(*(path.parts[1:] if path.parts[:1] == ("configs",) else path.parts))
+    for file in files:
+        if asked in (Path(file.name), Path(file.stem)):
+            return file
+    ours = ", ".join(f"configs/{file.name}" for file in files)
     raise ConfigError(
         "no such configuration file", f"looked for {path.absolute()}", f"shipped: {ours}", path=path
     )

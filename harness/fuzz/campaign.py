@@ -43,7 +43,10 @@ LARGEST_ROUND: Final = 4000
 
 @dataclass(frozen=True)
 class FuzzRequest:
-    """What is asked for on the command line; ``programs`` and ``minutes`` None: one round."""
+    """What is asked for; ``programs`` and ``minutes`` None: one round.
+
+    ``name`` is what the campaign's folder is called.
+    """
 
     sides: tuple[str, ...] = DEFAULT_SIDES
     seed: int = 1
@@ -52,6 +55,7 @@ class FuzzRequest:
     only: str | None = None
     machine: Machine = Machine.Q35
     cpu: str = DEFAULT_CPU
+    name: str = "fuzz"
 
 
 def campaign_of(request: FuzzRequest) -> Campaign:

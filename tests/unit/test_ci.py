@@ -1,13 +1,17 @@
 """What CI systems are given is valid, and so are its shell lines; offline."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import check_jsonschema
 import pytest
+from typer.main import get_command
 
+from harness import cli
+from harness.fuzz import campaign_file
 from support import ci_steps
 from support.ci_steps import ACTION, GITLAB, ROOT, WORKFLOWS
 
@@ -69,6 +73,16 @@ def test_ci_variables_are_those_that_a_night_knows():
     own = {"IRQMATRIX_REPOSITORY", "IRQMATRIX_REF"}
     assert of_action < known
     assert gitlab.environment.keys() - own < known
+
+
+def test_night_has_a_campaign_with_a_seed_of_its_own_and_an_end_in_time():
+    (text,) = (step.text for step in STEPS["nightly"] if "irqmatrix fuzz" in step.text)
+    words = shlex.split(text.replace("$(date +%Y%m%d)", "20261130"))[2:]
+    with get_command(cli.app).commands["fuzz"].make_context("fuzz", words) as context:
+        asked = context.params
+    assert campaign_file.find(asked["config"]) in campaign_file.shipped_files()
+    assert (asked["seed"], asked["minutes"]) == (20261130, 60)
+    assert asked["out"] == Path("nightly-fuzz")
 
 
 def test_night_without_a_step_says_what_there_is(tmp_path):

@@ -15,10 +15,12 @@ from harness.report.page import Page, TextLine
 
 def fuzz_report(history: History, findings: Path, refused: Mapping[tuple[str, str], int]) -> Page:
     """How much was run, every finding, and where its report is."""
-    rate = f", {history.programs / history.seconds:.1f} a second" if history.seconds else ""
-    executed = ", ".join(f"{count} on {side}" for side, count in sorted(history.executed.items()))
+    runs = history.executed.total()
+    rate = f", {runs / history.seconds:.1f} a second" if history.seconds else ""
     number = f"seed {history.campaign.seed}: {history.programs} programs"
-    yield TextLine(f"{number}{rate} ({executed or 'none'})")
+    yield TextLine(f"{number}, {runs} runs{rate}")
+    for side in history.campaign.sides:
+        yield TextLine(f"{history.executed[side]:>9} on {side}")
     if refused:
         by_grammar: Counter[str] = Counter()
         for (name, _), count in refused.items():
@@ -58,6 +60,7 @@ def fuzz_json(history: History, findings: Path) -> str:
             "seed": campaign.seed,
             "sides": list(campaign.sides),
             "programs": history.programs,
+            "runs": history.executed.total(),
             "seconds": round(history.seconds, 3),
             "executed": dict(history.executed),
             "corpus": {name: list(lines) for name, lines in history.corpus.items()},

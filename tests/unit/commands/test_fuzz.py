@@ -117,12 +117,61 @@ def test_fuzz_on_a_backend_that_cannot_run_says_which_and_why(fuzz):
         (("--backend", "spilt"), "there is no irqchip mode"),
         (("--only", "nonsense"), "there is no grammar"),
         (("--resume", "nowhere"), "cannot resume"),
+        (("nowhere",), "no such configuration file"),
+        (("campaign", "--backend", "tcg"), "leave out one of them"),
     ],
 )
 def test_fuzz_with_a_mistake_ends_with_2_and_names_it(fuzz, arguments, message):
     done = fuzz(*arguments)
     assert done.status == 2
     assert message in done.stderr
+
+
+CAMPAIGN = "version: 1\nname: mine\nseed: 5\nprograms: 20\nbackends: [tcg, lab:on, lab:off]\n"
+
+
+@pytest.fixture
+def campaign(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(CAMPAIGN)
+    return path
+
+
+def test_fuzz_of_a_configuration_says_how_much_ran_on_each_backend(fuzz, campaign, tmp_path):
+    done = fuzz(campaign)
+    assert done.status == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert "seed 5: 20 programs, 69 runs" in done.stdout
+    assert [line.split() for line in said if " on l" in line][-3:] == [
+        ["23", "on", "local:tcg"],
+        ["23", "on", "lab:on"],
+        ["23", "on", "lab:off"],
+    ]
+    assert (tmp_path / "runs" / "mine-5" / "journal.jsonl").is_file()
+
+
+def test_fuzz_of_a_configuration_as_json_has_the_runs_of_each_backend(fuzz, campaign):
+    found = json.loads(fuzz(campaign, "--json").stdout)
+    assert found["runs"] == 69
+    assert found["executed"] == {"local:tcg": 23, "lab:on": 23, "lab:off": 23}
+
+
+def test_fuzz_of_a_configuration_takes_options_first(fuzz, campaign):
+    found = json.loads(fuzz(campaign, "--seed", 6, "--programs", 8, "--json").stdout)
+    assert (found["seed"], found["programs"]) == (6, 8)
+    assert found["sides"] == ["local:tcg", "lab:on", "lab:off"]
+
+
+def test_fuzz_says_the_seed_before_anything_runs(fuzz, campaign):
+    assert fuzz(campaign).stdout.startswith("seed 5 on local:tcg, lab:on, lab:off\n")
+
+
+def test_fuzz_of_a_configuration_that_is_resumed_keeps_what_it_began_with(fuzz, campaign):
+    fuzz(campaign, "--programs", 10, "--out", "mine")
+    campaign.write_text(CAMPAIGN.replace("seed: 5", "seed: 6").replace(", lab:off", ""))
+    found = json.loads(fuzz(campaign, "--resume", "mine", "--json").stdout)
+    assert (found["seed"], found["programs"]) == (5, 20)
+    assert found["sides"] == ["local:tcg", "lab:on", "lab:off"]
 
 
 def test_fuzz_of_a_grammar_that_generates_nothing_ends_with_3(fuzz, tmp_path):

@@ -419,6 +419,19 @@ def test_find_shipped_configuration_works_from_any_folder(tmp_path, monkeypatch)
     assert config.find("configs/quick.yaml").is_file()
 
 
+@pytest.mark.parametrize("name", ["quick", "quick.yaml", "./configs/quick.yaml"])
+def test_find_shipped_configuration_by_its_name_alone(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find(name) in config.shipped_files()
+
+
+@pytest.mark.parametrize("name", ["campaign", "lanes", "configs", "scenarios/pic.yaml"])
+def test_find_what_is_no_matrix_finds_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        config.find(name)
+
+
 def test_find_unknown_configuration_names_the_shipped_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"configs/quick\.yaml"):
