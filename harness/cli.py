@@ -743,7 +743,7 @@ def minimise(
 def fuzz(
     config: Annotated[
         str | None,
-        typer.Argument(metavar="[CONFIG]", help="A campaign: a file, or a shipped one: campaign."),
+        typer.Argument(metavar="CONFIG", help="A campaign: a file, or a shipped one: campaign."),
     ] = None,
     backend: Annotated[
         list[str] | None,
@@ -783,7 +783,7 @@ def fuzz(
 ) -> None:
     """Run random programs and finish what differs.
 
-    Options take the place of what CONFIG says; a number of programs or of minutes of both.
+    Options override CONFIG; --programs or --minutes replaces both of its limits.
 
     Status 0: nothing unexplained; 1: findings, each with a report to mail; 3: cannot run here.
     """

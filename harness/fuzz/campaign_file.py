@@ -1,7 +1,7 @@
 """A campaign as a configuration: which programs, how many, on which backends.
 
-``irqmatrix fuzz CONFIG`` runs one; options of the command line take the place of what it says.  The
-language is described in ``docs/fuzz.md``.
+``irqmatrix fuzz CONFIG`` runs one; options of the command line override it.  The language is
+described in ``docs/fuzz.md``.
 """
 
 from __future__ import annotations
@@ -123,10 +123,7 @@ def overridden(
     machine: Machine | None = None,
     cpu: str | None = None,
 ) -> FuzzRequest:
-    """``request`` with what the command line says in place of its own.
-
-    Its end is one thing: ``programs`` or ``minutes`` take the place of both.
-    """
+    """``request`` with what the command line says; ``programs`` or ``minutes`` replaces both."""
     if programs is None and minutes is None:
         programs, minutes = request.programs, request.minutes
     return dataclasses.replace(

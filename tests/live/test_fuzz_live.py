@@ -37,7 +37,7 @@ SEED = os.environ.get("IRQMATRIX_RANDOM_SEED", "1000000")
 IN_LAB = os.environ.get("IRQMATRIX_RANDOM_PROGRAMS", "150")
 ON_TCG = 300
 PROVED = 60
-FEW = 60
+FEW = 40
 SMALL = golden.TESTS / "support" / "small-grammar.yaml"
 WRONG = "no service at EOI"
 """A mutant: its IOAPIC does not ask again for a line that is still high."""
