@@ -109,7 +109,7 @@ def _exits(work: WorkloadRecord) -> Iterator[Evidence]:
         return
     counts["other"] = after["exits"] - before["exits"] - sum(counts.values())
     if min(counts.values()) >= 0 and sum(counts.values()) > 0:
-        table = ExitTable("exit", counts, {}, work.duration_s or None)
+        table = ExitTable("exit", counts, work.duration_s or None)
         yield Evidence("query-stats", FileKind.EXITS, table)
 
 

@@ -145,7 +145,6 @@ def test_table_of_exits_has_one_name_for_each_reason():
     assert found.content == ExitTable(
         "exit",
         {"host-interrupt": 1830, "halt": 150, "io": 51},
-        {"host-interrupt": 1.2, "halt": 98.7, "io": 0.1},
         2.0,
         318000.12,
     )
@@ -370,6 +369,15 @@ def test_trace_of_a_real_tool_has_the_ghost_ticks(tool):
     (found,) = read_file(FIELD / f"{tool}-on-qemu10.0.txt")
 
     assert found.content.lines[0, 0] > 10
+    assert found.notes == ()
+
+
+def test_tables_of_a_real_perf_kvm_stat_live_are_added_up():
+    (found,) = read_file(FIELD / "perf-kvm-stat-live-on-linux6.12.txt")
+
+    assert found.kind is FileKind.EXITS
+    assert found.content.duration_s == pytest.approx(9.42, abs=0.01)  # 4 times 2 s, and its last
+    assert found.content.counts["msr"] == 62 + 60 + 73 + 62 + 31
     assert found.notes == ()
 
 

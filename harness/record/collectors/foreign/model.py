@@ -98,7 +98,6 @@ class ExitTable:
 
     unit: str
     counts: Mapping[str, int]
-    time_percent: Mapping[str, float]
     duration_s: float | None
     handled_us: float | None = None
 

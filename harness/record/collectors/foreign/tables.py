@@ -23,7 +23,7 @@ KVM_HEADING: Final = re.compile(
 )
 BCC_HEADING: Final = re.compile(r"(?:.*\s)?KVM_EXIT_REASON\s+COUNT.*")
 _KVM_ROW: Final = re.compile(
-    r"\s*(?P<name>\S.*?)\s+(?P<count>\d+)\s+(?P<share>\d+(?:\.\d+)?)%\s+(?P<time>\d+(?:\.\d+)?)%.*"
+    r"\s*(?P<name>\S.*?)\s+(?P<count>\d+)\s+\d+(?:\.\d+)?%\s+\d+(?:\.\d+)?%.*"
 )
 _TOTAL: Final = re.compile(
     r"Total Samples:\s*(\d+), Total events handled time:\s*(\d+(?:\.\d+)?)us\."
@@ -50,7 +50,6 @@ def read_exits(name: str, lines: Iterable[str], seconds: float | None = None) ->
     where there is no table.
     """
     counts: dict[str, Counter[str]] = {}
-    times: dict[str, dict[str, float]] = {}
     handled: dict[str, float] = {}
     notes: list[str] = []
     unit: str | None = None
@@ -64,7 +63,6 @@ def read_exits(name: str, lines: Iterable[str], seconds: float | None = None) ->
         elif (heading := KVM_HEADING.fullmatch(line)) is not None:
             unit = _UNITS[heading[1].lower()]
             counts.setdefault(unit, Counter())
-            times[unit] = {}
         elif BCC_HEADING.fullmatch(line) is not None:
             unit = "exit"
             counts.setdefault(unit, Counter())
@@ -73,7 +71,6 @@ def read_exits(name: str, lines: Iterable[str], seconds: float | None = None) ->
         elif unit is not None and (row := _KVM_ROW.fullmatch(line)) is not None:
             key = exits.canonical(row["name"]) if unit == "exit" else row["name"]
             counts[unit][key] += int(row["count"])
-            times.setdefault(unit, {})[key] = float(row["time"])
         elif unit is not None and (row := _BCC_ROW.fullmatch(line)) is not None:
             counts[unit][exits.canonical(row["name"])] += int(row["count"])
     if not any(counts.values()):
@@ -83,7 +80,7 @@ def read_exits(name: str, lines: Iterable[str], seconds: float | None = None) ->
         Evidence(
             name,
             FileKind.EXITS,
-            ExitTable(key, dict(found), times.get(key, {}), duration_s, handled.get(key) or None),
+            ExitTable(key, dict(found), duration_s, handled.get(key) or None),
             tuple(notes[:5]),
         )
         for key, found in counts.items()
@@ -92,10 +89,14 @@ def read_exits(name: str, lines: Iterable[str], seconds: float | None = None) ->
 
 
 def _live_s(times_s: list[float]) -> float | None:
-    """Over how long the tables of ``live`` count: the first is of a time before it."""
+    """Over how long the tables of ``live`` count.
+
+    The first is of as long a time before it as is between it and the second; the last, which it
+    prints when it ends, is of less.
+    """
     if len(times_s) < 2 or times_s != sorted(times_s):  # of a day that passed midnight: not known
         return None
-    return (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1) or None
+    return times_s[1] - times_s[0] + times_s[-1] - times_s[0] or None
 
 
 _HINT: Final = "the table has to be there with its heading, VM-EXIT  Samples  Samples% ..."
