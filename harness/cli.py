@@ -805,13 +805,18 @@ def fuzz(
 
 @app.command()
 def vmm(
-    image: Annotated[Path, typer.Argument(help="A multiboot image.")],
+    image: Annotated[Path, typer.Argument(help="A multiboot image, or a Linux kernel (bzImage).")],
     irqchip: Annotated[LiveMode, typer.Option(help="split: KVM has the local APICs; off: none.")],
     smp: Annotated[int, typer.Option(min=1, max=MAX_CPUS, help="Number of CPUs.")] = 1,
     append: Annotated[str, typer.Option(help="The guest's command line.")] = "",
     module: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="A file beside the image; may be repeated."),
+        typer.Option(
+            "--module",
+            "--initrd",
+            metavar="FILE",
+            help="A file beside the image, of Linux its initial RAM disk; may be repeated.",
+        ),
     ] = None,
     memory: Annotated[int, typer.Option(metavar="MIB", help="Memory of the guest.")] = 256,
     timeout: Annotated[

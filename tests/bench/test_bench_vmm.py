@@ -12,7 +12,8 @@ import pytest
 
 from support import multiboot as images
 from support.kvm import skip_without_irqchip
-from userspace_chip.kvm import abi, vmm
+from userspace_chip.kvm import abi, boot, vmm
+from userspace_chip.kvm.entry import enter
 from userspace_chip.kvm.fds import KvmFd
 from userspace_chip.kvm.split import SplitIrqchip
 from userspace_chip.profile import profile
@@ -36,7 +37,7 @@ def bare_loop() -> None:
         vm.map_memory(0, MEMORY_BYTES)[BASE : BASE + len(IMAGE)] = IMAGE
         vm.enable_split_irqchip()
         vcpu = vm.create_vcpu(0)
-        vmm.enter_multiboot(vcpu, BASE + 32)
+        enter(vcpu, boot.entered_at(BASE + 32))
         while vcpu.run() is not abi.ExitReason.IO or vcpu.kvm_run.exit.io.port != EXIT_PORT:
             pass
 

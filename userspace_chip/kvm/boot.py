@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from userspace_chip.kvm import multiboot
+from userspace_chip.kvm.entry import Entry
 from userspace_chip.kvm.errors import BootError
-from userspace_chip.kvm.memory import HIGH_START, LOW_END, PAGE_BYTES, GuestMemory
+from userspace_chip.kvm.memory import HIGH_START, LOW_END, PAGE_BYTES, GuestMemory, areas
 
 BOOT_MAGIC: Final = 0x2BADB002
 """EAX at the entry."""
@@ -25,7 +26,6 @@ _HAS_COMMAND_LINE: Final = 1 << 2
 _HAS_MODULES: Final = 1 << 3
 _HAS_MAP: Final = 1 << 6
 _HAS_LOADER_NAME: Final = 1 << 9
-_USABLE, _RESERVED = 1, 2
 _LOADER: Final = b"irqmatrix\0"
 
 
@@ -39,15 +39,16 @@ class Module:
 
 def load(
     memory: GuestMemory, image: bytes, command_line: str = "", modules: Sequence[Module] = ()
-) -> int:
-    """Load ``image`` with its modules and write the boot information: where to enter it.
+) -> Entry:
+    """Load ``image`` with its modules and write the boot information: how to enter it.
 
     The information is at :data:`INFO_ADDRESS`.  :class:`BootError` where the image cannot be
     booted, or does not fit.
     """
     defect = multiboot.defect(image)
     if defect is not None:
-        raise BootError("this image cannot be booted", defect, "a multiboot 1 image is needed")
+        fix = "a multiboot 1 image is needed, or a Linux kernel as a bzImage"
+        raise BootError("this image cannot be booted", defect, fix)
     loading = multiboot.loading(image)
     for segment in loading.segments:
         content = image[segment.offset : segment.offset + segment.file_bytes]
@@ -55,7 +56,12 @@ def load(
     end = max(segment.physical + segment.memory_bytes for segment in loading.segments)
     free, listed = _load_modules(memory, modules, max(_page_up(end), HIGH_START))
     _write_information(memory, command_line, listed, free)
-    return loading.entry
+    return entered_at(loading.entry)
+
+
+def entered_at(address: int) -> Entry:
+    """How a multiboot image is entered."""
+    return Entry(address, code=0x8, data=0x10, eax=BOOT_MAGIC, ebx=INFO_ADDRESS)
 
 
 def _load_modules(
@@ -104,12 +110,9 @@ def _write_information(
 
 def memory_map(memory_bytes: int) -> bytes:
     """The map of RAM as multiboot entries: size (without itself), base, length, type."""
-    areas = (
-        (0, LOW_END, _USABLE),
-        (LOW_END, HIGH_START - LOW_END, _RESERVED),
-        (HIGH_START, memory_bytes - HIGH_START, _USABLE),
+    return b"".join(
+        struct.pack("<I2QI", 20, area.base, area.bytes, area.kind) for area in areas(memory_bytes)
     )
-    return b"".join(struct.pack("<I2QI", 20, *area) for area in areas)
 
 
 def _page_up(address: int) -> int:

@@ -23,7 +23,12 @@ from userspace_chip.architecture import (
     SLAVE_COMMAND,
     SLAVE_DATA,
 )
-from userspace_chip.kvm.devices.platform import PM_BASE
+from userspace_chip.kvm.devices.platform import (
+    PM_CONTROL,
+    PM_EVENT,
+    PM_TIMER,
+    RESET_CONTROL,
+)
 from userspace_chip.kvm.fds import VcpuFd
 from userspace_chip.kvm.memory import GuestMemory
 
@@ -68,6 +73,19 @@ LEGACY_SETUP: Final = (
     *((PIT_CONTROL, 0x34), (PIT_COUNTER_0, 0), (PIT_COUNTER_0, 0)),
 )
 """Port writes: both 8259 with vectors 0x08 and 0x70, and the PIT's channel 0 in mode 2."""
+
+_HEADER_BYTES: Final = 36
+_FADT_BYTES: Final = 244
+_HAS_LEGACY_DEVICES: Final = 1 << 0
+_HAS_NO_VGA: Final = 1 << 2
+_WBINVD: Final = 1 << 0
+_PROCESSOR_C1: Final = 1 << 2
+_SLEEP_BUTTON: Final = 1 << 5
+_RTC_WAKES_S4: Final = 1 << 7
+_HAS_RESET: Final = 1 << 10
+_SYSTEM_IO: Final = 1
+_RESET_VALUE: Final = 0x0F
+"""As QEMU's ``hw/i386/acpi-build.c`` has it."""
 
 _RSDP_AT: Final = 0xF5A00
 _TABLES_AT: Final = 0xE0000
@@ -117,7 +135,7 @@ def _next(at: int, table: bytes) -> int:
 
 
 def _table(signature: bytes, revision: int, body: bytes) -> bytes:
-    length = 36 + len(body)
+    length = _HEADER_BYTES + len(body)
     head = struct.pack("<4sIBB", signature, length, revision, 0)
     table = bytearray(head + struct.pack("<6s8sI4sI", b"IRQMTX", b"IRQMATRX", 1, b"IRQM", 1) + body)
     table[9] = -sum(table) & 0xFF
@@ -125,16 +143,26 @@ def _table(signature: bytes, revision: int, body: bytes) -> bytes:
 
 
 def _fadt(facs: int, dsdt: int) -> bytes:
-    """Revision 1: PM registers, SCI on IRQ 9; the reset is the keyboard controller's."""
-    body = bytearray(116 - 36)
-    struct.pack_into("<2IxxHI", body, 0, facs, dsdt, 9, 0)
-    pm_event, pm_control, pm_timer = 56 - 36, 64 - 36, 76 - 36
-    struct.pack_into("<I", body, pm_event, PM_BASE)
-    struct.pack_into("<I", body, pm_control, PM_BASE + 4)
-    struct.pack_into("<I", body, pm_timer, PM_BASE + 8)
-    struct.pack_into("<4B", body, 88 - 36, 4, 2, 0, 4)
-    struct.pack_into("<I", body, 112 - 36, 0x0000_00A5)  # WBINVD, SLP_BUTTON, ... as a PC's
-    return _table(b"FACP", 1, bytes(body))
+    """Revision 3: PM registers, SCI on IRQ 9, reset by port 0xcf9.
+
+    IAPC_BOOT_ARCH says that there is no 8042 beyond its reset and no VGA, so that a guest does not
+    wait for them.
+    """
+    body = bytearray(_FADT_BYTES - _HEADER_BYTES)
+
+    def put(form: str, offset: int, *values: int) -> None:
+        struct.pack_into(form, body, offset - _HEADER_BYTES, *values)
+
+    put("<2I", 36, facs, dsdt)
+    put("<H", 46, 9)
+    put("<2I", 56, PM_EVENT.start, 0)
+    put("<2I", 64, PM_CONTROL.start, 0)
+    put("<I", 76, PM_TIMER.start)
+    put("<4B", 88, 4, 2, 0, 4)
+    put("<H", 109, _HAS_LEGACY_DEVICES | _HAS_NO_VGA)
+    put("<I", 112, _WBINVD | _PROCESSOR_C1 | _SLEEP_BUTTON | _RTC_WAKES_S4 | _HAS_RESET)
+    put("<4BQB", 116, _SYSTEM_IO, 8, 0, 1, RESET_CONTROL.start, _RESET_VALUE)
+    return _table(b"FACP", 3, bytes(body))
 
 
 def _madt(cpus: int) -> bytes:

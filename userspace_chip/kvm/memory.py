@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from userspace_chip.kvm.errors import BootError
@@ -16,6 +18,31 @@ LOW_END: Final = 0xA0000
 HIGH_START: Final = 0x100000
 ROM_BYTES: Final = 0x10000
 ROM_ADDRESS: Final = (1 << 32) - ROM_BYTES
+
+
+class AreaKind(IntEnum):
+    """What an area is used for (ACPI 6.4, "Address Range Types")."""
+
+    USABLE = 1
+    RESERVED = 2
+
+
+@dataclass(frozen=True)
+class Area:
+    """A part of the memory, in the map that a guest gets."""
+
+    base: int
+    bytes: int
+    kind: AreaKind
+
+
+def areas(memory_bytes: int) -> tuple[Area, ...]:
+    """The map of RAM of that size, as a PC's firmware gives it (E820)."""
+    return (
+        Area(0, LOW_END, AreaKind.USABLE),
+        Area(LOW_END, HIGH_START - LOW_END, AreaKind.RESERVED),
+        Area(HIGH_START, memory_bytes - HIGH_START, AreaKind.USABLE),
+    )
 
 
 class GuestMemory:

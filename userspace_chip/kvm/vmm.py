@@ -25,12 +25,13 @@ from typing import Final, Protocol, TypeVar
 
 from userspace_chip.errors import IrqmatrixError
 from userspace_chip.events import Event
-from userspace_chip.kvm import abi, boot, firmware
+from userspace_chip.kvm import abi, boot, firmware, linux
 from userspace_chip.kvm.boot import Module
 from userspace_chip.kvm.cpuid import guest_cpuid
 from userspace_chip.kvm.devices import pci, platform, testing, uart
 from userspace_chip.kvm.devices.bus import Ports, Windows
-from userspace_chip.kvm.fds import EFLAGS_RESERVED, KvmFd, VcpuFd, VmFd
+from userspace_chip.kvm.entry import Entry, enter
+from userspace_chip.kvm.fds import KvmFd, VcpuFd, VmFd
 from userspace_chip.kvm.last_words import Exit, describe
 from userspace_chip.kvm.live import LiveIrqchip, Maker
 from userspace_chip.kvm.memory import GuestMemory
@@ -88,7 +89,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Guest:
-    """What is booted."""
+    """What is booted; the modules of a Linux kernel are its initial RAM disk."""
 
     image: bytes
     command_line: str = ""
@@ -175,7 +176,7 @@ class Vmm:
         vm.set_tss_addr(TSS_ADDRESS)
         self._memory = GuestMemory(vm, guest.memory_mib)
         firmware.install(self._memory, guest.cpus)
-        entry = boot.load(self._memory, guest.image, guest.command_line, guest.modules)
+        entry = self._load()
         self._irqchip = self._make(vm, guest.cpus, self._kick)
         self._chips = self._irqchip.chips
         supported = kvm.supported_cpuid()
@@ -192,10 +193,18 @@ class Vmm:
             firmware.prepare_cpu(vcpu)
             self._irqchip.add_cpu(vcpu)
             self._cpus.append(_Cpu(vcpu, threading.Condition(self._lock)))
-        enter_multiboot(self._cpus[0].vcpu, entry)
+        enter(self._cpus[0].vcpu, entry)
         self._add_devices()
         self._irqchip.connect(self._ports, self._windows)
         self._chips.log.enable(self._events is not None)
+
+    def _load(self) -> Entry:
+        """The image in memory: what it is, it says itself."""
+        guest = self._guest
+        if linux.is_kernel(guest.image):
+            ram_disks = [module.content for module in guest.modules]
+            return linux.load(self._memory, guest.image, guest.command_line, ram_disks)
+        return boot.load(self._memory, guest.image, guest.command_line, guest.modules)
 
     def _add_devices(self) -> None:
         guest, ports, windows = self._guest, self._ports, self._windows
@@ -564,18 +573,3 @@ def _kicks_handled() -> Iterator[None]:
         yield
     finally:
         signal.signal(KICK_SIGNAL, before)
-
-
-def enter_multiboot(vcpu: VcpuFd, entry: int) -> None:
-    """32-bit protected mode without paging, flat segments, interrupts off (Multiboot 0.6.96)."""
-    sregs = vcpu.get_sregs()
-    for name in ("cs", "ds", "es", "fs", "gs", "ss"):
-        segment: abi.KvmSegment = getattr(sregs, name)
-        segment.base, segment.limit, segment.g, segment.db = 0, 0xFFFF_FFFF, 1, 1
-        segment.selector, segment.type = (0x8, 0xB) if name == "cs" else (0x10, 0x3)
-        segment.present, segment.s, segment.dpl, segment.l = 1, 1, 0, 0
-    sregs.cr0 |= 1
-    vcpu.set_sregs(sregs)
-    vcpu.set_regs(
-        abi.KvmRegs(rax=boot.BOOT_MAGIC, rbx=boot.INFO_ADDRESS, rip=entry, rflags=EFLAGS_RESERVED)
-    )

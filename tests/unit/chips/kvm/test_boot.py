@@ -43,7 +43,7 @@ def kludge(content=b"code", bss=64):
 def test_load_of_an_elf_file_puts_its_segment_where_it_says(image):
     memory = Memory()
 
-    entry = boot.load(memory, image)
+    entry = boot.load(memory, image).address
 
     assert entry == images.LOADED_AT
     assert memory.content[images.LOADED_AT : images.LOADED_AT + len(image)] == image
@@ -53,7 +53,7 @@ def test_load_of_a_file_with_addresses_of_its_own_follows_them_and_clears_its_bs
     memory = Memory()
     memory.content[0x200000:0x200100] = b"\xff" * 0x100
 
-    entry = boot.load(memory, kludge())
+    entry = boot.load(memory, kludge()).address
 
     assert entry == 0x200020
     assert memory.content[0x200020:0x200024] == b"code"
