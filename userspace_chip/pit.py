@@ -311,6 +311,25 @@ class Pit:
         next_ns = channel.count_load_time_ns + ticks * NS_PER_S // self.knobs.frequency_hz
         return max(next_ns, at_ns + 1)  # both conversions round down
 
+    @property
+    def rises_next(self) -> bool:
+        """Whether what comes next is a periodic tick of QEMU's channel 0."""
+        channel, deadline_ns = self.state.channels[0], self.state.deadline_ns
+        if self._kvm or deadline_ns is None or channel.mode not in (2, 3):
+            return False
+        return self._elapsed(channel, deadline_ns + 1) % channel.count == 0
+
+    def lose_ticks(self, now_ns: int) -> None:
+        """The ticks that are due by ``now_ns`` do not happen; no QEMU does this.
+
+        It is for a live machine that is too slow for them, where :attr:`rises_next`.
+        """
+        channel = self.state.channels[0]
+        ticks = (self._elapsed(channel, now_ns) // channel.count + 1) * channel.count
+        next_ns = channel.count_load_time_ns + ticks * NS_PER_S // self.knobs.frequency_hz
+        self.state.deadline_ns = max(next_ns, now_ns + 1)
+        self._arm()
+
     def set_hpet_legacy(self, on: bool, now_ns: int) -> None:
         """The HPET took over channel 0's interrupt, or gave it back.
 

@@ -19,10 +19,9 @@ LIVE_MODULE: Final = ("-m", "userspace_chip.kvm")
 
 def live_options(case: Case, files: GuestFiles, qemu: Version, channels: Channels) -> Options:
     """What is asked of the VMM for ``case``; ``qemu`` is the version whose chips are mirrored."""
-    guest = kind_of(case.guest).multiboot
-    assert guest is not None, "feasibility lets no other guest pass"
+    guest = kind_of(case.guest).live
     board = board_of(case.machine)
-    assert board != "microvm", "nor another machine"
+    assert board != "microvm", "feasibility lets no such machine pass"
     port = guest.console_port
     return Options(
         image=Path(files.kernel),

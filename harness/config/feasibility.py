@@ -88,8 +88,8 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
 
 def _why_not_live(case: Case) -> str | None:
     """What the VMM of the live chips lacks for ``case``."""
-    if kind_of(case.guest).multiboot is None:
-        return f"the live chips boot multiboot images only, not {case.guest.kind}; use split or off"
+    if (missing := kind_of(case.guest).live.missing) is not None:
+        return f"the live chips' machine does not have {missing}; use split or off"
     if case.machine not in LIVE_MACHINES:
         names = " and ".join(sorted(LIVE_MACHINES))
         return f"the live chips are those of {names}, not of {case.machine}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from harness.model.case import Backend, Host, Vmm
+from harness.model.case import Backend
 from harness.scenario.log import Log, LogEvent
 
 CONSOLE_PORT: Final = 0x2100
@@ -33,8 +33,7 @@ _BEGUN: Final = re.compile(r"(?m)^= ([0-9a-f]{1,8})\r?$")
 
 def stall_s(backend: Backend) -> float:
     """How long a scenario may say nothing there."""
-    is_slow = backend.vmm is Vmm.PYCHIP and backend.host is Host.LAB
-    return LIVE_STALL_S if is_slow else STALL_S
+    return LIVE_STALL_S if backend.is_live_in_lab else STALL_S
 
 
 def reached(console: str, boots: int, first: int) -> int | None:

@@ -106,6 +106,11 @@ class Backend:
         return mode_word(self.vmm, self.irqchip)
 
     @property
+    def is_live_in_lab(self) -> bool:
+        """Whether a Python in a lab answers the guest's exits, a few milliseconds each."""
+        return self.vmm is Vmm.PYCHIP and self.host is Host.LAB
+
+    @property
     def name(self) -> str:
         """``lab-kvm-split``, with QEMU and kernel where they are not the default ones."""
         parts = [self.host.value, self.accel.value]

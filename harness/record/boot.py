@@ -21,6 +21,8 @@ from harness.record.recording import LastLook, MarkRecord, WorkloadRecord
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
 BETWEEN_LOOKS_S: Final = 1.0
+LAB_PYTHON_S: Final = 120.0
+"""What a Python in a lab may take to start on a busy machine, until the VMM's monitor greets."""
 EXIT_TIMEOUT_S: Final = 5.0
 """A connection that breaks, or a console that ends, does so a little before the process does."""
 
@@ -104,7 +106,9 @@ class Boot:
     async def connected(self, stack: contextlib.AsyncExitStack) -> Monitor:
         """Its monitor, for as long as ``stack`` lasts."""
         log = CaseDir(self.files.directory).monitor
-        return await stack.enter_async_context(monitor(self.guest.monitor, log))
+        greeting_s = LAB_PYTHON_S if self.plan.case.backend.is_live_in_lab else None
+        connection = self.guest.monitor
+        return await stack.enter_async_context(monitor(connection, log, greeting_s=greeting_s))
 
     async def unless_gone(self, work: Coroutine[None, None, _T]) -> _T:
         """What ``work`` with its QEMU gives; :class:`GuestCrash` where that ended instead."""

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeAlias
 from harness.base.errors import CollectError, ReplayRefused, StoreError
 from harness.model import manifest, marks
 from harness.model.case import Machine as MachineType
+from harness.model.case import Vmm
 from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.record.eventlog import EventLogReader, LogReport
@@ -36,6 +37,7 @@ from harness.replay.reorder import Move, moved
 from harness.replay.snapshots import Look, LookedWrongError, Looking
 from userspace_chip.events import EVENT_TYPES, Event, event_type
 from userspace_chip.irqchip import Machine
+from userspace_chip.kvm import firmware
 from userspace_chip.profile import Profile
 from userspace_chip.snapshot import to_json
 
@@ -128,6 +130,7 @@ def replay_log(
             subject,
             case.smp,
             microvm=case.machine is MachineType.MICROVM,
+            live=case.vmm is Vmm.PYCHIP,
             looks=shown,
             warnings=warnings,
             moves=moves,
@@ -186,19 +189,24 @@ class _Side:
     """By thread, the line after which something has been outstanding."""
 
 
-def _sides(subject: Profile, cpus: int, microvm: bool) -> tuple[_Side, ...]:
-    """Who is to be replayed; QEMU's trace does not tell microvm's two IOAPICs apart."""
+def _sides(subject: Profile, cpus: int, microvm: bool, live: bool) -> tuple[_Side, ...]:
+    """Who is to be replayed; QEMU's trace does not tell microvm's two IOAPICs apart.
+
+    The live chips begin as their firmware left them, and are traced from there on.
+    """
 
     def machine() -> Machine:
         made = Machine(subject, cpus, board="microvm" if microvm else "pc")
         made.run_vapic_rom()
+        if live:
+            firmware.leave(made)
         return made
 
     sides = []
     if subject.kvm_lapic:
-        sides.append(_Side("kvm", Stimuli(machine())))
+        sides.append(_Side("kvm", Stimuli(machine()), started=live))
     if subject.mode != "on" and not microvm:
-        sides.append(_Side("qemu", QemuStimuli(machine())))
+        sides.append(_Side("qemu", QemuStimuli(machine()), started=live))
     if not sides:
         raise ReplayRefused(
             f"a case of microvm in irqchip mode {subject.mode} cannot be replayed",
@@ -220,6 +228,7 @@ class Replay:
         cpus: int,
         *,
         microvm: bool = False,
+        live: bool = False,
         looks: Iterable[Look] = (),
         warnings: Iterable[str] = (),
         moves: Iterable[Move] = (),
@@ -230,7 +239,7 @@ class Replay:
         self._subject = subject
         self._cpus = cpus
         self._warnings = list(warnings)
-        self._sides = _sides(subject, cpus, microvm)
+        self._sides = _sides(subject, cpus, microvm, live)
         self._takers = {
             name: tuple(side for side in self._sides if name in side.feeder.names)
             for name in EVENT_TYPES
@@ -296,7 +305,7 @@ class Replay:
     def _of_chips(self, lines: Iterable[str]) -> Iterator[NumberedEvent]:
         """The events that matter, for each side from its first CPU's first on."""
         reader, last_ns, takers = self._reader, 0, self._takers
-        waiting = len(self._sides)
+        waiting = sum(not side.started for side in self._sides)
         for event in reader.events(lines):
             if event.time_ns < last_ns:
                 self._note_doubt(reader.lines, "the times go back")

@@ -217,7 +217,9 @@ def _on_live_chips(case: Case) -> Case:
     """``case`` with the live chips in place of QEMU, where they have its mode and its guest."""
     backend = case.backend
     has_mode = (Vmm.PYCHIP, backend.irqchip) in MODES.values() and backend.accel is Accel.KVM
-    if not has_mode or kind_of(case.guest).multiboot is None:
+    kind = kind_of(case.guest)
+    # What takes long to boot takes minutes there.
+    if not has_mode or kind.live.missing is not None or kind.boot_instructions is not None:
         return case
     return dataclasses.replace(case, backend=dataclasses.replace(backend, vmm=Vmm.PYCHIP))
 

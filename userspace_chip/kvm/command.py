@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from userspace_chip.events import Event
 from userspace_chip.kvm.boot import Module
 from userspace_chip.kvm.errors import BootError
 from userspace_chip.kvm.fds import VmFd
+from userspace_chip.kvm.listener import Listener
 from userspace_chip.kvm.live import Kick, LiveIrqchip, Maker
 from userspace_chip.kvm.monitor import Monitor
 from userspace_chip.kvm.off import OffIrqchip
@@ -60,8 +62,9 @@ def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> i
         has_tsc_deadline=options.tsc_deadline,
     )
     with contextlib.ExitStack() as stack:
-        trace = stack.enter_context(_Trace(options.trace_log, errors)) if options.trace else None
-        output = writer(stdout if options.console is None else opened(options.console, os.O_WRONLY))
+        trace = stack.enter_context(Trace(options.trace_log, errors)) if options.trace else None
+        console = stdout if options.console is None else opened_console(options.console)
+        output = writer(console)
         vmm = stack.enter_context(
             Vmm(
                 guest,
@@ -73,12 +76,20 @@ def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> i
             )
         )
         if trace is not None:
-            trace.vmm = vmm
+            trace.threads = vmm.threads
         monitor = None
         if options.monitor is not None:
             place = opened(options.monitor, os.O_RDWR | os.O_NOCTTY)
             monitor = stack.enter_context(Monitor(vmm, place))
-        begin = (lambda: None) if monitor is None else monitor.begin
+        keys = None
+        if options.serial and options.console is not None and is_two_way(console):
+            keys = stack.enter_context(Listener(console, vmm.type, "console"))
+
+        def begin() -> None:
+            for one in (monitor, keys):
+                if one is not None:
+                    one.begin()
+
         outcome = vmm.run(options.timeout_s, paused=options.paused, started=begin)
         if monitor is not None:
             monitor.tell_end(_SHUTDOWN_REASONS.get(outcome.end))
@@ -101,6 +112,18 @@ def opened(place: str, flags: int) -> int:
         return os.open(place, flags)
     except OSError as error:
         raise BootError(f"cannot open {place}", error.strerror, "name another place") from None
+
+
+def opened_console(place: str) -> int:
+    """A descriptor for the guest's text, and for what is typed where the place is two-way."""
+    is_device = Path(place).is_char_device()
+    return opened(place, os.O_RDWR | os.O_NOCTTY if is_device else os.O_WRONLY)
+
+
+def is_two_way(descriptor: int) -> bool:
+    """Whether what it is connected to may send something: a socket or a device, no file or FIFO."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
 def _maker(options: Options) -> Maker:
@@ -151,18 +174,20 @@ _AS_TEXT: Final = bytes(
 )
 
 
-class _Trace:
+class Trace:
     """Prints events as QEMU logs them with ``-msg timestamp=on``: thread, wall clock, name, text.
 
-    So what reads QEMU's log reads this.  Events come in the thread that they happened in.
+    So what reads QEMU's log reads this.  What a CPU does comes from its thread, of ``threads``, and
+    all else from the main thread, as with QEMU's timers: whoever prints it, and also where it was
+    an access that let them expire.
     """
 
     def __init__(self, path: str | None, errors: TextIO) -> None:
         self._path = path
         self._stream = errors
-        self.vmm: Vmm | None = None
+        self.threads: Callable[[], list[int]] = list
 
-    def __enter__(self) -> _Trace:
+    def __enter__(self) -> Trace:
         if self._path is not None:
             try:
                 path = Path(self._path)
@@ -181,11 +206,12 @@ class _Trace:
         self._stream.flush()
 
     def __call__(self, events: list[Event]) -> None:
-        started_ns = 0 if self.vmm is None else self.vmm.started_ns
-        thread = threading.get_native_id()
+        """Print them."""
+        main, threads = threading.main_thread().native_id, self.threads()
         lines = []
         for event in events:
-            seconds, rest_ns = divmod(started_ns + event.time_ns, 1_000_000_000)
+            thread = main if event.vcpu is None else threads[event.vcpu]
+            seconds, rest_ns = divmod(event.time_ns, 1_000_000_000)
             stamp = f"{thread}@{seconds}.{rest_ns // 1000:06d}"
             lines.append(f"{stamp}:{event.name} {event.text}\n")
         self._stream.write("".join(lines))

@@ -18,11 +18,13 @@ from userspace_chip.architecture import (
     IOAPIC_BASES,
     MASTER_COMMAND,
     MASTER_DATA,
+    PIC_PORTS,
     PIT_CONTROL,
     PIT_COUNTER_0,
     SLAVE_COMMAND,
     SLAVE_DATA,
 )
+from userspace_chip.irqchip import Machine
 from userspace_chip.kvm.devices.platform import (
     PM_CONTROL,
     PM_EVENT,
@@ -31,6 +33,8 @@ from userspace_chip.kvm.devices.platform import (
 )
 from userspace_chip.kvm.fds import VcpuFd
 from userspace_chip.kvm.memory import GuestMemory
+from userspace_chip.lapic_registers import LVT_LINT0, LVT_LINT1
+from userspace_chip.lapic_state import LapicState
 
 _RESET_VECTOR: Final = 0xFFF0
 _ROM_CODE_AT: Final = 0xFF00
@@ -97,6 +101,24 @@ def install(memory: GuestMemory, cpus: int) -> None:
     memory.write_rom(_ROM_CODE_AT, _ROM_CODE)
     memory.write_rom(_RESET_VECTOR, _JUMP_TO_CODE)
     _write_tables(memory, cpus)
+
+
+def leave(machine: Machine) -> None:
+    """The state of ``machine``'s PIC and local APICs when the guest starts."""
+    for port, value in LEGACY_SETUP:
+        if port in PIC_PORTS:
+            machine.pic.write(port, value)
+    for index, lapic in enumerate(machine.lapics):
+        leave_lapic(index, lapic.state)
+    machine.log.take()
+
+
+def leave_lapic(index: int, state: LapicState) -> None:
+    """The local APIC of CPU ``index``: only the first CPU's is enabled."""
+    if index == 0:
+        state.spiv = SPIV_ENABLED
+    state.lvt[LVT_LINT0] = LINT0_EXTINT
+    state.lvt[LVT_LINT1] = LINT1_NMI
 
 
 def prepare_cpu(vcpu: VcpuFd) -> None:

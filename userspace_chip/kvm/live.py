@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from userspace_chip.architecture import (
     RTC_PORTS,
 )
 from userspace_chip.chipset import Chipset, EventLog
-from userspace_chip.events import QEMU_EVENTS, Arg
+from userspace_chip.events import QEMU_EVENTS, Arg, Event
 from userspace_chip.kvm import abi, firmware
 from userspace_chip.kvm.devices.bus import Device, Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd, VmFd
@@ -75,14 +76,14 @@ class Maker(Protocol):
 class LiveLog(EventLog):
     """The events of live chips: those that QEMU's chips would trace, as if QEMU did.
 
-    What the kernel does itself only its own tracepoints tell.
+    What the kernel does itself only its own tracepoints tell, and so the time is that of the wall
+    clock, not the guest's: what a timer does that is late comes late in both.
     """
 
     def __call__(self, name: str, *args: Arg) -> None:
         """One event, if it is one of QEMU's."""
         if name in QEMU_EVENTS:
-            super().__call__(name, *args)
-            self.events[-1] = self.events[-1]._replace(source="qemu")
+            self.events.append(Event(time.time_ns(), "qemu", name, self.vcpu, args))
 
 
 def connect_chips(chips: Chipset, ports: Ports, windows: Windows) -> None:

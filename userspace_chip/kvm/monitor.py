@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +16,7 @@ from typing import Any, Final, Protocol
 from userspace_chip.info_pic import InfoPic, format_info_pic
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.fds import VcpuFd
+from userspace_chip.kvm.listener import Listener
 from userspace_chip.kvm.live import LiveIrqchip
 from userspace_chip.kvm.vmm import Errand
 
@@ -32,7 +31,6 @@ _GENERAL: Final = (
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
 )
 _NO_ANSWER: Final = "the CPU does not leave its guest"
-_UNTIL_CONNECTED_S: Final = 0.1
 _MOST_CHARACTERS: Final = 1 << 16
 """Of what is not yet a whole object."""
 
@@ -201,24 +199,21 @@ class Monitor:
         self._commands = Commands(machine)
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        self._end, self._ender = os.pipe()
-        self._thread = threading.Thread(target=self._listen, name="monitor")
+        self._stream = Objects()
+        self._listener = Listener(descriptor, self._hear, "monitor")
 
     def __enter__(self) -> Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
         """No more is read, answered or said."""
-        os.close(self._ender)
-        if self._thread.ident is not None:
-            self._thread.join()
-        os.close(self._end)
+        self._listener.close()
         os.close(self._descriptor)
 
     def begin(self) -> None:
         """Greet, and listen from now on."""
         self._send(_GREETING)
-        self._thread.start()
+        self._listener.begin()
 
     def tell_end(self, reason: str | None) -> None:
         """Say why the guest has ended, where that is to be said."""
@@ -229,21 +224,9 @@ class Monitor:
             stamp = {"seconds": seconds, "microseconds": rest_ns // 1000}
             self._send({"event": "SHUTDOWN", "data": data, "timestamp": stamp})
 
-    def _listen(self) -> None:
-        stream = Objects()
-        try:
-            # A device, such as a virtio port, is at its end only while nobody is connected.
-            is_device = stat.S_ISCHR(os.fstat(self._descriptor).st_mode)
-            while self._end not in select.select([self._descriptor, self._end], [], [])[0]:
-                piece = os.read(self._descriptor, 1 << 12)
-                if not piece and not is_device:
-                    return
-                if not piece and select.select([self._end], [], [], _UNTIL_CONNECTED_S)[0]:
-                    return
-                for asked in stream.add(piece):
-                    self._send(self._commands.answer(asked))
-        except OSError:
-            return
+    def _hear(self, piece: bytes) -> None:
+        for asked in self._stream.add(piece):
+            self._send(self._commands.answer(asked))
 
     def _send(self, message: Mapping[str, Any]) -> None:
         text = json.dumps(message).encode() + b"\r\n"

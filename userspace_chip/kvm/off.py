@@ -22,7 +22,6 @@ from userspace_chip.kvm import abi, firmware
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd
 from userspace_chip.kvm.live import Kick, LiveLog, as_device, connect_chips
-from userspace_chip.lapic_registers import LVT_LINT0, LVT_LINT1
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import NMI_VECTOR, POLL, MpState
 
@@ -66,11 +65,7 @@ class OffIrqchip:
 
     def add_cpu(self, vcpu: VcpuFd) -> None:
         """Its local APIC as SeaBIOS leaves it; its registers are those of a RESET."""
-        state = self.chips.lapics[vcpu.index].state
-        if vcpu.index == 0:
-            state.spiv = firmware.SPIV_ENABLED
-        state.lvt[LVT_LINT0] = firmware.LINT0_EXTINT
-        state.lvt[LVT_LINT1] = firmware.LINT1_NMI
+        firmware.leave_lapic(vcpu.index, self.chips.lapics[vcpu.index].state)
         self._cpus.append(_Cpu(vcpu, vcpu.get_regs(), vcpu.get_sregs()))
 
     def signal_msi(self, address: int, data: int, cpu: int) -> object:

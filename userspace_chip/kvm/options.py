@@ -41,7 +41,10 @@ class Options:
     tsc_deadline: bool = False
     """Whether CPUID shows the TSC deadline timer, as of ``-cpu qemu64,+tsc-deadline``."""
     console: str | None = None
-    """Where the guest's text goes: a path, or ``fd:N``; None: standard output."""
+    """Where the guest's text goes, and of a socket or a device what COM1 receives comes from.
+
+    A path, or ``fd:N``; None: standard output.
+    """
     monitor: str | None = None
     """Where QMP is spoken: a path, or ``fd:N``."""
     trace_log: str | None = None

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol, TypeVar
 
+from userspace_chip.architecture import MASTER_COMMAND
 from userspace_chip.errors import IrqmatrixError
 from userspace_chip.events import Event
 from userspace_chip.kvm import abi, boot, firmware, linux
@@ -35,6 +36,7 @@ from userspace_chip.kvm.fds import KvmFd, VcpuFd, VmFd
 from userspace_chip.kvm.last_words import Exit, describe
 from userspace_chip.kvm.live import LiveIrqchip, Maker
 from userspace_chip.kvm.memory import GuestMemory
+from userspace_chip.kvm.ticks import Ticks
 
 TSS_ADDRESS: Final = 0x7FFD_0000
 KICK_SIGNAL: Final = signal.SIGUSR1
@@ -42,8 +44,8 @@ RECENT: Final = 20
 """How many exits and events a fault shows."""
 JOIN_S: Final = 3.0
 """How long a vCPU may take to leave its guest: a KVM that emulates may never."""
-EXPIRIES_AT_ONCE: Final = 32
-"""How many timers may expire before the CPUs have their turn."""
+EXPIRING_NS: Final = 4_000_000
+"""For how long timers may expire before the CPUs have their turn."""
 ERRAND_S: Final = 5.0
 """How long a vCPU may take to do something out of its guest."""
 _TEXT_DELAY_NS: Final = 20_000_000
@@ -112,6 +114,10 @@ class _Cpu:
     thread: threading.Thread = field(init=False)
     running: bool = False
     kicked: bool = False
+    entered_ns: int = 0
+    """When it last entered its guest, or began to sleep; guest time."""
+    inside_ns: int = 0
+    """For how long it has been there before."""
     errands: deque[Callable[[], None]] = field(default_factory=deque)
     """What is to be done in its thread, out of its guest."""
 
@@ -152,10 +158,10 @@ class Vmm:
         self._paused = False
         self._recent: deque[Exit] = deque(maxlen=RECENT)
         self._cpus: list[_Cpu] = []
+        self._serial: uart.Uart | None = None
+        self._ticks = Ticks()
         self._ports, self._windows = Ports(), Windows()
         self._start_ns = 0
-        self.started_ns = 0
-        """When guest time was 0, on the wall clock."""
         self._owned = ExitStack()
 
     def __enter__(self) -> Vmm:
@@ -209,10 +215,10 @@ class Vmm:
     def _add_devices(self) -> None:
         guest, ports, windows = self._guest, self._ports, self._windows
         if guest.has_serial:
-            serial = uart.Uart(
+            self._serial = uart.Uart(
                 self._say, lambda level, cpu: self._set_gsi(uart.COM1_GSI, level, cpu)
             )
-            ports.add(uart.COM1, serial)
+            ports.add(uart.COM1, self._serial)
         ports.add(testing.DEBUG_EXIT, testing.DebugExit(self._exit))
         ports.add(testing.TEST_SCRATCH, scratch := testing.TestScratch())
         ports.add(testing.TEST_SCRATCH_BYTES, scratch)
@@ -257,6 +263,15 @@ class Vmm:
             self._paused = False
             for cpu in self._cpus:
                 cpu.wake.notify()
+
+    def type(self, data: bytes) -> None:
+        """Send ``data`` to the guest's COM1; without one it is lost."""
+        with self._lock:
+            if self._serial is not None:
+                self._advance()
+                self._serial.receive(data)
+                self._irqchip.settle()
+                self._changed.notify_all()
 
     def quit(self) -> None:
         """End the guest."""
@@ -303,7 +318,6 @@ class Vmm:
         """
         self._paused = paused
         self._start_ns = time.monotonic_ns()
-        self.started_ns = time.time_ns()
         deadline_ns = None if timeout_s is None else int(timeout_s * 1e9)
         with _kicks_handled(), self._threads() as stuck:
             started()
@@ -365,16 +379,30 @@ class Vmm:
     def _advance(self) -> int:
         """Guest time is now, and what was due has expired.
 
-        Of very many at once some are left, and guest time is late: what takes longer than the time
-        that it makes up for would have no end.
+        What takes longer than the time that it makes up for would have no end.  So what is left
+        after a while stays, and guest time is late; but the PIT loses its ticks.
         """
         now_ns, chips = self._now_ns(), self._chips
-        for _ in range(EXPIRIES_AT_ONCE):
-            due_ns = min(chips.deadlines.values(), default=now_ns)
-            chips.advance(min(due_ns, now_ns))
-            if due_ns >= now_ns:
-                break
+        is_late = False
+        while (due_ns := min(chips.deadlines.values(), default=now_ns)) < now_ns:
+            if not self._loses_tick(due_ns, now_ns, is_late=is_late):
+                if is_late:
+                    return now_ns
+                chips.advance(due_ns)
+                is_late = self._now_ns() - now_ns > EXPIRING_NS
+        chips.advance(now_ns)
         return now_ns
+
+    def _loses_tick(self, due_ns: int, now_ns: int, *, is_late: bool) -> bool:
+        """Whether a tick of the PIT was due for which there is no time."""
+        chips, cpu = self._chips, self._cpus[0]
+        if chips.deadlines.get("pit") != due_ns or not chips.pit.rises_next:
+            return False
+        inside_ns = cpu.inside_ns + (now_ns - cpu.entered_ns if cpu.running else 0)
+        if not is_late and not self._ticks.is_too_soon(now_ns, inside_ns):
+            return False
+        chips.pit.lose_ticks(now_ns)
+        return True
 
     def _now_ns(self) -> int:
         return time.monotonic_ns() - self._start_ns
@@ -410,12 +438,16 @@ class Vmm:
                     vcpu.kvm_run.immediate_exit = 0
                 while cpu.errands:
                     cpu.errands.popleft()()
+                cpu.entered_ns = self._now_ns()
                 if self._paused or not irqchip.before_run(index):
                     cpu.wake.wait(1.0)
+                    cpu.inside_ns += self._now_ns() - cpu.entered_ns
                     continue
                 cpu.running = True
             reason = vcpu.run()
+            left_ns = self._now_ns()
             with self._lock:
+                cpu.inside_ns += left_ns - cpu.entered_ns
                 cpu.running = False
                 self._handle(cpu, reason)
 
@@ -464,6 +496,8 @@ class Vmm:
         mapping = vcpu.mapping
         if out:
             data = mapping[at : at + size * count]
+            if port == MASTER_COMMAND:
+                self._ticks.handled = True
             self._recent.append(Exit(index, "OUT", port, size, data[:size]))
             if count == 1:
                 self._ports.write(index, port, size, int.from_bytes(data, "little"))

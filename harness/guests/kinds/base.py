@@ -23,12 +23,14 @@ GuestT = TypeVar("GuestT", bound=Guest)
 
 
 @dataclass(frozen=True)
-class Multiboot:
-    """What a machine that boots multiboot images itself needs to know of a guest."""
+class LiveGuest:
+    """What the live chips' machine needs to know of a guest, which it boots itself."""
 
     append: str = ""
     console_port: int | None = None
     """The port whose bytes are its console; None: COM1, which there is only then."""
+    missing: str | None = None
+    """What it needs that this machine does not have; None where it has all."""
 
 
 class Part(StrEnum):
@@ -103,9 +105,9 @@ class GuestKind(ABC, Generic[GuestT]):
         """QEMU's arguments for the guest in ``case``: its files, command line and devices."""
 
     @property
-    def multiboot(self) -> Multiboot | None:
-        """As an image that the live chips can boot; None where it is none."""
-        return None
+    def live(self) -> LiveGuest:
+        """As the live chips boot it; by default they do not."""
+        return LiveGuest(missing="a loader for it")
 
     def console(self, machine: Machine) -> Sequence[str]:
         """QEMU's arguments for what it talks to, which writes to the chardev ``console``."""

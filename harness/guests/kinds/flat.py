@@ -12,7 +12,7 @@ from harness.base import paths, suggest
 from harness.base.errors import ConfigError, HarnessError, StoreError
 from harness.base.yamlfile import Location, YamlFile
 from harness.guests import flat, protocol_files
-from harness.guests.kinds.base import GuestKind, Multiboot, Part
+from harness.guests.kinds.base import GuestKind, LiveGuest, Part
 from harness.guests.kinds.devices import EXIT_DEVICE, TEST_DEVICES, append, debug_console
 from harness.guests.kinds.model import GuestModel, Name, Text
 from harness.guests.plan import GuestFiles, GuestPlan, Site
@@ -124,10 +124,10 @@ class FlatKind(GuestKind[FlatGuest]):
         ]
 
     @property
-    def multiboot(self) -> Multiboot:
+    def live(self) -> LiveGuest:
         """With the console that the configuration says."""
         is_debugcon = self.guest.output is Output.DEBUGCON
-        return Multiboot(self.guest.append, flat.DEBUGCON_PORT if is_debugcon else None)
+        return LiveGuest(self.guest.append, flat.DEBUGCON_PORT if is_debugcon else None)
 
     def console(self, machine: Machine) -> Sequence[str]:
         """The one that the configuration says."""

@@ -10,9 +10,9 @@ from pydantic import BeforeValidator, Field
 from harness.base import suggest
 from harness.base.yamlfile import Location, YamlFile
 from harness.guests import linux
-from harness.guests.kinds.base import GuestKind, Part
+from harness.guests.kinds.base import GuestKind, LiveGuest, Part
 from harness.guests.kinds.model import GuestModel, Name, Text, as_text
-from harness.guests.linux import WORKLOADS
+from harness.guests.linux import WORKLOADS, Workload
 from harness.guests.plan import GuestFiles, GuestPlan, Site
 from harness.model.case import WHOLE_CASE, Accel, Case, LinuxGuest, Machine
 
@@ -104,21 +104,40 @@ class LinuxKind(GuestKind[LinuxGuest]):
     def arguments(self, case: Case, files: GuestFiles) -> Sequence[str]:
         """Kernel, RAM disk and command line, and the devices of the workloads."""
         guest, machine = self.guest, case.machine.value
-        workloads = [WORKLOADS[name] for name in guest.workloads]
-        extras = dict.fromkeys(word for workload in workloads for word in workload.kernel_args)
-        words = [*COMMAND_LINE, *extras, *_clock(case, files), guest.append]
+        words = [*self._words, *_clock(case, files), guest.append]
         if case.deterministic:
             words += linux.boot_words(guest, machine, case.smp)
         command_line = " ".join(filter(None, words))
         initrd = ("-initrd", files.initrd) if files.initrd is not None else ()
         # Two workloads may need the same device: it is there once.
         devices = dict.fromkeys(
-            arguments for workload in workloads for arguments in workload.qemu_args(machine)
+            arguments for workload in self._workloads for arguments in workload.qemu_args(machine)
         )
         return [
             *("-kernel", files.kernel, *initrd, "-append", command_line),
             *(argument for pair in devices for argument in pair),
         ]
+
+    @property
+    def live(self) -> LiveGuest:
+        """Kernel and RAM disk; its machine has no disk.
+
+        Where a character takes milliseconds, what prints much is no lockup.
+        """
+        append = " ".join(filter(None, (*self._words, "nosoftlockup", self.guest.append)))
+        needs = [f"the devices of {one.name}" for one in self._workloads if one.devices]
+        needs += ["saved states"] * self.guest.migrate
+        return LiveGuest(append, missing=needs[0] if needs else None)
+
+    @property
+    def _workloads(self) -> Sequence[Workload]:
+        return [WORKLOADS[name] for name in self.guest.workloads]
+
+    @property
+    def _words(self) -> Sequence[str]:
+        """Of the command line, wherever it runs."""
+        extras = (word for workload in self._workloads for word in workload.kernel_args)
+        return [*COMMAND_LINE, *dict.fromkeys(extras)]
 
     @property
     def parts(self) -> Sequence[str] | None:

@@ -13,7 +13,7 @@ from harness.base import resources, suggest, yamlfile
 from harness.base.errors import HarnessError, StoreError
 from harness.base.yamlfile import Location, YamlFile
 from harness.guests import probe
-from harness.guests.kinds.base import GuestKind, Multiboot, Part
+from harness.guests.kinds.base import GuestKind, LiveGuest, Part
 from harness.guests.kinds.devices import TEST_DEVICES, VIRTIO_PORT, append, debug_console
 from harness.guests.kinds.model import Axis, GuestModel, Name, Text
 from harness.guests.plan import GuestFiles, GuestPlan, Site
@@ -110,9 +110,9 @@ class ProbeKind(GuestKind[ProbeGuest]):
         return " ".join(words)
 
     @property
-    def multiboot(self) -> Multiboot:
+    def live(self) -> LiveGuest:
         """With its debug console."""
-        return Multiboot(self._command_line, probe.CONSOLE_PORT)
+        return LiveGuest(self._command_line, probe.CONSOLE_PORT)
 
     def console(self, machine: Machine) -> Sequence[str]:
         """What takes a text of any length with one access; on microvm, which has no PCI, bytes."""

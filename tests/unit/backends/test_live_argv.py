@@ -10,7 +10,7 @@ import pytest
 from harness.backends.live_argv import by_hand, live_argv
 from harness.backends.qemu_argv import Channels
 from harness.guests.plan import GuestFiles
-from harness.model.case import Machine, Output, ProbeGuest, Vmm
+from harness.model.case import LinuxGuest, Machine, Output, ProbeGuest, Vmm
 from support import cases
 from userspace_chip.kvm.__main__ import parse
 
@@ -61,6 +61,16 @@ def test_flat_image_has_the_console_that_it_prints_to_and_no_other(output, ports
     found = options_of(cases.case(guest, LIVE_SPLIT))
 
     assert (found.debug_ports, found.serial, found.append) == (ports, serial, "a b")
+
+
+def test_linux_has_its_ram_disk_its_workloads_arguments_and_a_serial_port():
+    guest = LinuxGuest(("idle", "rtc"), append="nokaslr")
+
+    found = options_of(cases.case(guest, LIVE_SPLIT))
+
+    assert (found.image, found.modules) == (Path("/the probe"), (Path("/program"),))
+    assert found.append == "console=ttyS0 quiet panic=-1 hpet=disable nosoftlockup nokaslr"
+    assert (found.debug_ports, found.serial) == ((), True)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,32 @@ def test_qemu_rate_generator_drives_the_line_low_for_a_clock_a_period(which):
 
 
 @each_qemu
+@pytest.mark.parametrize("mode", [2, 3])
+def test_qemu_lost_ticks_leave_the_line_alone_and_the_next_one_comes_in_time(which, mode):
+    pit, port = make(which)
+    program(pit, mode, 1000)
+    run(pit, port, ticks_ns(1900, which))
+    port.clear()
+
+    assert pit.rises_next
+    pit.lose_ticks(ticks_ns(5500, which))
+    run(pit, port, ticks_ns(5990, which))
+    assert port.levels == []
+    run(pit, port, ticks_ns(6001, which))
+
+    assert changes(port.levels)[-1] == 1
+
+
+@each_qemu
+def test_qemu_square_wave_between_its_ticks_does_not_rise_next(which):
+    pit, port = make(which)
+    program(pit, 3, 1000)
+    run(pit, port, ticks_ns(1100, which))
+
+    assert not pit.rises_next
+
+
+@each_qemu
 def test_qemu_strobe_goes_high_for_one_clock_and_stops(which):
     pit, port = make(which)
     program(pit, 4, 1000)

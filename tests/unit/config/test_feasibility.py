@@ -121,7 +121,8 @@ def test_preflight_live_chips_need_no_qemu_that_has_their_mode():
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"guest": cases.LINUX}, "boot multiboot images only, not linux"),
+        ({"guest": LinuxGuest(("idle", "block-msix"))}, "not have the devices of block-msix"),
+        ({"guest": LinuxGuest(("idle",), migrate=True)}, "does not have saved states"),
         ({"machine": Machine.MICROVM}, "those of pc and q35, not of microvm"),
         ({"smp": 9}, "at most 8 CPUs"),
         ({"devices": ("virtio-rng-pci",)}, "has no virtio-rng-pci"),
@@ -132,6 +133,10 @@ def test_preflight_live_chips_need_no_qemu_that_has_their_mode():
 def test_preflight_what_the_machine_of_the_live_chips_lacks_is_said(changes, why):
     case = replace(cases.case(cases.FLAT, LIVE_OFF), **changes)
     assert why in why_not(case, QEMU_10, None)
+
+
+def test_preflight_live_chips_run_linux_that_needs_no_device():
+    assert why_not(cases.case(cases.LINUX, LIVE_OFF), QEMU_10, None) is None
 
 
 def test_preflight_live_chips_on_a_local_kvm_without_their_mode_say_so():

@@ -520,3 +520,26 @@ def test_replay_expects_the_pic_s_interrupt_after_an_access_of_tpr(vapic):
 
     assert events[-1].text == "IRQ 0x4"
     assert replayed.outcome is (ReplayOutcome.AGREED if vapic else ReplayOutcome.DIVERGED)
+
+
+FIRST_TICK = [
+    Event(1, "qemu", "x86_gsi_interrupt", None, (0, 1)),
+    Event(2, "qemu", "pic_set_irq", None, (1, 0, 1)),
+    Event(3, "qemu", "pic_update_irq", None, (1, 0xB8, 1, 0)),
+    Event(4, "qemu", "x86_pic_interrupt", None, (0, 1)),
+    Event(5, "qemu", "ioapic_set_irq", None, (0, 1)),
+]
+"""Of the PIT, with the masks that the firmware of the live chips leaves; three are compared."""
+
+
+def test_replay_of_live_chips_begins_with_what_their_firmware_left():
+    lines = log(FIRST_TICK)
+
+    replayed = Replay(profile("split", qemu="7.2", linux="6.1"), 1, live=True).run(lines)
+
+    assert (replayed.outcome, replayed.compared) == (ReplayOutcome.AGREED, 3)
+
+
+def test_replay_of_qemu_begins_with_the_first_event_of_a_cpu():
+    with pytest.raises(ReplayRefused, match="nothing to replay"):
+        Replay(profile("split", qemu="7.2", linux="6.1"), 1).run(log(FIRST_TICK))

@@ -2,7 +2,8 @@
 
 Spec: National Semiconductor PC16550D datasheet (1995), "Register Descriptions".  What a guest sends
 leaves at once, so the transmitter is always empty; the time that a character takes is not modelled,
-nor are line errors and break.  Received bytes come by :meth:`Uart.receive`.
+nor are line errors and break.  Received bytes come by :meth:`Uart.receive`; those for which there
+is no room wait, as if the sender obeyed RTS.
 """
 
 from __future__ import annotations
@@ -54,16 +55,21 @@ class Uart:
         self._ier = self._lcr = self._mcr = self._scr = self._fcr = 0
         self._divisor = 12
         self._received: deque[int] = deque()
+        self._waiting: deque[int] = deque()
         self._thr_empty_pending = False
         self._level = 0
 
-    def receive(self, data: bytes) -> int:
-        """Bytes for the guest; how many there was room for."""
-        room = (FIFO_BYTES if self._fcr & FCR_ENABLE else 1) - len(self._received)
-        taken = data[: max(room, 0)]
-        self._received.extend(taken)
+    def receive(self, data: bytes) -> None:
+        """Bytes for the guest."""
+        self._waiting.extend(data)
+        self._fill()
         self._update(None)
-        return len(taken)
+
+    def _fill(self) -> None:
+        """Let in what there is room for; in loopback the line is disconnected."""
+        most = FIFO_BYTES if self._fcr & FCR_ENABLE else 1
+        while self._waiting and len(self._received) < most and not self._mcr & MCR_LOOP:
+            self._received.append(self._waiting.popleft())
 
     def read(self, cpu: int, at: int, size: int) -> int:
         """A register; wider reads are of the first one."""
@@ -76,7 +82,9 @@ class Uart:
             return self._divisor >> 8 * offset & 0xFF
         match offset:
             case 0:
-                return self._received.popleft() if self._received else 0
+                value = self._received.popleft() if self._received else 0
+                self._fill()
+                return value
             case 1:
                 return self._ier
             case 2:
@@ -123,10 +131,12 @@ class Uart:
                 if value & FCR_CLEAR_RECEIVER or (value ^ self._fcr) & FCR_ENABLE:
                     self._received.clear()
                 self._fcr = value & 0xC9
+                self._fill()
             case 3:
                 self._lcr = value
             case 4:
                 self._mcr = value & 0x1F
+                self._fill()
             case 7:
                 self._scr = value
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from userspace_chip.events import Event
 from userspace_chip.kvm.__main__ import main, parse
-from userspace_chip.kvm.command import opened, raw_status, status, writer
+from userspace_chip.kvm.command import (
+    Trace,
+    is_two_way,
+    opened,
+    opened_console,
+    raw_status,
+    status,
+    writer,
+)
 from userspace_chip.kvm.errors import BootError
 from userspace_chip.kvm.options import Options, arguments
 from userspace_chip.kvm.vmm import End, Outcome
@@ -86,6 +98,22 @@ def test_place_is_a_descriptor_or_a_file(tmp_path):
         opened(str(tmp_path / "none"), os.O_RDONLY)
 
 
+def test_console_is_two_way_where_it_is_a_device_or_a_socket(tmp_path):
+    (tmp_path / "file").touch()
+    ours, theirs = socket.socketpair()
+    controller, terminal = os.openpty()
+    device = opened_console(os.ttyname(terminal))
+    file = opened_console(str(tmp_path / "file"))
+
+    assert [is_two_way(one) for one in (device, file, ours.fileno())] == [True, False, True]
+    os.write(controller, b"typed\n")
+    assert os.read(device, 10) == b"typed\n"
+    for one in (device, file, terminal, controller):
+        os.close(one)
+    ours.close()
+    theirs.close()
+
+
 def test_text_to_what_is_no_terminal_is_written_as_it_is():
     reader, end = os.pipe()
 
@@ -113,3 +141,16 @@ def test_text_whose_reader_has_left_is_lost():
     writer(end)(b"nobody reads this")
 
     os.close(end)
+
+
+def test_trace_has_what_a_cpu_does_from_its_thread_and_all_else_from_the_main_one(tmp_path):
+    path = tmp_path / "trace"
+    events = [Event(5_000_001_999, "qemu", "pic_set_irq", vcpu, (1, 0, 1)) for vcpu in (None, 1)]
+
+    with Trace(str(path), sys.stderr) as trace:
+        trace.threads = lambda: [-1, -2]
+        trace(events)
+
+    stamps = [line.partition("@") for line in path.read_text().splitlines()]
+    assert [int(thread) for thread, _, _ in stamps] == [threading.main_thread().native_id, -2]
+    assert {rest for _, _, rest in stamps} == {"5.000001:pic_set_irq master 1 irq 0 level 1"}

@@ -68,15 +68,31 @@ def test_uart_received_bytes_interrupt_until_the_last_is_read():
     board.write(uart.IIR_FCR, uart.FCR_ENABLE)
     board.write(uart.IER, uart.IER_RECEIVED)
 
-    taken = board.uart.receive(b"ab")
+    board.uart.receive(b"ab")
     read = [board.read(uart.RBR_THR), board.levels[:], board.read(uart.RBR_THR)]
 
-    assert (taken, read) == (2, [ord("a"), [1], ord("b")])
+    assert read == [ord("a"), [1], ord("b")]
     assert board.levels == [1, 0]
 
 
-def test_uart_without_fifos_has_room_for_one_byte():
-    assert Board().uart.receive(b"abc") == 1
+def test_uart_without_room_takes_the_next_byte_when_one_is_read():
+    board = Board()
+
+    board.uart.receive(b"abc")
+
+    assert [board.read(uart.RBR_THR) for _ in range(4)] == [*b"abc", 0]
+    assert board.read(uart.LSR) & uart.LSR_READY == 0
+
+
+def test_uart_in_loopback_lets_nothing_in_until_it_ends():
+    board = Board()
+    board.write(uart.MCR, uart.MCR_LOOP)
+
+    board.uart.receive(b"a")
+    during = board.read(uart.LSR) & uart.LSR_READY
+    board.write(uart.MCR, 0)
+
+    assert (during, board.read(uart.RBR_THR)) == (0, ord("a"))
 
 
 def test_uart_in_loopback_receives_what_it_sends_and_its_own_modem_lines():
