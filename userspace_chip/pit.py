@@ -308,8 +308,12 @@ class Pit:
             ticks = count + 1
         else:
             return None
-        next_ns = channel.count_load_time_ns + ticks * NS_PER_S // self.knobs.frequency_hz
-        return max(next_ns, at_ns + 1)  # both conversions round down
+        return self._time_of(channel, ticks, at_ns)
+
+    def _time_of(self, channel: PitChannelState, ticks: int, after_ns: int) -> int:
+        """When ``ticks`` have passed since the count was loaded."""
+        at_ns = channel.count_load_time_ns + ticks * NS_PER_S // self.knobs.frequency_hz
+        return max(at_ns, after_ns + 1)  # both conversions round down
 
     @property
     def rises_next(self) -> bool:
@@ -326,8 +330,7 @@ class Pit:
         """
         channel = self.state.channels[0]
         ticks = (self._elapsed(channel, now_ns) // channel.count + 1) * channel.count
-        next_ns = channel.count_load_time_ns + ticks * NS_PER_S // self.knobs.frequency_hz
-        self.state.deadline_ns = max(next_ns, now_ns + 1)
+        self.state.deadline_ns = self._time_of(channel, ticks, now_ns)
         self._arm()
 
     def set_hpet_legacy(self, on: bool, now_ns: int) -> None:

@@ -9,6 +9,7 @@ chips on a real KVM (docs/live.md).
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
@@ -284,7 +285,11 @@ class Bench:
     def _local(self, cases: Sequence[Case]) -> LocalFacts | None:
         """The local KVM, which cases run on, or labs; None where it is of no use to them."""
         is_kvm = any(case.backend.accel is Accel.KVM for case in cases)
-        return local_facts(measure=False) if is_kvm else None
+        return self._local_kvm if is_kvm else None
+
+    @functools.cached_property
+    def _local_kvm(self) -> LocalFacts:
+        return local_facts(measure=False)
 
     def case(
         self, backend: Backend, scenarios: tuple[Scenario, ...], cpus: int, label: str = ""

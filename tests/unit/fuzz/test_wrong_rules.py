@@ -6,11 +6,9 @@ from functools import cache
 
 import pytest
 
-from harness.base.errors import PredictionError
 from harness.fuzz import grammar
 from harness.fuzz.programs import Program, Source
-from harness.scenario.log import Log
-from harness.scenario.predict import predict
+from harness.repro.bench import predicted
 from support.mutants import MUTANTS, Mutant
 from userspace_chip.profile import Profile
 
@@ -28,13 +26,6 @@ def program(subject: Profile, number: int) -> Program | None:
     return source(subject).program(number)
 
 
-def log_of(one: Program, subject: Profile) -> Log | None:
-    try:
-        return predict(one.scenario.program, subject)
-    except PredictionError:
-        return None
-
-
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_wrong_rule_changes_the_log_of_a_random_program(mutant: Mutant):
     subject, number, found = mutant.subject, 0, 0
@@ -45,6 +36,6 @@ def test_wrong_rule_changes_the_log_of_a_random_program(mutant: Mutant):
             continue
         found += 1
         with mutant.alive() as wrong:
-            if log_of(one, wrong) != one.predicted[subject]:
+            if predicted(one.scenario, wrong, "pc") != one.predicted[subject]:
                 return
     pytest.fail(f"none of {PROGRAMS} programs shows it")
