@@ -783,7 +783,7 @@ def fuzz(
 ) -> None:
     """Run random programs and finish what differs.
 
-    Options override CONFIG; --programs or --minutes replaces both of its limits.
+    Options override CONFIG; --programs or --minutes replaces its limits.
 
     Status 0: nothing unexplained; 1: findings, each with a report to mail; 3: cannot run here.
     """

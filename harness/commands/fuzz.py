@@ -72,7 +72,8 @@ async def run(asked: FuzzOptions, console: Printer) -> int:
                 Letter(finding, place, cache, machine, campaign.cpu).write()
                 quiet(f"finding {finding.id}: {finding.text}")
 
-            await fuzzer.run(_number(asked, journal), asked.request.minutes)
+            request = asked.request
+            await fuzzer.run(_number(asked, journal), request.minutes, request.runs)
             await Finisher(fuzzer, cache, known, quiet, publish).run()
     except BlockingIOError:
         fix = "wait for it, or name another directory: --out"
@@ -104,7 +105,8 @@ async def _reach(
 def _number(asked: FuzzOptions, journal: Journal) -> int | None:
     """How many programs in all; a campaign that is resumed without a word is only finished."""
     request = asked.request
-    if asked.resume is None or request.programs is not None or request.minutes is not None:
+    ends = (request.programs, request.minutes, request.runs)
+    if asked.resume is None or ends != (None, None, None):
         return request.programs
     return journal.history.programs or None
 
@@ -127,7 +129,7 @@ def _journal(asked: FuzzOptions) -> Journal:
     journal = Journal.resumed(asked.resume)
     campaign = journal.history.campaign
     request = FuzzRequest(
-        campaign.sides, campaign.seed, None, None, campaign.only, Machine(campaign.machine)
+        campaign.sides, campaign.seed, only=campaign.only, machine=Machine(campaign.machine)
     )
     if campaign_of(request).grammars != campaign.grammars:
         raise CannotRun(

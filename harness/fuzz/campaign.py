@@ -43,15 +43,17 @@ LARGEST_ROUND: Final = 4000
 
 @dataclass(frozen=True)
 class FuzzRequest:
-    """What is asked for; ``programs`` and ``minutes`` None: one round.
+    """What is asked for; ``programs``, ``minutes`` and ``runs`` None: one round.
 
-    ``name`` is what the campaign's folder is called.
+    ``runs`` is how many programs each side executes at least; ``name`` is what the campaign's
+    folder is called.
     """
 
     sides: tuple[str, ...] = DEFAULT_SIDES
     seed: int = 1
     programs: int | None = None
     minutes: float | None = None
+    runs: int | None = None
     only: str | None = None
     machine: Machine = Machine.Q35
     cpu: str = DEFAULT_CPU
@@ -101,8 +103,14 @@ class Fuzzer:
         self._reach = reach
         self._tell = tell
 
-    async def run(self, programs: int | None, minutes: float | None) -> None:
-        """Rounds until ``programs`` were run in all, or ``minutes`` have passed."""
+    async def run(
+        self, programs: int | None, minutes: float | None, runs: int | None = None
+    ) -> None:
+        """Rounds until ``programs`` were run in all, or ``minutes`` have passed.
+
+        With ``runs`` a round is for the sides that have executed fewer, and the last one is that
+        after which none has.
+        """
         began = time.monotonic()
         history = self.journal.history
         size = FIRST_ROUND
@@ -110,27 +118,35 @@ class Fuzzer:
         def seconds_left() -> float:
             return 60 * (minutes or 0) - (time.monotonic() - began)
 
-        while True:
+        while sides := self._short_of(runs):
             wanted = size if programs is None else min(size, programs - history.programs)
+            if runs is not None:
+                fewest = min(history.executed[str(side)] for side in sides)
+                wanted = min(wanted, max(runs - fewest, LEAST_ROUND))
             if wanted <= 0 or (minutes is not None and seconds_left() <= 0):
                 return
             started = time.monotonic()
-            await self._round(wanted)
+            await self._round(wanted, sides)
             self._check_that_all_say_something()
             took_s = max(time.monotonic() - started, 0.1)
             aim_s = ROUND_S if minutes is None else max(min(ROUND_S, seconds_left()), 1)
             least = LEAST_ROUND if minutes is None else FIRST_ROUND
             size = max(least, min(LARGEST_ROUND, int(wanted * aim_s / took_s)))
-            if programs is None and minutes is None:
+            if programs is minutes is runs is None:
                 return
 
-    async def _round(self, wanted: int) -> None:
+    def _short_of(self, runs: int | None) -> tuple[Side, ...]:
+        """The sides that have executed fewer programs than ``runs``; all of them for None."""
+        executed = self.journal.history.executed
+        return tuple(one for one in self.sides if runs is None or executed[str(one)] < runs)
+
+    async def _round(self, wanted: int, sides: Sequence[Side]) -> None:
         started = time.monotonic()
         programs, next_ = await self._programs(wanted)
         made_s = time.monotonic() - started
-        judge = _Judge(self.journal, self.sides, self.profiles, programs)
+        judge = _Judge(self.journal, sides, self.profiles, programs)
         ran = time.monotonic()
-        await self._runner.run(self.sides, judge.scenarios, judge.ended, judge.booted(self._reach))
+        await self._runner.run(sides, judge.scenarios, judge.ended, judge.booted(self._reach))
         judge.compare_backends()
         ran_s = max(time.monotonic() - ran, 0.001)
         executed = judge.executed()
@@ -138,7 +154,7 @@ class Fuzzer:
         history = self.journal.history
         self._tell(
             f"{history.programs} programs: {len(programs) / max(made_s, 0.001):.0f}/s made, "
-            f"{len(judge.scenarios) * len(self.sides) / ran_s:.1f}/s run, "
+            f"{len(judge.scenarios) * len(sides) / ran_s:.1f}/s run, "
             f"{len(history.differences)} differences"
         )
         if self._reach is not None:

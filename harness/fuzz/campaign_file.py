@@ -33,6 +33,7 @@ class CampaignModel(Strict):
     seed: NonNegativeInt = 1
     programs: PositiveInt | None = None
     minutes: Annotated[float, Field(ge=LEAST_MINUTES, allow_inf_nan=False)] | None = None
+    runs: PositiveInt | None = None
     only: Text | None = None
     machine: Machine = Machine.Q35
     cpu: Text = DEFAULT_CPU
@@ -58,8 +59,8 @@ def load(path: Path) -> FuzzRequest:
     if not isinstance(file.data, dict):
         raise file.error((), "is not a campaign", f"expected a mapping, found {file.data!r}")
     model = file.validate(CampaignModel)
-    if model.programs is None and model.minutes is None:
-        fix = "add programs: N, or minutes: T"
+    if model.programs is model.minutes is model.runs is None:
+        fix = "add programs: N, runs: N for each backend, or minutes: T"
         raise file.error(
             (), "a campaign without an end", "it says neither how many nor how long", fix
         )
@@ -73,6 +74,7 @@ def load(path: Path) -> FuzzRequest:
         seed=model.seed,
         programs=model.programs,
         minutes=model.minutes,
+        runs=model.runs,
         only=_grammar(file, model.only),
         machine=model.machine,
         cpu=model.cpu,
@@ -123,14 +125,16 @@ def overridden(
     machine: Machine | None = None,
     cpu: str | None = None,
 ) -> FuzzRequest:
-    """``request`` with what the command line says; ``programs`` or ``minutes`` replaces both."""
+    """``request`` with what the command line says; ``programs`` or ``minutes`` replaces its end."""
+    runs = None
     if programs is None and minutes is None:
-        programs, minutes = request.programs, request.minutes
+        programs, minutes, runs = request.programs, request.minutes, request.runs
     return dataclasses.replace(
         request,
         seed=request.seed if seed is None else seed,
         programs=programs,
         minutes=minutes,
+        runs=runs,
         only=only or request.only,
         machine=machine or request.machine,
         cpu=cpu or request.cpu,

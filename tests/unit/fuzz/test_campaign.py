@@ -6,6 +6,7 @@ import pytest
 
 from harness.base import resources
 from harness.base.errors import CannotRun, ConfigError
+from harness.fuzz import campaign
 from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of, sides_of
 from harness.fuzz.journal import Journal
 from harness.fuzz.oracles import Oracle
@@ -20,7 +21,7 @@ GRAMMAR = str(golden.TESTS / "support" / "small-grammar.yaml")
 
 @pytest.fixture
 def fuzz(tmp_path):
-    def run(programs=40, folder="campaign", **how):
+    def run(programs=40, folder="campaign", runs=None, **how):
         bench = how.pop("bench", None) or ModelBench(tmp_path, **how.pop("model", {}))
         request = FuzzRequest(**{"sides": ("tcg",), "seed": 5, "only": GRAMMAR, **how})
         place = tmp_path / folder
@@ -28,7 +29,7 @@ def fuzz(tmp_path):
             Journal.resumed(place) if place.exists() else Journal.begun(place, campaign_of(request))
         )
         fuzzer = Fuzzer(journal, bench)
-        asyncio.run(fuzzer.run(programs, None))
+        asyncio.run(fuzzer.run(programs, None, runs))
         return fuzzer
 
     return run
@@ -99,6 +100,26 @@ def test_side_that_can_execute_nothing_is_an_error_and_no_green_run(fuzz, tmp_pa
 
     with pytest.raises(CannotRun, match="lab:on executed none of 20 programs"):
         fuzz(20, sides=("tcg", "lab:on"), bench=NoLines(tmp_path))
+
+
+def test_side_that_skips_programs_goes_on_until_it_has_its_runs(fuzz, tmp_path, monkeypatch):
+    class Skips(ModelBench):
+        def _log(self, side, scenario):
+            skips = side.place == "lab" and len(scenario.program.blocks[1]) % 2
+            return (
+                Log((LogEvent(0, 0, "skip", ("lines",)),))
+                if skips
+                else super()._log(side, scenario)
+            )
+
+    monkeypatch.setattr(campaign, "LEAST_ROUND", 10)
+    sides = ("tcg", "lab:on")
+    found = fuzz(None, runs=50, sides=sides, bench=Skips(tmp_path)).journal.history
+    without = fuzz(None, "whole", runs=50, sides=sides).journal.history
+    assert found.executed["lab:on"] >= 50
+    assert found.executed["local:tcg"] == without.executed["local:tcg"] >= 50
+    assert found.programs > without.programs
+    assert not found.differences
 
 
 def test_model_is_no_side_of_a_campaign():

@@ -17,6 +17,7 @@ name: mine
 seed: 7
 programs: 50
 minutes: 1.5
+runs: 900
 only: pic
 machine: pc
 cpu: qemu64
@@ -36,12 +37,14 @@ def load(tmp_path):
 
 def test_campaign_file_says_everything_that_options_do(load):
     sides = "tcg", "lab:on,kernel=oldest"
-    assert load(WHOLE) == FuzzRequest(sides, 7, 50, 1.5, "pic", Machine.PC, "qemu64", name="mine")
+    assert load(WHOLE) == FuzzRequest(
+        sides, 7, 50, 1.5, 900, "pic", Machine.PC, "qemu64", name="mine"
+    )
 
 
 def test_campaign_file_that_says_little_has_the_defaults_of_the_command(load):
     found = load("version: 1\nprograms: 5\nbackends: tcg\n")
-    assert found == FuzzRequest(("tcg",), 1, 5, None, None, Machine.Q35, DEFAULT_CPU, name="given")
+    assert found == FuzzRequest(("tcg",), 1, 5, machine=Machine.Q35, cpu=DEFAULT_CPU, name="given")
 
 
 def test_campaign_file_finds_a_grammar_beside_it(load, tmp_path):
@@ -92,11 +95,15 @@ def test_options_take_the_place_of_what_the_file_says(load):
 
 @pytest.mark.parametrize(
     ("given", "end"),
-    [({"programs": 9}, (9, None)), ({"minutes": 2.0}, (None, 2.0)), ({}, (50, 1.5))],
+    [
+        ({"programs": 9}, (9, None, None)),
+        ({"minutes": 2.0}, (None, 2.0, None)),
+        ({"seed": 3}, (50, 1.5, 900)),
+    ],
 )
 def test_end_on_the_command_line_takes_the_place_of_the_whole_end(load, given, end):
     found = campaign_file.overridden(load(WHOLE), **given)
-    assert (found.programs, found.minutes) == end
+    assert (found.programs, found.minutes, found.runs) == end
 
 
 def test_backends_beside_a_file_are_refused():
@@ -129,4 +136,5 @@ def test_shipped_campaign_runs_on_every_lane_and_mode_more_than_200_000_times():
     in_labs = {parse(f"lab:{mode},{pair}") for pair in pairs for mode in ("on", "split")}
     tcg = {parse(f"tcg,qemu={lane.qemu}") for lane in lanes.shipped().values()}
     assert sides == in_labs | tcg | {parse("lab:off,kernel=oldest,qemu=oldest")}
-    assert request.programs * len(in_labs) > 160_000
+    assert request.runs * len(sides) >= 200_000
+    assert request.programs is request.minutes is None
