@@ -44,6 +44,10 @@ class Facts:
     """Whether the guest's kernel complained of its interrupts."""
     live: bool = False
     """Whether it was not QEMU, but the VMM of the live chips: ours."""
+    starved: bool = False
+    """Whether this machine's CPUs had other work for most of the time that it wanted one."""
+    deaf: bool = False
+    """Whether its QEMU's monitor did not answer when it hung."""
     by_guest: bool = False
     """Whether the guest ended by itself, and nothing failed but what it reported."""
 
@@ -64,6 +68,7 @@ def _always(_: Facts) -> bool:
 
 _CRASH: Final = frozenset({Verdict.CRASH})
 _ERROR: Final = frozenset({Verdict.ERROR})
+_HANG: Final = frozenset({Verdict.HANG})
 _GUESTS: Final = frozenset({Verdict.FAIL, Verdict.HANG, Verdict.TIMEOUT, Verdict.CRASH})
 
 TABLE: Final = (
@@ -98,6 +103,17 @@ TABLE: Final = (
     BlameRow(frozenset({Verdict.INCOMPLETE}), _always, Blame.HARNESS, "the run ended before it"),
     BlameRow(_OF_CHIPS, _always, Blame.IRQCHIP, "interrupts did what the chips may not do"),
     BlameRow(_GUESTS, lambda f: f.kvm_error, Blame.IRQCHIP, "KVM gave up on it"),
+    BlameRow(
+        frozenset({Verdict.HANG, Verdict.TIMEOUT}),
+        lambda f: f.starved,
+        Blame.HARNESS,
+        "this machine was too busy for it",
+    ),
+    BlameRow(
+        _HANG, lambda f: f.deaf and f.in_lab, Blame.LAB, "a lab that is slow does not answer either"
+    ),
+    BlameRow(_HANG, lambda f: f.deaf and f.live, Blame.HARNESS, "the monitor of the VMM is ours"),
+    BlameRow(_HANG, lambda f: f.deaf, Blame.QEMU, "its monitor does not answer"),
     BlameRow(
         _GUESTS, lambda f: f.complains, Blame.IRQCHIP, "its kernel complained of its interrupts"
     ),

@@ -13,7 +13,7 @@ from harness.analyse.case_evidence import CaseEvidence
 from harness.analyse.order import unordered
 from harness.analyse.results.base import Results
 from harness.analyse.results.table import results_of
-from harness.analyse.ruling import Ruling
+from harness.analyse.ruling import Ruling, busy
 from harness.base.errors import (
     GuestCrash,
     GuestError,
@@ -115,6 +115,8 @@ def facts_of(recording: Recording) -> Facts:
         kvm_error="KVM internal error" in words,
         complains=_COMPLAINT.search(recording.console) is not None,
         live=case.backend.vmm is Vmm.PYCHIP,
+        starved=recording.cpu_share is not None and recording.cpu_share.is_small,
+        deaf="last look" in recording.missing,
         by_guest=ended and not refused and bool(recording.console.strip()),
     )
 
@@ -175,7 +177,8 @@ def _failure(recording: Recording, evidence: CaseEvidence, results: Results[Any]
     """What became of the guest as a whole, where it did not end as it should."""
     if recording.failure is not None:
         ruling = _ruling_of(recording, recording.failure, evidence)
-        return ruling._replace(detail=_with_tail(recording, ruling.detail, results))
+        detail = _with_tail(recording, ruling.detail + busy(recording), results)
+        return ruling._replace(detail=detail)
     killed_by = _signal(recording)
     if killed_by is not None:
         return Ruling(Verdict.CRASH, f"{_vmm(recording)} was killed by {killed_by}")
@@ -184,7 +187,6 @@ def _failure(recording: Recording, evidence: CaseEvidence, results: Results[Any]
 
 def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence) -> Ruling:
     """How ``error`` is reported; of a guest whose time was up, whether it moved."""
-    # In a lab it may be the lab that is slow.
     qemu = Blame.QEMU if recording.case.backend.host is Host.LOCAL else None
     if not isinstance(error, GuestHang):
         verdict = Verdict.CRASH if isinstance(error, GuestCrash) else Verdict.ERROR
@@ -192,7 +194,7 @@ def _ruling_of(recording: Recording, error: HarnessError, evidence: CaseEvidence
             return Ruling(verdict, str(error), Blame.GUEST)
         return Ruling(verdict, str(error), qemu if isinstance(error, MonitorError) else None)
     if (why := recording.missing.get("last look")) is not None:
-        return Ruling(Verdict.HANG, f"{error}; {why}", qemu)
+        return Ruling(Verdict.HANG, f"{error}; {why}")
     if not recording.last_looks:
         return Ruling(Verdict.HANG, str(error))
     ruling = motion.assess(recording.last_looks, evidence.tail, recording.case.timeout_s)

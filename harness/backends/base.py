@@ -51,6 +51,9 @@ class RunningGuest(Protocol):
     monitor: socket.socket
     """Connected to its QMP monitor, whose greeting may already be waiting."""
 
+    host_pid: int | None
+    """The process on this machine whose threads run its CPUs; None where another one has it."""
+
     @property
     def exited(self) -> asyncio.Future[int]:
         """QEMU's exit status, once there is one; an exception where the host was lost."""

@@ -395,8 +395,10 @@ class LabGuest:
         monitor: socket.socket,
         exited: asyncio.Future[int],
         console_end: str,
+        host_pid: int,
     ) -> None:
         self.console = console
+        self.host_pid: int | None = host_pid
         self.console_end: str | None = console_end
         self.monitor = monitor
         self._shell = shell
@@ -430,9 +432,11 @@ class LabSession:
         shell: LabShell,
         sockets: Path,
         ready: str,
+        pid: int,
         blocks: BlockLog | None = None,
     ) -> None:
         self._plan = plan
+        self._pid = pid
         self._blocks = blocks
         self._shell = shell
         self._sockets = sockets
@@ -489,7 +493,7 @@ class LabSession:
                 f"{_COLLECTED if talks_much else ''}printf '{printed}' >{_CONSOLE}; "
                 "} >/dev/null 2>&1 &"
             )
-            guest = LabGuest(self._shell, self.files, console, monitor, exited, end)
+            guest = LabGuest(self._shell, self.files, console, monitor, exited, end, self._pid)
             try:
                 yield guest
             finally:
@@ -660,7 +664,7 @@ async def booted_lab(plan: LabPlan, log: Path) -> AsyncIterator[LabSession]:
             await find_module(blocks, plan.kernel, shell.run)
         if plan.python is not None:
             await shell.check(python.unpacking(plan.path_inside(plan.python)))
-        yield LabSession(plan, shell, directory, ready, blocks)
+        yield LabSession(plan, shell, directory, ready, process.pid, blocks)
 
 
 async def _ready(shell: LabShell, remains: _Remains) -> str:

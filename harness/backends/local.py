@@ -115,6 +115,7 @@ class LocalGuest:
         self.console = console
         self.console_end: str | None = None
         self.monitor = monitor
+        self.host_pid: int | None = process.pid
         self._process = process
         self._directory = directory
         self._exited = asyncio.ensure_future(process.wait())
@@ -123,11 +124,6 @@ class LocalGuest:
     def exited(self) -> asyncio.Future[int]:
         """QEMU's exit status."""
         return self._exited
-
-    @property
-    def pid(self) -> int:
-        """QEMU's process id."""
-        return self._process.pid
 
     async def kill(self) -> None:
         """End QEMU."""

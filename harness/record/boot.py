@@ -17,7 +17,7 @@ from harness.guests.plan import GuestPlan
 from harness.model.layout import CaseDir
 from harness.model.marks import Mark
 from harness.record.collectors.qmp import Monitor, monitor
-from harness.record.recording import LastLook, MarkRecord, WorkloadRecord
+from harness.record.recording import CpuShare, LastLook, MarkRecord, WorkloadRecord
 
 LAST_LOOK_TIMEOUT_S: Final = 5.0
 BETWEEN_LOOKS_S: Final = 1.0
@@ -50,6 +50,7 @@ class PartialRecording:
     boots: int = 0
     stalled: dict[int, HarnessError] = field(default_factory=dict)
     last_looks: list[LastLook] = field(default_factory=list)
+    cpu_share: CpuShare | None = None
 
 
 @dataclass(frozen=True)

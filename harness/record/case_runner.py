@@ -7,13 +7,13 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from harness.backends.base import RunningGuest, Session
 from harness.backends.lab import COMMAND_TIMEOUT_S
-from harness.base import limits
+from harness.base import limits, procstat
 from harness.base.errors import (
     GuestCrash,
     GuestHang,
@@ -33,7 +33,7 @@ from harness.record.collectors.base import Collector, Running
 from harness.record.collectors.qmp import Monitor
 from harness.record.collectors.table import COLLECTORS
 from harness.record.drivers.table import driver_of
-from harness.record.recording import Recording, WorkloadRecord
+from harness.record.recording import CpuShare, Recording, WorkloadRecord
 
 END_TIMEOUT_S: Final = COMMAND_TIMEOUT_S + 15
 """For the end of a QEMU and of its console; the lab answers slowly while a guest is flooded.  A lab
@@ -96,6 +96,7 @@ async def conduct(session: Session, plan: GuestPlan, directory: Path, step: Anno
         stalled=seen.stalled,
         stderr=recording_file.read_text(folder.stderr),
         last_looks=tuple(seen.last_looks),
+        cpu_share=seen.cpu_share,
     )
     await asyncio.to_thread(recording_file.write, recording)
     return recording
@@ -176,11 +177,12 @@ async def _run_guest(
     folder = CaseDir(files.directory)
     log = folder.console
     more, end = seen.boots > 0, guest.console_end
+    share = _share(guest.host_pid)
     with console(guest.console, log, more=more, end=end) as con:
         try:
             await _drive(Boot(plan, guest, con, files, trace, seen, step))
         except HarnessError as error:
-            seen.failure = error
+            seen.failure, seen.cpu_share = error, share()
         step("ending")
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
@@ -196,6 +198,19 @@ async def _run_guest(
             seen.missing["QEMU trace"] = f"cut at {limits.current().trace_mib} MiB ({hint})"
         _append(part, folder.qemu_trace)
     seen.console = log.read_text(encoding="utf-8", errors="replace")
+
+
+def _share(pid: int | None) -> Callable[[], CpuShare | None]:
+    """Says, when it is called, what the CPUs did for a process since now; None of none."""
+    began_s, before = time.monotonic(), {} if pid is None else procstat.cpu_times(pid)
+
+    def since() -> CpuShare | None:
+        most = None if pid is None else procstat.neediest(before, procstat.cpu_times(pid))
+        if most is None:
+            return None
+        return CpuShare(time.monotonic() - began_s, most.ran_s, most.waited_s)
+
+    return since
 
 
 async def _drive(boot: Boot) -> None:

@@ -89,6 +89,24 @@ class LastLook:
 
 
 @dataclass(frozen=True)
+class CpuShare:
+    """What this machine's CPUs did for a guest in ``elapsed_s``.
+
+    Of the thread that wanted a CPU for the longest time: how long it had one, and how long it
+    waited because others had them.
+    """
+
+    elapsed_s: float
+    ran_s: float
+    waited_s: float
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it wanted a CPU for much of the time, and had one for less than half of that."""
+        return self.waited_s > max(self.ran_s, self.elapsed_s / 4)
+
+
+@dataclass(frozen=True)
 class Recording:
     """All that is known of a case's run; its files are in ``directory``.
 
@@ -117,5 +135,7 @@ class Recording:
     stalled: Mapping[int, Failure] = field(default_factory=dict)
     """What ended the boot in which a scenario (by index) did not come to its end."""
     stderr: str = ""
+    cpu_share: CpuShare | None = None
+    """Of the boot that failed; None where none did, or nothing is known of it."""
     last_looks: tuple[LastLook, ...] = ()
     """Two, at a guest whose time was up; none where it ended before, or no monitor answered."""

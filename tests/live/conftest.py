@@ -67,4 +67,5 @@ def flats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "failing": build(folder, "failing", failing, 1),
         "skipping": build(folder, "skipping", "SKIP: not here\n", 38),
         "hanging": build(folder, "hanging", "PASS: one\n", flat_image.HANG),
+        "spinning": build(folder, "spinning", "PASS: one\n", flat_image.SPIN),
     }

@@ -191,7 +191,7 @@ class _KilledSession(LocalSession):
     async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
         async with super().boot(plan) as guest:
             if "hanging" in plan.case.id:
-                os.kill(guest.pid, signal.SIGKILL)
+                os.kill(guest.host_pid, signal.SIGKILL)
             yield guest
 
 
@@ -205,6 +205,35 @@ def test_run_qemu_killed_from_outside_is_crash_and_the_others_run(tmp_path, flat
     assert "SIGKILL" in crash.detail
 
 
+class _CrowdedSession(LocalSession):
+    """A host on whose CPU three others run beside the QEMU."""
+
+    @contextlib.asynccontextmanager
+    async def boot(self, plan: GuestPlan) -> AsyncIterator[LocalGuest]:
+        cpu = min(os.sched_getaffinity(0))
+        alone = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(cpu)]
+        spin = [*alone, sys.executable, "-c", "while True: pass"]
+        async with super().boot(plan) as guest:
+            for task in Path(f"/proc/{guest.host_pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), {cpu})
+            with contextlib.ExitStack() as stack:
+                for _ in range(3):
+                    other = subprocess.Popen(spin, start_new_session=True)
+                    stack.enter_context(other)
+                    stack.callback(other.kill)
+                yield guest
+
+
+def test_run_guest_that_gets_no_cpu_is_not_blamed_for_its_time(tmp_path, flats, monkeypatch):
+    monkeypatch.setattr(local, "LocalSession", _CrowdedSession)
+    path = write_config(tmp_path, [flat(flats["spinning"], timeout_s=4)])
+    result, _ = execute(tmp_path, path, jobs=1)
+
+    (case,) = result.cases
+    assert case.blame == "harness"
+    assert "this machine was busy: the guest waited for a CPU" in case.detail
+
+
 class _KilledOnce(LocalSession):
     """A host on which somebody kills the first QEMU only."""
 
@@ -215,7 +244,7 @@ class _KilledOnce(LocalSession):
         async with super().boot(plan) as guest:
             if not _KilledOnce.killed:
                 _KilledOnce.killed = True
-                os.kill(guest.pid, signal.SIGKILL)
+                os.kill(guest.host_pid, signal.SIGKILL)
             yield guest
 
 

@@ -9,6 +9,7 @@ _FOLDER = Path(__file__).parent / "flat"
 HANG = -1
 RESET = -2
 POWER_OFF = -3
+SPIN = -4
 COM1 = 0x3F8
 DEBUGCON = 0xE9
 
@@ -18,8 +19,8 @@ def build(
 ) -> Path:
     """An image that prints ``text`` at ``port`` and writes ``end`` to the exit device.
 
-    QEMU's exit status becomes ``(end << 1) | 1``.  Instead it may hang, reset or power off
-    (:data:`HANG` ...).  ``bits``: of its ELF file; its code is 32-bit.
+    QEMU's exit status becomes ``(end << 1) | 1``.  Instead it may hang, spin, reset or power
+    off (:data:`HANG` ...).  ``bits``: of its ELF file; its code is 32-bit.
     """
     words = directory / f"{name}.txt"
     words.write_text(text)

@@ -13,6 +13,7 @@ class ToyGuest:
     """A guest that has said all it had to say, and left."""
 
     console_end = None
+    host_pid = None
 
     def __init__(self, console, monitor, exited):
         self.console, self.monitor, self.exited = console, monitor, exited

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from harness.analyse import conformance
 from harness.analyse.case_evidence import CaseEvidence, ScenarioLog
 from harness.analyse.results.base import Results
-from harness.analyse.ruling import Ruling
+from harness.analyse.ruling import Ruling, busy
 from harness.base.errors import GuestHang
 from harness.guests import probe
 from harness.model.case import ProbeGuest
@@ -47,7 +47,8 @@ def _stalled(recording: Recording, index: int, detail: str) -> Ruling | None:
     if error is None:
         return None
     verdict = Verdict.HANG if isinstance(error, GuestHang) else Verdict.CRASH
-    return Ruling(verdict, f"{error}; {detail}" if detail else str(error))
+    said = f"{error}{busy(recording)}"
+    return Ruling(verdict, f"{said}; {detail}" if detail else said)
 
 
 def _unreached(recording: Recording) -> Ruling:

@@ -5,6 +5,7 @@
 #define HANG -1
 #define RESET -2
 #define POWER_OFF -3
+#define SPIN -4
     .text
     .code32 /* in a 64-bit ELF file too: so multiboot enters it */
     .align 4
@@ -37,6 +38,9 @@ end:
     mov $0x604, %dx /* PM1a_CNT where SeaBIOS puts it on q35 and pc */
     mov $0x2000, %ax
     out %ax, %dx
+#elif END == SPIN
+spin:
+    jmp spin
 #elif END != HANG
     mov $END, %eax
     mov $0xf4, %dx

@@ -14,7 +14,7 @@ from harness.config import config
 from harness.model import manifest
 from harness.model.case import ProbeGuest
 from harness.model.layout import CaseDir
-from harness.model.verdict import Verdict
+from harness.model.verdict import Blame, Verdict
 from harness.scenario import compile as scenario_compile
 from harness.scenario.log import Log, LogEvent
 from harness.scenario.predict import predict
@@ -114,6 +114,17 @@ def test_scenario_that_never_ends_is_a_hang_and_the_next_ones_are_judged(tmp_pat
     stalled = {0: GuestHang("a scenario says nothing for 10 s")}
     result = judged(tmp_path, guest, f"= 0\n{level}done\n", stalled=stalled)
     assert [part.verdict for part in result.parts] == [Verdict.HANG, Verdict.PASS]
+
+
+def test_scenario_that_never_ends_in_a_lab_whose_monitor_is_silent_is_not_the_chips_fault(
+    tmp_path, guest
+):
+    _, level = predicted(guest)
+    stalled = {0: GuestHang("a scenario says nothing for 10 s")}
+    missing = {"last look": "the monitor of the hanging guest: no answer"}
+    how = {"stalled": stalled, "missing": missing}
+    result = judged(tmp_path, guest, f"= 0\n{level}done\n", cases.SPLIT, **how)
+    assert (result.parts[0].verdict, result.parts[0].blame) == (Verdict.HANG, Blame.LAB)
 
 
 def test_scenario_that_hangs_before_it_says_anything_is_a_hang_and_as_may_be_expected(

@@ -7,6 +7,7 @@ from harness.base.errors import CollectError, GuestCrash, GuestFlood, GuestHang
 from harness.guests import linux
 from harness.model.case import FlatGuest, LinuxGuest, Vmm
 from harness.model.verdict import Blame, Verdict
+from harness.record.recording import CpuShare
 from support import cases
 from support.judging import judge
 
@@ -89,6 +90,19 @@ def test_flat_hang_says_how_far_it_got(tmp_path):
     failure = GuestHang("nothing more within 5 s")
     result = flat(tmp_path, "PASS: one\n", status=None, failure=failure)
     assert result.detail.startswith("nothing more within 5 s after 1 check")
+
+
+def test_hang_on_a_busy_machine_is_said_and_not_the_guests_fault(tmp_path):
+    failure = GuestHang("nothing more within 60 s")
+    how = {"status": None, "failure": failure}
+    busy, idle = (
+        flat(tmp_path, "PASS: one\n", cpu_share=CpuShare(60.0, *times), **how)
+        for times in ((13.0, 42.0), (3.0, 4.0))
+    )
+    assert (busy.verdict, busy.blame) == (Verdict.HANG, Blame.HARNESS)
+    assert "waited for a CPU for 42 of 60 s, and had one for 13" in busy.detail
+    assert idle.blame is Blame.GUEST
+    assert "busy" not in idle.detail
 
 
 def test_flat_expected_failure_is_as_expected(tmp_path):

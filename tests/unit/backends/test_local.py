@@ -27,7 +27,7 @@ def test_collected_trace_has_what_every_thread_wrote(tmp_path, files, text):
         (folder / name).write_text(said)
 
     async def collect():
-        ended = SimpleNamespace(wait=asyncio.Event().wait)
+        ended = SimpleNamespace(pid=1, wait=asyncio.Event().wait)
         guest = LocalGuest(ended, SimpleNamespace(), SimpleNamespace(), folder)
         await guest.collect(tmp_path / "stderr", out)
 

@@ -6,6 +6,7 @@ And who traces a probe.
 import asyncio
 import contextlib
 import dataclasses
+import os
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,7 +126,12 @@ class DyingLab:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             yield SimpleNamespace(
-                console=ours, console_end=None, monitor=theirs, exited=exited, kill=self.kill
+                console=ours,
+                console_end=None,
+                host_pid=os.getpid(),
+                monitor=theirs,
+                exited=exited,
+                kill=self.kill,
             )
 
     async def kill(self):
