@@ -83,3 +83,6 @@ MSR_X2APIC: Final = 0x800
 """The first of 0x100: an x2APIC register is at 0x800 + its offset in the page / 16."""
 MSR_KVM_PV_EOI: Final = 0x4B564D04
 """``MSR_KVM_PV_EOI_EN`` (Linux ``arch/x86/include/uapi/asm/kvm_para.h``)."""
+HYPERV_APIC_MSRS: Final = {0x40000070: 0xB0, 0x40000071: 0x300, 0x40000072: 0x80}
+"""HV_X64_MSR_EOI, _ICR and _TPR, and the registers of the local APIC that they are (Hypervisor Top
+Level Functional Specification, "Virtual Interrupt Controller")."""

@@ -5,7 +5,7 @@ Spec: SDM volume 3A, "Determining IPI Destination" (edition 081, 2023).  :class:
 ``kvm_apic_match_dest``) and ``irq_comm.c:kvm_irq_delivery_to_apic``; :class:`QemuBus` is QEMU
 ``hw/intc/apic.c`` (``apic_get_delivery_bitmask``, ``apic_bus_deliver``, ``apic_deliver``).
 
-Not modelled: Hyper-V and PV multi-IPI hypercalls, APIC timer posting, the I/O MMU's remapping.
+Not modelled: Hyper-V's multi-IPI hypercalls, APIC timer posting, the I/O MMU's remapping.
 """
 
 from __future__ import annotations
@@ -225,6 +225,20 @@ class KvmBus:
         """``kvm_irq_delivery_to_apic_fast`` alone (irqfd's wake-up path); None: not fast."""
         targets = self._fast(message, None)
         return None if targets is None else sum(lapic.accept(message) for lapic in targets)
+
+    def multi_ipi(self, message: LapicMessage, bitmap: int, first: int) -> int | None:
+        """``kvm_pv_send_ipi``: to the CPUs of ``bitmap``, whose bit 0 is the APIC ID ``first``.
+
+        How many accepted it; None while there is no map.
+        """
+        apic_map, count = self._map, 0
+        if apic_map is None:
+            return None
+        for bit in range(bitmap.bit_length()):
+            target = apic_map.physical.get(first + bit) if bitmap >> bit & 1 else None
+            if target is not None:
+                count += target.accept(message)
+        return count
 
     def targets(self, message: LapicMessage) -> list[Lapic]:
         """``kvm_bitmap_or_dest_vcpus``."""

@@ -28,6 +28,7 @@ nowhere.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -37,6 +38,7 @@ from userspace_chip.architecture import (
     APIC_WINDOW_BYTES,
     HPET_BASE,
     HPET_BYTES,
+    HYPERV_APIC_MSRS,
     IOAPIC_BASES,
     IOAPIC_PAGE_BYTES,
     IOAPIC_PINS,
@@ -67,7 +69,7 @@ from userspace_chip.knobs import Model
 from userspace_chip.lapic import Lapic
 from userspace_chip.lapic_registers import EOI, LVT_LINT0, LVT_LINT1, MASKED
 from userspace_chip.lapic_state import LapicState
-from userspace_chip.messages import MsiMessage
+from userspace_chip.messages import DELIVERY_MODES, TRIGGERS, LapicMessage, MsiMessage
 from userspace_chip.pic import Pic, PicState
 from userspace_chip.pit import Pit, PitState
 from userspace_chip.ports import Source
@@ -104,6 +106,8 @@ _PORT_REGIONS: Final = {
     RTC_DATA: RTC_INDEX,
 }
 """Where the region of a port begins, of those with more than one port."""
+_PV_IPI_RESERVED: Final = 0xC0800
+"""Of the ICR in KVM_HC_SEND_IPI: destination mode and shorthand."""
 
 
 def is_aligned_port(port: int, size: int) -> bool:
@@ -223,6 +227,26 @@ class Machine(Chipset):
         if self.profile.kvm_lapic:
             return self.router.send_msi(message)
         return self.store_msi(message)
+
+    def pv_ipi(self, cpu: int, bitmap: int, first: int, icr: int) -> int:
+        """A CPU makes the hypercall KVM_HC_SEND_IPI; what it returns, an errno below 0.
+
+        Source: Linux ``arch/x86/kvm/lapic.c:kvm_pv_send_ipi``.  :class:`StateError` without KVM's
+        local APICs.
+        """
+        self.log.vcpu = cpu
+        if not isinstance(self.bus, KvmBus):
+            raise StateError("KVM_HC_SEND_IPI", "the local APICs are QEMU's")
+        if icr & _PV_IPI_RESERVED:
+            return -errno.EINVAL
+        message = LapicMessage(
+            icr & 0xFF,
+            DELIVERY_MODES[icr >> 8 & 7],
+            trigger=TRIGGERS[icr >> 15 & 1],
+            level=bool(icr & 0x4000),
+        )
+        count = self.bus.multi_ipi(message, bitmap, first)
+        return -errno.EOPNOTSUPP if count is None else count
 
     def irqfd(self, gsi: int) -> None:
         """An eventfd on a GSI is written (``irqfd_wakeup``): one MSI route is fast, others wait."""
@@ -344,6 +368,9 @@ class Machine(Chipset):
                 self.log("cpu_get_apic_base", value)
         elif msr == MSR_TSC_DEADLINE:
             value = lapic.tsc_deadline()
+        elif msr in HYPERV_APIC_MSRS:
+            register = HYPERV_APIC_MSRS[msr]
+            value = lapic.read_whole(register, self.now_ns) if self.profile.kvm_lapic else None
         elif msr == MSR_KVM_PV_EOI:
             value = int(self.vcpus[cpu].state.pv_eoi_enabled)
         else:
@@ -362,6 +389,9 @@ class Machine(Chipset):
             ok = lapic.set_apic_base(value)
         elif msr == MSR_TSC_DEADLINE:
             lapic.set_tsc_deadline(value, self.now_ns)
+        elif msr in HYPERV_APIC_MSRS:
+            register = HYPERV_APIC_MSRS[msr]
+            ok = self.profile.kvm_lapic and lapic.write_whole(register, value, self.now_ns)
         elif msr == MSR_KVM_PV_EOI and self.profile.kvm_lapic:
             self.vcpus[cpu].state.pv_eoi_enabled = bool(value & 1)
         else:

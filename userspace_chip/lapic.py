@@ -205,9 +205,7 @@ class Lapic(LapicDelivery):
         if not self.x2apic_mode:
             return None if self._knobs.x2apic_msrs_fault else 0
         if self._kvm:
-            if register == ICR:
-                return self.icr.read_x2apic()
-            return self._kvm_read(register, 4, now_ns)
+            return self.read_whole(register, now_ns)
         readable = register in QEMU_READABLE and register != DFR
         value = self._qemu_read(register, now_ns)
         return value if readable else None
@@ -217,10 +215,21 @@ class Lapic(LapicDelivery):
         if not self.x2apic_mode:
             return not self._knobs.x2apic_msrs_fault
         if self._kvm:
-            if register == ICR:
-                return self.icr.write_x2apic(value)
-            if value >> 32:
-                return False
+            return self.write_whole(register, value, now_ns)
+        return self._write(register, value, now_ns)
+
+    def read_whole(self, register: int, now_ns: int) -> int | None:
+        """``kvm_lapic_msr_read``, whatever the mode: ICR is one register of 64 bits."""
+        if register == ICR:
+            return self.icr.read_x2apic()
+        return self._kvm_read(register, 4, now_ns)
+
+    def write_whole(self, register: int, value: int, now_ns: int) -> bool:
+        """``kvm_lapic_msr_write``, whatever the mode; False is #GP."""
+        if register == ICR:
+            return self.icr.write_x2apic(value)
+        if value >> 32:
+            return False
         return self._write(register, value, now_ns)
 
     def tsc_deadline(self) -> int:

@@ -42,7 +42,7 @@ def _of_actions(actions: Any) -> Iterator[str]:
                 yield from _of_actions(value["do"])
             elif key in _GROUPS:
                 yield from _of_actions(value)
-            elif key == "read":
+            elif key in ("read", "discard"):
                 yield from (f"read {_register(one)}" for one in _targets(value))
             else:
                 yield _verb(key, value)

@@ -27,7 +27,9 @@ from harness.scenario.registers import (
 from userspace_chip.architecture import (
     HPET_BASE,
     HPET_BYTES,
+    HYPERV_APIC_MSRS,
     MSR_APIC_BASE,
+    MSR_KVM_PV_EOI,
     MSR_X2APIC,
     RTC_PORTS,
 )
@@ -222,6 +224,10 @@ def _needs_of(space: Space, address: int) -> Feature:
     """What has to be there for an address that means something."""
     if space is Space.MEMORY and HPET_BASE <= address < HPET_BASE + HPET_BYTES:
         return Feature.HPET
+    if space is Space.MSR and address in HYPERV_APIC_MSRS:
+        return Feature.HYPERV
+    if space is Space.MSR and address == MSR_KVM_PV_EOI:
+        return Feature.KVM_APIC
     return Feature.RTC if space is Space.PORT and address in RTC_PORTS else Feature.NONE
 
 

@@ -52,6 +52,7 @@ from harness.scenario.vocabulary import (
     Offline,
     PicInit,
     PitChannel,
+    PvIpi,
     Wait,
     Word,
 )
@@ -234,11 +235,7 @@ class _Compiler:
             case Write():
                 return self.accesses.write(verb, place.cpu, (*at, verb.name))
             case Read():
-                return [
-                    op
-                    for target, size in verb.targets
-                    for op in self.accesses.read(target, size, place.cpu, (*at, "read"))
-                ]
+                return self._read(verb, place, at)
             case Word():
                 return self._word(verb, place, at)
             case Line():
@@ -247,6 +244,8 @@ class _Compiler:
                 return self._ipi(verb, place, (*at, "ipi"))
             case Msi():
                 return self._msi(verb, (*at, "msi"))
+            case PvIpi():
+                return self._pv_ipi(verb)
             case Wait():
                 return self._wait(verb, place, (*at, "wait"))
             case Await():
@@ -262,6 +261,15 @@ class _Compiler:
             case Do() | Parallel():
                 raise AssertionError("a group")
         assert_never(verb)
+
+    def _read(self, verb: Read, place: _Place, at: Location) -> list[Op]:
+        at = (*at, "read" if verb.logged else "discard")
+        flags = OpFlag.NONE if verb.logged else OpFlag.UNLOGGED
+        return [
+            dataclasses.replace(op, flags=op.flags | flags)
+            for target, size in verb.targets
+            for op in self.accesses.read(target, size, place.cpu, at)
+        ]
 
     # --- CPUs
 
@@ -325,6 +333,16 @@ class _Compiler:
         icr = Target(REGISTERS["lapic.icr"])
         value = self.accesses.pack(icr, fields, place.cpu, at)
         return [Op(Opcode.LAPIC_WRITE, icr.address, value & 0xFFFFFFFF, value >> 32)]
+
+    def _pv_ipi(self, verb: PvIpi) -> list[Op]:
+        self.accesses.needs |= Feature.KVM_APIC
+        fields = ("vector", "mode", "level", "trigger", "shorthand")
+        icr = self.accesses.pack(
+            *(Target(REGISTERS["lapic.icr"]), {name: getattr(verb, name) for name in fields}),
+            *(None, ()),
+        )
+        bitmap = sum(1 << cpu for cpu in set(verb.cpus))
+        return [Op(Opcode.PV_IPI, bitmap, icr & 0xFFFFFFFF, verb.first)]
 
     def _msi(self, verb: Msi, at: Location) -> list[Op]:
         self.accesses.needs |= Feature.MSI

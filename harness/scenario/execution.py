@@ -507,7 +507,7 @@ class Execution:
             elif op.opcode in _READS:
                 value = _READS[op.opcode](self, cpu, op)
                 yield True  # what the access itself brings is taken before its value is logged
-                self._log_value(cpu, value)
+                self._log_value(cpu, op, value)
                 self._take_time()
             else:
                 yield from _WAITING[op.opcode](self, cpu, op)
@@ -541,11 +541,11 @@ class Execution:
         if not self.machine.msr_write(cpu.number, msr, value):
             self._log(cpu, "gp")
 
-    def _log_value(self, cpu: _Cpu, value: int | None) -> None:
+    def _log_value(self, cpu: _Cpu, op: Op, value: int | None) -> None:
         """What was read; None is #GP."""
         if value is None:
             self._log(cpu, "gp")
-        else:
+        elif not op.flags & OpFlag.UNLOGGED:
             self._log(cpu, "read", value)
 
     def _lapic_write(self, cpu: _Cpu, op: Op) -> None:
@@ -582,6 +582,9 @@ class Execution:
 
     def _line(self, cpu: _Cpu, op: Op) -> None:
         self.machine.set_gsi(op.a, op.b, cpu=cpu.number)
+
+    def _pv_ipi(self, cpu: _Cpu, op: Op) -> int | None:
+        return self.machine.pv_ipi(cpu.number, op.a, op.c, op.b) & 0xFFFFFFFF
 
     def _msi(self, cpu: _Cpu, op: Op) -> None:
         """A store outside the APICs' window is no interrupt."""
@@ -735,6 +738,7 @@ _READS: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], int | None]]] = {
     Opcode.MSR_READ: Execution._msr_read,
     Opcode.LAPIC_READ: Execution._lapic_read,
     Opcode.IOAPIC_READ: Execution._ioapic_read,
+    Opcode.PV_IPI: Execution._pv_ipi,
 }
 _WAITING: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], Activity]]] = {
     Opcode.WAIT: Execution._wait,

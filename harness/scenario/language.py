@@ -30,6 +30,7 @@ from harness.scenario.vocabulary import (
     Offline,
     PicInit,
     PitChannel,
+    PvIpi,
     ScenarioModel,
     Wait,
     Word,
@@ -52,6 +53,7 @@ class Read:
     """Reads registers, in order; each with its access size where that is chosen."""
 
     targets: tuple[tuple[Target, int | None], ...]
+    logged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Parallel:
 
 
 Verb: TypeAlias = (
-    Line | Ipi | Msi | Wait | Await | Offline | Delay | PicInit | PitChannel | Word
+    Line | Ipi | Msi | PvIpi | Wait | Await | Offline | Delay | PicInit | PitChannel | Word
 ) | (Write | Read | Do | Parallel)
 
 
@@ -271,8 +273,8 @@ class _Reader:
             return self._repeat(at, data)
         if key == "parallel":
             return self._parallel(at, data)
-        if key == "read":
-            return self._read(at, data)
+        if key in ("read", "discard"):
+            return self._read(at, data, logged=key == "read")
         return self._write(at, key, data)
 
     def _repeat(self, at: Location, data: object) -> Do:
@@ -292,11 +294,11 @@ class _Reader:
         )
         return Parallel(tuple(sorted(blocks, key=lambda block: block[0])))
 
-    def _read(self, at: Location, data: object) -> Read:
+    def _read(self, at: Location, data: object, *, logged: bool) -> Read:
         entries = data if isinstance(data, list) else [data]
         if not entries:
             raise self.error(at, "reads nothing")
-        return Read(tuple(self._readable(at, entry) for entry in entries))
+        return Read(tuple(self._readable(at, entry) for entry in entries), logged)
 
     def _readable(self, at: Location, entry: object) -> tuple[Target, int | None]:
         if isinstance(entry, dict) and len(entry) == 1:

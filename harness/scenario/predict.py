@@ -16,6 +16,10 @@ def features(profile: Profile, board: Board = "pc") -> Feature:
     found = Feature.LINES | Feature.PIC | Feature.PIT | Feature.CR8
     if profile.lapic.x2apic:
         found |= Feature.X2APIC
+    if profile.kvm_lapic:
+        found |= Feature.KVM_APIC
+    if profile.kvm_vcpu:
+        found |= Feature.HYPERV
     if profile.lapic.tsc_deadline:
         found |= Feature.TSC_DEADLINE
     if board == "microvm":  # it has no PCI bus by default, but a second IOAPIC

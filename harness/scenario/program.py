@@ -88,6 +88,9 @@ class Opcode(IntEnum):
     block b + 1 and so on; ends when all have ended."""
     CR8_WRITE = 22
     """MOV CR8, b: bits 7:4 of the local APIC's TPR (AMD64 APM volume 2, "CR8 (TPR)")."""
+    PV_IPI = 23
+    """KVM's hypercall SEND_IPI: ICR's low word b to the CPUs of bitmap a, whose bit 0 is APIC ID c;
+    logs ``read`` with what it returns (Linux Documentation/virt/kvm/x86/hypercalls.rst)."""
 
 
 class OpFlag(IntFlag):
@@ -101,6 +104,8 @@ class OpFlag(IntFlag):
     BY_RESET = 4
     """In a prologue: the probe's reset has left things so, and proved it; only who starts from new
     chips, as the model does, executes it.  In a nested guest it costs too much to do all twice."""
+    UNLOGGED = 8
+    """A read whose value is not logged."""
 
 
 ANY_VECTOR: Final = 0x100
@@ -174,6 +179,10 @@ class Feature(IntFlag):
     """CR8 outside 64-bit mode: AMD's LOCK MOV CR0."""
     HPET = 256
     RTC = 512
+    KVM_APIC = 1024
+    """KVM's local APIC, with its paravirtual interface (hypercall SEND_IPI, PV EOI)."""
+    HYPERV = 2048
+    """Hyper-V's MSRs of the local APIC (QEMU's hv-vapic)."""
 
 
 @dataclass(frozen=True, slots=True)

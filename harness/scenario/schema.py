@@ -115,6 +115,7 @@ def _action() -> Schema:
             {"type": "object", "maxProperties": 1, "additionalProperties": size},
         ]
     }
+    reads: Schema = {"anyOf": [readable, {"type": "array", "minItems": 1, "items": readable}]}
     groups: Schema = {
         "do": {**_ACTIONS, "description": "several actions, one step"},
         "repeat": {
@@ -133,7 +134,8 @@ def _action() -> Schema:
             "additionalProperties": False,
             "description": "CPUs that start together",
         },
-        "read": {"anyOf": [readable, {"type": "array", "minItems": 1, "items": readable}]},
+        "read": reads,
+        "discard": {**reads, "description": "reads, and logs nothing"},
     }
     written = [register for register in REGISTERS.values() if register.access is not Access.RO]
     plain = {r.name: _register(r) for r in written if r.count is None}

@@ -108,6 +108,18 @@ class Ipi(Strict):
         return self
 
 
+class PvIpi(Strict):
+    """Asks KVM for an IPI to several CPUs; ``first`` is the APIC ID that bit 0 stands for."""
+
+    vector: Vector = 0
+    mode: Delivery = DELIVERY["fixed"]
+    cpus: list[Cpu]
+    first: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    shorthand: Short = SHORTHAND["none"]
+    level: Assert = LEVEL["assert"]
+    trigger: Trigger = TRIGGER["edge"]
+
+
 class Msi(Strict):
     """A device sends an MSI, in words or as its two numbers."""
 
@@ -189,6 +201,7 @@ VERBS: Final[Mapping[str, type[Strict] | type[RootModel[Any]]]] = {
     "line": Line,
     "ipi": Ipi,
     "msi": Msi,
+    "pv_ipi": PvIpi,
     "wait": Wait,
     "await": Await,
     "offline": Offline,
@@ -197,7 +210,7 @@ VERBS: Final[Mapping[str, type[Strict] | type[RootModel[Any]]]] = {
     "pit.channel": PitChannel,
 }
 WORDS: Final = ("sti", "cli", "hlt", "eoi")
-GROUPS: Final = ("do", "repeat", "parallel", "read")
+GROUPS: Final = ("do", "repeat", "parallel", "read", "discard")
 
 
 # --- handlers, expectations, the file

@@ -22,7 +22,11 @@
 #define KVM_SIGNATURE_B 0x4b4d564b
 #define KVM_SIGNATURE_C 0x564b4d56
 #define KVM_SIGNATURE_D 0x4d
+/* "Microsoft Hv", the middle of it; HV_APIC_ACCESS_AVAILABLE (TLFS, "Feature Identification"). */
+#define HYPERV_SIGNATURE_C 0x666f736f
+#define HYPERV_HAS_APIC_MSRS (1u << 4)
 #define VENDOR_B_INTEL 0x756e6547
+#define KVM_HC_SEND_IPI 10
 #define KVM_HC_SCHED_YIELD 11
 
 #define PAGE_SHIFT 12
@@ -51,6 +55,7 @@ struct cpu *this_cpu(void)
  * KVM_HC_SCHED_YIELD) is a hint to the scheduler and nothing else.
  */
 static enum { NO_HYPERCALL, VMCALL, VMMCALL } hypercall;
+static bool yields;
 
 static void find_hypervisor(void)
 {
@@ -58,18 +63,41 @@ static void find_hypervisor(void)
 	bool is_kvm = is.b == KVM_SIGNATURE_B && is.c == KVM_SIGNATURE_C && is.d == KVM_SIGNATURE_D;
 
 	/* One that emulates its guests has other troubles. */
-	if (is_kvm && !returns_far && cpu_count > 1)
+	if (is_kvm && !returns_far)
 		hypercall = cpuid(0).b == VENDOR_B_INTEL ? VMCALL : VMMCALL;
+	yields = hypercall && cpu_count > 1;
+}
+
+static u32 call_kvm(u32 number, u32 b, u32 c, u32 d, u32 s)
+{
+	if (hypercall == VMMCALL)
+		asm volatile("vmmcall" : "+a"(number) : "b"(b), "c"(c), "d"(d), "S"(s) : "memory");
+	else
+		asm volatile("vmcall" : "+a"(number) : "b"(b), "c"(c), "d"(d), "S"(s) : "memory");
+	return number;
 }
 
 void give_turn(u32 id)
 {
-	u32 result = KVM_HC_SCHED_YIELD;
+	if (yields)
+		call_kvm(KVM_HC_SCHED_YIELD, id, 0, 0, 0);
+}
 
-	if (hypercall == VMMCALL)
-		asm volatile("vmmcall" : "+a"(result) : "b"(id) : "memory");
-	else if (hypercall == VMCALL)
-		asm volatile("vmcall" : "+a"(result) : "b"(id) : "memory");
+u32 send_pv_ipi(u32 bitmap, u32 first, u32 icr)
+{
+	return call_kvm(KVM_HC_SEND_IPI, bitmap, 0, first, icr);
+}
+
+/* To no CPU at all: KVM has no such call where the local APIC is not its own. */
+bool has_pv_ipi(void)
+{
+	return hypercall && send_pv_ipi(0, 0, 0) == 0;
+}
+
+bool has_hyperv(void)
+{
+	return cpuid(CPUID_HYPERVISOR).c == HYPERV_SIGNATURE_C &&
+	       cpuid(CPUID_HYPERVISOR + 3).a & HYPERV_HAS_APIC_MSRS;
 }
 
 static void write_start_code(void)

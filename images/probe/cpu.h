@@ -93,4 +93,11 @@ void stay_awake(void);
 /* A hint that it is that CPU which is waited for. */
 void give_turn(u32 id);
 
+/* KVM_HC_SEND_IPI: an ICR's low word to a bitmap of APIC IDs from first on; what it returns. */
+u32 send_pv_ipi(u32 bitmap, u32 first, u32 icr);
+bool has_pv_ipi(void);
+
+/* The MSRs of the local APIC as Hyper-V has them. */
+bool has_hyperv(void);
+
 #endif

@@ -90,6 +90,8 @@ static const char *const feature_names[FEATURES] = {
 	[FEATURE_CR8] = "cr8",
 	[FEATURE_HPET] = "hpet",
 	[FEATURE_RTC] = "rtc",
+	[FEATURE_KVM_APIC] = "kvm_apic",
+	[FEATURE_HYPERV] = "hyperv",
 };
 
 static u32 find_features(void)
@@ -106,6 +108,8 @@ static u32 find_features(void)
 		[FEATURE_CR8] = has_cr8(),
 		[FEATURE_HPET] = hpet_find(),
 		[FEATURE_RTC] = rtc_find(),
+		[FEATURE_KVM_APIC] = has_pv_ipi(),
+		[FEATURE_HYPERV] = has_hyperv(),
 	};
 
 	for (u32 feature = 0; feature < FEATURES; feature++)

@@ -14,8 +14,10 @@
 #define FIRST_DEVICE 0xfed00000u
 #define LAST_DEVICE 0xfedfffffu
 
-static void log_read(struct cpu *cpu, u64 value)
+static void log_read(struct cpu *cpu, const struct op *op, u64 value)
 {
+	if (op->flags & OP_UNLOGGED)
+		return;
 	log_event(cpu, EVENT_READ, value, value >> 32);
 }
 
@@ -55,16 +57,16 @@ static void mmio_read(struct cpu *cpu, const struct op *op)
 	note_access(cpu, op->a);
 	switch (op->size) {
 	case 1:
-		log_read(cpu, load8(op->a));
+		log_read(cpu, op, load8(op->a));
 		break;
 	case 2:
-		log_read(cpu, load16(op->a));
+		log_read(cpu, op, load16(op->a));
 		break;
 	case 4:
-		log_read(cpu, load32(op->a));
+		log_read(cpu, op, load32(op->a));
 		break;
 	default:
-		log_read(cpu, load64(op->a));
+		log_read(cpu, op, load64(op->a));
 	}
 }
 
@@ -89,13 +91,13 @@ static void pio_read(struct cpu *cpu, const struct op *op)
 	devices_note_port(op->a);
 	switch (op->size) {
 	case 1:
-		log_read(cpu, in8(op->a));
+		log_read(cpu, op, in8(op->a));
 		break;
 	case 2:
-		log_read(cpu, in16(op->a));
+		log_read(cpu, op, in16(op->a));
 		break;
 	default:
-		log_read(cpu, in32(op->a));
+		log_read(cpu, op, in32(op->a));
 	}
 }
 
@@ -125,7 +127,7 @@ static void msr_read(struct cpu *cpu, const struct op *op)
 	u64 value;
 
 	if (read_msr(op->a, &value))
-		log_read(cpu, value);
+		log_read(cpu, op, value);
 	else
 		log_plain(cpu, EVENT_GP);
 }
@@ -151,7 +153,7 @@ static void local_apic_read(struct cpu *cpu, const struct op *op)
 
 	lapic_note_read(cpu);
 	if (lapic_try_read(cpu, op->a, &value))
-		log_read(cpu, value);
+		log_read(cpu, op, value);
 	else
 		log_plain(cpu, EVENT_GP);
 }
@@ -165,7 +167,13 @@ static void io_apic_write(struct cpu *cpu, const struct op *op)
 
 static void io_apic_read(struct cpu *cpu, const struct op *op)
 {
-	log_read(cpu, ioapic_read(op->c, op->a));
+	log_read(cpu, op, ioapic_read(op->c, op->a));
+}
+
+static void pv_ipi(struct cpu *cpu, const struct op *op)
+{
+	note_message(op->b);
+	log_read(cpu, op, send_pv_ipi(op->a, op->c, op->b));
 }
 
 static void line(struct cpu *cpu, const struct op *op)
@@ -306,6 +314,7 @@ static void (*const perform[OPCODES])(struct cpu *cpu, const struct op *op) = {
 	[OP_AWAIT] = await,
 	[OP_OFFLINE] = offline,
 	[OP_CR8_WRITE] = cr8_write,
+	[OP_PV_IPI] = pv_ipi,
 };
 
 void execute(struct cpu *cpu, const struct op *ops, u32 count)

@@ -33,6 +33,7 @@ enum opcode {
 	OP_OFFLINE,
 	OP_PARALLEL,
 	OP_CR8_WRITE,
+	OP_PV_IPI,
 	OPCODES,
 };
 
@@ -40,6 +41,7 @@ enum op_flag {
 	OP_SETTLE = 1,
 	OP_IN_SERVICE = 2,
 	OP_BY_RESET = 4,
+	OP_UNLOGGED = 8,
 };
 
 #define ANY_VECTOR 0x100u
@@ -88,6 +90,8 @@ enum feature {
 	FEATURE_CR8,
 	FEATURE_HPET,
 	FEATURE_RTC,
+	FEATURE_KVM_APIC,
+	FEATURE_HYPERV,
 	FEATURES,
 };
 

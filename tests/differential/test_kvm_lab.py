@@ -1,15 +1,24 @@
-"""The model against other kernels: the same steps in the virtual lab, on nested ``kvm_amd``."""
+"""The model against other kernels: the same steps in the virtual lab, on nested ``kvm_amd``.
 
+With ``IRQMATRIX_COVERAGE=DIR`` what of the lab's KVM ran is recorded in ``DIR/LINUX``, for
+``irqmatrix coverage``.
+"""
+
+import asyncio
+import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from harness.backends.block_log import MODULES, BlockLog, find_module
 from harness.backends.lab import LabPlan, lab_argv, write_payload
 from harness.base.errors import ImageError
 from harness.base.procstat import read_stat
 from harness.images.cache import ImageCache
+from harness.model.layout import CaseDir
+from harness.record import executed_file
 from support.lab_python import PYTHON, write_archive
 from support.lab_runner import MARK
 
@@ -19,6 +28,9 @@ pytestmark = [
 ]
 
 CHIPS = ("pic", "ioapic", "lapic", "msi", "routing", "split")
+DIRECTED = {"vmm": "24 passed"}
+"""Test modules without random steps, and what becomes of their tests."""
+COVERAGE = os.environ.get("IRQMATRIX_COVERAGE")
 SEEDS = 8
 MEMORY_MIB = 1024
 TIMEOUT_S = 400
@@ -29,6 +41,7 @@ cd / && /bin/busybox tar xf {archive}
 export PYTHONHOME=/py PYTHONPATH=/project:/project/tests:/project/tests/differential
 export PYTHONPATH=$PYTHONPATH:/project/packages
 {python} /project/tests/support/lab_runner.py {seeds} {chips}
+cd /sys/module/kvm/sections && grep -H . .[a-z]*
 """
 
 
@@ -58,17 +71,44 @@ def said_in_lab(plan, archive, folder):
     script = folder / "run"
     script.write_text(
         SCRIPT.format(
-            archive=plan.path_inside(archive), python=PYTHON, seeds=SEEDS, chips=" ".join(CHIPS)
+            archive=plan.path_inside(archive),
+            python=PYTHON,
+            seeds=SEEDS,
+            chips=" ".join((*CHIPS, *DIRECTED)),
         )
     )
     disk = folder / "disk"
     write_payload(plan, disk)
     run = ("-fw_cfg", f"name=opt/irqmatrix/run,file={script}")
-    argv = lab_argv(plan, serial="stdio", ports={}, disk=disk, extra=run)
+    log = folder / "log"
+    argv = lab_argv(plan, serial="stdio", ports={}, disk=disk, extra=(*run, *logging_to(log)))
     console = console_of(argv) or console_of(argv)
     assert console is not None, "two labs stood still, one after the other"
+    if COVERAGE is not None:
+        keep_coverage(plan, log, console, Path(COVERAGE, plan.kernel.name))
     lines = console.splitlines()
     return [line.partition(MARK)[2] for line in lines if MARK in line] or lines
+
+
+def logging_to(log):
+    """As :class:`BlockLog` has it, into a file: it is read when the lab is gone."""
+    if COVERAGE is None:
+        return ()
+    first, last = MODULES
+    return ("-d", "in_asm", "-D", str(log), "-dfilter", f"{first:#x}..{last:#x}")
+
+
+def keep_coverage(plan, log, console, folder):
+    """What the lab's KVM executed, as a run with ``--coverage`` has it."""
+
+    async def sections(_code):
+        return 0, console
+
+    with log.open("rb") as file:
+        blocks = BlockLog(file.fileno(), -1)
+        asyncio.run(find_module(blocks, plan.kernel, sections))
+        folder.mkdir(parents=True, exist_ok=True)
+        executed_file.write(CaseDir(folder).executed, [blocks.executed()])
 
 
 def console_of(argv):
@@ -110,5 +150,6 @@ def test_chips_driven_at_random_stay_equal_to_those_of_another_kernel(
     assert said == [
         f"kvm_amd, profile {profile}",
         *(f"{chip}: {SEEDS} seeds, 0 disagree" for chip in CHIPS),
+        *(f"{name}: {became}" for name, became in DIRECTED.items()),
         "done",
     ]

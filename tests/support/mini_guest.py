@@ -1,4 +1,4 @@
-"""A guest of 138 bytes that does the register accesses it is told to, and nothing else.
+"""A guest of 145 bytes that does the register accesses it is told to, and nothing else.
 
 A vCPU in real mode (flat 4 GiB segments) stops at port 0x10 after each command.  The next one lies
 in the vCPU's own mailbox, which FS points to::
@@ -88,6 +88,8 @@ LISTING = (
     ("", "89 e5", "mov bp, sp"),
     ("", "81 66 04 ff fd", "and word [bp+4], ~0x200 ; one interrupt only: return with IF = 0"),
     ("", "cf", "iret"),
+    ("write8", "67 0f 7f 03", "movq [ebx], mm0        ; 0, as nothing else sets it"),
+    ("", "e9 6f ff", "jmp done"),
 )
 
 
@@ -144,7 +146,7 @@ class MiniGuest:
         return self._command(vcpu, f"read{size}", address)[0]
 
     def write(self, vcpu: int, address: int, value: int, size: int = 4) -> None:
-        """A memory write of 1, 2 or 4 bytes."""
+        """A memory write of 1, 2 or 4 bytes, or 8 zeros."""
         self._command(vcpu, f"write{size}", address, value)
 
     def port_in(self, vcpu: int, port: int, size: int = 1) -> int:
@@ -210,6 +212,8 @@ class MiniGuest:
                 return
             if reason is abi.ExitReason.IOAPIC_EOI:
                 self.eois.append((vcpu.index, exit_.eoi.vector))
+            elif reason is abi.ExitReason.IO:
+                self.unclaimed.append(exit_.io.port)
             elif reason is abi.ExitReason.MMIO:
                 self.unclaimed.append(exit_.mmio.phys_addr)
             elif reason is not abi.ExitReason.INTR:

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from support.machines import (
@@ -643,6 +645,48 @@ def test_irqfd_of_a_pin_is_a_pulse():
         "kvm_set_irq: gsi 20 level 1 source 0",
         "kvm_set_irq: gsi 20 level 0 source 0",
     ]
+
+
+# --- KVM's hypercall, and Hyper-V's MSRs
+
+
+def requests(machine):
+    return [lapic.state.irr >> 0x31 & 1 for lapic in machine.lapics]
+
+
+def test_hypercall_sends_to_the_cpus_of_its_bitmap_from_the_first_id_on():
+    machine = ready("on", cpus=3)
+    assert machine.pv_ipi(0, 0b101, 0, 0x31) == 2
+    assert requests(machine) == [1, 0, 1]
+    assert machine.pv_ipi(0, 0b1111, 1, 0x31) == 2
+    assert requests(machine) == [1, 1, 1]
+
+
+def test_hypercall_with_a_shorthand_is_refused():
+    machine = ready("split", cpus=2)
+    assert machine.pv_ipi(0, 1, 0, 0x4_0031) == -errno.EINVAL
+    assert requests(machine) == [0, 0]
+
+
+def test_hypercall_without_a_map_is_refused():
+    machine = ready(profile("on", linux="6.12"), cpus=2)
+    machine.mmio_write(1, LAPIC + 0x20, 4, 0)  # CPU 1 has CPU 0's ID as well
+    assert machine.pv_ipi(0, 1, 0, 0x31) == -errno.EOPNOTSUPP
+
+
+def test_hypercall_is_kvms_local_apics():
+    with pytest.raises(StateError, match="the local APICs are QEMU's"):
+        ready("off").pv_ipi(0, 1, 0, 0x31)
+
+
+def test_msrs_of_hyperv_are_registers_in_xapic_mode_too():
+    machine = ready("on", cpus=2)
+    assert machine.msr_write(0, 0x40000072, 0x30)
+    assert machine.mmio_read(0, LAPIC + 0x80, 4) == machine.msr_read(0, 0x40000072) == 0x30
+    assert machine.msr_write(0, 0x40000071, 0x0100_0000_0000_0031)
+    assert requests(machine) == [0, 1]
+    assert machine.msr_read(0, 0x40000070) is None
+    assert not ready("off").msr_write(0, 0x40000070, 0)
 
 
 # --- PIT and storm throttle through the machine's time

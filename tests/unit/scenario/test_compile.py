@@ -141,6 +141,27 @@ def test_ipi_follows_the_mode_of_its_sender():
     assert [(op.cpu, op.c) for op in ops[1:]] == [(0, 1), (1, 0x01000000)]
 
 
+def test_hypercall_has_a_bitmap_and_needs_kvms_local_apic():
+    scenario = load("steps:\n  - pv_ipi: {vector: 0x51, cpus: [cpu0, cpu3], first: 2}\n")
+    (op,) = scenario.program.blocks[1]
+    assert args(op) == (Opcode.PV_IPI, 0b1001, 0x4051, 2, 4)
+    assert scenario.program.needs == Feature.KVM_APIC
+
+
+def test_discarded_read_is_a_read_that_is_not_logged():
+    read, discarded = main("read: lapic.tpr", "discard: lapic.tpr")
+    assert discarded.flags == read.flags | OpFlag.UNLOGGED
+    assert args(discarded) == args(read)
+
+
+@pytest.mark.parametrize(
+    ("step", "needs"),
+    [("msr.0x40000070: 0", Feature.HYPERV), ("msr.0x4b564d04: 0", Feature.KVM_APIC)],
+)
+def test_paravirtual_register_needs_what_has_it(step, needs):
+    assert load(f"steps:\n  - {step}\n").program.needs == needs
+
+
 def test_redirection_entry_is_written_from_the_top_and_read_from_the_bottom():
     ops = main("ioapic.redir.14: {vector: 0x51, dest: cpu1}", "read: ioapic.redir.14")
     assert [(op.a, op.b) for op in ops] == [(0x2D, 1 << 24), (0x2C, 0x51), (0x2C, 0), (0x2D, 0)]
