@@ -36,6 +36,7 @@ def live_options(case: Case, files: GuestFiles, qemu: Version, channels: Channel
         qemu=qemu_at(qemu),
         board=board,
         serial=port is None,
+        virtio_serial=guest.has_virtio,
         tsc_deadline="+tsc-deadline" in case.cpu.split(","),
         console=_place(channels.console),
         monitor=None if channels.monitor is None else _place(channels.monitor),

@@ -58,6 +58,9 @@ struct cpu {
 	/* Words of ISR in which vectors were entered. */
 	u32 entered_words;
 
+	/* Turns given in vain (give_turn()). */
+	u32 looked, given;
+
 	u32 log_used;
 	bool log_full;
 };
@@ -65,6 +68,8 @@ struct cpu {
 extern struct cpu cpus[MAX_CPUS];
 extern u32 cpu_count;
 extern bool returns_far;
+/* Whether an access of a local APIC is an exit to user space, and a string instruction many. */
+extern bool each_access_exits;
 
 int mark(struct mark *mark) __attribute__((returns_twice));
 _Noreturn void go_back(struct mark *mark);
@@ -90,7 +95,7 @@ bool is_there(const struct cpu *cpu);
 
 /* For all loops that wait: wakes CPUs that overslept. */
 void stay_awake(void);
-/* A hint that it is that CPU which is waited for. */
+/* A hint that it is that CPU which is waited for; oneself: all others, in turn. */
 void give_turn(u32 id);
 
 /* KVM_HC_SEND_IPI: an ICR's low word to a bitmap of APIC IDs from first on; what it returns. */

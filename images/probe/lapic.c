@@ -112,14 +112,15 @@ bool lapic_is_renamed(const struct cpu *cpu)
 }
 
 /*
- * The registers of a map in one go: a KVM that emulates the accesses does so at one exit.  The words
+ * The registers of a map in one go: a KVM that emulates the accesses does so at one exit, where the
+ * local APIC is its own.  The words
  * between them are reserved, and nobody looks at what they give.
  */
 static void copy_map(const struct cpu *cpu, u32 map, u32 first, u32 last, u32 *values)
 {
 	u32 page[MAP_WORDS * WORDS_OF_REGISTER];
 
-	if (cpu->apic_mode == APIC_X2APIC) {
+	if (cpu->apic_mode == APIC_X2APIC || each_access_exits) {
 		for (u32 word = first; word <= last; word++)
 			values[word] = lapic_read(cpu, map + word * REGISTER_STRIDE);
 		return;

@@ -254,9 +254,10 @@ static void delay(struct cpu *cpu, const struct op *op)
 {
 	u64 end = in_us(op->a);
 
-	(void)cpu;
-	while (!is_past(end))
+	while (!is_past(end)) {
+		give_turn(cpu->id);
 		stay_awake();
+	}
 }
 
 static void await(struct cpu *cpu, const struct op *op)
@@ -406,8 +407,10 @@ static void parallel(const struct program *program, const struct op *op)
 			others++;
 		}
 	}
-	while (at_the_start != others)
+	while (at_the_start != others) {
+		give_turn(0);
 		relax();
+	}
 	started = true;
 	if (with_self)
 		do_ops(&cpus[0]);

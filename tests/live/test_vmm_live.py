@@ -184,9 +184,8 @@ def boot_probe(module, mode, **options):
             irqchip=mode,
             modules=(module,),
             append="lret" if local_kvm().module == EMULATING_MODULE else "",
-            debug_ports=(0x2100,),
             timeout_s=100.0,
-            **options,
+            **{"debug_ports": (0x2100,), **options},
         )
     )
 
@@ -230,6 +229,14 @@ def test_probe_in_off_takes_what_our_local_apic_delivers(tmp_path):
     logs = probe(tmp_path, "off", expected)
 
     assert dict(zip(expected, logs, strict=True)) == expected
+
+
+def test_probe_talks_by_virtio_serial_where_it_is(tmp_path, mode):
+    names = ["lost_in_wait", "lost_in_wait"]
+
+    logs = probe(tmp_path, mode, names, virtio_serial=True, debug_ports=())
+
+    assert logs == [["0 0 timeout 0", "1 0 read 1000000"]] * 2
 
 
 @pytest.mark.parametrize("smp", [2, 4])

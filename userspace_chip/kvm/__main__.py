@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--qemu", choices=QEMU_VERSIONS, default="7.2")
     add("--board", choices=("pc", "q35"), default="q35")
     add("--no-serial", dest="serial", action="store_false")
+    add("--virtio-serial", action="store_true")
     add("--no-edu", dest="edu", action="store_false")
     add("--tsc-deadline", action="store_true")
     add("--console", metavar="PLACE", help="for the guest's text: a path, or fd:N")

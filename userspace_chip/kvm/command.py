@@ -59,6 +59,7 @@ def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> i
         debug_ports=options.debug_ports,
         has_edu=options.edu,
         has_serial=options.serial,
+        has_virtio_serial=options.virtio_serial,
         has_tsc_deadline=options.tsc_deadline,
     )
     with contextlib.ExitStack() as stack:

@@ -18,6 +18,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -141,7 +142,9 @@ class KvmFd(_Fd):
         return VmFd(self._call(abi.CREATE_VM), self.vcpu_mmap_bytes)
 
 
-def _routing_entry(route: Route) -> abi.KvmIrqRoutingEntry:
+@lru_cache(maxsize=1024)
+def _routing_entry(route: Route) -> bytes:
+    """A ``kvm_irq_routing_entry``; the same ones come again and again, most of them unchanged."""
     entry = abi.KvmIrqRoutingEntry(gsi=route.gsi)
     if isinstance(route, IrqchipRoute):
         entry.type = abi.RoutingType.IRQCHIP
@@ -150,7 +153,7 @@ def _routing_entry(route: Route) -> abi.KvmIrqRoutingEntry:
         address, data = route.message
         entry.type = abi.RoutingType.MSI
         entry.u.msi = abi.KvmIrqRoutingMsi(address & 0xFFFF_FFFF, address >> 32, data)
-    return entry
+    return bytes(entry)
 
 
 class VmFd(_Fd):
@@ -283,8 +286,8 @@ class VmFd(_Fd):
         The order matters where a GSI goes to several chips: they are called in table order.
         """
         entries = [_routing_entry(route) for route in routes]
-        header = abi.KvmIrqRouting(nr=len(entries))
-        self._pass(abi.SET_GSI_ROUTING, bytearray(b"".join(bytes(x) for x in [header, *entries])))
+        header = bytes(abi.KvmIrqRouting(nr=len(entries)))
+        self._pass(abi.SET_GSI_ROUTING, bytearray(b"".join([header, *entries])))
 
 
 class VcpuFd(_Fd):

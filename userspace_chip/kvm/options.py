@@ -38,6 +38,8 @@ class Options:
     board: Board = "q35"
     serial: bool = True
     """Whether there is a COM1."""
+    virtio_serial: bool = False
+    """Whether there is a virtio-serial port to write to."""
     tsc_deadline: bool = False
     """Whether CPUID shows the TSC deadline timer, as of ``-cpu qemu64,+tsc-deadline``."""
     console: str | None = None
@@ -73,5 +75,6 @@ def arguments(options: Options, image: str, modules: Iterable[str]) -> list[str]
     words += ["--trace"] * options.trace + ["--raw-status"] * options.raw_status
     words += ["--no-debug-port"] * (not options.debug_ports)
     words += ["--no-serial"] * (not options.serial) + ["--no-edu"] * (not options.edu)
+    words += ["--virtio-serial"] * options.virtio_serial
     words += ["--tsc-deadline"] * options.tsc_deadline + ["--paused"] * options.paused
     return words

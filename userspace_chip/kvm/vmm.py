@@ -29,7 +29,7 @@ from userspace_chip.events import Event
 from userspace_chip.kvm import abi, boot, firmware, linux
 from userspace_chip.kvm.boot import Module
 from userspace_chip.kvm.cpuid import guest_cpuid
-from userspace_chip.kvm.devices import pci, platform, testing, uart
+from userspace_chip.kvm.devices import pci, platform, testing, turns, uart, virtio
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.entry import Entry, enter
 from userspace_chip.kvm.fds import KvmFd, VcpuFd, VmFd
@@ -48,6 +48,10 @@ EXPIRING_NS: Final = 4_000_000
 """For how long timers may expire before the CPUs have their turn."""
 ERRAND_S: Final = 5.0
 """How long a vCPU may take to do something out of its guest."""
+TURN_S: Final = 0.1
+"""For how long a CPU that gave its turn stays out of its guest, where it gets no other."""
+LOOKS: Final = 8
+"""How often a CPU that waits for another should look first: that costs as much as the exit."""
 _TEXT_DELAY_NS: Final = 20_000_000
 _LONG_NS: Final = 1_000_000_000
 
@@ -102,6 +106,8 @@ class Guest:
     """Where a byte written is text, beside COM1."""
     has_edu: bool = True
     has_serial: bool = True
+    has_virtio_serial: bool = False
+    """Whether there is a PCI device that takes a whole text with one access."""
     has_tsc_deadline: bool = False
 
 
@@ -125,8 +131,8 @@ class _Cpu:
 class Vmm:
     """A guest on a VM that ``make`` gives its chips.  Use it in a ``with``, once.
 
-    ``output`` takes what the guest says (COM1 and the debug ports), from any thread, one call at a
-    time.  ``events`` takes the chips' events, where they are wanted.  Raises
+    ``output`` takes what the guest says (COM1, the debug ports, virtio-serial), from any thread,
+    one call at a time.  ``events`` takes the chips' events, where they are wanted.  Raises
     :class:`~userspace_chip.kvm.errors.KvmError` where KVM lacks something, and
     :class:`~userspace_chip.kvm.errors.BootError` for an image that cannot be booted.
     """
@@ -227,6 +233,10 @@ class Vmm:
         for port in guest.debug_ports:
             ports.add([port], testing.Debugcon(self._say))
             ports.add_text(port, self._say)
+        # Without its local APICs KVM does not know for whom its hypercall is.
+        looks = LOOKS if self._kernel_lapic else 1
+        self._turns = turns.Turns(guest.cpus, looks, lambda cpu: self._cpus[cpu].wake.notify())
+        ports.add([turns.PORT], self._turns)
         memory_bytes = self._memory.bytes
         ports.add(platform.FW_CFG, platform.FwCfg(cpus=guest.cpus, memory_bytes=memory_bytes))
         ports.add(platform.KEYBOARD, platform.Keyboard(self._reset))
@@ -234,11 +244,15 @@ class Vmm:
         power = platform.AcpiPm(lambda: self._chips.now_ns, lambda: self._end(End.POWER_OFF))
         for registers in (platform.PM_EVENT, platform.PM_CONTROL, platform.PM_TIMER):
             ports.add(registers, power)
-        functions = {}
+        functions: dict[int, pci.PciFunction] = {}
         if guest.has_edu:
             edu = pci.Edu(self._irqchip.signal_msi)
             functions[pci.EDU_SLOT] = edu
             windows.add(pci.EDU_BAR, pci.EDU_BAR_BYTES, edu)
+        if guest.has_virtio_serial:
+            serial = virtio.VirtioSerial(self._memory, self._say)
+            functions[virtio.SLOT] = serial
+            ports.add(virtio.PORTS, serial)
         config = pci.PciConfig(functions)
         ports.add([port for port in pci.CONFIG if port != platform.RESET_CONTROL.start], config)
 
@@ -438,6 +452,10 @@ class Vmm:
                     vcpu.kvm_run.immediate_exit = 0
                 while cpu.errands:
                     cpu.errands.popleft()()
+                if self._turns.waits(index):
+                    cpu.wake.wait(TURN_S)
+                    self._turns.end_wait(index)
+                    continue
                 cpu.entered_ns = self._now_ns()
                 if self._paused or not irqchip.before_run(index):
                     cpu.wake.wait(1.0)
@@ -459,7 +477,7 @@ class Vmm:
             cpu.vcpu.kvm_run.immediate_exit = 1
             if cpu.thread is not threading.current_thread():
                 signal.pthread_kill(cpu.thread.ident or 0, KICK_SIGNAL)
-        cpu.wake.notify()
+        self._turns.take(index)
 
     # ------------------------------------------------------------------ exits
 

@@ -29,6 +29,8 @@ class LiveGuest:
     append: str = ""
     console_port: int | None = None
     """The port whose bytes are its console; None: COM1, which there is only then."""
+    has_virtio: bool = False
+    """Whether it talks by a virtio-serial port instead, where there is one."""
     missing: str | None = None
     """What it needs that this machine does not have; None where it has all."""
 

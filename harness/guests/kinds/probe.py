@@ -111,8 +111,8 @@ class ProbeKind(GuestKind[ProbeGuest]):
 
     @property
     def live(self) -> LiveGuest:
-        """With its debug console."""
-        return LiveGuest(self._command_line, probe.CONSOLE_PORT)
+        """With its console, and the port that it takes without one."""
+        return LiveGuest(self._command_line, probe.CONSOLE_PORT, has_virtio=True)
 
     def console(self, machine: Machine) -> Sequence[str]:
         """What takes a text of any length with one access; on microvm, which has no PCI, bytes."""

@@ -30,7 +30,7 @@ def options_of(case, channels=IN_LAB, qemu=(7, 2, 22)):
     return parse(list(words[3:]))
 
 
-def test_probe_gets_its_program_and_its_debug_console():
+def test_probe_gets_its_program_and_its_consoles():
     case = cases.case(ProbeGuest((), first=3, far_return=True), LIVE_OFF, smp=4, memory_mib=64)
 
     found = options_of(replace(case, machine=Machine.PC))
@@ -38,7 +38,7 @@ def test_probe_gets_its_program_and_its_debug_console():
     assert (found.image, found.modules) == (Path("/the probe"), (Path("/program"),))
     assert (found.irqchip, found.board, found.smp, found.memory_mib) == ("off", "pc", 4, 64)
     assert (found.append, found.debug_ports, found.serial) == ("from=3 lret", (0x2100,), False)
-    assert found.raw_status
+    assert (found.raw_status, found.virtio_serial) == (True, True)
 
 
 def test_channels_are_places():

@@ -1,4 +1,4 @@
-"""PCI configuration space by mechanism #1: empty, or with QEMU's edu.
+"""PCI configuration space by mechanism #1, and QEMU's edu.
 
 Spec: PCI Local Bus Specification 3.0, "Configuration Mechanism #1" and "MSI Capability Structure";
 QEMU ``docs/specs/edu.rst``, ``hw/misc/edu.c``.  Of edu there is what sends a message: the interrupt
@@ -7,7 +7,7 @@ registers and the MSI capability.  Its DMA, its factorial and its INTx line are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from userspace_chip.architecture import APIC_WINDOW, APIC_WINDOW_BYTES
@@ -32,7 +32,7 @@ _MASTER: Final = 1 << 2
 class PciConfig:
     """The two configuration registers; ``functions`` by device number, all on bus 0."""
 
-    def __init__(self, functions: dict[int, Edu] | None = None) -> None:
+    def __init__(self, functions: Mapping[int, PciFunction] | None = None) -> None:
         self._functions = functions or {}
         self._address = 0
 
@@ -58,13 +58,33 @@ class PciConfig:
         mask = ((1 << 8 * size) - 1) << shift & 0xFFFFFFFF
         function.config_write(self._address & 0xFC, value << shift & mask, mask)
 
-    def _selected(self) -> Edu | None:
+    def _selected(self) -> PciFunction | None:
         if not self._address & _ENABLE or self._address & 0xFF0700:
             return None
         return self._functions.get(self._address >> 11 & 0x1F)
 
 
-class Edu:
+class PciFunction:
+    """A function's configuration space: its words by offset, and which of their bits are writable.
+
+    Its BARs have their places, which stay.
+    """
+
+    def __init__(self, config: dict[int, int], writable: Mapping[int, int]) -> None:
+        self._config = config
+        self._writable = writable
+
+    def config_read(self, offset: int) -> int:
+        """A word of its configuration space."""
+        return self._config.get(offset, 0)
+
+    def config_write(self, offset: int, value: int, mask: int) -> None:
+        """The bits of ``mask`` that can be written."""
+        mask &= self._writable.get(offset, 0)
+        self._config[offset] = self._config.get(offset, 0) & ~mask | value & mask
+
+
+class Edu(PciFunction):
     """edu: a function that sends its MSI when its raise register is written.
 
     ``signal_msi`` takes address, data and the CPU that wrote.
@@ -72,7 +92,6 @@ class Edu:
 
     _WRITABLE: Final = {
         0x04: 0x0507,
-        0x10: 0,  # its place is fixed
         0x3C: 0xFF,
         _MSI_CAPABILITY: 0x0001_0000,
         _MSI_CAPABILITY + 4: 0xFFFFFFFC,
@@ -81,9 +100,7 @@ class Edu:
     }
 
     def __init__(self, signal_msi: Callable[[int, int, int], object]) -> None:
-        self._signal_msi = signal_msi
-        self._status = 0
-        self._config = {
+        config = {
             0x00: _EDU_ID,
             0x04: 0x0010_0000,  # it has capabilities
             0x08: _EDU_CLASS,
@@ -91,15 +108,9 @@ class Edu:
             0x34: _MSI_CAPABILITY,
             _MSI_CAPABILITY: _MSI_HEAD,
         }
-
-    def config_read(self, offset: int) -> int:
-        """A word of its configuration space."""
-        return self._config.get(offset, 0)
-
-    def config_write(self, offset: int, value: int, mask: int) -> None:
-        """The bits of ``mask`` that can be written."""
-        mask &= self._WRITABLE.get(offset, 0)
-        self._config[offset] = self._config.get(offset, 0) & ~mask | value & mask
+        super().__init__(config, self._WRITABLE)
+        self._signal_msi = signal_msi
+        self._status = 0
 
     def read(self, cpu: int, at: int, size: int) -> int:
         """A register of BAR 0."""

@@ -66,6 +66,7 @@ def test_status_of_an_outcome_is_the_convention_asked_for(outcome, expected, raw
             edu=False,
             board="pc",
             serial=False,
+            virtio_serial=True,
             tsc_deadline=True,
             console="fd:7",
             monitor="/dev/vport0p3",
