@@ -46,7 +46,7 @@ async def shrink(data: Data, holds: Holds, report: Report) -> Data:
     asked = _Memory(holds)
     for edits_of in (_parts, _steps, simplifications):
         while True:
-            edits = list(edits_of(data))
+            edits = [edit for edit in edits_of(data) if _keeps_time(data, edit)]
             candidates = [edited(data, [edit]) for edit in edits]
             answers = await asked.about(candidates)
             good = [
@@ -63,6 +63,35 @@ async def shrink(data: Data, holds: Holds, report: Report) -> Data:
             data = [one for one, holds_of in zip(together, answers, strict=True) if holds_of][-1]
             report(len(edits) + len(together), data)
     return data
+
+
+def _keeps_time(data: Data, edit: Edit) -> bool:
+    """Whether a step is left the time that it takes, where no model says how much it needs.
+
+    What a device does in time is not seen if it is looked at earlier, and would be the machine's
+    speed.  A whole step may go.
+    """
+    if "model" not in data:
+        return True
+    touched = [{path[-1]: _at(data, path)} for path in edit.removed if len(path) > 2]
+    if edit.at is not None:
+        if edit.at[-1] == "times":
+            touched.append(_at(data, edit.at[:-1]))
+        elif isinstance(edit.value, dict) and "repeat" in _at(data, edit.at):
+            touched.append(edit.value)
+    return not any(map(_has_delay, touched))
+
+
+def _at(node: Any, path: Path) -> Any:
+    for key in path:
+        node = node[key]
+    return node
+
+
+def _has_delay(node: Any) -> bool:
+    if isinstance(node, dict):
+        return "delay_us" in node or any(map(_has_delay, node.values()))
+    return isinstance(node, list) and any(map(_has_delay, node))
 
 
 class _Memory:

@@ -102,3 +102,35 @@ def test_shrink_of_edits_that_exclude_each_other_takes_one_of_them():
     result, _, _ = shrunk(data, lambda data: len(set(data["steps"]) & {"a", "b"}) > 0)
 
     assert result["steps"] in (["a"], ["b"])
+
+
+@pytest.mark.parametrize("model", [{}, {"model": "compared between backends"}])
+def test_shrink_leaves_a_step_its_time_where_no_model_says_how_much_it_needs(model):
+    data = {
+        **model,
+        "steps": [
+            {"delay_us": 5},
+            {"do": ["x", {"delay_us": 7}, "y", "seen"]},
+            {"repeat": {"times": 3, "do": [{"delay_us": 9}, "again"]}},
+        ],
+    }
+
+    def condition(data):
+        repeats = [step["repeat"] for step in data["steps"] if "repeat" in step]
+        return "seen" in str(data["steps"]) and all({"times", "do"} <= {*one} for one in repeats)
+
+    result, _, _ = shrunk(data, condition)
+    assert result["steps"] == ([{"do": [{"delay_us": 7}, "seen"]}] if model else ["seen"])
+
+
+@pytest.mark.parametrize(("model", "times"), [({}, 1), ({"model": "compared"}, 3)])
+def test_shrink_repeats_a_delay_as_often_as_before_where_no_model_knows(model, times):
+    group = {"repeat": {"times": 3, "do": [{"delay_us": 9}, "again"]}}
+
+    def condition(data):
+        return (
+            set(data["steps"][0].get("repeat", ())) == {"times", "do"} if data["steps"] else False
+        )
+
+    result, _, _ = shrunk({**model, "cpus": 2, "steps": [group]}, condition)
+    assert result["steps"][0]["repeat"]["times"] == times
