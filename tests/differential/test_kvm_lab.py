@@ -42,6 +42,7 @@ export PYTHONHOME=/py PYTHONPATH=/project:/project/tests:/project/tests/differen
 export PYTHONPATH=$PYTHONPATH:/project/packages
 {python} /project/tests/support/lab_runner.py {seeds} {chips}
 cd /sys/module/kvm/sections && grep -H . .[a-z]*
+cd / && rmmod kvm_amd
 """
 
 
