@@ -10,11 +10,14 @@ from harness.scenario.execution import after_prologue
 from userspace_chip.delivery import KvmBus, QemuBus
 from userspace_chip.ioapic import Ioapic
 from userspace_chip.lapic import Lapic
+from userspace_chip.lapic_icr import Icr
 from userspace_chip.lapic_timer import KvmTimer
 from userspace_chip.messages import DestMode, Shorthand, Trigger
 from userspace_chip.pic import Pic
+from userspace_chip.pit import Pit
 from userspace_chip.profile import Profile, profile, tune
 from userspace_chip.vcpu import Vcpu
+from userspace_chip.wiring import PitWiring
 
 REMOTE_IRR = 1 << 14
 Patch = tuple[type | Any, str, Callable[..., Any]]
@@ -211,6 +214,43 @@ def elcr_is_ignored(chip, irq):
     return False
 
 
+# --- PIT, paravirtual
+
+
+def latch_again(self, channel, now_ns):
+    channel.latched_count = self._counter(channel, now_ns) & 0xFFFF
+    channel.count_latched = channel.rw_mode
+
+
+_read_counter = Pit._read_counter
+
+
+def high_byte_first(self, port, now_ns):
+    channel = self.state.channels[min(port & 3, 2)]
+    if channel.count_latched == 3 and not channel.status_latched:
+        channel.count_latched = 1
+        return channel.latched_count >> 8
+    return _read_counter(self, port, now_ns)
+
+
+def no_nmi_at_a_tick(self):
+    """Nothing happens."""
+
+
+_multi_ipi = KvmBus.multi_ipi
+
+
+def from_id_0_on(self, message, bitmap, first):
+    return _multi_ipi(self, message, bitmap, 0)
+
+
+_write_x2apic = Icr.write_x2apic
+
+
+def low_word_alone(self, value):
+    return _write_x2apic(self, value & 0xFFFFFFFF)
+
+
 ON, SPLIT, TCG = profile("on"), profile("split"), profile("tcg")
 
 
@@ -283,4 +323,15 @@ MUTANTS = (
     Mutant("PIC: no auto-EOI", ON, ((Pic, "_acknowledge", auto_eoi_is_ignored),), files="pic"),
     Mutant("PIC: no ELCR", TCG, ((Pic, "_is_level", staticmethod(elcr_is_ignored)),), files="pic"),
     Mutant("PIC: special mask ignored", TCG, knobs={"pic__special_mask": False}, files="pic"),
+    Mutant("PIT: a latch is taken again", ON, ((Pit, "_latch_count", latch_again),), files="pit"),
+    Mutant(
+        "PIT: the high byte first", TCG, ((Pit, "_read_counter", high_byte_first),), files="pit"
+    ),
+    Mutant(
+        "PIT: no NMI at a tick", ON, ((PitWiring, "nmi_watchdog", no_nmi_at_a_tick),), files="pit"
+    ),
+    Mutant("hypercall: IDs from 0 on", ON, ((KvmBus, "multi_ipi", from_id_0_on),), files="ipi"),
+    Mutant(
+        "Hyper-V's ICR is ICR's low word", ON, ((Icr, "write_x2apic", low_word_alone),), files="hy"
+    ),
 )
