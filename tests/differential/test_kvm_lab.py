@@ -28,8 +28,9 @@ pytestmark = [
 ]
 
 CHIPS = ("pic", "ioapic", "lapic", "msi", "routing", "split")
-DIRECTED = {"vmm": "24 passed"}
-"""Test modules without random steps, and what becomes of their tests."""
+DIRECTED = {"vmm": ("27 passed", "26 passed, 1 skipped")}
+"""Test modules without random steps, and what becomes of their tests: an older KVM, or one to which
+it was not backported, cannot choose about EOI broadcasts."""
 COVERAGE = os.environ.get("IRQMATRIX_COVERAGE")
 SEEDS = 8
 MEMORY_MIB = 1024
@@ -151,6 +152,9 @@ def test_chips_driven_at_random_stay_equal_to_those_of_another_kernel(
     assert said == [
         f"kvm_amd, profile {profile}",
         *(f"{chip}: {SEEDS} seeds, 0 disagree" for chip in CHIPS),
-        *(f"{name}: {became}" for name, became in DIRECTED.items()),
+        *(
+            next((line for end in ends if (line := f"{name}: {end}") in said), f"{name}: {ends[0]}")
+            for name, ends in DIRECTED.items()
+        ),
         "done",
     ]

@@ -6,7 +6,9 @@ is in Linux ``Documentation/virt/kvm/api.rst``.  Every test takes no argument, s
 runner can call it.
 """
 
+import fcntl
 import os
+import struct
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from userspace_chip.lapic_registers import (
     TMCCT,
     TMICT,
     TPR,
+    VERSION,
 )
 from userspace_chip.messages import MsiMessage
 from userspace_chip.ports import Irqchip
@@ -336,6 +339,57 @@ def test_speaker_port_has_gate_and_output_of_counter_2():
         guest.port_out(0, 0x62, 0)
         guest.port_in(0, 0x62)
         assert guest.unclaimed == [0x62, 0x62]
+
+
+def test_pit_is_read_and_loaded_by_the_calls_before_pit2():
+    with kernel(pit=True) as machine:
+        for port, value in ((0x43, 0xB4), (0x42, 7), (0x42, 0)):
+            machine.guest.port_out(0, port, value)
+        state = bytearray(calls.PIT_BYTES)
+        fcntl.ioctl(machine.vm.fileno(), calls.GET_PIT, state, True)
+        assert struct.unpack_from("<I", state, 48) == (7,)  # the count of counter 2
+        struct.pack_into("<I", state, 48, 9)
+        assert calls.refusal(machine.vm, calls.SET_PIT, bytes(state)) is None
+        assert machine.vm.get_pit2().channels[2].count == 9
+        for enabled in (False, True):
+            machine.vm.set_pit_reinjection(enabled)
+    with kernel() as machine:
+        empty = bytes(calls.PIT_BYTES)
+        assert calls.refusal(machine.vm, calls.GET_PIT, empty) == "ENXIO"
+        assert calls.refusal(machine.vm, calls.SET_PIT, empty) == "ENXIO"
+
+
+def test_line_without_chips_is_refused():
+    with KvmFd() as kvm, kvm.create_vm() as vm, pytest.raises(KvmError, match="ENXIO"):
+        vm.irq_line(GSI, True)
+
+
+# ---------------------------------------------------------------- EOI broadcasts
+
+
+@contextmanager
+def with_api(flags):
+    """A split VM with these flags of KVM_CAP_X2APIC_API; skips where KVM has them not."""
+    skip_without_irqchip("split")
+    with KvmFd() as kvm, kvm.create_vm() as vm:
+        vm.enable_split_irqchip()
+        try:
+            vm.enable_cap(abi.Cap.X2APIC_API, flags)
+        except KvmError as error:
+            pytest.skip(f"this KVM cannot choose: {error}")
+        vcpu = vm.create_vcpu(0)
+        vcpu.set_cpuid(kvm.supported_cpuid())  # with x2APIC, which the bit belongs to
+        vcpu.set_lapic(lapic_image(ENABLED))
+        yield MiniGuest(vm, [vcpu])
+
+
+def test_suppressed_eoi_broadcasts_are_as_the_vmm_chose():
+    """KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST and _DISABLE_: the version register says it."""
+    for flags, advertised in ((4, True), (8, False)):
+        with with_api(flags) as guest:
+            version = guest.read(0, APIC_ADDRESS + VERSION)
+            assert bool(version >> 24 & 1) is advertised
+            guest.write(0, APIC_ADDRESS + SPIV, 0x11FF)
 
 
 # ---------------------------------------------------------------- the local APIC
