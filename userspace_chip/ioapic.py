@@ -365,9 +365,10 @@ class Ioapic:
         if not self._split:
             return
         for pin, entry in enumerate(self.state.rte):
-            message = self._parse(entry)
             if not entry & _MASKED:
-                self.port.update_route(pin, message)
+                self.port.update_route(pin, self._parse(entry))
+            elif entry & _EXTINT == _EXTINT:
+                self._parse(entry)  # which may acknowledge the PIC
         self.port.commit_routes()
 
     # --- end of interrupt

@@ -101,7 +101,7 @@ def test_routes_replaced_send_a_gsi_elsewhere(on):
     vcpu.set_lapic(lapic)
 
     on.set_gsi_routing(
-        [MsiRoute(40, MsiMessage(0xFEE0_0000, 0x55)), IrqchipRoute(1, Irqchip.IOAPIC, 3)]
+        (MsiRoute(40, MsiMessage(0xFEE0_0000, 0x55)), IrqchipRoute(1, Irqchip.IOAPIC, 3))
     )
 
     assert on.irq_line_status(40, True) == 1
@@ -111,7 +111,7 @@ def test_routes_replaced_send_a_gsi_elsewhere(on):
 
 def test_irqchip_routes_in_split_are_refused_with_advice(split):
     with pytest.raises(KvmError, match=r"KVM_SET_GSI_ROUTING failed: EINVAL.*split"):
-        split.set_gsi_routing([IrqchipRoute(1, Irqchip.IOAPIC, 1)])
+        split.set_gsi_routing((IrqchipRoute(1, Irqchip.IOAPIC, 1),))
 
 
 def test_interrupt_with_pic_in_the_kernel_raises_enxio(on):

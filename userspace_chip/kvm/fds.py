@@ -166,6 +166,8 @@ class VmFd(_Fd):
         self._owned.callback(self._memory.clear)
         self._level = abi.KvmIrqLevel()
         self._msi = abi.KvmMsi()
+        self._routes: tuple[Route, ...] = ()
+        self._routing = bytearray(bytes(abi.KvmIrqRouting(nr=0)))
 
     # ------------------------------------------------------------ making
 
@@ -280,14 +282,16 @@ class VmFd(_Fd):
                 return -1
             raise
 
-    def set_gsi_routing(self, routes: Iterable[Route]) -> None:
+    def set_gsi_routing(self, routes: tuple[Route, ...]) -> None:
         """``KVM_SET_GSI_ROUTING``: replace the whole table.
 
         The order matters where a GSI goes to several chips: they are called in table order.
         """
-        entries = [_routing_entry(route) for route in routes]
-        header = bytes(abi.KvmIrqRouting(nr=len(entries)))
-        self._pass(abi.SET_GSI_ROUTING, bytearray(b"".join([header, *entries])))
+        if routes is not self._routes:  # QEMU's IOAPIC sets the same ones again at each access
+            header = bytes(abi.KvmIrqRouting(nr=len(routes)))
+            self._routing = bytearray(b"".join([header, *map(_routing_entry, routes)]))
+            self._routes = routes
+        self._pass(abi.SET_GSI_ROUTING, self._routing)
 
 
 class VcpuFd(_Fd):

@@ -54,6 +54,8 @@ LOOKS: Final = 8
 """How often a CPU that waits for another should look first: that costs as much as the exit."""
 _TEXT_DELAY_NS: Final = 20_000_000
 _LONG_NS: Final = 1_000_000_000
+# Looked up once: of an enum that takes a noticeable part of an exit.
+_IO, _MMIO, _INTR = abi.ExitReason.IO, abi.ExitReason.MMIO, abi.ExitReason.INTR
 
 
 _T = TypeVar("_T")
@@ -387,8 +389,10 @@ class Vmm:
                 return
 
     def _next_due_ns(self) -> int | None:
-        due = [*self._chips.deadlines.values(), self._text_due_ns]
-        return min((at_ns for at_ns in due if at_ns is not None), default=None)
+        text_ns, due_ns = self._text_due_ns, min(self._chips.deadlines.values(), default=None)
+        if text_ns is None or due_ns is None:
+            return text_ns if due_ns is None else due_ns
+        return min(text_ns, due_ns)
 
     def _advance(self) -> int:
         """Guest time is now, and what was due has expired.
@@ -397,6 +401,9 @@ class Vmm:
         after a while stays, and guest time is late; but the PIT loses its ticks.
         """
         now_ns, chips = self._now_ns(), self._chips
+        if not chips.deadlines:
+            chips.advance(now_ns)
+            return now_ns
         is_late = False
         while (due_ns := min(chips.deadlines.values(), default=now_ns)) < now_ns:
             if not self._loses_tick(due_ns, now_ns, is_late=is_late):
@@ -489,11 +496,11 @@ class Vmm:
             log.vcpu = index
             log("kvm_run_exit", index, int(reason))
         self._irqchip.after_run(index)
-        if reason is abi.ExitReason.IO:
+        if reason is _IO:
             self._handle_io(cpu)
-        elif reason is abi.ExitReason.MMIO:
+        elif reason is _MMIO:
             self._handle_mmio(cpu)
-        elif reason is not abi.ExitReason.INTR:
+        elif reason is not _INTR:
             self._recent.append(Exit(index, reason.name))
             if reason is abi.ExitReason.SHUTDOWN:
                 self._fault(cpu, "a triple fault (KVM_EXIT_SHUTDOWN)", End.TRIPLE_FAULT)
