@@ -109,6 +109,26 @@ def test_routes_replaced_send_a_gsi_elsewhere(on):
     assert on.irq_line_status(5, True) == -1  # no route at all now
 
 
+def test_routes_replace_each_other_and_come_again(split):
+    vcpu = split.create_vcpu(0)
+    lapic = vcpu.get_lapic()
+    lapic.regs[0xF1] = 1
+    vcpu.set_lapic(lapic)
+    one, other = ((MsiRoute(gsi, MsiMessage(0xFEE0_0000, 0x55)),) for gsi in (40, 41))
+
+    taken = []
+    for routes in (one, one, other, one):
+        split.set_gsi_routing(routes)
+        taken.append([split.irq_line_status(gsi, True) for gsi in (40, 41)])
+
+    assert [[level >= 0 for level in levels] for levels in taken] == [
+        [True, False],
+        [True, False],
+        [False, True],
+        [True, False],
+    ]
+
+
 def test_irqchip_routes_in_split_are_refused_with_advice(split):
     with pytest.raises(KvmError, match=r"KVM_SET_GSI_ROUTING failed: EINVAL.*split"):
         split.set_gsi_routing((IrqchipRoute(1, Irqchip.IOAPIC, 1),))
