@@ -67,6 +67,7 @@ static bool yields;
 static u32 looks;
 
 bool each_access_exits;
+static bool has_turns;
 
 static void find_hypervisor(void)
 {
@@ -78,7 +79,8 @@ static void find_hypervisor(void)
 	if (is_kvm && !returns_far)
 		hypercall = cpuid(0).b == VENDOR_B_INTEL ? VMCALL : VMMCALL;
 	yields = hypercall && cpu_count > 1;
-	looks = cpu_count > 1 && found != NO_TURNS ? found : 0;
+	has_turns = found != NO_TURNS;
+	looks = cpu_count > 1 && has_turns ? found : 0;
 	each_access_exits = found == TURNS_AT_ONCE;
 }
 
@@ -122,6 +124,12 @@ bool has_hyperv(void)
 {
 	return cpuid(CPUID_HYPERVISOR).c == HYPERV_SIGNATURE_C &&
 	       cpuid(CPUID_HYPERVISOR + 3).a & HYPERV_HAS_APIC_MSRS;
+}
+
+void catch_up(void)
+{
+	if (has_turns)
+		out8(TURN_PORT, this_cpu()->id);
 }
 
 static void write_start_code(void)

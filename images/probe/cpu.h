@@ -97,6 +97,8 @@ bool is_there(const struct cpu *cpu);
 void stay_awake(void);
 /* A hint that it is that CPU which is waited for; oneself: all others, in turn. */
 void give_turn(u32 id);
+/* The live chips' timers expire late where their host is busy, but no later than at an exit. */
+void catch_up(void);
 
 /* KVM_HC_SEND_IPI: an ICR's low word to a bitmap of APIC IDs from first on; what it returns. */
 u32 send_pv_ipi(u32 bitmap, u32 first, u32 icr);

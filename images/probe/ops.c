@@ -242,6 +242,9 @@ static void wait(struct cpu *cpu, const struct op *op)
 
 	while (*entries < op->b) {
 		if (is_past(end)) {
+			catch_up();
+			if (*entries >= op->b)
+				return;
 			log_event(cpu, EVENT_TIMEOUT, *entries);
 			return;
 		}
@@ -258,6 +261,7 @@ static void delay(struct cpu *cpu, const struct op *op)
 		give_turn(cpu->id);
 		stay_awake();
 	}
+	catch_up();
 }
 
 static void await(struct cpu *cpu, const struct op *op)

@@ -21,6 +21,8 @@ from harness.images.cache import ImageCache
 from harness.ledger.bookkeeper import Bookkeeper
 from harness.model.case import Irqchip
 from harness.record.collectors.qemu_log import QemuLogReader
+from harness.scenario import choice
+from harness.scenario.predict import predict
 from harness.scenario.program import encode
 from support import flat_image, multiboot
 from support import probe_programs as programs
@@ -28,6 +30,8 @@ from support.kvm import local_kvm, skip_without_irqchip
 from userspace_chip.kvm import command
 from userspace_chip.kvm.errors import KvmUnavailableError
 from userspace_chip.kvm.probe import EMULATING_MODULE
+from userspace_chip.kvm.vmm import Vmm
+from userspace_chip.profile import profile
 
 pytestmark = pytest.mark.kvm
 
@@ -237,6 +241,20 @@ def test_probe_talks_by_virtio_serial_where_it_is(tmp_path, mode):
     logs = probe(tmp_path, mode, names, virtio_serial=True, debug_ports=())
 
     assert logs == [["0 0 timeout 0", "1 0 read 1000000"]] * 2
+
+
+def test_what_was_due_in_a_delay_has_happened_at_its_end_on_a_busy_host(tmp_path, monkeypatch):
+    skip_without_irqchip("split")
+    # The thread that keeps the time gets none.
+    monkeypatch.setattr(Vmm, "_let_time_pass", Vmm._now_ns)
+    files = choice.find("configs/scenarios/pit.yaml", tmp_path)
+    (scenario,) = choice.selected(choice.load(files), ["pit-mode-1"])
+    module = tmp_path / "programs"
+    module.write_bytes(encode([scenario.program]))
+
+    logs = parse_logs(boot_probe(module, "off").text)
+
+    assert logs[0] == predict(scenario.program, profile("off"), board="q35")
 
 
 @pytest.mark.parametrize("smp", [2, 4])
