@@ -163,6 +163,8 @@ class Vmm:
         self._failure: BaseException | None = None
         self._stopping = False
         self._wakes_at_ns = 0
+        self._is_late = False
+        """Whether something that was due has not expired yet."""
         self._text = bytearray()
         self._text_due_ns: int | None = None
         self._paused = False
@@ -239,8 +241,10 @@ class Vmm:
             ports.add_text(port, self._say)
         # Without its local APICs KVM does not know for whom its hypercall is.
         looks = LOOKS if self._kernel_lapic else 1
-        self._turns = turns.Turns(guest.cpus, looks, lambda cpu: self._cpus[cpu].wake.notify())
-        ports.add([turns.PORT], self._turns)
+        self._turns = turns.Turns(
+            guest.cpus, looks, lambda cpu: self._cpus[cpu].wake.notify(), lambda: self._is_late
+        )
+        ports.add([turns.PORT, turns.LATE_PORT], self._turns)
         memory_bytes = self._memory.bytes
         ports.add(platform.FW_CFG, platform.FwCfg(cpus=guest.cpus, memory_bytes=memory_bytes))
         ports.add(platform.KEYBOARD, platform.Keyboard(self._reset))
@@ -403,13 +407,11 @@ class Vmm:
         after a while stays, and guest time is late; but the PIT loses its ticks.
         """
         now_ns, chips = self._now_ns(), self._chips
-        if not chips.deadlines:
-            chips.advance(now_ns)
-            return now_ns
-        is_late, expired = False, 0
+        is_late, expired, self._is_late = False, 0, False
         while (due_ns := min(chips.deadlines.values(), default=now_ns)) < now_ns:
             if not self._loses_tick(due_ns, now_ns, is_late=is_late):
                 if is_late:
+                    self._is_late = True
                     return now_ns
                 chips.advance(due_ns)
                 expired += 1

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 PORT: Final = 0x2104
+LATE_PORT: Final = 0x2105
+"""Reads 1 while something that was due has not happened yet."""
 
 
 class Turns:
@@ -22,22 +24,29 @@ class Turns:
     port that reads all ones.
     """
 
-    def __init__(self, cpus: int, looks: int, wake: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        cpus: int,
+        looks: int,
+        wake: Callable[[int], None],
+        is_late: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._cpus = cpus
         self._looks = looks
         self._wake = wake
+        self._is_late = is_late
         self._waiting: set[int] = set()
         self._spare: set[int] = set()
         """Those that got a turn while they did not wait: something may have changed since they
         looked."""
 
     def read(self, cpu: int, at: int, size: int) -> int:
-        """After how many looks in vain to write."""
-        return self._looks
+        """After how many looks in vain to write; or whether timers are late."""
+        return int(self._is_late()) if at == LATE_PORT else self._looks
 
     def write(self, cpu: int, at: int, size: int, value: int) -> None:
         """``cpu`` waits for CPU ``value``, which has a turn; for itself it does not wait."""
-        if value == cpu or value >= self._cpus:
+        if at != PORT or value == cpu or value >= self._cpus:
             return
         if cpu in self._spare:
             self._spare.discard(cpu)

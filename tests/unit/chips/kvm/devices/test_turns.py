@@ -25,6 +25,13 @@ def test_port_read_tells_after_how_many_looks_to_write(port):
     assert port.read(0, turns.PORT, 1) == 8
 
 
+def test_late_port_tells_whether_timers_are(woken):
+    late = [True, False]
+    port = turns.Turns(1, 8, woken.append, lambda: late.pop(0))
+
+    assert [port.read(0, turns.LATE_PORT, 1) for _ in range(2)] == [1, 0]
+
+
 def test_cpu_that_gives_its_turn_waits_and_the_other_is_woken(port, woken):
     give(port, 0, 1)
 
