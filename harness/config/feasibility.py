@@ -7,6 +7,7 @@ from typing import Final
 
 from harness.guests.kinds.table import kind_of
 from harness.model.case import Accel, Case, Host, Irqchip, Machine, Vmm
+from userspace_chip.kvm.abi import Cap
 from userspace_chip.kvm.options import MAX_CPUS
 from userspace_chip.kvm.probe import EMULATING_MODULE, KvmProbe
 
@@ -110,6 +111,8 @@ def _why_not_local(case: Case, local: LocalFacts) -> str | None:
         problem = local.kvm.why_not("on" if irqchip is Irqchip.ON else "split")
     if problem is not None:
         return f"this machine's KVM: {problem}"
+    if _wants_hyperv(case.cpu) and not local.kvm.caps.get(Cap.HYPERV.name):
+        return "this machine's KVM has no Hyper-V interface (CONFIG_KVM_HYPERV): QEMU would abort"
     boot_instructions = kind_of(case.guest).boot_instructions
     if boot_instructions is not None and local.instructions_per_s is not None:
         boot_s = boot_instructions / local.instructions_per_s
@@ -121,6 +124,10 @@ def _why_not_local(case: Case, local: LocalFacts) -> str | None:
                 "use host: lab"
             )
     return None
+
+
+def _wants_hyperv(cpu: str) -> bool:
+    return any(flag.lstrip("+").startswith(("hv-", "hv_")) for flag in cpu.split(","))
 
 
 def _why_nothing_to_do(case: Case) -> str | None:

@@ -602,6 +602,7 @@ class Cap(IntEnum):
     PIT_STATE2 = 35
     IOEVENTFD = 36
     VCPU_EVENTS = 41
+    HYPERV = 44
     ENABLE_CAP = 54
     MAX_VCPUS = 66
     TSC_DEADLINE_TIMER = 72

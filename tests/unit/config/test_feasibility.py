@@ -54,6 +54,15 @@ def test_preflight_local_kvm_without_the_mode_says_so():
     assert "KVM_CREATE_IRQCHIP: EINVAL" in why
 
 
+@pytest.mark.parametrize("cpu", ["qemu64,hv-relaxed,hv-vapic", "qemu64,hv_vapic"])
+def test_preflight_hyperv_on_a_local_kvm_without_it_says_so(cpu):
+    case = replace(cases.case(backend=cases.LOCAL_ON), cpu=cpu)
+
+    assert "has no Hyper-V interface" in why_not(case, QEMU_7_2, FAST)
+    has_it = LocalFacts(replace(GOOD_KVM, caps={"HYPERV": 1}), 1e9)
+    assert why_not(case, QEMU_7_2, has_it) is None
+
+
 def test_preflight_linux_on_a_slow_local_kvm_belongs_in_the_lab():
     slow = LocalFacts(GOOD_KVM, 2e6)
     why = why_not(cases.case(cases.LINUX, cases.LOCAL_ON), QEMU_7_2, slow)
