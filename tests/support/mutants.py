@@ -323,6 +323,10 @@ MUTANTS = (
     Mutant("PIC: no auto-EOI", ON, ((Pic, "_acknowledge", auto_eoi_is_ignored),), files="pic"),
     Mutant("PIC: no ELCR", TCG, ((Pic, "_is_level", staticmethod(elcr_is_ignored)),), files="pic"),
     Mutant("PIC: special mask ignored", TCG, knobs={"pic__special_mask": False}, files="pic"),
+)
+"""Random programs tell these, too."""
+
+DIRECTED_MUTANTS = (
     Mutant("PIT: a latch is taken again", ON, ((Pit, "_latch_count", latch_again),), files="pit"),
     Mutant(
         "PIT: the high byte first", TCG, ((Pit, "_read_counter", high_byte_first),), files="pit"
@@ -335,3 +339,4 @@ MUTANTS = (
         "Hyper-V's ICR is ICR's low word", ON, ((Icr, "write_x2apic", low_word_alone),), files="hy"
     ),
 )
+"""Of what no grammar of random programs writes."""

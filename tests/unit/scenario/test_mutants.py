@@ -8,7 +8,7 @@ from harness.scenario.compare import first_divergence, unordered_steps
 from harness.scenario.compile import load
 from harness.scenario.predict import predict
 from support import golden
-from support.mutants import MUTANTS
+from support.mutants import DIRECTED_MUTANTS, MUTANTS
 
 FOLDER = golden.TESTS.parent / "configs" / "scenarios"
 
@@ -37,7 +37,7 @@ def tellers(mutant):
                 yield scenario, divergence
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", MUTANTS + DIRECTED_MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_told_by_a_scenario_which_names_the_first_divergent_event(mutant):
     scenario, divergence = next(tellers(mutant), (None, None))
     assert divergence is not None, "no scenario tells this mutant from the true model"
