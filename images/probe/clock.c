@@ -10,13 +10,14 @@
 #define LVT_MASKED 0x10000
 #define LONGEST 0xffffffffu
 #define YARDSTICK_NS 500000u
-#define MEASUREMENTS 5
+#define MEASUREMENTS 7
 
 u32 tsc_per_us = 1;
 
 /*
- * What comes between the two clocks' readings makes it too large, never too small.  More cycles than 32
- * bits hold are a guest that was stopped meanwhile, for longer than it takes to measure again.
+ * What comes between the two clocks' readings makes it too large; a host whose clock catches up, as that
+ * of a busy lab does, too small.  More cycles than 32 bits hold are a guest that was stopped meanwhile, for
+ * longer than it takes to measure again.
  */
 static u32 measured(const struct cpu *cpu)
 {
@@ -37,21 +38,26 @@ static u32 measured(const struct cpu *cpu)
 	}
 }
 
+/* Into the first `count` of them, which are in order. */
+static void insert(u32 *sorted, u32 count, u32 value)
+{
+	for (; count && sorted[count - 1] > value; count--)
+		sorted[count] = sorted[count - 1];
+	sorted[count] = value;
+}
+
+/* The median: a few measurements may be wrong, either way. */
 void clock_start(void)
 {
 	const struct cpu *cpu = this_cpu();
-	u32 least = ~0u;
+	u32 found[MEASUREMENTS];
 
 	lapic_write(cpu, LAPIC_LVT_TIMER, LVT_MASKED);
 	lapic_write(cpu, LAPIC_TIMER_DIVIDE, DIVIDE_BY_1);
-	for (u32 i = 0; i < MEASUREMENTS; i++) {
-		u32 found = measured(cpu);
-
-		if (found < least)
-			least = found;
-	}
+	for (u32 i = 0; i < MEASUREMENTS; i++)
+		insert(found, i, measured(cpu));
 	lapic_write(cpu, LAPIC_TIMER_INITIAL, 0);
-	tsc_per_us = least ? least : 1;
+	tsc_per_us = found[MEASUREMENTS / 2] ? found[MEASUREMENTS / 2] : 1;
 }
 
 u64 in_us(u32 us)

@@ -1,6 +1,7 @@
 /*
- * The probe's clock on a machine of a known speed that stops once: AT NS.  Each access of a clock
- * takes a microsecond; before access AT it stops for NS nanoseconds.  Prints what the clock found.
+ * The probe's clock on a machine of a known speed that stops once: AT NS AHEAD_NS.  Each access of a
+ * clock takes a microsecond; before access AT it stops for NS nanoseconds, and the local APIC's timer
+ * alone goes AHEAD_NS ahead.  Prints what the clock found.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -10,11 +11,14 @@
 #include "x86.h"
 #undef tsc
 
-static u64 now_ns, at, stop_ns, accesses, started_ns;
+static u64 now_ns, at, stop_ns, jump_ns, ahead_ns, accesses, started_ns;
 
 static void pass(void)
 {
-	now_ns += ++accesses == at ? stop_ns : 1000;
+	bool stops = ++accesses == at;
+
+	now_ns += stops && stop_ns ? stop_ns : 1000;
+	ahead_ns += stops ? jump_ns : 0;
 }
 
 static inline u64 tsc(void)
@@ -30,11 +34,16 @@ struct cpu *this_cpu(void)
 	return NULL;
 }
 
+static u64 apic_ns(void)
+{
+	return now_ns + ahead_ns;
+}
+
 u32 lapic_read(const struct cpu *cpu, u32 offset)
 {
 	(void)cpu, (void)offset;
 	pass();
-	return now_ns - started_ns < LONGEST ? LONGEST - (u32)(now_ns - started_ns) : 0;
+	return apic_ns() - started_ns < LONGEST ? LONGEST - (u32)(apic_ns() - started_ns) : 0;
 }
 
 void lapic_write(const struct cpu *cpu, u32 offset, u32 value)
@@ -42,13 +51,14 @@ void lapic_write(const struct cpu *cpu, u32 offset, u32 value)
 	(void)cpu, (void)value;
 	pass();
 	if (offset == LAPIC_TIMER_INITIAL)
-		started_ns = now_ns;
+		started_ns = apic_ns();
 }
 
 int main(int argc, char **argv)
 {
 	at = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
 	stop_ns = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
+	jump_ns = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
 	clock_start();
 	printf("%u\n", tsc_per_us);
 	return 0;

@@ -34,3 +34,9 @@ def test_clock_of_a_steady_guest_is_exact_to_a_percent(clock):
 @pytest.mark.parametrize("stop_ms", [1, 1_000, 1_660, 1_700, 3_300, 4_290, 4_400, 9_000])
 def test_clock_of_a_guest_that_is_stopped_once_is_not_disturbed(clock, at, stop_ms):
     assert clock(at, stop_ms * 1_000_000) == pytest.approx(CYCLES_PER_US, rel=0.01)
+
+
+@pytest.mark.parametrize("at", [4, 5, 50, 258, 700, 1200])
+@pytest.mark.parametrize("ahead_us", [100, 450, 5_000, 1_000_000])
+def test_clock_of_a_host_whose_clock_catches_up_once_is_not_disturbed(clock, at, ahead_us):
+    assert clock(at, 0, ahead_us * 1_000) == pytest.approx(CYCLES_PER_US, rel=0.01)
