@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Final
 
 from harness.model.case import Backend
@@ -19,14 +20,31 @@ pc-testdev takes as well."""
 EXIT_PORT: Final = 0xF4
 """QEMU's isa-debug-exit."""
 FIRST_LINE: Final = r"(?m)^probe \d+ [^\n]*\n"
-END_OF_SCENARIO: Final = r"(?m)^(?:\. [0-9a-f]+|done)\r?\n"
-"""What shows that the probe is alive: the end of a scenario, or of all."""
+SIGN_OF_LIFE: Final = r"(?m)^(?:\. [0-9a-f]+|done|! ([0-9a-f]+))\r?\n"
+"""The end of a scenario, or of all; or with its number something that it wants done."""
 DONE: Final = "done"
 STALL_S: Final = 20.0
 """A scenario that says nothing for so long has lost what CPU 0 sleeps for, or the probe is dead."""
 LIVE_STALL_S: Final = 300.0
 """The same on the live chips in a lab, where an exit takes Python under TCG a few milliseconds, and
 a storm is ten thousand of them."""
+
+ANSWER_PORT: Final = 0xE0
+"""pc-testdev's, which keeps what was last written: where the probe looks for an answer."""
+
+
+class ProbeAnswer(IntEnum):
+    """What the probe asked for is done."""
+
+    DONE = 1
+    MOVED = 2
+    """And it is in another QEMU."""
+
+    @property
+    def command_line(self) -> str:
+        """The human monitor's, which gives the answer."""
+        return f"o /w {ANSWER_PORT:#x} {self.value}"
+
 
 _BEGUN: Final = re.compile(r"(?m)^= ([0-9a-f]{1,8})\r?$")
 
@@ -49,6 +67,11 @@ def reached(console: str, boots: int, first: int) -> int | None:
     if not begun:
         return first
     return int(begun[-1], 16) + (re.search(rf"(?m)^\. {begun[-1]}\r?$", said[-1]) is not None)
+
+
+def running(console: str) -> int:
+    """The index of the scenario that is being executed, of a probe that has begun one."""
+    return int(_BEGUN.findall(console)[-1], 16)
 
 
 _EVENT: Final = re.compile(r"([0-9a-f]{1,4}) ([0-7]) ([a-z]+)((?: \S+)*)")

@@ -49,6 +49,10 @@ class PartialRecording:
     missing: dict[str, str] = field(default_factory=dict)
     boots: int = 0
     stalled: dict[int, HarnessError] = field(default_factory=dict)
+    is_saved: bool = False
+    """Whether the last boot ended with the guest in a file, for the next one to load."""
+    loads: int = 0
+    """Of the boots, those that loaded it."""
     last_looks: list[LastLook] = field(default_factory=list)
     cpu_share: CpuShare | None = None
 

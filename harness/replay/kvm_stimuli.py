@@ -24,7 +24,7 @@ from userspace_chip.architecture import (
 from userspace_chip.errors import ChipError
 from userspace_chip.events import KVM_EVENTS, Arg, Event, check_names
 from userspace_chip.irqchip import Machine
-from userspace_chip.kvm.layout import lapic_to_kvm, restore_lapic
+from userspace_chip.kvm.layout import move
 from userspace_chip.lapic import Lapic
 from userspace_chip.lapic_registers import ICR, LVTT, NAMES, TMCCT, TMICT
 from userspace_chip.lapic_state import ONE_SHOT, PERIODIC
@@ -170,21 +170,8 @@ class Stimuli:
         return False
 
     def loaded(self) -> None:
-        """The guest goes on in another QEMU, which gave its local APICs to KVM (``KVM_SET_LAPIC``).
-
-        QEMU gives no current count (7.2 and 10.0 ``hw/i386/kvm/apic.c``: kvm_put_apic_state), so
-        KVM takes a one-shot timer for due, also one that expired long ago (Linux 6.1 and 6.12
-        ``lapic.c``: set_target_expiration).
-        """
-        knobs = self.machine.profile
-        for cpu, lapic in enumerate(self.machine.lapics):
-            page = lapic_to_kvm(
-                lapic.state,
-                version=lapic.version,
-                ids_32bit=knobs.delivery.ids_32bit,
-                icr_split=knobs.lapic.x2apic_icr_split,
-            )
-            restore_lapic(self.machine, cpu, page)
+        """The guest goes on in another QEMU."""
+        move(self.machine)
         self._left_periodic.clear()
 
     def _was_in_guest(self, cpu: int) -> None:

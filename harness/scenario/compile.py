@@ -40,8 +40,10 @@ from harness.scenario.registers import (
     Field,
     Target,
 )
+from harness.scenario.requests import Request
 from harness.scenario.vocabulary import (
     ANY,
+    Ask,
     Await,
     Delay,
     Eoi,
@@ -123,6 +125,7 @@ class _Compiler:
     accesses: Accesses
     blocks: list[tuple[Op, ...]] = field(default_factory=lambda: [(), ()])
     away: dict[int, Location] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
 
     def program(self) -> Program:
         """The program."""
@@ -145,7 +148,8 @@ class _Compiler:
             main,
         ]
         self._check_machines()
-        return Program(self.text.name, model.cpus, tuple(self.blocks), handlers, needs)
+        requests = tuple(self.requests)
+        return Program(self.text.name, model.cpus, tuple(self.blocks), handlers, needs, requests)
 
     def _check_machines(self) -> None:
         machines, at = set(self.text.model.machines), ("scenarios", self.text.name, "machines")
@@ -254,6 +258,8 @@ class _Compiler:
                 return self._offline(verb, place, (*at, "offline"))
             case Delay():
                 return [Op(Opcode.DELAY, verb.root)]
+            case Ask():
+                return self._monitor(verb, place, (*at, "monitor"))
             case PicInit():
                 return self._pic_init(verb)
             case PitChannel():
@@ -305,6 +311,14 @@ class _Compiler:
                 raise self.text.error(at, f"CPU {cpu} cannot be offline: it executes this")
             self.away[cpu] = at
         return [Op(Opcode.OFFLINE, sum(1 << cpu for cpu in set(verb.root)))]
+
+    def _monitor(self, verb: Ask, place: _Place, at: Location) -> list[Op]:
+        self._conducts(place, at, "monitor")
+        if place.cpu:
+            raise self.text.error(at, f"CPU {place.cpu} cannot ask for it", None, "CPU 0 does")
+        self.accesses.needs |= Feature.MONITOR
+        self.requests.append(verb.request)
+        return [Op(Opcode.MONITOR, len(self.requests) - 1)]
 
     # --- stimuli
 

@@ -34,6 +34,7 @@ from harness.scenario.program import (
     OpFlag,
     Program,
 )
+from harness.scenario.requests import Command
 from userspace_chip.architecture import (
     APIC_WINDOW,
     APIC_WINDOW_BYTES,
@@ -50,6 +51,7 @@ from userspace_chip.architecture import (
 )
 from userspace_chip.errors import AccessError, ChipError
 from userspace_chip.irqchip import Machine, MachineState
+from userspace_chip.kvm.layout import move
 from userspace_chip.lapic_registers import ICR, ICR2, LDR, SPIV
 from userspace_chip.profile import Profile
 from userspace_chip.rtc import REGISTER_A, REGISTER_D, TIME
@@ -661,6 +663,24 @@ class Execution:
         cpu.asleep = False
         self._log(cpu, "asleep")
 
+    def _monitor(self, cpu: _Cpu, op: Op) -> Activity:
+        """What is asked for happens; a clock that stands still, and a pause, are no event."""
+        stopped, copied = False, None
+        for act in self.program.requests[op.a]:
+            match act.command:
+                case Command.STOP | Command.CONT:
+                    stopped, copied = act.command is Command.STOP, None
+                case Command.INJECT_NMI:
+                    if stopped and copied is None:
+                        copied = [vcpu.save() for vcpu in self.machine.vcpus]
+                    for number in range(len(self._cpus)):
+                        self.machine.inject_nmi(number)
+                case Command.MOVE:
+                    move(self.machine, copied)
+                    stopped = False
+            if not stopped:
+                yield True
+
     # ------------------------------------------------------------------ the log
 
     def _log(self, cpu: _Cpu, kind: str, *numbers: int) -> None:
@@ -745,4 +765,5 @@ _WAITING: Final[dict[Opcode, Callable[[Execution, _Cpu, Op], Activity]]] = {
     Opcode.DELAY: Execution._delay,
     Opcode.AWAIT: Execution._await,
     Opcode.HLT: Execution._halt,
+    Opcode.MONITOR: Execution._monitor,
 }

@@ -20,6 +20,7 @@ from harness.scenario.vocabulary import (
     GROUPS,
     VERBS,
     WORDS,
+    Ask,
     Await,
     Delay,
     FileModel,
@@ -72,7 +73,7 @@ class Parallel:
 
 
 Verb: TypeAlias = (
-    Line | Ipi | Msi | PvIpi | Wait | Await | Offline | Delay | PicInit | PitChannel | Word
+    Line | Ipi | Msi | PvIpi | Wait | Await | Offline | Delay | Ask | PicInit | PitChannel | Word
 ) | (Write | Read | Do | Parallel)
 
 
@@ -358,7 +359,7 @@ def _fields(target: Target) -> str:
     return ", ".join(field.name for field in target.register.fields)
 
 
-_DECIMAL: Final = frozenset({"count", "times", "delay_us", "timeout_us"})
+_DECIMAL: Final = frozenset({"count", "times", "delay_us", "pause_ms", "timeout_us"})
 
 
 def _text(data: object) -> str:

@@ -13,7 +13,7 @@ from userspace_chip.profile import Profile
 
 def features(profile: Profile, board: Board = "pc") -> Feature:
     """What a machine of this profile has, with the probe's devices (pc-testdev, edu)."""
-    found = Feature.LINES | Feature.PIC | Feature.PIT | Feature.CR8
+    found = Feature.LINES | Feature.PIC | Feature.PIT | Feature.CR8 | Feature.MONITOR
     if profile.lapic.x2apic:
         found |= Feature.X2APIC
     if profile.kvm_lapic:

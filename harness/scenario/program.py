@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.scenario.expect import Expectation
+from harness.scenario.requests import Request
 
 MAX_CPUS: Final = 8
 
@@ -91,6 +92,8 @@ class Opcode(IntEnum):
     PV_IPI = 23
     """KVM's hypercall SEND_IPI: ICR's low word b to the CPUs of bitmap a, whose bit 0 is APIC ID c;
     logs ``read`` with what it returns (Linux Documentation/virt/kvm/x86/hypercalls.rst)."""
+    MONITOR = 24
+    """Ask who runs the machine for the program's request a, and wait until that is done."""
 
 
 class OpFlag(IntFlag):
@@ -183,6 +186,8 @@ class Feature(IntFlag):
     """KVM's local APIC, with its paravirtual interface (hypercall SEND_IPI, PV EOI)."""
     HYPERV = 2048
     """Hyper-V's MSRs of the local APIC (QEMU's hv-vapic)."""
+    MONITOR = 4096
+    """A monitor, by which the harness does what a program asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +203,8 @@ class Program:
     blocks: tuple[tuple[Op, ...], ...]
     handlers: tuple[Handler, ...] = field(default=())
     needs: Feature = Feature.NONE
+    requests: tuple[Request, ...] = ()
+    """What MONITOR operations ask for, by number; the probe knows the numbers alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import (
     BeforeValidator,
+    Discriminator,
     Field,
     PositiveInt,
     RootModel,
+    Tag,
     WithJsonSchema,
     model_validator,
 )
@@ -22,11 +24,13 @@ from harness.base import suggest, yamlfile
 from harness.base.yamlfile import Strict
 from harness.scenario.program import MAX_CPUS, Feature
 from harness.scenario.registers import DELIVERY, DEST_MODE, LEVEL, SHORTHAND, TRIGGER
+from harness.scenario.requests import Act, Command, Request, mistake
 
 DEFAULT_TIMEOUT_US: Final = 4_000_000
 ANY: Final = "any"
 SIPI_PAGES: Final = range(0x10, 0x80)
 """Where the probe has its start-up code (``images/probe/segments.h``)."""
+MAX_PAUSE_MS: Final = 20_000
 
 # --- words
 
@@ -170,6 +174,42 @@ class Delay(RootModel[Micros]):
     """Microseconds in which nothing is done."""
 
 
+class Pause(Strict):
+    """Milliseconds of the host's clock in which a stopped machine stays stopped."""
+
+    pause_ms: Annotated[int, Field(ge=1, le=MAX_PAUSE_MS, strict=True)]
+
+
+_CommandWord: TypeAlias = Literal["stop", "cont", "inject-nmi", "begin-count", "end-count", "move"]
+
+
+def _form(value: object) -> str:
+    return "pause" if isinstance(value, dict | Pause) else "command"
+
+
+_Command: TypeAlias = Annotated[
+    Annotated[_CommandWord, Tag("command")] | Annotated[Pause, Tag("pause")], Discriminator(_form)
+]
+
+
+class Ask(RootModel[Annotated[list[_Command], _one_or_more(_Command)]]):
+    """Commands to the machine from outside, in order, while its guest waits."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Ask:
+        if (why := mistake(self.request)) is not None:
+            raise ValueError(why)
+        return self
+
+    @property
+    def request(self) -> Request:
+        """The same as the machine's keeper gets it."""
+        return tuple(
+            Act(Command.PAUSE, each.pause_ms) if isinstance(each, Pause) else Act(Command(each))
+            for each in self.root
+        )
+
+
 class PicInit(Strict):
     """ICW1 to ICW4 of one chip or of both, as the datasheet orders them."""
 
@@ -206,6 +246,7 @@ VERBS: Final[Mapping[str, type[Strict] | type[RootModel[Any]]]] = {
     "await": Await,
     "offline": Offline,
     "delay_us": Delay,
+    "monitor": Ask,
     "pic.init": PicInit,
     "pit.channel": PitChannel,
 }

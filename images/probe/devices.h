@@ -14,6 +14,8 @@ void lines_reset(void);
 bool edu_find(void);
 void edu_send(u64 address, u32 data);
 void edu_reset(void);
+/* It is another one, as after power-on: QEMU does not save its state (hw/misc/edu.c). */
+void edu_replaced(void);
 
 /* The two 8259A. */
 bool pic_find(void);

@@ -64,6 +64,15 @@ void edu_send(u64 address, u32 data)
 	release_interrupts(were_on);
 }
 
+void edu_replaced(void)
+{
+	if (!registers)
+		return;
+	pci_write(slot, PCI_BAR0, registers);
+	pci_write(slot, PCI_COMMAND, pci_read(slot, PCI_COMMAND) | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	is_enabled = false;
+}
+
 void edu_reset(void)
 {
 	if (touched.edu && registers)

@@ -92,6 +92,7 @@ static const char *const feature_names[FEATURES] = {
 	[FEATURE_RTC] = "rtc",
 	[FEATURE_KVM_APIC] = "kvm_apic",
 	[FEATURE_HYPERV] = "hyperv",
+	[FEATURE_MONITOR] = "monitor",
 };
 
 static u32 find_features(void)
@@ -110,6 +111,7 @@ static u32 find_features(void)
 		[FEATURE_RTC] = rtc_find(),
 		[FEATURE_KVM_APIC] = has_pv_ipi(),
 		[FEATURE_HYPERV] = has_hyperv(),
+		[FEATURE_MONITOR] = option("monitor"),
 	};
 
 	for (u32 feature = 0; feature < FEATURES; feature++)

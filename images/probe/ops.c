@@ -4,6 +4,7 @@
 #include "ioapic.h"
 #include "lapic.h"
 #include "log.h"
+#include "monitor.h"
 #include "touched.h"
 #include "trap.h"
 
@@ -297,6 +298,12 @@ static void offline(struct cpu *cpu, const struct op *op)
 	}
 }
 
+static void monitor(struct cpu *cpu, const struct op *op)
+{
+	(void)cpu;
+	monitor_ask(op->a);
+}
+
 static void (*const perform[OPCODES])(struct cpu *cpu, const struct op *op) = {
 	[OP_MMIO_WRITE] = mmio_write,
 	[OP_MMIO_READ] = mmio_read,
@@ -320,6 +327,7 @@ static void (*const perform[OPCODES])(struct cpu *cpu, const struct op *op) = {
 	[OP_OFFLINE] = offline,
 	[OP_CR8_WRITE] = cr8_write,
 	[OP_PV_IPI] = pv_ipi,
+	[OP_MONITOR] = monitor,
 };
 
 void execute(struct cpu *cpu, const struct op *ops, u32 count)

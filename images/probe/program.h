@@ -34,6 +34,7 @@ enum opcode {
 	OP_PARALLEL,
 	OP_CR8_WRITE,
 	OP_PV_IPI,
+	OP_MONITOR,
 	OPCODES,
 };
 
@@ -92,6 +93,7 @@ enum feature {
 	FEATURE_RTC,
 	FEATURE_KVM_APIC,
 	FEATURE_HYPERV,
+	FEATURE_MONITOR,
 	FEATURES,
 };
 

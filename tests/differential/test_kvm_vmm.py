@@ -483,6 +483,17 @@ def test_init_waits_while_the_cpu_is_in_smm_and_a_sipi_is_lost():
         other.set_events(events)
 
 
+def test_two_nmis_that_wait_are_saved_as_two_since_6_4():
+    """Linux ab2ee212a57b ("Save/restore all NMIs when multiple NMIs are pending")."""
+    with kernel() as machine:
+        (vcpu,) = machine.vcpus
+        vcpu.nmi()
+        vcpu.nmi()
+
+        saves_all = calls.linux_version() >= (6, 4)
+        assert vcpu.get_events().nmi_pending == (2 if saves_all else 1)
+
+
 # ---------------------------------------------------------------- Hyper-V
 
 

@@ -14,7 +14,9 @@ from harness.base.errors import ImageError
 from harness.guests.probe import is_done
 from harness.images.cache import ImageCache
 from harness.model.case import Host, Irqchip, Machine
+from harness.scenario import compile as scenario_compile
 from harness.scenario.log import Log
+from harness.scenario.predict import predict
 from harness.scenario.program import Program
 from support import probe_programs as programs
 from support.probe_boot import (
@@ -26,6 +28,7 @@ from support.probe_boot import (
     write_programs,
 )
 from support.qemus import QEMUS, require_kvm
+from userspace_chip.profile import profile
 
 pytestmark = pytest.mark.live
 
@@ -74,6 +77,27 @@ NEEDS_X2APIC = ("x2apic",)
 MSR_FAULTS = ["0 0 gp", "1 0 gp", "2 0 read 1000000"]
 """Not under TCG, where an MSR that there is not reads 0."""
 
+MONITORED = """
+version: 1
+scenarios:
+  held:
+    about: NMIs while the machine is stopped
+    steps:
+      - lapic.lvt_lint1: {mode: nmi}
+      - monitor: [stop, inject-nmi, inject-nmi, {pause_ms: 10}, cont]
+  moved:
+    about: what a machine that was moved still has
+    handlers: {0x50: {log: short}}
+    steps:
+      - ioapic.redir.14: {vector: 0x51, dest: cpu0}
+      - lapic.lvt_timer: {vector: 0x50}
+      - do: [{lapic.timer_initial: 4000000000}, {monitor: move}, {delay_us: 100000}]
+      - do: [{lapic.timer_initial: 0}, {line: {14: pulse}}]
+      - msi: {vector: 0x41}
+      - read: ioapic.redir.14.low
+  after: {about: the next one, steps: [{ipi: {vector: 0x42, shorthand: self}}]}
+"""
+
 
 def named(name: str) -> Program:
     return programs.without_slow_prologue(replace(getattr(programs, name)(), name=name))
@@ -85,6 +109,17 @@ def of_cpus(cpus: int) -> list[Program]:
 
 def in_lab(cpus: int) -> list[Program]:
     return of_cpus(cpus) + ([named("msr_faults")] if cpus == 1 else [])
+
+
+def monitored(folder: Path) -> list[Program]:
+    path = folder / "monitored.yaml"
+    path.write_text(MONITORED)
+    return [scenario.program for scenario in scenario_compile.load(path)]
+
+
+def predicted(made: Sequence[Program], irqchip: str) -> dict[str, list[str]]:
+    subject = profile(irqchip, qemu="7.2", linux="6.1")
+    return {program.name: texts(predict(program, subject)) for program in made}
 
 
 def texts(log: Log) -> list[str]:
@@ -120,6 +155,15 @@ def test_probe_on_tcg_logs_what_the_architecture_says(tmp_path, qemu, cpus):
     logs = logs_of(run_here(session(qemu), probe_case(made, qemu=qemu, cpu=cpu), tmp_path))
 
     assert all_texts(logs) == expected_of(made, x2apic=has_x2apic)
+
+
+def test_probe_is_stopped_gets_nmis_and_is_moved_by_the_monitor(tmp_path):
+    made = monitored(tmp_path)
+    recording = run_here(session(), probe_case(made), tmp_path / "case")
+
+    assert all_texts(logs_of(recording)) == predicted(made, "tcg")
+    assert recording.console.count("probe 1 ") == 1
+    assert [mark.text for mark in recording.marks] == ["saved", "loaded"]
 
 
 def test_probe_after_an_untidy_scenario_starts_as_if_it_had_not_been(tmp_path):
@@ -231,6 +275,10 @@ def test_probe_where_the_rtc_pin_is_dead_boots_again_for_who_needs_it(tmp_path, 
         assert [event.args[0] for event in logs[name].events] == ["58"]
 
 
+ASKS = ("split", 0)
+"""The case whose probe has something done by the monitor."""
+
+
 @pytest.fixture(scope="module")
 def lab_logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, int], dict]:
     """In one lab: every irqchip mode, with one CPU and with two."""
@@ -241,14 +289,17 @@ def lab_logs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, int
         (irqchip, cpus): probe_case(in_lab(cpus), host=Host.LAB, irqchip=Irqchip(irqchip))
         for irqchip, cpus in wanted
     }
-    files = {cpus: write_programs(cases["on", cpus], folder / f"smp{cpus}") for cpus in (1, 2)}
+    files = {key: write_programs(cases[key], folder / f"smp{key[1]}") for key in wanted}
+    asking = probe_case(monitored(folder), host=Host.LAB, irqchip=Irqchip.SPLIT)
+    cases[ASKS] = asking
+    files[ASKS] = write_programs(asking, folder / "asking")
 
     async def run() -> dict[tuple[str, int], dict]:
-        async with lab_for(tuple(files.values()), folder / "lab.log") as (lab, probe):
+        async with lab_for(tuple({*files.values()}), folder / "lab.log") as (lab, probe):
             found = {}
             for key, case in cases.items():
-                directory = folder / case.directory_name
-                recording = await record(lab, case, directory, probe, files[key[1]])
+                directory = folder / f"{case.directory_name}-{key[1]}"
+                recording = await record(lab, case, directory, probe, files[key])
                 found[key] = all_texts(logs_of(recording))
             return found
 
@@ -267,6 +318,13 @@ def test_probe_in_the_lab_logs_what_the_architecture_says(lab_logs, irqchip, cpu
         expected["msr_faults"] = MSR_FAULTS
 
     assert lab_logs[irqchip, cpus] == expected
+
+
+@pytest.mark.lab
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_probe_in_the_lab_is_stopped_gets_nmis_and_is_moved(lab_logs, tmp_path):
+    assert lab_logs[ASKS] == predicted(monitored(tmp_path), "split")
 
 
 def test_probe_is_built_once_and_found_again(tmp_path):

@@ -44,6 +44,12 @@ def refusal(fd, number: int, argument: bytes) -> str | None:
     return None
 
 
+def linux_version() -> tuple[int, int]:
+    """Of the kernel whose KVM this is: 6, 1."""
+    major, minor = os.uname().release.split("-")[0].split(".")[:2]
+    return int(major), int(minor)
+
+
 def irqfd(vm: VmFd, fd: int, gsi: int, flags: int = 0, resample: int = 0) -> str | None:
     """``KVM_IRQFD``; how it was refused."""
     return refusal(vm, IRQFD, struct.pack("<IIII16x", fd & 0xFFFFFFFF, gsi, flags, resample))

@@ -9,6 +9,7 @@ Each function's docstring names what the kernel's layout does not carry.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Final
 
@@ -24,6 +25,7 @@ from userspace_chip.lapic_timer import KvmTimer
 from userspace_chip.pic import PicChipState
 from userspace_chip.pit import PitChannelState
 from userspace_chip.ports import Irqchip
+from userspace_chip.vcpu import VcpuState
 
 _PIT_FIELDS: Final = tuple(
     field.name for field in fields(PitChannelState) if hasattr(abi.KvmPitChannelState, field.name)
@@ -248,6 +250,35 @@ def restore_lapic(machine: Machine, cpu: int, image: abi.KvmLapicState) -> None:
     lapic.port.request()
     if machine.on:
         machine.ioapics[0].lapic_restored(cpu)
+
+
+def move(machine: Machine, copied: Sequence[VcpuState] | None = None) -> None:
+    """The machine goes on in another QEMU, which gives its local APICs to KVM (KVM_SET_LAPIC).
+
+    ``copied``: the CPUs when QEMU last asked KVM about them, where it has not let them run since.
+    It asks before it injects an NMI, does not ask again, and saves the answer: NMIs that came later
+    are lost (7.2 and 10.0 ``hw/i386/kvm/apic.c``: do_inject_external_nmi, ``accel/kvm/kvm-all.c``:
+    kvm_cpu_synchronize_state).
+
+    QEMU gives no current count (7.2 and 10.0 ``hw/i386/kvm/apic.c``: kvm_put_apic_state), so KVM
+    takes a one-shot timer for due, also one that expired long ago, and begins a period anew (Linux
+    6.1 and 6.12 ``lapic.c``: set_target_expiration).  QEMU's own chips carry all of their state
+    with them.
+    """
+    if not machine.profile.kvm_lapic:
+        return
+    knobs = machine.profile
+    for cpu, lapic in enumerate(machine.lapics):
+        page = lapic_to_kvm(
+            lapic.state,
+            version=lapic.version,
+            ids_32bit=knobs.delivery.ids_32bit,
+            icr_split=knobs.lapic.x2apic_icr_split,
+        )
+        restore_lapic(machine, cpu, page)
+    for vcpu, before in zip(machine.vcpus, copied or (), strict=bool(copied)):
+        vcpu.state.nmi_queued = before.nmi_queued
+        vcpu.state.nmi_pending = before.nmi_pending
 
 
 def _ppr_after_load(old: LapicState, new: LapicState) -> int:

@@ -20,7 +20,7 @@ from harness.guests.plan import GuestFiles, GuestPlan, Site
 from harness.model.case import WHOLE_CASE, Case, Guest, Machine, ProbeGuest, folder_name
 from harness.model.layout import RunDir
 from harness.scenario import choice
-from harness.scenario.program import Scenario, encode
+from harness.scenario.program import Feature, Scenario, encode
 
 
 class ProbeModel(GuestModel):
@@ -100,7 +100,10 @@ class ProbeKind(GuestKind[ProbeGuest]):
         assert files.initrd is not None
         edu = ["-device", "edu"] if case.machine is not Machine.MICROVM else []
         program = ("-kernel", files.kernel, "-initrd", files.initrd)
-        return [*TEST_DEVICES, *edu, *program, *append(self._command_line)]
+        words = [self._command_line]
+        if self._needs_monitor and not case.deterministic:
+            words.append("monitor")
+        return [*TEST_DEVICES, *edu, *program, *append(" ".join(filter(None, words)))]
 
     @property
     def _command_line(self) -> str:
@@ -108,6 +111,11 @@ class ProbeKind(GuestKind[ProbeGuest]):
         words = [f"from={guest.first}"] if guest.first else []
         words += ["lret"] if guest.far_return else []
         return " ".join(words)
+
+    @property
+    def _needs_monitor(self) -> bool:
+        """Whether the harness is to do something to the machine while the guest runs."""
+        return any(Feature.MONITOR in scenario.program.needs for scenario in self.scenarios)
 
     @property
     def live(self) -> LiveGuest:

@@ -26,7 +26,8 @@ MICROVM = frozenset({"microvm"})
 
 @functools.cache
 def shipped():
-    return choice.load(sorted((resources.configs() / "scenarios").glob("*.yaml")))
+    folder = resources.configs() / "scenarios"
+    return choice.load([*sorted(folder.glob("*.yaml")), *sorted(folder.glob("outside/*.yaml"))])
 
 
 def scenarios():

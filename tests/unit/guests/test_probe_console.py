@@ -9,8 +9,8 @@ import pytest
 
 from harness.guests.console import console
 from harness.guests.probe import (
-    END_OF_SCENARIO,
     FIRST_LINE,
+    SIGN_OF_LIFE,
     is_done,
     parse_logs,
     reached,
@@ -79,7 +79,7 @@ def test_first_line_ends_there_though_everything_comes_at_once(tmp_path, newline
         ours, theirs = socket.socketpair()
         with theirs, console(ours, tmp_path / "console.log") as con:
             theirs.sendall((BOOT + WHOLE + "done\n").replace("\n", newline).encode())
-            patterns = (FIRST_LINE, END_OF_SCENARIO, END_OF_SCENARIO)
+            patterns = (FIRST_LINE, SIGN_OF_LIFE, SIGN_OF_LIFE)
             return [(await con.expect(pattern))[0].strip() for pattern in patterns]
 
     assert asyncio.run(asyncio.wait_for(heard(), 30)) == [BOOT.strip(), ". 0", "done"]

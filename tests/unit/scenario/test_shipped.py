@@ -20,6 +20,8 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 SCENARIOS = choice.load(FILES)
 OF_LABS = choice.load(sorted((FOLDER / "lab").glob("*.yaml")))
 """Which run where somebody asks for them only."""
+OUTSIDE = choice.load(sorted((FOLDER / "outside").glob("*.yaml")))
+"""Likewise: each takes a boot more, or seconds."""
 
 
 def test_shipped_scenarios_are_many():
@@ -91,7 +93,7 @@ def test_scenarios_of_one_name_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "scenario",
-    [scenario for scenario in (*SCENARIOS, *OF_LABS) if scenario.no_model is None],
+    [scenario for scenario in (*SCENARIOS, *OF_LABS, *OUTSIDE) if scenario.no_model is None],
     ids=lambda scenario: scenario.name,
 )
 def test_shipped_scenario_is_predicted_without_a_problem(scenario):
