@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -16,20 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from harness import __version__
-from harness.base import ownership, stopping
+from harness.base import ownership
 from harness.base.crash import kept, root_of
 from harness.base.errors import CannotRun, ConfigError, Interrupted, ReplayRefused
 from harness.base.terminal import Outlet, Printer, open_missing, print_json, printer
 from harness.base.text import shortened
-from harness.model.case import Machine
 from harness.model.layout import RunDir
 from harness.report.formats import FORMATS
+from userspace_chip.architecture import Board
 from userspace_chip.errors import IrqmatrixError
 from userspace_chip.kvm.options import MAX_CPUS, Delivery, LiveMode, Options
 from userspace_chip.profile import Qemu
 
 if TYPE_CHECKING:
+    from harness.model.case import Machine
     from harness.store.entry import StoreRequest
 
 EXIT_BAD_USAGE: Final = 2
@@ -139,6 +138,9 @@ def _run_async(work: Coroutine[Any, Any, T], what_is_left: str | None = RUN_IS_L
     What is not down after :data:`STOP_S`, because something that it waits for stands still, goes
     with the process.
     """
+    import asyncio
+
+    from harness.base import stopping
 
     interrupted = Interrupted("interrupted", None, what_is_left)
 
@@ -162,6 +164,8 @@ def _run_async(work: Coroutine[Any, Any, T], what_is_left: str | None = RUN_IS_L
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from harness import __version__
+
         typer.echo(f"irqmatrix {__version__}")
         raise typer.Exit
 
@@ -708,7 +712,7 @@ def minimise(
     finding: Annotated[
         int, typer.Option(min=1, help="Number of the difference, if there are several.")
     ] = 1,
-    machine: Annotated[Machine | None, typer.Option(help="QEMU's machine type.")] = None,
+    machine: Annotated[Board | None, typer.Option(help="QEMU's machine type.")] = None,
     cpu: Annotated[str, typer.Option(help="QEMU's CPU model.")] = "qemu64",
     out: Annotated[
         Path | None,
@@ -728,8 +732,9 @@ def minimise(
     from harness.repro import minimise as minimise_module
 
     console = printer(stderr=json)
+    count, board = jobs or default_jobs(), _machine(machine)
     request = minimise_module.MinimiseRequest(
-        scenario, backend, against, file, finding, machine, cpu, out, jobs or default_jobs()
+        scenario, backend, against, file, finding, board, cpu, out, count
     )
     tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     found = _run_async(minimise_module.minimise(request, (lambda _: None) if json else tell))
@@ -763,7 +768,7 @@ def fuzz(
         str | None, typer.Option(metavar="GRAMMAR", help="One grammar: a shipped one, or a file.")
     ] = None,
     machine: Annotated[
-        Machine | None, typer.Option(help="QEMU's machine type; q35, or the configuration's.")
+        Board | None, typer.Option(help="QEMU's machine type; q35, or the configuration's.")
     ] = None,
     cpu: Annotated[str | None, typer.Option(help="QEMU's CPU model.")] = None,
     out: Annotated[
@@ -796,17 +801,26 @@ def fuzz(
         programs=programs,
         minutes=minutes,
         only=only,
-        machine=machine,
+        machine=_machine(machine),
         cpu=cpu,
     )
     asked = fuzz_module.FuzzOptions(request, out, resume, jobs or default_jobs(), json, coverage)
     sys.exit(_run_async(fuzz_module.run(asked, printer(stderr=json))))
 
 
+def _machine(board: Board | None) -> Machine | None:
+    """The machine type of that name, whose module takes a while to import."""
+    from harness.model.case import Machine
+
+    return None if board is None else Machine(board)
+
+
 @app.command()
 def vmm(
     image: Annotated[Path, typer.Argument(help="A multiboot image, or a Linux kernel (bzImage).")],
-    irqchip: Annotated[LiveMode, typer.Option(help="split: KVM has the local APICs; off: none.")],
+    irqchip: Annotated[
+        LiveMode, typer.Option(help="on: KVM has all chips; split: the local APICs; off: none.")
+    ],
     smp: Annotated[int, typer.Option(min=1, max=MAX_CPUS, help="Number of CPUs.")] = 1,
     append: Annotated[str, typer.Option(help="The guest's command line.")] = "",
     module: Annotated[
@@ -848,8 +862,6 @@ def vmm(
     Status 0: it passed, or ended by itself; 1: a check failed, or it cannot go on; 77: it skipped;
     124: out of time; 3: this machine cannot run it.
     """
-    from harness.commands import vmm
-
     ports = tuple(port_number(text) for text in debug_port or ["0xe9"])
     options = Options(
         image=image,
@@ -867,7 +879,11 @@ def vmm(
         kvm=device,
     )
     if host == "lab":
-        sys.exit(_run_async(vmm.run_in_lab(options, vmm.LabChoice(kernel))))
+        from harness.commands import vmm_lab
+
+        sys.exit(_run_async(vmm_lab.run(options, vmm_lab.LabChoice(kernel))))
+    from harness.commands import vmm
+
     sys.exit(vmm.run(options))
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # What runs guests is imported where it is used: pytest loads a plugin in every session.
 
-IRQCHIPS: Final = ("on", "split", "off", "tcg", "pychip-split", "pychip-off")
+IRQCHIPS: Final = ("on", "split", "off", "tcg", "pychip-on", "pychip-split", "pychip-off")
 MARKER: Final = "irqchip_scenarios"
 FIXTURE: Final = "irqchip_result"
 

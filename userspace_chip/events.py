@@ -238,6 +238,13 @@ QEMU_EVENTS: Final[Mapping[str, EventType]] = {
 (``target/i386/tcg``: x86_cpu_exec_interrupt): its vector, and the base of that CPU's task segment,
 ``?`` where it is not known."""
 
+VMM_EVENTS: Final[Mapping[str, EventType]] = {
+    "kvm_chips": EventType("kvm_chips", "cpu {cpu:d}, changed: {registers:s}"),
+}
+"""What the VMM of the live chips logs beside events with QEMU's names: ``kvm_chips``, in ``on``
+after each exit to user space, says which registers of KVM's chips have changed (``kvm/shown.py``).
+"""
+
 HARNESS_EVENTS: Final[Mapping[str, EventType]] = {
     "mark": EventType("mark", "{text:s}"),
     "lost": EventType("lost", "{count:d} events lost on CPU {cpu:d}"),
@@ -256,6 +263,7 @@ of the chain accept, request, kick, enter, inject for which there is no tracepoi
 EVENT_TYPES: Final[Mapping[str, EventType]] = {
     **KVM_EVENTS,
     **QEMU_EVENTS,
+    **VMM_EVENTS,
     **HARNESS_EVENTS,
     **MODEL_EVENTS,
 }

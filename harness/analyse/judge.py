@@ -132,8 +132,13 @@ def _audited(recording: Recording, evidence: CaseEvidence) -> audit.Audit | None
 
 
 def is_replayed(recording: Recording, evidence: CaseEvidence) -> bool:
-    """Whether a case is judged by a replay, too: its guest keeps the rules, and was traced."""
-    return kind_of(recording.case.guest).keeps_rules and evidence.is_traced
+    """Whether a case is judged by a replay, too: its guest keeps the rules, and was traced.
+
+    In ``pychip-on`` a replay is what compares KVM's chips with ours, whatever the guest does.
+    """
+    case = recording.case
+    is_told = kind_of(case.guest).keeps_rules or case.backend.is_shadowed
+    return is_told and evidence.is_traced
 
 
 @dataclass(frozen=True)
@@ -156,8 +161,11 @@ def _replayed(found: Replayed | HarnessError, evidence: CaseEvidence, case: Case
         return _Said(f"replay: not possible: {found}")
     divergence, compared = found.divergence, f"{found.compared} events"
     if divergence is None:
+        exits = f" and after {found.snapshots} exits" * (found.snapshots > 0)
         preempted = f", preempted {found.reordered} times" * (found.reordered > 0)
-        return _Said(f"replay: 0 divergences in {'the first ' * found.is_cut}{compared}{preempted}")
+        return _Said(
+            f"replay: 0 divergences in {'the first ' * found.is_cut}{compared}{exits}{preempted}"
+        )
     is_sure = (
         found.outcome is ReplayOutcome.DIVERGED and not found.warnings and evidence.damage is None
     )

@@ -31,7 +31,7 @@ CAMPAIGN: Final = "campaign.yaml"
 """A campaign of random programs (:mod:`harness.fuzz.campaign_file`) lies beside the matrices."""
 
 KvmIrqchip: TypeAlias = Annotated[
-    Literal["on", "split", "off", "pychip-split", "pychip-off"],
+    Literal["on", "split", "off", "pychip-on", "pychip-split", "pychip-off"],
     BeforeValidator(yamlfile.on_or_off),
 ]
 

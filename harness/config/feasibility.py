@@ -90,7 +90,7 @@ def why_not(case: Case, qemu_version: tuple[int, ...], local: LocalFacts | None)
 def _why_not_live(case: Case) -> str | None:
     """What the VMM of the live chips lacks for ``case``."""
     if (missing := kind_of(case.guest).live.missing) is not None:
-        return f"the live chips' machine does not have {missing}; use split or off"
+        return f"the live chips' machine does not have {missing}; use on, split or off"
     if case.machine not in LIVE_MACHINES:
         names = " and ".join(sorted(LIVE_MACHINES))
         return f"the live chips are those of {names}, not of {case.machine}"

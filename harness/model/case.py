@@ -77,7 +77,7 @@ MODES: Final[Mapping[str, tuple[Vmm, Irqchip]]] = {
     mode_word(vmm, irqchip): (vmm, irqchip)
     for vmm, irqchips in (
         (Vmm.QEMU, tuple(Irqchip)),
-        (Vmm.PYCHIP, (Irqchip.SPLIT, Irqchip.OFF)),
+        (Vmm.PYCHIP, (Irqchip.ON, Irqchip.SPLIT, Irqchip.OFF)),
     )
     for irqchip in irqchips
 }
@@ -109,6 +109,11 @@ class Backend:
     def is_live_in_lab(self) -> bool:
         """Whether a Python in a lab answers the guest's exits, a few milliseconds each."""
         return self.vmm is Vmm.PYCHIP and self.host is Host.LAB
+
+    @property
+    def is_shadowed(self) -> bool:
+        """Whether KVM's chips are shown after each exit, to be compared with the Python ones."""
+        return self.vmm is Vmm.PYCHIP and self.irqchip is Irqchip.ON
 
     @property
     def name(self) -> str:

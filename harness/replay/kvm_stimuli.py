@@ -37,10 +37,19 @@ from userspace_chip.messages import (
     TRIGGER_NAMES,
     TRIGGERS,
     LapicMessage,
+    Trigger,
 )
 from userspace_chip.msi import encode
 from userspace_chip.routing import RoutingTable
-from userspace_chip.vcpu import IOAPIC_EOI, SCAN_IOAPIC, TPR_ACCESS, Exit, MpState
+from userspace_chip.vcpu import (
+    IOAPIC_EOI,
+    NMI,
+    SCAN_IOAPIC,
+    TPR_ACCESS,
+    Exit,
+    MpState,
+    VcpuState,
+)
 
 What: TypeAlias = tuple[str, tuple[Arg, ...]]
 """An event without its time: name and fields."""
@@ -74,8 +83,8 @@ class DisagreementError(Exception):
         super().__init__(why)
 
 
-def concerns_chips(event: Event) -> bool:
-    """Whether the chips of a machine have to do with an event of KVM's.
+def concerns_chips(event: Event, ioapics: int) -> bool:
+    """Whether the chips of a machine with that many IOAPICs have to do with an event of KVM's.
 
     The local APIC's registers are seen as ``kvm_apic``, whatever way they were reached; the PIT's
     ports do not matter, because its expiries are stimuli themselves.
@@ -86,8 +95,8 @@ def concerns_chips(event: Event) -> bool:
     if name == "kvm_userspace_exit":
         return args[1] == Exit.IOAPIC_EOI
     if name == "kvm_mmio":
-        offset = int(args[2]) - IOAPIC_BASES[0]
-        return 0 <= offset <= 0xFFF or 0 <= offset - 0x10000 <= 0xFFF
+        address = int(args[2])
+        return any(0 <= address - base <= 0xFFF for base in IOAPIC_BASES[:ioapics])
     if name == "kvm_msr":
         return args[1] in _MSRS and args[0] == "write"
     return name in _PREDICTABLE
@@ -98,6 +107,13 @@ def start_cpus(machine: Machine) -> None:
     for cpu in machine.vcpus:
         if cpu.state.init_pending or cpu.state.sipi_pending:
             cpu.accept_events()
+
+
+def _take_nmis(state: VcpuState) -> None:
+    """NMIs and SMIs have no event, but come before any interrupt: those so far were injected."""
+    state.nmi_queued = state.nmi_pending = 0
+    state.nmi_injected = state.smi_pending = False
+    state.requests &= ~NMI
 
 
 class Stimuli:
@@ -111,6 +127,8 @@ class Stimuli:
         }
         self._in_flight: dict[int, RoutingTable] = {}
         """In split, by the CPU that writes an entry: the routes as they were before."""
+        self._polled: dict[int, int] = {}
+        """By the CPU that polls a PIC: what it read, until that is traced."""
         self._left_periodic: set[int] = set()
         """The CPUs whose timer left periodic mode while it ran, and was not started again."""
         machine.log.take()
@@ -130,7 +148,7 @@ class Stimuli:
         if event.source != "kvm":
             return False
         is_exit = self.machine.on and event.name in _EXITS and bool(self.count)
-        return is_exit or concerns_chips(event)
+        return is_exit or concerns_chips(event, len(self.machine.ioapics))
 
     def feed(self, event: Event, ahead: Upcoming) -> bool:
         """Take an event that :meth:`concerns` it; True where it was predicted.
@@ -139,10 +157,12 @@ class Stimuli:
         """
         expected = self._expected[event.vcpu]
         what = event[2], event[4]
+        if event.vcpu is not None and not expected:
+            self._answer_tpr_access(event.vcpu)
         if self.machine.on and event.name in _EXITS:
             if event.vcpu is not None and not expected:
                 self._was_in_guest(event.vcpu)
-            if not concerns_chips(event):
+            if not concerns_chips(event, len(self.machine.ioapics)):
                 return True
         if self._in_flight and event.vcpu is not None:
             self._in_flight.pop(event.vcpu, None)
@@ -156,6 +176,8 @@ class Stimuli:
         try:
             if event.name == "kvm_msi_set_irq" and self._is_scan(event, ahead):
                 self._scan(event, ahead)
+            elif event.name == "kvm_ack_irq":
+                self._acknowledge(event, ahead)
             else:
                 _STIMULI.get(event.name, Stimuli._refuse)(self, event)
         except (ChipError, ValueError) as error:
@@ -173,6 +195,13 @@ class Stimuli:
         """The guest goes on in another QEMU."""
         move(self.machine)
         self._left_periodic.clear()
+
+    def _answer_tpr_access(self, cpu: int) -> None:
+        """A CPU goes on: user space has answered its exit at an access of TPR, if there was one."""
+        vcpu = self.machine.vcpus[cpu]
+        if vcpu.state.requests & TPR_ACCESS:
+            vcpu.state.requests &= ~TPR_ACCESS
+            vcpu.synchronized()
 
     def _was_in_guest(self, cpu: int) -> None:
         """An exit: before it there was an entry, which did the scan that was asked for.
@@ -310,6 +339,8 @@ class Stimuli:
             return  # QEMU's PIC: its lines are no events of KVM's
         if access == "write":
             self.machine.pio_write(cpu, int(port), int(value), int(size))
+        elif cpu in self._polled:
+            self._same(self._polled.pop(cpu), value)
         else:
             self._same(self.machine.pio_read(cpu, int(port), int(size)), value)
 
@@ -325,6 +356,22 @@ class Stimuli:
 
     # --- the CPU's side
 
+    def _acknowledge(self, event: Event, ahead: Upcoming) -> None:
+        """Without an EOI it is an INTA cycle: a PIC that ends it by itself, or that is polled.
+
+        What has it done is traced next: an injection, or the read of the PIC.
+        """
+        cpu = event.vcpu
+        if cpu is None or not self.machine.on:
+            self._refuse(event)
+            return
+        cause = next((e for e in ahead.of_vcpu(cpu) if e.name != event.name), None)
+        if cause is not None and cause.name == "kvm_pio":
+            self._polled[cpu] = self.machine.pio_read(cpu, int(cause.args[1]), int(cause.args[2]))
+            return
+        self.machine.vcpus[cpu].state.mp_state = MpState.RUNNABLE
+        self._inject(cpu)
+
     def _kvm_inj_virq(self, event: Event) -> None:
         kind, vector, reinjected = event.args
         cpu = event.vcpu or 0
@@ -339,9 +386,12 @@ class Stimuli:
             self.machine.exit(cpu, reinject=True)
         elif self.machine.split and self._lapic(event).pending() != vector:
             self.machine.interrupt(cpu, int(vector))  # from QEMU's PIC
-        if vcpu.state.requests & TPR_ACCESS:  # an exit to user space before this entry
-            vcpu.state.requests &= ~TPR_ACCESS
-            vcpu.synchronized()
+        self._inject(cpu)
+
+    def _inject(self, cpu: int) -> None:
+        """Enter the guest with what there is to inject."""
+        vcpu = self.machine.vcpus[cpu]
+        _take_nmis(vcpu.state)
         # In split a rescan is seen, so one that another thread asks for comes when it is seen.
         scan = vcpu.state.requests & SCAN_IOAPIC if self.machine.split else 0
         vcpu.state.requests &= ~scan
@@ -353,8 +403,11 @@ class Stimuli:
         self.machine.exit(event.vcpu or 0, pv_eoi=True)
 
     def _kvm_apic_accept_irq(self, event: Event) -> None:
-        """Without a message it is the timer's."""
-        apic_id = int(event.args[0])
+        """Without a message it is the timer's, or the IOAPIC's after a storm of EOIs."""
+        apic_id, is_level = int(event.args[0]), event.args[3] == TRIGGER_NAMES[Trigger.LEVEL]
+        if is_level and "ioapic0" in self.machine.deadlines:
+            self.machine.expire("ioapic0")
+            return
         timer = f"lapic{apic_id}"
         if timer in self.machine.deadlines:
             self.machine.expire(timer)

@@ -34,6 +34,7 @@ from harness.replay.profiles import not_modelled, preempts, profile_of
 from harness.replay.provenance import chips_of, rules_of
 from harness.replay.qemu_stimuli import QemuStimuli
 from harness.replay.reorder import Move, moved
+from harness.replay.shadow import SHOWN, Shadow
 from harness.replay.snapshots import Look, LookedWrongError, Looking
 from userspace_chip.events import EVENT_TYPES, Event, event_type
 from userspace_chip.irqchip import Machine
@@ -96,6 +97,8 @@ class Replayed:
     divergence: Divergence | None
     is_cut: bool
     warnings: tuple[str, ...]
+    snapshots: int = 0
+    """After how many exits all of KVM's chips were as the model has them."""
     reordered: int = 0
     """How often a thread was taken to be stopped between an event and its effect."""
 
@@ -253,6 +256,7 @@ class Replay:
             machines[-1] if has_ioapic else None,
             first.taking.unsure if isinstance(first, QemuStimuli) else None,
         )
+        self._shadow = Shadow(machines[0])
         if subject.mode == "tcg":
             self._looking.adopt_elcr()
         self._reader = EventLogReader()
@@ -271,10 +275,15 @@ class Replay:
         lines_of_chips = self._of_chips(islice(rest, max_lines))
         window = Lookahead(moved(lines_of_chips, self._moves) if self._moves else lines_of_chips)
         number = 0
-        takers, looking = self._takers, self._looking
+        takers, looking, shadow = self._takers, self._looking, self._shadow
         side = self._sides[0]
         for number, event in window:
             try:
+                if event.name == SHOWN:
+                    shadow.show(NumberedEvent(number, event))
+                    continue
+                if shadow.is_waiting:
+                    shadow.goes_on(event.vcpu if event.source == "kvm" else None)
                 if event.source == "harness":
                     looking.mark(event)
                     if marks.is_load(event):
@@ -286,21 +295,31 @@ class Replay:
                         side.touched[event.vcpu] = number
                 if looking.waiting:
                     looking.compare()
+                if shadow.is_waiting:
+                    shadow.compare()
             except DisagreementError as error:
                 self._refuse_unseen(event, error.predicted)
                 return self._ended(
                     self._divergence(error, side, NumberedEvent(number, event), window)
                 )
             except LookedWrongError as error:
-                return self._ended(self._wrong_look(error, NumberedEvent(number, event), window))
-        if not any(side.feeder.count for side in self._sides):
+                found = self._wrong_look(error, NumberedEvent(number, event), window)
+                self._refuse_untraced(window)
+                return self._ended(found)
+        self._refuse_untraced(window)
+        self._is_cut = next(rest, None) is not None
+        return self._ended(None if self._is_cut else self._missing_at_end(number, window))
+
+    def _refuse_untraced(self, window: Lookahead) -> None:
+        """Refuse a log in which no CPU does anything, also further on."""
+        if not any(side.feeder.count for side in self._sides) and not any(
+            side.feeder.concerns(event) for _, event in window for side in self._sides
+        ):
             raise ReplayRefused(
                 "there is nothing to replay",
                 "no CPU's events were traced",
                 "see why in the case's counters.json, under missing",
             )
-        self._is_cut = next(rest, None) is not None
-        return self._ended(None if self._is_cut else self._missing_at_end(number, window))
 
     def _of_chips(self, lines: Iterable[str]) -> Iterator[NumberedEvent]:
         """The events that matter, for each side from its first CPU's first on."""
@@ -312,7 +331,7 @@ class Replay:
             last_ns = event.time_ns
             if event.name == "lost":
                 self._note_doubt(reader.lines, f"{event.text}: the tracer says so")
-            if event.source == "harness":
+            if event.source == "harness" or (event.name == SHOWN and self._subject.mode == "on"):
                 yield NumberedEvent(reader.lines, event)
                 continue
             sides = [side for side in takers[event.name] if side.feeder.concerns(event)]
@@ -386,7 +405,7 @@ class Replay:
         return Divergence(
             why=str(error),
             source="kvm" if kvm or self._subject.mode == "on" else "qemu",
-            recorded=found,
+            recorded=error.at or found,
             predicted=(),
             before=window.before(),
             after=window.after(),
@@ -398,6 +417,11 @@ class Replay:
 
     def _missing_at_end(self, last: int, window: Lookahead) -> Divergence | None:
         """What never came; where the log ends meanwhile it may just have been cut off."""
+        if not self._reader.report.truncated:
+            try:
+                self._shadow.end()
+            except LookedWrongError as error:
+                return self._wrong_look(error, error.at or window.last()[-1], window)
         for side in self._sides:
             for vcpu, rest in side.feeder.outstanding.items():
                 if last - side.touched[vcpu] < LOOKAHEAD:
@@ -457,6 +481,7 @@ class Replay:
             skipped=self._skipped,
             not_compared=self._not_compared,
             looks=self._looking.agreed,
+            snapshots=self._shadow.agreed,
             divergence=divergence,
             is_cut=self._is_cut,
             warnings=tuple(self._warnings),

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.base.errors import StoreError
 from harness.base.files import first_problem, read_json, write_text
 from harness.model.layout import CaseDir
+from harness.replay.lookahead import NumberedEvent
 from userspace_chip.bits import bits
 from userspace_chip.errors import StateError
 from userspace_chip.events import Event
@@ -76,10 +77,15 @@ Registers: TypeAlias = dict[str, int]
 class LookedWrongError(Exception):
     """Chips that showed what the model never had in the meantime; values by chip, as JSON."""
 
-    def __init__(self, states: Mapping[str, str], shown: Mapping[str, str]) -> None:
+    def __init__(
+        self, states: Mapping[str, str], shown: Mapping[str, str], at: NumberedEvent | None = None
+    ) -> None:
         self.states = states
         self.shown = shown
-        super().__init__(f"the monitor showed other registers: {', '.join(states)}")
+        self.at = at
+        """The snapshot after an exit, where it is this and not a look of the monitor's."""
+        who = "the monitor" if at is None else "KVM"
+        super().__init__(f"{who} showed other registers: {', '.join(states)}")
 
 
 class Looking:
@@ -114,7 +120,7 @@ class Looking:
             self._end, waiting, self.waiting = None, self.waiting, {}
             if waiting:
                 states = {chip: self._registers(chip) for chip in waiting}
-                raise LookedWrongError(*_difference(states, waiting))
+                raise LookedWrongError(*difference(states, waiting))
         elif (look := self._looks.get(text)) is not None:
             self._end = look.end
             self.waiting = self._shown(look)
@@ -245,14 +251,14 @@ def _pic_registers(chip: PicChipState) -> Registers:
     }
 
 
-def _difference(
+def difference(
     states: Mapping[str, Registers], shown: Mapping[str, Registers]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Of both, the registers that are not the same, as JSON in hexadecimal."""
+    """Of both, the registers that are not the same, as JSON in hexadecimal; others are 0."""
 
     def text(mine: Registers, other: Registers) -> str:
         return json.dumps(
-            {name: hex(value) for name, value in mine.items() if value != other[name]}
+            {name: hex(value) for name, value in mine.items() if value != other.get(name, 0)}
         )
 
     return (

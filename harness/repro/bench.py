@@ -2,8 +2,8 @@
 
 A subject is written ``[PLACE:]MODE[,kernel=V][,qemu=V]``: ``split``, ``lab:split,kernel=6.1``,
 ``local:on``, ``tcg,qemu=10.0``, ``model:off,qemu=7.2``, ``lab:pychip-split``; PLACE is ``lab`` by
-default, for ``tcg`` it is ``local``.  The modes ``pychip-split`` and ``pychip-off`` are the Python
-chips on a real KVM (docs/live.md).
+default, for ``tcg`` it is ``local``.  The modes ``pychip-on``, ``pychip-split`` and ``pychip-off``
+are the machine of the Python chips on a real KVM (docs/live.md).
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ class Entry:
     def _on_live_chips(self, cases: Iterable[Case]) -> tuple[Case, ...]:
         found = tuple(map(_on_live_chips, cases))
         if not any(case.backend.vmm is Vmm.PYCHIP for case in found):
-            why = "they have the modes split and off of KVM, and boot probes and flat images"
+            why = "they have KVM's modes, and boot probes and flat images"
             raise ConfigError(f"{self.id} has nothing for the live chips", why)
         return found
 

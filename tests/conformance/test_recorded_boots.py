@@ -1,9 +1,13 @@
 """A Linux boot as a kernel or QEMU traced it: the chips predict every event of it."""
 
+from unittest.mock import patch
+
 import pytest
 
 from harness.replay.replay import Replay, ReplayOutcome
 from support.recorded_boot import log, recorded, recorded_case
+from support.shadowed import eoi_clears_tmr
+from userspace_chip.lapic import Lapic
 from userspace_chip.profile import profile
 
 
@@ -60,3 +64,23 @@ def test_first_interrupt_of_a_cpu_is_not_taken_for_that_of_another_which_offers_
         None,
         (),
     )
+
+
+SHADOWED = "on-shadow"
+
+
+def test_kvms_registers_are_predicted_after_each_exit_of_a_recorded_probe():
+    replayed = recorded_case(SHADOWED).replay()
+
+    assert (replayed.outcome, replayed.divergence) == (ReplayOutcome.AGREED, None)
+    assert replayed.snapshots == 2575
+
+
+def test_wrong_rule_that_no_event_shows_is_found_in_kvms_registers():
+    with patch.object(Lapic, "eoi", eoi_clears_tmr):
+        replayed = recorded_case(SHADOWED).replay()
+
+    found = replayed.divergence
+    assert replayed.outcome is ReplayOutcome.DIVERGED
+    assert (found.recorded.event.name, found.states) == ("kvm_chips", {"lapic0": '{"TMR": "0x0"}'})
+    assert found.shown == {"lapic0": '{"TMR": "0x200000000000000000000"}'}

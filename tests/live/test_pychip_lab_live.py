@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.compare.diff import Status
@@ -14,7 +16,7 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 
-MODES = ("split", "pychip-split", "pychip-off")
+MODES = ("on", "split", "pychip-on", "pychip-split", "pychip-off")
 CHOSEN = [
     "ioapic-level-*-vector",
     "ioapic-edge-*",
@@ -54,3 +56,12 @@ def test_what_only_the_kernel_sees_is_known_by_its_vcpu(ran):
 
     accepted = {event.vcpu for event in events if event.name == "kvm_apic_accept_irq"}
     assert accepted == {0}
+
+
+def test_kvms_chips_are_those_of_the_model_after_each_exit(ran):
+    cases, _, _ = ran
+
+    (note,) = [note for note in cases["pychip-on"].notes if note.startswith("replay")]
+    found = re.fullmatch(r"replay: 0 divergences in (\d+) events and after (\d+) exits", note)
+    assert found is not None, note
+    assert int(found[2]) > 1000

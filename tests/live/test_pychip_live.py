@@ -15,6 +15,7 @@ from support.live import execute, flat, write_config
 pytestmark = [pytest.mark.kvm, pytest.mark.live]
 
 TAP = "TAP version 14\n1..2\nok 1 - pit\nok 2 - pic\n"
+MODES = ["pychip-on", "pychip-split", "pychip-off"]
 EARLY = "TAP version 14\n1..3\nok 1 - pit\n"
 
 
@@ -40,7 +41,7 @@ def ran(tmp_path_factory):
         flat(build("hang", EARLY, flat_image.HANG), timeout_s=2),
         flat(debugcon, output="debugcon"),
     ]
-    live = {"host": "local", "accel": "kvm", "irqchip": ["pychip-split", "pychip-off"]}
+    live = {"host": "local", "accel": "kvm", "irqchip": MODES}
     path = write_config(folder, guests, matrix=live, include=[{"host": "local", "accel": "tcg"}])
     result, out = execute(folder, path)
     return {
@@ -49,7 +50,7 @@ def ran(tmp_path_factory):
     }, out
 
 
-@pytest.fixture(params=["pychip-split", "pychip-off"])
+@pytest.fixture(params=MODES)
 def mode(request):
     return request.param
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness.backends.lab import LabPlan, booted_lab
 from harness.base.errors import CollectError, ImageError
-from harness.commands import vmm
+from harness.commands import vmm_lab
 from harness.guests.probe import parse_logs
 from harness.images import python
 from harness.images.cache import ImageCache
 from harness.scenario.program import encode
+from support import flat_image
 from support import probe_programs as programs
 from userspace_chip.kvm.options import Options
 
@@ -63,7 +66,7 @@ async def run_there(plan, options, log: Path):
     async with booted_lab(plan, log) as session:
         for one in options:
             said = []
-            code = vmm.lab_code(plan, one)
+            code = vmm_lab.lab_code(plan, one)
             status = await session.run_program(code, said.append, log.with_suffix(".errors"))
             errors = log.with_suffix(".errors").read_text()
             found[one.irqchip] = (status, errors, b"".join(said).decode())
@@ -74,7 +77,7 @@ def test_probe_under_the_chips_in_the_lab_logs_what_the_architecture_says(tmp_pa
     probe, module, _ = files
     options = [
         Options(probe, mode, (module,), smp=2, debug_ports=(0x2100,), timeout_s=200.0)
-        for mode in ("split", "off")
+        for mode in ("on", "split", "off")
     ]
 
     found = asyncio.run(run_there(lab_plan(files), options, tmp_path / "lab.log"))
@@ -84,6 +87,17 @@ def test_probe_under_the_chips_in_the_lab_logs_what_the_architecture_says(tmp_pa
         logs = parse_logs(said)
         texts = {name: [str(e) for e in logs[i].events] for i, name in enumerate(EXPECTED)}
         assert texts == EXPECTED
+
+
+def test_command_in_on_compares_kvms_chips_with_the_models(tmp_path):
+    lab_plan((Path(),) * 3)
+    image = flat_image.build(tmp_path, "image", "PASS: one\n", 0)
+    words = ["vmm", str(image), "--irqchip", "on", "--host", "lab"]
+
+    done = subprocess.run([sys.executable, "-m", "harness", *words], capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (0, "PASS: one\n"), done.stderr
+    assert "exits KVM's chips were as the model has them\n0 divergences" in done.stderr
 
 
 async def run_in_turn(plan, programs, said, log: Path):

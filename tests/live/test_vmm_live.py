@@ -35,7 +35,7 @@ from userspace_chip.profile import profile
 
 pytestmark = pytest.mark.kvm
 
-MODES = ["split", "off"]
+MODES = ["on", "split", "off"]
 
 
 @pytest.fixture(params=MODES)

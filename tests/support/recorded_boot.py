@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.model import manifest
+from harness.model.case import Vmm
 from harness.model.manifest import CaseFile
 from harness.record.eventlog import EventLogReader, dump_events
 from harness.replay import snapshots
@@ -57,7 +58,8 @@ class RecordedCase(NamedTuple):
     def replay(self, events: Iterable[Event] | None = None, looks: Iterable[Look] = ()) -> Replayed:
         """Replay ``events``, by default its own."""
         subject, warnings = profile_of(self.case)
-        replay = Replay(subject, self.case.smp, looks=looks, warnings=warnings)
+        live = self.case.vmm is Vmm.PYCHIP
+        replay = Replay(subject, self.case.smp, live=live, looks=looks, warnings=warnings)
         return replay.run(log(self.events if events is None else tuple(events)))
 
 

@@ -23,6 +23,7 @@ from userspace_chip.kvm.listener import Listener
 from userspace_chip.kvm.live import Kick, LiveIrqchip, Maker
 from userspace_chip.kvm.monitor import Monitor
 from userspace_chip.kvm.off import OffIrqchip
+from userspace_chip.kvm.on import OnIrqchip
 from userspace_chip.kvm.options import Options
 from userspace_chip.kvm.split import SplitIrqchip
 from userspace_chip.kvm.vmm import End, Guest, Outcome, Vmm
@@ -137,6 +138,8 @@ def _maker(options: Options) -> Maker:
     def make(vm: VmFd, cpus: int, kick: Kick) -> LiveIrqchip:
         if options.irqchip == "off":
             return OffIrqchip(chips, cpus, kick, board=board, time_of_day_s=now_s)
+        if options.irqchip == "on":
+            return OnIrqchip(vm, chips, board=board, time_of_day_s=now_s)
         delivery = options.delivery
         return SplitIrqchip(vm, chips, kick, delivery, board=board, time_of_day_s=now_s)
 

@@ -17,9 +17,11 @@ from userspace_chip.architecture import (
 )
 from userspace_chip.chipset import Chipset, EventLog
 from userspace_chip.events import QEMU_EVENTS, Arg, Event
+from userspace_chip.info_pic import InfoPic
 from userspace_chip.kvm import abi, firmware
 from userspace_chip.kvm.devices.bus import Device, Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd, VmFd
+from userspace_chip.profile import Profile
 
 Kick = Callable[[int], None]
 """Make CPU n look at its interrupts: it leaves its guest, or wakes up."""
@@ -53,6 +55,9 @@ class LiveIrqchip(Protocol):
     def lapic_text(self, cpu: int) -> str:
         """The monitor's ``info lapic``; in the vCPU's own thread."""
 
+    def info_pic(self) -> InfoPic:
+        """The monitor's ``info pic``."""
+
     def is_halted(self, cpu: int) -> bool:
         """Whether it sleeps; in the vCPU's own thread."""
 
@@ -83,11 +88,39 @@ class LiveLog(EventLog):
     def __call__(self, name: str, *args: Arg) -> None:
         """One event, if it is one of QEMU's."""
         if name in QEMU_EVENTS:
-            self.events.append(Event(time.time_ns(), "qemu", name, self.vcpu, args))
+            self.add(time.time_ns(), name, *args)
+
+    def add(self, time_ns: int, name: str, *args: Arg) -> None:
+        """One event of that time."""
+        self.events.append(Event(time_ns, "qemu", name, self.vcpu, args))
+
+
+class LiveChips(Chipset):
+    """A chipset without local APICs or CPUs in Python, which KVM has."""
+
+    log: LiveLog
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.on, self.split = profile.mode == "on", profile.mode == "split"
+        self.now_ns = 0
+        self.deadlines = {}
+        self.resamplers = set()
+        self.resampled = []
+        self.staged = {}
+        self.lapics = []
+        self.vcpus = []
+        self.log = LiveLog(self)
+
+
+def info_pic(chips: Chipset) -> InfoPic:
+    """What the monitor shows of IOAPICs and PICs in Python."""
+    ioapics = [(chip.knobs.version, chip.state) for chip in chips.ioapics]
+    return InfoPic(ioapics, dict(enumerate(chips.pic.state.chips)))
 
 
 def connect_chips(chips: Chipset, ports: Ports, windows: Windows) -> None:
-    """PICs, PIT, RTC, HPET and IOAPIC, which are in Python in both modes."""
+    """PICs, PIT, RTC, HPET and IOAPIC, where all of them are in Python."""
 
     def pic_read(cpu: int, at: int, size: int) -> int:
         chips.log.vcpu = cpu
@@ -105,14 +138,6 @@ def connect_chips(chips: Chipset, ports: Ports, windows: Windows) -> None:
         chips.log.vcpu = cpu
         chips.pit.write(at, value, chips.now_ns, size)
 
-    def rtc_read(cpu: int, at: int, size: int) -> int:
-        chips.log.vcpu = cpu
-        return chips.rtc.read(at, size, chips.now_ns)
-
-    def rtc_write(cpu: int, at: int, size: int, value: int) -> None:
-        chips.log.vcpu = cpu
-        chips.rtc.write(at, value, size, chips.now_ns)
-
     def ioapic_read(cpu: int, at: int, size: int) -> int:
         chips.log.vcpu = cpu
         ioapic, offset = chips.ioapics[0], at - IOAPIC_BASES[0]
@@ -126,8 +151,24 @@ def connect_chips(chips: Chipset, ports: Ports, windows: Windows) -> None:
 
     ports.add(PIC_PORTS, as_device(pic_read, pic_write))
     ports.add(PIT_PORTS, as_device(pit_read, pit_write))
-    ports.add(RTC_PORTS, as_device(rtc_read, rtc_write))
     windows.add(IOAPIC_BASES[0], IOAPIC_PAGE_BYTES, as_device(ioapic_read, ioapic_write))
+    connect_clocks(chips, ports, windows)
+    for port, value in firmware.LEGACY_SETUP:
+        ports.write(0, port, 1, value)
+
+
+def connect_clocks(chips: Chipset, ports: Ports, windows: Windows) -> None:
+    """RTC and HPET, which KVM never has."""
+
+    def rtc_read(cpu: int, at: int, size: int) -> int:
+        chips.log.vcpu = cpu
+        return chips.rtc.read(at, size, chips.now_ns)
+
+    def rtc_write(cpu: int, at: int, size: int, value: int) -> None:
+        chips.log.vcpu = cpu
+        chips.rtc.write(at, value, size, chips.now_ns)
+
+    ports.add(RTC_PORTS, as_device(rtc_read, rtc_write))
     if (hpet := chips.hpet) is not None:
 
         def hpet_read(cpu: int, at: int, size: int) -> int:
@@ -139,8 +180,6 @@ def connect_chips(chips: Chipset, ports: Ports, windows: Windows) -> None:
             chips.hpet_write(hpet, at - HPET_BASE, size, value)
 
         windows.add(HPET_BASE, HPET_BYTES, as_device(hpet_read, hpet_write))
-    for port, value in firmware.LEGACY_SETUP:
-        ports.write(0, port, 1, value)
 
 
 class ChipPorts:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from userspace_chip.info_pic import InfoPic, format_info_pic
+from userspace_chip.info_pic import format_info_pic
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.fds import VcpuFd
 from userspace_chip.kvm.listener import Listener
@@ -134,7 +134,7 @@ class Commands:
         if asked == "info lapic":
             return str(self._on_cpu(cpu, lambda irqchip, vcpu: irqchip.lapic_text(vcpu.index)))
         if asked == "info pic":
-            return str(self._on_cpu(0, lambda irqchip, vcpu: pic_text(irqchip)))
+            return str(self._on_cpu(0, lambda irqchip, vcpu: format_info_pic(irqchip.info_pic())))
         raise Refusal(f"unknown command: {asked!r}")
 
 
@@ -154,13 +154,6 @@ def registers_text(irqchip: LiveIrqchip, vcpu: VcpuFd) -> str:
         f"CR0={sregs.cr0:08x} CR2={sregs.cr2:016x} CR3={sregs.cr3:016x} CR4={sregs.cr4:08x}"
     )
     return "\n".join([*lines, f"EFER={sregs.efer:016x}", ""]) + "\n"
-
-
-def pic_text(irqchip: LiveIrqchip) -> str:
-    """``info pic``."""
-    chips = irqchip.chips
-    ioapics = [(chip.knobs.version, chip.state) for chip in chips.ioapics]
-    return format_info_pic(InfoPic(ioapics, dict(enumerate(chips.pic.state.chips))))
 
 
 def _error(description: str) -> dict[str, Any]:

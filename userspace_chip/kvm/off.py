@@ -17,11 +17,12 @@ from typing import Final
 
 from userspace_chip.architecture import APIC_WINDOW, APIC_WINDOW_BYTES, Board
 from userspace_chip.info_lapic import InfoLapic, format_lapic
+from userspace_chip.info_pic import InfoPic
 from userspace_chip.irqchip import Machine
 from userspace_chip.kvm import abi, firmware
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd
-from userspace_chip.kvm.live import Kick, LiveLog, as_device, connect_chips
+from userspace_chip.kvm.live import Kick, LiveLog, as_device, connect_chips, info_pic
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import NMI_VECTOR, POLL, MpState
 
@@ -127,6 +128,10 @@ class OffIrqchip:
         lapic = self.chips.lapics[cpu]
         count = lapic.timer.current_count(self.chips.now_ns)
         return format_lapic(InfoLapic(cpu, lapic.state, current_count=count))
+
+    def info_pic(self) -> InfoPic:
+        """Of the chips in Python."""
+        return info_pic(self.chips)
 
     def is_halted(self, cpu: int) -> bool:
         """Its thread does not run it."""

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 from userspace_chip.architecture import Board
 from userspace_chip.profile import Qemu
 
-LiveMode: TypeAlias = Literal["split", "off"]
+LiveMode: TypeAlias = Literal["on", "split", "off"]
 Delivery: TypeAlias = Literal["route", "msi"]
 """How an IOAPIC's message reaches KVM: the pin's route and KVM_IRQ_LINE, or KVM_SIGNAL_MSI."""
 

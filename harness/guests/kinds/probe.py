@@ -93,7 +93,8 @@ class ProbeKind(GuestKind[ProbeGuest]):
         """The probe, and its scenarios as a program in the run's folder."""
         case = replace(case, guest=replace(self.guest, far_return=site.emulates))
         files = site.images.probe(), _program(self.guest, case, site.out)
-        return GuestPlan(case, *files, trace_log=False, paused=False)
+        shows_chips = self.guest.trace and case.backend.is_shadowed
+        return GuestPlan(case, *files, trace_log=shows_chips, paused=False)
 
     def arguments(self, case: Case, files: GuestFiles) -> Sequence[str]:
         """What drives lines and sends messages for the probe, its way out, and its program."""

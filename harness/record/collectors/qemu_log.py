@@ -29,7 +29,7 @@ from harness.model.counters import CounterSource
 from harness.model.layout import CaseDir
 from harness.record.eventlog import Bodies, Body, LogReport, LogTally
 from harness.record.recording import Recording
-from userspace_chip.events import QEMU_EVENTS, Arg, Event
+from userspace_chip.events import QEMU_EVENTS, VMM_EVENTS, Arg, Event
 
 _STAMPED: Final = re.compile(r"(\d{1,10})@(\d{1,12})\.(\d{6}):(\w+ .*)\n", re.DOTALL)
 _DATE: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{6})Z ")
@@ -46,6 +46,9 @@ _DUMP: Final = re.compile(
     r"(?: CR2=[0-9a-f]{16}| env->regs\[R_EAX\]=[0-9a-f]{16})?"
 )
 """The pieces of a line before the registers of an exception (``do_interrupt_all``)."""
+
+
+_LOGGED: Final = {**QEMU_EVENTS, **VMM_EVENTS}
 
 
 class QemuLogReader:
@@ -68,7 +71,7 @@ class QemuLogReader:
         self._offset_ns = offset_ns
         self._vcpus = {str(thread): vcpu for thread, vcpu in vcpu_of_thread.items()}
         self._tally = LogTally()
-        self._bodies = Bodies(QEMU_EVENTS, self._tally)
+        self._bodies = Bodies(_LOGGED, self._tally)
 
     @property
     def report(self) -> LogReport:
@@ -137,7 +140,7 @@ class QemuLogReader:
 
     def _body(self, number: int, line: str, text: str, *, traced: bool) -> Body | None:
         name, _, rest = text.partition(" ")
-        if name not in QEMU_EVENTS:
+        if name not in _LOGGED:
             # Without a time in front, an unknown first word may be any message of QEMU's.
             if traced:
                 self._tally.unknown_event(name)

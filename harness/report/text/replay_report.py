@@ -51,6 +51,8 @@ def replay_report(replayed: Replayed) -> Page:
         f"{replayed.not_compared} of QEMU's not compared; "
         f"{replayed.looks} times a chip's registers were as the monitor showed them"
     )
+    if replayed.snapshots:
+        yield TextLine(f"after {replayed.snapshots} exits KVM's chips were as the model has them")
     if replayed.reordered:
         yield TextLine(
             f"{replayed.reordered} times the kernel stopped a thread before an event's effect"

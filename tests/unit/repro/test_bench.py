@@ -63,7 +63,7 @@ def test_side_as_text_means_the_same_side(text):
         ("split,kernel", "expected kernel=V or qemu=V"),
         ("lab:tcg", "TCG in a lab is not a backend"),
         ("model:pychip-off", "write model:off, or lab:pychip-off"),
-        ("pychip-on", "did you mean"),
+        ("pychip-tcg", "did you mean"),
         ("local:on,kernel=6.1", "only a lab and a model of KVM have a kernel"),
         ("model:tcg,kernel=6.1", "only a lab and a model of KVM have a kernel"),
     ],

@@ -42,7 +42,10 @@ def test_entry_on_live_chips_has_them_in_place_of_qemu_where_they_can_be(tmp_pat
         "part: idle", 'part: "*"'
     )
     config = catalogue.load(write_entry(tmp_path, text)).config(live=True)
-    assert [case.backend.name for case in config.cases] == ["lab-kvm-on", "lab-kvm-pychip-split"]
+    assert [case.backend.name for case in config.cases] == [
+        "lab-kvm-pychip-on",
+        "lab-kvm-pychip-split",
+    ]
 
 
 def test_entry_with_nothing_for_live_chips_is_refused(tmp_path):

@@ -49,6 +49,7 @@ def test_status_of_an_outcome_is_the_convention_asked_for(outcome, expected, raw
     "options",
     [
         Options(Path("image")),
+        Options(Path("image"), irqchip="on"),
         Options(
             Path("image"),
             irqchip="off",

@@ -14,6 +14,7 @@ from harness.analyse.motion import cpus
 from userspace_chip.info_pic import parse_info_pic
 from userspace_chip.irqchip import Machine as Chips
 from userspace_chip.kvm import abi
+from userspace_chip.kvm.live import info_pic
 from userspace_chip.kvm.monitor import Commands, Monitor, Objects
 from userspace_chip.profile import profile
 
@@ -30,6 +31,9 @@ class Irqchip:
 
     def lapic_text(self, cpu):
         return f"lapic {cpu}"
+
+    def info_pic(self):
+        return info_pic(self.chips)
 
     def is_halted(self, cpu):
         return cpu == 1

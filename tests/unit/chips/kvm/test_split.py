@@ -65,6 +65,12 @@ class Vcpu:
     def set_sregs(self, sregs):
         self.sregs = sregs
 
+    def get_regs(self):
+        return abi.KvmRegs(rip=0x1234)
+
+    def set_regs(self, regs):
+        self.regs = regs
+
     def report_tpr_accesses(self, enabled):
         self.reports_tpr = enabled
 
@@ -200,4 +206,4 @@ def delivered(board):
 def test_accesses_of_tpr_are_exits_after_which_cr8_is_put_back(board):
     assert board.vcpu.reports_tpr
     assert board.irqchip.handle(0, abi.ExitReason.TPR_ACCESS)
-    assert board.vcpu.sregs.cr8 == 2
+    assert (board.vcpu.sregs.cr8, board.vcpu.regs.rip) == (2, 0x1234)
