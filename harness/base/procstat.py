@@ -52,12 +52,16 @@ def cpu_times(pid: int) -> dict[int, CpuTime]:
     Documentation/scheduler/sched-stats.rst).
     """
     found = {}
-    for path in Path("/proc", str(pid), "task").glob("*/schedstat"):
+    try:
+        threads = list(Path("/proc", str(pid), "task").iterdir())
+    except OSError:
+        return {}
+    for thread in threads:
         try:
-            ran_ns, waited_ns, _ = map(int, path.read_text().split())
+            ran_ns, waited_ns, _ = map(int, (thread / "schedstat").read_text().split())
         except (OSError, ValueError):
             continue
-        found[int(path.parent.name)] = CpuTime(ran_ns / 1e9, waited_ns / 1e9)
+        found[int(thread.name)] = CpuTime(ran_ns / 1e9, waited_ns / 1e9)
     return found
 
 

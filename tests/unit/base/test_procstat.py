@@ -39,6 +39,15 @@ def test_cpu_times_of_what_has_ended_are_none():
         assert cpu_times(process.pid) == {}
 
 
+def test_cpu_times_of_what_ends_while_it_is_looked_at_are_none(monkeypatch):
+    def gone(_path):
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "listdir", gone)
+    monkeypatch.setattr(os, "scandir", gone)
+    assert cpu_times(os.getpid()) == {}
+
+
 def test_neediest_thread_is_the_one_that_ran_and_waited_longest_since():
     before = {1: CpuTime(50, 9), 2: CpuTime(1, 1)}
     after = {1: CpuTime(51, 9), 2: CpuTime(2, 3), 3: CpuTime(0.5, 1)}
