@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from support.idle_vcpu import IdleVcpu
 from userspace_chip.architecture import HPET_BASE, SPEAKER
 from userspace_chip.kvm import abi, layout
 from userspace_chip.kvm.devices.bus import Ports, Windows
@@ -61,39 +62,9 @@ class Vm:
         self.pit = image
 
 
-class Vcpu:
-    """A vCPU that is not entered."""
-
-    index = 0
-
-    def __init__(self):
-        self.lapic = abi.KvmLapicState()
-
-    def get_lapic(self):
-        return self.lapic
-
-    def set_lapic(self, image):
-        self.lapic = image
-
-    def report_tpr_accesses(self, enabled):
-        self.reports_tpr = enabled
-
-    def get_sregs(self):
-        return abi.KvmSregs(cr8=2)
-
-    def set_sregs(self, sregs):
-        self.sregs = sregs
-
-    def get_regs(self):
-        return abi.KvmRegs(rip=0x1234)
-
-    def set_regs(self, regs):
-        self.regs = regs
-
-
 @pytest.fixture
 def board():
-    vm, vcpu = Vm(), Vcpu()
+    vm, vcpu = Vm(), IdleVcpu()
     irqchip = OnIrqchip(vm, profile("on", qemu="7.2"))
     ports, windows = Ports(), Windows()
     irqchip.connect(ports, windows)

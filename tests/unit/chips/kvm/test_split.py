@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from support.idle_vcpu import IdleVcpu
 from userspace_chip import lapic_registers as reg
 from userspace_chip.architecture import HPET_BASE, IOAPIC_BASES, IOREDTBL
 from userspace_chip.kvm import abi
@@ -40,39 +41,16 @@ class Vm:
         return 1
 
 
-class Vcpu:
-    """A vCPU that is entered by nobody."""
-
-    index = 0
+class Vcpu(IdleVcpu):
+    """It keeps what was injected, too."""
 
     def __init__(self):
+        super().__init__()
         self.kvm_run = abi.KvmRun()
         self.interrupts = []
-        self.lapic = abi.KvmLapicState()
-
-    def get_lapic(self):
-        return self.lapic
-
-    def set_lapic(self, image):
-        self.lapic = image
 
     def interrupt(self, vector):
         self.interrupts.append(vector)
-
-    def get_sregs(self):
-        return abi.KvmSregs(cr8=2)
-
-    def set_sregs(self, sregs):
-        self.sregs = sregs
-
-    def get_regs(self):
-        return abi.KvmRegs(rip=0x1234)
-
-    def set_regs(self, regs):
-        self.regs = regs
-
-    def report_tpr_accesses(self, enabled):
-        self.reports_tpr = enabled
 
     def nmi(self):
         self.interrupts.append("nmi")
