@@ -14,6 +14,7 @@ from harness.backends.lab import TRACEFS, LabSession
 from harness.base.errors import HarnessError
 from harness.model import manifest
 from harness.model.case import Irqchip, Machine, Vmm
+from harness.model.layout import CaseDir
 from harness.model.manifest import CaseFile
 from harness.record.collectors.ftrace import FtraceReader
 from harness.record.collectors.merge import in_order, merge
@@ -32,9 +33,8 @@ class TracedRun:
     """What was traced of one guest, in a folder here."""
 
     def __init__(self, folder: Path) -> None:
-        self.kernel, self.vmm, self._events = (
-            folder / name for name in ("kernel.trace", "vmm.trace", "events.jsonl")
-        )
+        files = CaseDir(folder)
+        self.kernel, self.vmm, self._events = files.kernel_trace, files.qemu_trace, files.events
 
     @contextlib.asynccontextmanager
     async def made(self, session: LabSession) -> AsyncIterator[None]:
