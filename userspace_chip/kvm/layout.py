@@ -252,6 +252,17 @@ def restore_lapic(machine: Machine, cpu: int, image: abi.KvmLapicState) -> None:
         machine.ioapics[0].lapic_restored(cpu)
 
 
+def lapic_page(machine: Machine, cpu: int) -> abi.KvmLapicState:
+    """The page of a CPU's local APIC in a machine modelled after KVM; its timer's count is 0."""
+    lapic, knobs = machine.lapics[cpu], machine.profile
+    return lapic_to_kvm(
+        lapic.state,
+        version=lapic.version,
+        ids_32bit=knobs.delivery.ids_32bit,
+        icr_split=knobs.lapic.x2apic_icr_split,
+    )
+
+
 def move(machine: Machine, copied: Sequence[VcpuState] | None = None) -> None:
     """The machine goes on in another QEMU, which gives its local APICs to KVM (KVM_SET_LAPIC).
 
@@ -267,15 +278,8 @@ def move(machine: Machine, copied: Sequence[VcpuState] | None = None) -> None:
     """
     if not machine.profile.kvm_lapic:
         return
-    knobs = machine.profile
-    for cpu, lapic in enumerate(machine.lapics):
-        page = lapic_to_kvm(
-            lapic.state,
-            version=lapic.version,
-            ids_32bit=knobs.delivery.ids_32bit,
-            icr_split=knobs.lapic.x2apic_icr_split,
-        )
-        restore_lapic(machine, cpu, page)
+    for cpu in range(len(machine.lapics)):
+        restore_lapic(machine, cpu, lapic_page(machine, cpu))
     for vcpu, before in zip(machine.vcpus, copied or (), strict=bool(copied)):
         vcpu.state.nmi_queued = before.nmi_queued
         vcpu.state.nmi_pending = before.nmi_pending

@@ -88,15 +88,7 @@ def of_irqchip(image: abi.KvmIrqchip) -> Registers:
 def of_chip(machine: Machine, chip: str) -> Registers:
     """The same of a chip of a machine that is modelled after KVM: ``lapic1``, ``ioapic0``."""
     if chip.startswith("lapic"):
-        cpu, knobs = int(chip[5:]), machine.profile
-        lapic = machine.lapics[cpu]
-        page = layout.lapic_to_kvm(
-            lapic.state,
-            version=lapic.version,
-            ids_32bit=knobs.delivery.ids_32bit,
-            icr_split=knobs.lapic.x2apic_icr_split,
-        )
-        return of_lapic(page)
+        return of_lapic(layout.lapic_page(machine, int(chip[5:])))
     if chip == "ioapic0":
         return of_irqchip(layout.ioapic_to_kvm(machine.ioapics[0].get_irqchip()))
     pic = Irqchip(int(chip[3:]))
