@@ -224,10 +224,15 @@ class Vcpu:
                 self.emit("vcpu_kick")
 
     def queue_nmi(self) -> None:
-        """An NMI (KVM_NMI, LINT1, a message)."""
+        """An NMI (KVM_NMI, LINT1, a message).
+
+        off: first a bit of QEMU's (CPU_INTERRUPT_NMI), which becomes KVM's at the next exit.
+        """
         if self._kvm:
             self.state.nmi_queued += 1
             self.request(NMI)
+        elif self.profile.kvm_vcpu:
+            self.state.nmi_queued = 1
         else:
             self.state.nmi_pending = 1
 
@@ -608,56 +613,82 @@ class Vcpu:
         elif not self.lapic.accepts_pic_intr() or not self._port.pic_output():
             state.hard = False
 
-    def _enter_qemu(self, interruptible: bool = True, nmi_allowed: bool = True) -> Entry:
-        """One look at the interrupt lines: ``x86_cpu_pending_interrupt``, or KVM's pre-run.
-
-        off: what is injected goes through KVM_INTERRUPT, so KVM traces it as reinjected.
-        """
-        state = self.state
-        if state.in_guest:
-            self.exit()
-        if state.requests & POLL:
+    def _is_awake(self, interruptible: bool) -> bool:
+        """INIT and SIPI, then whether it runs (``kvm_arch_process_async_events``; TCG alike)."""
+        if self.state.requests & POLL:
             self.poll()
-        if state.init_pending or state.sipi_pending:
+        if self.state.init_pending or self.state.sipi_pending:
             self.accept_events()
             if self.state.requests & POLL:
                 self.poll()
-            state = self.state
-        if state.mp_state is not MpState.RUNNABLE:
-            awake = (state.hard and interruptible) or state.nmi_pending or state.smi_pending
-            if state.mp_state is not MpState.HALTED or not awake:
-                return _ASLEEP
-            state.mp_state = MpState.RUNNABLE
+        state = self.state
+        if state.mp_state is MpState.HALTED:
+            nmi = state.nmi_pending or state.nmi_queued
+            if nmi or state.smi_pending or (state.hard and interruptible):
+                state.mp_state = MpState.RUNNABLE
+        return state.mp_state is MpState.RUNNABLE
+
+    def _enter_qemu(self, interruptible: bool = True, nmi_allowed: bool = True) -> Entry:
+        """TCG: one look at the interrupt lines (``x86_cpu_pending_interrupt``)."""
+        if self.state.in_guest:
+            self.exit()
+        if not self._is_awake(interruptible):
+            return _ASLEEP
+        state = self.state
         state.in_guest = True
         if state.smi_pending:
             state.smi_pending = False
             return _NOTHING
-        injectable = state.hard and interruptible
-        # off: KVM_INTERRUPT makes an injection that is under way, and an NMI has to wait for it.
-        if state.nmi_pending and nmi_allowed and not (injectable and self.profile.kvm_vcpu):
-            state.nmi_pending = 0
-            state.nmi_injections += 1
-            return Entry(NMI_VECTOR, intr_info(NMI_VECTOR, IntrType.NMI))
-        if injectable:
-            return self._inject_qemu()
-        state.window_requested = state.hard
-        return Entry(irq_window=True) if state.hard else _NOTHING
+        if state.nmi_pending and nmi_allowed:
+            return self._inject_nmi()
+        return self._inject_qemu(interruptible)
 
     def _enter_off(self, interruptible: bool = True, nmi_allowed: bool = True) -> Entry:
-        """off: every exit writes KVM's CR8 back, which is TPR bits 7:4, and looks at INTR anew.
+        """off: one KVM_RUN, with what QEMU does before and after it.
 
-        QEMU ``target/i386/kvm/kvm.c:kvm_arch_post_run``, ``cpu_set_apic_tpr``.
+        An NMI that KVM has comes as soon as the guest can take it, without an exit to QEMU, but
+        after an injection that is under way.  Every exit writes KVM's CR8 back, which is TPR bits
+        7:4, and looks at INTR anew (QEMU 7.2 ``target/i386/kvm/kvm.c:kvm_arch_pre_run``,
+        ``kvm_arch_post_run``, ``cpu_set_apic_tpr``; Linux 6.1 ``x86.c:process_nmi``).
         """
-        entry = self._enter_qemu(interruptible, nmi_allowed)
+        if self.state.nmi_pending and nmi_allowed:
+            return self._inject_nmi()
         if self.state.in_guest:
-            self.lapic.set_cr8(self.lapic.cr8())
-            self.poll()
+            self.exit()
+        if not self._is_awake(interruptible):
+            return _ASLEEP
+        state = self.state
+        state.in_guest = True
+        if state.nmi_queued:
+            state.nmi_queued = 0
+            state.nmi_pending = min(state.nmi_pending + 1, 2 if nmi_allowed else 1)
+        if state.smi_pending:
+            state.smi_pending = False
+            entry = _NOTHING
+        else:
+            entry = self._inject_qemu(interruptible)
+            if entry.vector is None and state.nmi_pending and nmi_allowed:
+                entry = self._inject_nmi()
+        self.lapic.set_cr8(self.lapic.cr8())
+        self.poll()
         return entry
 
-    def _inject_qemu(self) -> Entry:
-        """The INTR line is high and the CPU takes it."""
+    def _inject_nmi(self) -> Entry:
+        """One of those that wait."""
+        self.state.nmi_pending -= 1
+        self.state.nmi_injections += 1
+        return Entry(NMI_VECTOR, intr_info(NMI_VECTOR, IntrType.NMI))
+
+    def _inject_qemu(self, interruptible: bool) -> Entry:
+        """Where the INTR line is high: the CPU takes it, or a window is asked for.
+
+        off: what is injected goes through KVM_INTERRUPT, so KVM traces it as reinjected.
+        """
         state = self.state
         kvm = self.profile.kvm_vcpu
+        if not (state.hard and interruptible):
+            state.window_requested = state.hard
+            return Entry(irq_window=True) if state.hard else _NOTHING
         if state.window_requested and kvm:
             self._trace_exit(Exit.IRQ_WINDOW_OPEN)
         state.hard = False

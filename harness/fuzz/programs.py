@@ -32,6 +32,10 @@ from userspace_chip.profile import Profile
 
 BARREN: Final = 200
 """Number of refused programs in a row after which a grammar generates nothing."""
+NO_BACKEND: Final = "no backend has what it needs"
+NOT_THIS_MACHINE: Final = "it is not for this machine type"
+_NOT_HERE: Final = frozenset({NO_BACKEND, NOT_THIS_MACHINE})
+"""Refusals that say nothing of a grammar, while another one generates something."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Source:
     machine: str = "q35"
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     _in_a_row: Counter[str] = field(default_factory=Counter)
+    _all_in_a_row: int = 0
 
     def programs(self, first: int = 0) -> Iterator[Program]:
         """Programs from number ``first`` on, without end.
@@ -82,15 +87,16 @@ class Source:
         name = written.grammar.name
         found = self._checked(written)
         if isinstance(found, Program):
-            self._in_a_row[name] = 0
+            self._in_a_row[name] = self._all_in_a_row = 0
             return found
         self.refused[name, found] += 1
-        self._in_a_row[name] += 1
-        if self._in_a_row[name] >= BARREN:
+        self._all_in_a_row += 1
+        self._in_a_row[name] += found not in _NOT_HERE
+        if self._in_a_row[name] >= BARREN or self._all_in_a_row >= BARREN * len(self.grammars):
             counts = ((why, n) for (of, why), n in self.refused.most_common() if of == name)
             raise CannotRun(
                 f"the grammar {name} generates nothing",
-                f"{BARREN} programs in a row were refused",
+                f"{max(self._in_a_row[name], self._all_in_a_row)} programs in a row were refused",
                 "; ".join(f"{n} times: {why}" for why, n in counts),
             )
         return None
@@ -98,7 +104,7 @@ class Source:
     def _checked(self, written: Written) -> Program | str:
         """The program, or why there is none."""
         if written.grammar.machines and self.machine not in written.grammar.machines:
-            return f"it is not for the machine {self.machine}"
+            return NOT_THIS_MACHINE
         try:
             scenario = compiled(written.name, written.data)
         except ConfigError as error:
@@ -112,7 +118,7 @@ class Source:
                 return log
             predicted[profile] = log
         if predicted and all(log is None for log in predicted.values()):
-            return "no backend has what it needs"
+            return NO_BACKEND
         return Program(written, scenario, predicted)
 
     def _sound(self, scenario: Scenario, profile: Profile) -> Log | str | None:

@@ -310,9 +310,8 @@ class Execution:
                 cpu.faulted = True
 
     def _settle(self) -> None:
-        """Everything comes to rest; of a CPU that is not late it has after each operation."""
-        if self._order in (Order.LAZY, Order.STARVED):
-            self._quieten(self._everyone)
+        """Everything comes to rest, also what the last operation's exit leaves (off: INTR)."""
+        self._quieten(self._everyone)
         self._forget_senders()
         if self._look_ahead and self.machine.deadlines:
             self._see_what_timers_do()

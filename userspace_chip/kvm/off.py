@@ -91,9 +91,11 @@ class OffIrqchip:
             self._start_up(cpu)
         if is_smi and not model.state.smi_pending:
             vcpu.smi()
-        if entry.vector == NMI_VECTOR and entry.info is not None and entry.info >> 8 & 7 == 2:
-            vcpu.nmi()
-        elif entry.vector is not None:
+        is_nmi = entry.vector == NMI_VECTOR and entry.info is not None and entry.info >> 8 & 7 == 2
+        for _ in range(model.state.nmi_pending + is_nmi):
+            vcpu.nmi()  # whether the guest can take it is KVM's to know
+        model.state.nmi_pending = 0
+        if entry.vector is not None and not is_nmi:
             vcpu.interrupt(entry.vector)
         run.request_interrupt_window = int(model.state.hard)
         run.cr8 = self.chips.lapics[cpu].cr8()
@@ -162,7 +164,7 @@ class OffIrqchip:
                 state.requests & POLL
                 or state.init_pending
                 or state.sipi_pending
-                or state.nmi_pending
+                or state.nmi_queued
                 or state.smi_pending
                 or (state.hard and not state.window_requested)
             ):

@@ -126,6 +126,38 @@ def test_off_injects_the_interrupt_that_kvm_was_given_before_an_nmi():
     assert [machine.enter(0).vector for _ in range(2)] == [0x31, 2]
 
 
+@pytest.mark.parametrize(("mode", "nmis"), [("off", 2), ("tcg", 1)])
+def test_nmi_that_comes_while_one_waits_in_kvm_is_a_second_one_in_off_only(mode, nmis):
+    machine = ready(mode)
+    machine.nmi(0)
+    machine.enter(0, nmi_allowed=False)
+    machine.nmi(0)
+    vectors = [machine.enter(0).vector for _ in range(4)]
+    assert vectors.count(2) == nmis
+
+
+def test_off_takes_one_nmi_of_those_that_come_in_the_handler_of_another():
+    machine = ready("off")
+    for _ in range(3):
+        machine.nmi(0)
+        machine.enter(0, nmi_allowed=False)
+    assert [machine.enter(0).vector for _ in range(3)] == [2, None, None]
+
+
+def test_off_nmi_comes_with_the_entry_to_which_intr_brings_no_vector():
+    machine = ready("off")
+    machine.vcpus[0].state.hard = True
+    machine.nmi(0)
+    assert machine.enter(0).vector == 2
+
+
+def test_off_nmi_wakes_a_halted_cpu_before_kvm_has_it():
+    machine = ready("off")
+    machine.halt(0)
+    machine.nmi(0)
+    assert machine.enter(0, interruptible=False).vector == 2
+
+
 def test_tcg_injection_is_not_traced():
     machine = ready("tcg")
     machine.signal_msi(EDGE, 0x31)

@@ -6,7 +6,7 @@ import pytest
 
 from harness.base.errors import CannotRun
 from harness.fuzz import grammar
-from harness.fuzz.programs import Source, compiled
+from harness.fuzz.programs import NO_BACKEND, Source, compiled
 from harness.scenario.authoring import authoring_problems
 from harness.scenario.predict import predict
 from userspace_chip.profile import profile
@@ -35,6 +35,22 @@ def refusals(source):
     with pytest.raises(CannotRun, match="generates nothing") as caught:
         next(source.programs())
     return str(caught.value)
+
+
+def test_programs_of_a_grammar_that_no_backend_can_run_leave_the_others(tmp_path):
+    texts = {
+        "wide": "needs: [x2apic]\nmodes: [x2apic]\n"
+        "actions: [{do: {read: lapic.id}, where: [steps]}]",
+        "plain": "actions: [{do: {read: lapic.version}, where: [steps]}]",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(HEAD + text, encoding="utf-8")
+    grammars = [grammar.load(tmp_path / f"{name}.yaml") for name in texts]
+    off = Source(1, grammars, (profile("off", qemu="7.2"),))
+    assert len(list(islice(off.programs(), 1000))) == 1000
+    assert off.refused["wide", NO_BACKEND] > 200
+    with pytest.raises(CannotRun, match="wide generates nothing"):
+        next(Source(1, grammars[:1], off.profiles).programs())
 
 
 def test_programs_have_a_prediction_for_each_profile(source):
@@ -71,7 +87,7 @@ def test_programs_of_a_number_are_the_same_wherever_one_begins():
         ("actions: [{do: {ipi: {mode: init, dest: 0}}, where: [steps]}]", "program"),
         ("actions: [{do: {lapic.self_ipi: {vector: 1}}, where: [steps]}]", "xapic mode"),
         ("actions: [{do: {read: io.0x60}, where: [steps]}]", "PIO_READ"),
-        ("machines: [microvm]\nactions: [{do: cli, where: [steps]}]", "not for the machine q35"),
+        ("machines: [microvm]\nactions: [{do: cli, where: [steps]}]", "not for this machine type"),
     ],
     ids=["race", "time", "timeout", "asleep", "init", "language", "no-chip", "machine"],
 )  # fmt: skip

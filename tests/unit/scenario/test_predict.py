@@ -121,6 +121,12 @@ def test_interrupt_while_tpr_holds_it_back_comes_with_a_lower_tpr(subject):
     assert lines(prog, subject) == ["2 0 read 40", "3 0 irq 45 - 45 -"]
 
 
+@pytest.mark.parametrize(("mode", "taken"), [("off", ["2 0 irq 3 - 3 -"]), ("on", []), ("tcg", [])])
+def test_interrupt_that_the_last_exit_of_a_step_lets_through_comes_in_that_step(mode, taken):
+    prog = program(lapic(TPR, 0x30), ipi(3 | SELF), lapic(TPR, 0xF))
+    assert lines(prog, profile(mode)) == taken
+
+
 @everywhere
 def test_nmi_is_taken_with_interrupts_off(subject):
     prog = program(CLI, ipi(NMI, dest=0))
