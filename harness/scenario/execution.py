@@ -66,6 +66,7 @@ LOOK_AHEAD_NS: Final = 100_000_000
 UNEVEN_SLICES: Final = 12
 NMIS_HELD: Final = 2
 """By a CPU: one that it handles or takes next, and one after it (Linux ``process_nmi``)."""
+_WITHOUT_EXIT: Final = frozenset({Opcode.STI, Opcode.CLI})
 WATCHDOG_NS: Final = 1_000_000_000
 """After this time of sleep CPU 0 is woken: the probe's watchdog."""
 
@@ -101,7 +102,7 @@ class _Cpu:
 
     __slots__ = (
         *("asleep", "awaits_sipi", "entries", "events", "faulted", "handled"),
-        *("interruptible", "nmi_blocked", "number", "offline", "pinned", "stack"),
+        *("interruptible", "nmi_blocked", "number", "offline", "pinned", "stack", "stays"),
     )
 
     def __init__(self, number: int) -> None:
@@ -118,6 +119,8 @@ class _Cpu:
         self.pinned: int | None = None
         """The step that sent it to sleep, until an AWAIT."""
         self.stack: list[Activity] = []
+        self.stays = False
+        """off: since an injection the guest has not left for QEMU."""
         self.handled: list[int] = []
         """The vectors whose handlers are under way, the innermost last."""
         self.entries: dict[int, int] = {}
@@ -163,6 +166,7 @@ class Execution:
         self._of_nmis = self._handlers.get(NMI_ENTRY)
         self._default = self._handlers.get(ANY_VECTOR, _DEFAULT_HANDLER)
         self._order = order
+        self._is_off = profile.kvm_vcpu and not profile.kvm_lapic
         self._everyone = self._cpus[::-1] if order is Order.LAZY else self._cpus
         self._starved = self._cpus[seed % cpus] if order is Order.STARVED else None
         after = [self._cpus[n + 1 :] + self._cpus[: n + 1] for n in range(cpus)]
@@ -270,6 +274,7 @@ class Execution:
             self._quieten((cpu,))
 
     def _simple(self, cpu: _Cpu, op: Op) -> None:
+        cpu.stays = cpu.stays and op.opcode in _WITHOUT_EXIT
         before = self._nmis() if len(self._cpus) > 1 else ()
         _SIMPLE[op.opcode](self, cpu, op)
         if before:
@@ -311,6 +316,8 @@ class Execution:
 
     def _settle(self) -> None:
         """Everything comes to rest, also what the last operation's exit leaves (off: INTR)."""
+        for cpu in self._everyone:
+            cpu.stays = False  # the probe leaves its guest once more
         self._quieten(self._everyone)
         self._forget_senders()
         if self._look_ahead and self.machine.deadlines:
@@ -382,7 +389,7 @@ class Execution:
     def _slice(self, cpu: _Cpu) -> bool:
         if cpu.faulted:
             return False
-        if self._enter(cpu):
+        if not self._stays(cpu) and self._enter(cpu):
             return True
         if not cpu.stack:
             return False
@@ -393,6 +400,13 @@ class Execution:
             return True
 
     # ------------------------------------------------------------------ the CPU and its guest
+
+    def _stays(self, cpu: _Cpu) -> bool:
+        """off: whether QEMU has had no exit at which to give KVM the NMI of an injection."""
+        state = self.machine.vcpus[cpu.number].state
+        if state.nmi_pending or state.requests or (state.hard and cpu.interruptible):
+            cpu.stays = False
+        return cpu.stays
 
     def _enter(self, cpu: _Cpu) -> bool:
         """The CPU enters its guest; whether that brought something."""
@@ -422,7 +436,14 @@ class Execution:
         else:
             cpu.interruptible = False
             cpu.stack.append(self._handle(cpu, entry.vector))
+            cpu.stays = self._is_off and not self._looks(cpu, entry.vector)
         return True
+
+    def _looks(self, cpu: _Cpu, vector: int) -> bool:
+        """Whether the handler of that interrupt begins with a look at the chips."""
+        handler = self._handlers.get(vector, self._default)
+        is_cut = cpu.entries.get(vector, 0) >= handler.limit
+        return handler.detail is Detail.FULL and not is_cut
 
     def _fault(self, cpu: _Cpu, vector: int, error_code: int) -> None:
         """An exception; where it struck is the probe's to know."""
@@ -505,7 +526,10 @@ class Execution:
         for op in ops:
             if op.opcode in _SIMPLE:
                 self._simple(cpu, op)
-            elif op.opcode in _READS:
+                yield True
+                continue
+            cpu.stays = False
+            if op.opcode in _READS:
                 value = _READS[op.opcode](self, cpu, op)
                 yield True  # what the access itself brings is taken before its value is logged
                 self._log_value(cpu, op, value)

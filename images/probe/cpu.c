@@ -123,6 +123,19 @@ bool has_pv_ipi(void)
 	return hypercall && send_pv_ipi(0, 0, 0) == 0;
 }
 
+void leave_guest(void)
+{
+	static bool asked, kvm_has_apics;
+
+	if (!asked)
+		kvm_has_apics = has_pv_ipi();
+	asked = true;
+	if (kvm_has_apics)
+		cpuid(0);
+	else
+		in8(TURN_PORT);
+}
+
 bool has_hyperv(void)
 {
 	return cpuid(CPUID_HYPERVISOR).c == HYPERV_SIGNATURE_C &&

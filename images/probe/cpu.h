@@ -104,6 +104,9 @@ void catch_up(void);
 u32 send_pv_ipi(u32 bitmap, u32 first, u32 icr);
 bool has_pv_ipi(void);
 
+/* And enter it again: what is pending is taken then.  Without KVM's local APIC QEMU has to see it. */
+void leave_guest(void);
+
 /* The MSRs of the local APIC as Hyper-V has them. */
 bool has_hyperv(void);
 

@@ -343,11 +343,10 @@ static void do_ops(struct cpu *cpu)
 	execute(cpu, cpu->ops, cpu->op_count);
 }
 
-/* Leave the guest, and enter it again: what is pending is taken then. */
 static void visit(struct cpu *cpu)
 {
 	(void)cpu;
-	cpuid(0);
+	leave_guest();
 }
 
 /* What counts up with everything that happens. */
