@@ -7,17 +7,20 @@ labs that run concurrently do not wait for this process.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from harness.base import child
 from harness.base.errors import CannotRun, ConfigError
 from harness.fuzz import grammar, oracles
 from harness.fuzz.journal import Campaign, Journal
 from harness.fuzz.oracles import Difference, Oracle
-from harness.fuzz.programs import Program, Source
+from harness.fuzz.programs import Program, Source, examined
 from harness.fuzz.reach import Reach
 from harness.fuzz.runner import Booted, Ran, Runner
 from harness.model.case import Machine
@@ -39,6 +42,8 @@ ROUND_S: Final = 300.0
 LEAST_ROUND: Final = 500
 """Of a campaign without an end in time, however slow the machine: boots cost more than programs."""
 LARGEST_ROUND: Final = 4000
+LEAST_SHARE: Final = 25
+"""Programs that a process of its own examines at least: it costs as much as about ten."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class Fuzzer:
             bench.stage.board,
             campaign.machine,
         )
+        self._examiners = len(os.sched_getaffinity(0))
         self._runner = Runner(bench)
         self._reach = reach
         self._tell = tell
@@ -112,6 +118,7 @@ class Fuzzer:
         after which none has.
         """
         began = time.monotonic()
+        child.prepare(("harness.fuzz.programs",))
         history = self.journal.history
         size = FIRST_ROUND
 
@@ -173,14 +180,24 @@ class Fuzzer:
                 )
 
     async def _programs(self, wanted: int) -> tuple[list[Program], int]:
-        """The next programs that can be compared, and the number after the last one."""
+        """The next programs that can be compared, and the number after the last one.
+
+        They are examined by as many processes as there are CPUs: nothing else runs meanwhile.
+        """
         found: list[Program] = []
         number = self.journal.history.next
         while len(found) < wanted:
-            await asyncio.sleep(0)  # where Ctrl-C is heard
-            if (program := self.source.program(number)) is not None:
-                found.append(program)
-            number += 1
+            share = max(LEAST_SHARE, -(-(wanted - len(found)) // self._examiners))
+            starts = [number + share * one for one in range(self._examiners)]
+            shares = await asyncio.gather(
+                *(child.in_child(examined, self.source, range(one, one + share)) for one in starts)
+            )
+            for one in itertools.chain.from_iterable(shares):
+                number += 1
+                if (program := self.source.take(one)) is not None:
+                    found.append(program)
+                if len(found) == wanted:
+                    break
         return found, number
 
 

@@ -53,6 +53,14 @@ class Program:
         return self.written.name
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A random program that cannot be compared."""
+
+    grammar: str
+    why: str
+
+
 @dataclass
 class Source:
     """The programs of a seed, one number after the other.
@@ -83,15 +91,26 @@ class Source:
 
     def program(self, number: int) -> Program | None:
         """The program of that number; None where there is none that can be compared."""
+        return self.take(self.examine(number))
+
+    def examine(self, number: int) -> Program | Refused:
+        """The program of that number, or why there is none; remembers nothing."""
         written = write(self.seed, number, self.grammars)
-        name = written.grammar.name
         found = self._checked(written)
+        return found if isinstance(found, Program) else Refused(written.grammar.name, found)
+
+    def take(self, found: Program | Refused) -> Program | None:
+        """What was examined next, in the order of the numbers; refusals are counted.
+
+        :class:`CannotRun` where a grammar gives none.
+        """
         if isinstance(found, Program):
-            self._in_a_row[name] = self._all_in_a_row = 0
+            self._in_a_row[found.written.grammar.name] = self._all_in_a_row = 0
             return found
-        self.refused[name, found] += 1
+        name = found.grammar
+        self.refused[name, found.why] += 1
         self._all_in_a_row += 1
-        self._in_a_row[name] += found not in _NOT_HERE
+        self._in_a_row[name] += found.why not in _NOT_HERE
         if self._in_a_row[name] >= BARREN or self._all_in_a_row >= BARREN * len(self.grammars):
             counts = ((why, n) for (of, why), n in self.refused.most_common() if of == name)
             raise CannotRun(
@@ -137,6 +156,11 @@ class Source:
         except PredictionError as error:
             return error.what.partition(", ")[2] or error.what
         return problems[0].kind if problems else log
+
+
+def examined(source: Source, numbers: Sequence[int]) -> list[Program | Refused]:
+    """:meth:`Source.examine` of each: what a process of its own is asked for."""
+    return [source.examine(number) for number in numbers]
 
 
 def compiled(name: str, data: Data, path: Path = Path("fuzz")) -> Scenario:

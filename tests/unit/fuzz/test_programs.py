@@ -1,12 +1,14 @@
 """Which random programs are compared, and which are refused."""
 
+import asyncio
 from itertools import islice
 
 import pytest
 
+from harness.base.child import in_child
 from harness.base.errors import CannotRun
 from harness.fuzz import grammar
-from harness.fuzz.programs import NO_BACKEND, Source, compiled
+from harness.fuzz.programs import NO_BACKEND, Source, compiled, examined
 from harness.scenario.authoring import authoring_problems
 from harness.scenario.predict import predict
 from userspace_chip.profile import profile
@@ -70,6 +72,16 @@ def test_programs_of_a_number_are_the_same_wherever_one_begins():
         name: later[name] for name in whole.keys() & later
     }
     assert whole.keys() & later
+
+
+def test_programs_examined_in_another_process_are_those_of_the_source():
+    here, there = (Source(2, grammar.selected("mixed"), (ON,)) for _ in range(2))
+    found = asyncio.run(in_child(examined, there, range(12)))
+    taken = [program for one in found if (program := there.take(one)) is not None]
+    expected = [program for n in range(12) if (program := here.program(n)) is not None]
+    assert [one.scenario for one in taken] == [one.scenario for one in expected]
+    assert [one.predicted for one in taken] == [one.predicted for one in expected]
+    assert there.refused == here.refused
 
 
 @pytest.mark.parametrize(
