@@ -34,6 +34,7 @@ from harness.scenario.program import (
 from harness.scenario.registers import (
     LEVEL,
     LINES,
+    LINES2,
     REGISTERS,
     TRIGGER,
     ApicMode,
@@ -323,14 +324,20 @@ class _Compiler:
     # --- stimuli
 
     def _line(self, verb: Line, at: Location) -> list[Op]:
-        self.accesses.needs |= Feature.LINES
         ops: list[Op] = []
-        for pin, level in verb.root.items():
-            if not 0 <= pin < LINES:
-                why = f"the lines that can be driven are 0 to {LINES - 1}"
-                raise self.text.error(at, f"there is no pin {pin}", why)
+        for gsi, level in verb.root.items():
+            if gsi in LINES:
+                self.accesses.needs |= Feature.LINES
+            elif gsi in LINES2:
+                self.accesses.needs |= Feature.LINES2 | Feature.IOAPIC2
+            else:
+                why = (
+                    f"the lines that can be driven are 0 to {LINES[-1]}, "
+                    f"and on microvm {LINES2[0]} to {LINES2[-1]}"
+                )
+                raise self.text.error(at, f"there is no line {gsi}", why)
             levels = {"high": (1,), "low": (0,), "pulse": (1, 0)}[level]
-            ops += [Op(Opcode.LINE, pin, value) for value in levels]
+            ops += [Op(Opcode.LINE, gsi, value) for value in levels]
         return ops
 
     def _ipi(self, verb: Ipi, place: _Place, at: Location) -> list[Op]:

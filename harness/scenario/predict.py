@@ -12,7 +12,7 @@ from userspace_chip.profile import Profile
 
 
 def features(profile: Profile, board: Board = "pc") -> Feature:
-    """What a machine of this profile has, with the probe's devices (pc-testdev, edu)."""
+    """What a machine of this profile has, with the devices that the probe drives."""
     found = Feature.LINES | Feature.PIC | Feature.PIT | Feature.CR8 | Feature.MONITOR
     if profile.lapic.x2apic:
         found |= Feature.X2APIC
@@ -23,7 +23,7 @@ def features(profile: Profile, board: Board = "pc") -> Feature:
     if profile.lapic.tsc_deadline:
         found |= Feature.TSC_DEADLINE
     if board == "microvm":  # it has no PCI bus by default, but a second IOAPIC
-        return found | Feature.IOAPIC2
+        return found | Feature.IOAPIC2 | Feature.LINES2
     return found | Feature.MSI | Feature.HPET | Feature.RTC
 
 

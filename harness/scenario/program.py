@@ -63,7 +63,7 @@ class Opcode(IntEnum):
     IOAPIC_READ = 10
     """IOAPIC number c: select register a, read its window; logs ``read``."""
     LINE = 11
-    """pc-testdev drives GSI a to level b."""
+    """pc-testdev, or from GSI 24 on virtio-serial, drives GSI a to level b."""
     MSI = 12
     """A device (edu) sends data b to address c:a."""
     STI = 13
@@ -188,6 +188,8 @@ class Feature(IntFlag):
     """Hyper-V's MSRs of the local APIC (QEMU's hv-vapic)."""
     MONITOR = 4096
     """A monitor, by which the harness does what a program asks for."""
+    LINES2 = 8192
+    """A virtio-serial device for each line of the second IOAPIC."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from userspace_chip.architecture import (
     IOREDTBL,
     IOREGSEL,
     IOWIN,
+    ISA_LINES,
     MASTER_COMMAND,
     MSR_APIC_BASE,
     MSR_TSC_DEADLINE,
@@ -62,8 +63,10 @@ from userspace_chip.rtc import (
     SECONDS_ALARM,
 )
 
-LINES: Final = 16
+LINES: Final = range(ISA_LINES)
 """Input lines that can be driven: QEMU's ``hw/misc/pc-testdev.c`` has the ISA bus's."""
+LINES2: Final = range(IOAPIC_PINS, 2 * IOAPIC_PINS)
+"""And on microvm those of its virtio-mmio transports, the pins of its second IOAPIC."""
 
 
 class Space(Enum):

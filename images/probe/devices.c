@@ -2,6 +2,7 @@
 #include "touched.h"
 
 #define ALL_LINES 0xffffu
+#define ALL_VIRTIO_LINES 0xffffffu
 #define ALL_ROUTES 0xffffffu
 
 struct touched touched;
@@ -54,13 +55,15 @@ void devices_note_other(void)
 {
 	touched.pic = true;
 	touched.lines = ALL_LINES;
+	touched.virtio_lines = ALL_VIRTIO_LINES;
 	touched.rtc = true;
 }
 
 void devices_distrust(void)
 {
 	touched = (struct touched){
-		.lines = ALL_LINES, .pic = true, .pit = true, .edu = true, .rtc = true,
+		.lines = ALL_LINES, .virtio_lines = ALL_VIRTIO_LINES,
+		.pic = true, .pit = true, .edu = true, .rtc = true,
 		.hpet = true, .hpet_routes = ALL_ROUTES, .clock = true,
 	};
 }

@@ -1,4 +1,7 @@
-/* What drives lines and sends messages: pc-testdev and edu, and the chips PIC, PIT, HPET and RTC. */
+/*
+ * What drives lines and sends messages: pc-testdev, virtio-serial and edu, and the chips PIC, PIT,
+ * HPET and RTC.
+ */
 #ifndef DEVICES_H
 #define DEVICES_H
 
@@ -9,6 +12,12 @@
 bool lines_find(void);
 void lines_drive(u32 gsi, bool level);
 void lines_reset(void);
+
+/* virtio-serial: the 24 lines of microvm's second IOAPIC, from GSI 24 on. */
+#define VIRTIO_LINES 24
+bool virtio_lines_find(void);
+void virtio_lines_drive(u32 number, bool level);
+void virtio_lines_reset(void);
 
 /* edu: a PCI function that sends its MSI when told. */
 bool edu_find(void);

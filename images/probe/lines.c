@@ -1,8 +1,10 @@
 /*
  * pc-testdev (QEMU, hw/misc/pc-testdev.c): a byte written to a port of its own sets an ISA line.  A
- * line above 15 is an assertion of QEMU's, so there the write is left out.
+ * line above 15 is an assertion of QEMU's, so there the write is left out.  The lines of a second
+ * IOAPIC have devices of their own.
  */
 #include "devices.h"
+#include "ioapic.h"
 #include "touched.h"
 
 #define SCRATCH_PORT 0xe0
@@ -20,6 +22,8 @@ bool lines_find(void)
 
 void lines_drive(u32 gsi, bool level)
 {
+	if (gsi >= IOAPIC_PINS)
+		virtio_lines_drive(gsi - IOAPIC_PINS, level);
 	if (!is_present || gsi >= ISA_LINES)
 		return;
 	touched.lines |= 1u << gsi;
@@ -33,4 +37,5 @@ void lines_reset(void)
 	for (; touched.lines; touched.lines &= touched.lines - 1)
 		if (is_present)
 			out8(LINES_PORT + lowest_bit(touched.lines), 0);
+	virtio_lines_reset();
 }

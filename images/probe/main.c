@@ -93,17 +93,19 @@ static const char *const feature_names[FEATURES] = {
 	[FEATURE_KVM_APIC] = "kvm_apic",
 	[FEATURE_HYPERV] = "hyperv",
 	[FEATURE_MONITOR] = "monitor",
+	[FEATURE_LINES2] = "lines2",
 };
 
 static u32 find_features(void)
 {
 	u32 c = cpuid(CPUID_FEATURES).c, found = 0;
+	bool is_microvm = ioapic_count() > 1;
 	bool has[FEATURES] = {
 		[FEATURE_X2APIC] = c & CPUID_C_X2APIC,
 		[FEATURE_TSC_DEADLINE] = c & CPUID_C_TSC_DEADLINE,
 		[FEATURE_MSI] = edu_find(),
 		[FEATURE_LINES] = lines_find(),
-		[FEATURE_IOAPIC2] = ioapic_count() > 1,
+		[FEATURE_IOAPIC2] = is_microvm,
 		[FEATURE_PIC] = pic_find(),
 		[FEATURE_PIT] = pit_find(),
 		[FEATURE_CR8] = has_cr8(),
@@ -112,6 +114,7 @@ static u32 find_features(void)
 		[FEATURE_KVM_APIC] = has_pv_ipi(),
 		[FEATURE_HYPERV] = has_hyperv(),
 		[FEATURE_MONITOR] = option("monitor"),
+		[FEATURE_LINES2] = is_microvm && virtio_lines_find(),
 	};
 
 	for (u32 feature = 0; feature < FEATURES; feature++)

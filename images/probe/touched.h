@@ -9,6 +9,7 @@
 
 struct touched {
 	u32 lines;
+	u32 virtio_lines;
 	/* Lines that may have left a request there. */
 	u32 pic_requests;
 	/* GSIs that a timer of the HPET may have been given. */

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.backends.local import LocalSession
+from harness.base import resources
 from harness.base.errors import ImageError
 from harness.guests.probe import is_done
 from harness.images.cache import ImageCache
@@ -28,6 +29,7 @@ from support.probe_boot import (
     write_programs,
 )
 from support.qemus import QEMUS, require_kvm
+from userspace_chip.architecture import Board
 from userspace_chip.profile import profile
 
 pytestmark = pytest.mark.live
@@ -117,9 +119,11 @@ def monitored(folder: Path) -> list[Program]:
     return [scenario.program for scenario in scenario_compile.load(path)]
 
 
-def predicted(made: Sequence[Program], irqchip: str) -> dict[str, list[str]]:
+def predicted(
+    made: Sequence[Program], irqchip: str, *, board: Board = "pc"
+) -> dict[str, list[str]]:
     subject = profile(irqchip, qemu="7.2", linux="6.1")
-    return {program.name: texts(predict(program, subject)) for program in made}
+    return {program.name: texts(predict(program, subject, board=board)) for program in made}
 
 
 def texts(log: Log) -> list[str]:
@@ -240,6 +244,16 @@ def test_probe_on_microvm_drives_its_first_ioapic(tmp_path):
     assert texts(logs["edge"]) == EXPECTED["edge"]
     assert texts(logs["level"]) == EXPECTED["level"]
     assert texts(logs["messages"]) == ["0 0 skip msi"]
+
+
+@pytest.mark.parametrize("qemu", QEMUS)
+def test_probe_on_microvm_drives_the_lines_of_its_second_ioapic(tmp_path, qemu):
+    loaded = scenario_compile.load(resources.configs() / "scenarios" / "microvm.yaml")
+    made = [each.program for each in loaded if each.program.cpus == 1]
+    case = probe_case(made, machine=Machine.MICROVM, qemu=qemu)
+    logs = logs_of(run_here(session(qemu), case, tmp_path))
+
+    assert all_texts(logs) == predicted(made, "tcg", board="microvm")
 
 
 @pytest.mark.kvm

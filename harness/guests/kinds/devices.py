@@ -5,11 +5,25 @@ from __future__ import annotations
 from typing import Final
 
 from harness.guests import probe
+from userspace_chip.architecture import IOAPIC_PINS
 
 EXIT_DEVICE: Final = ("-device", f"isa-debug-exit,iobase={probe.EXIT_PORT:#x},iosize=4")
 """A way out with a status."""
 TEST_DEVICES: Final = (*EXIT_DEVICE, *("-device", "pc-testdev"))
-"""And a port that drives any line."""
+"""And a port that drives any ISA line."""
+
+MICROVM_LINES: Final = (
+    *("-global", "virtio-mmio.ioeventfd=off"),
+    *(
+        argument
+        for slot in range(IOAPIC_PINS)
+        for argument in (
+            "-device",
+            f"virtio-serial-device,max_ports=1,bus=virtio-mmio-bus.{slot}",
+        )
+    ),
+)
+"""A device at each line of microvm's second IOAPIC, that drives it within the write that asks."""
 
 VIRTIO_PORT: Final = (
     *("-device", "virtio-serial-pci,ioeventfd=off"),

@@ -14,7 +14,13 @@ from harness.base.errors import HarnessError, StoreError
 from harness.base.yamlfile import Location, YamlFile
 from harness.guests import probe
 from harness.guests.kinds.base import GuestKind, LiveGuest, Part
-from harness.guests.kinds.devices import TEST_DEVICES, VIRTIO_PORT, append, debug_console
+from harness.guests.kinds.devices import (
+    MICROVM_LINES,
+    TEST_DEVICES,
+    VIRTIO_PORT,
+    append,
+    debug_console,
+)
 from harness.guests.kinds.model import Axis, GuestModel, Name, Text
 from harness.guests.plan import GuestFiles, GuestPlan, Site
 from harness.model.case import WHOLE_CASE, Case, Guest, Machine, ProbeGuest, folder_name
@@ -99,12 +105,15 @@ class ProbeKind(GuestKind[ProbeGuest]):
     def arguments(self, case: Case, files: GuestFiles) -> Sequence[str]:
         """What drives lines and sends messages for the probe, its way out, and its program."""
         assert files.initrd is not None
-        edu = ["-device", "edu"] if case.machine is not Machine.MICROVM else []
+        if case.machine is not Machine.MICROVM:
+            devices: Sequence[str] = ("-device", "edu")
+        else:
+            devices = MICROVM_LINES if self._needs(Feature.LINES2) else ()
         program = ("-kernel", files.kernel, "-initrd", files.initrd)
         words = [self._command_line]
-        if self._needs_monitor and not case.deterministic:
+        if self._needs(Feature.MONITOR) and not case.deterministic:
             words.append("monitor")
-        return [*TEST_DEVICES, *edu, *program, *append(" ".join(filter(None, words)))]
+        return [*TEST_DEVICES, *devices, *program, *append(" ".join(filter(None, words)))]
 
     @property
     def _command_line(self) -> str:
@@ -113,10 +122,9 @@ class ProbeKind(GuestKind[ProbeGuest]):
         words += ["lret"] if guest.far_return else []
         return " ".join(words)
 
-    @property
-    def _needs_monitor(self) -> bool:
-        """Whether the harness is to do something to the machine while the guest runs."""
-        return any(Feature.MONITOR in scenario.program.needs for scenario in self.scenarios)
+    def _needs(self, feature: Feature) -> bool:
+        """Whether a scenario of this boot does."""
+        return any(feature in scenario.program.needs for scenario in self.scenarios)
 
     @property
     def live(self) -> LiveGuest:

@@ -549,6 +549,41 @@ def test_microvm_in_on_sends_messages_from_the_second_ioapic():
     assert rte(machine, 5, ioapic=1) >> 14 & 1
 
 
+@pytest.mark.parametrize("mode", ["split", "off", "tcg"])
+def test_microvm_gives_an_eoi_to_both_ioapics(mode):
+    machine = ready(mode, board="microvm")
+    program(machine, 5, LEVEL | 0x32)
+    program(machine, 6, LEVEL | 0x32, ioapic=1)
+    machine.set_gsi(5, 1)
+    machine.set_gsi(30, 1)
+    assert machine.enter(0).vector == 0x32
+    machine.set_gsi(5, 0)
+    machine.set_gsi(30, 0)
+    machine.eoi(0)
+    machine.enter(0)
+    assert [rte(machine, 5) >> 14 & 1, rte(machine, 6, ioapic=1) >> 14 & 1] == [0, 0]
+
+
+def test_microvm_in_split_loses_the_eoi_of_a_pin_whose_route_is_the_others_edge():
+    machine = ready("split", board="microvm")
+    program(machine, 5, LEVEL | 0x32, ioapic=1)
+    program(machine, 5, 0x31)
+    machine.set_gsi(29, 1)
+    assert machine.enter(0).vector == 0x31
+    machine.eoi(0)
+    machine.enter(0)
+    assert rte(machine, 5, ioapic=1) >> 14 & 1
+
+
+@pytest.mark.parametrize("mode", ["on", "split", "off", "tcg"])
+def test_microvm_has_gsi_24_at_pin_2_of_its_second_ioapic(mode):
+    machine = ready(mode, board="microvm")
+    program(machine, 0, 0x31, ioapic=1)
+    program(machine, 2, 0x32, ioapic=1)
+    machine.set_gsi(24, 1)
+    assert machine.enter(0).vector == 0x32
+
+
 def test_pc_has_no_second_ioapic():
     with pytest.raises(PinRangeError, match="GSI 24"):
         ready("on").set_gsi(24, 1)

@@ -335,6 +335,8 @@ def test_handler_of_nmis_refuses_what_an_nmi_cannot_have(text, why):
         ("steps: [{lapic.tsc_deadline: 1}]", Feature.TSC_DEADLINE),
         ("steps: [{lapic.lvt_timer: {mode: tsc_deadline}}]", Feature.TSC_DEADLINE),
         ("steps: [{line: {3: high}}]", Feature.LINES),
+        ("steps: [{line: {24: high}}]", Feature.LINES2 | Feature.IOAPIC2),
+        ("steps: [{line: {47: low, 3: low}}]", Feature.LINES | Feature.LINES2 | Feature.IOAPIC2),
         ("steps: [{msi: {vector: 0x41}}]", Feature.MSI),
         ("steps: [{read: ioapic2.id}]", Feature.IOAPIC2),
         ("steps: [{pic.init: {}}]", Feature.PIC),

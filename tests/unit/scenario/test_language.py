@@ -65,7 +65,7 @@ def steps(*lines: str, cpus: int = 2, **more: str) -> str:
         ("mem.0x10: {value: 1, size: 3}", "bad size 3"),
         ("mem.0x10: {value: high, size: 4}", "is not a number"),
         ("lapic.self_ipi: 0x40", "lapic.self_ipi cannot be written in xapic mode"),
-        ("line: {16: high}", "there is no pin 16.*0 to 15"),
+        ("line: {16: high}", "there is no line 16.*0 to 15, and on microvm 24 to 47"),
         ("line: {3: up}", "step 0: line: bad value for 3"),
         ("wait: {vector: 256}", "step 0: wait: bad value for vector.*less than or equal to 255"),
         ("wait: {vector: 3, cpu: cpu2}", "there is no CPU 2"),
@@ -222,6 +222,10 @@ def test_handler_whose_cpus_mode_changes_cannot_name_an_ipis_destination():
         (HEAD + "    model: false\n    steps: [sti]\n", "scenario one: bad value for model"),
         (
             HEAD + "    machines: pc\n    steps: [{ioapic2.redir.0: 0}]\n",
+            "some.yaml:5: .*only microvm has a second IOAPIC",
+        ),
+        (
+            HEAD + "    machines: q35\n    steps: [{line: {24: high}}]\n",
             "some.yaml:5: .*only microvm has a second IOAPIC",
         ),
         (

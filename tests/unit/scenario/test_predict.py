@@ -379,11 +379,12 @@ def test_program_that_needs_more_than_there_is_is_skipped():
     assert lines(x2apic, TCG) == []
     assert lines(program(STI, cpus=4), cpus=2) == ["0 0 skip cpus"]
     assert lines(program(STI, needs=Feature.MSI), board="microvm") == ["0 0 skip msi"]
+    assert lines(program(STI, needs=Feature.LINES2)) == ["0 0 skip lines2"]
 
 
 def test_features_of_a_machine_without_msrs_of_the_deadline_timer():
     assert Feature.TSC_DEADLINE not in features(TCG)
-    assert Feature.IOAPIC2 in features(SPLIT, "microvm")
+    assert Feature.IOAPIC2 | Feature.LINES2 in features(SPLIT, "microvm")
 
 
 def test_access_where_no_chip_is_names_the_step():
