@@ -62,6 +62,16 @@ def test_ghost_ticks_in_a_trace_name_the_hpet_first(tmp_path):
     assert any("QEMU >=9.1" in text for text in best.unknown)
 
 
+@pytest.mark.parametrize(("mode", "fits"), [("on", True), ("split", True), ("off", False)])
+def test_exits_for_tpr_in_a_trace_are_named_where_kvm_has_the_local_apic(mode, fits, tmp_path):
+    event = " CPU 0/KVM-9 [001] ..... {:.6f}: kvm_userspace_exit: reason KVM_EXIT_TPR_ACCESS (12)\n"
+    text = "".join(event.format(100 + number / 200) for number in range(801))
+
+    answer = explained(tmp_path, text, Q35.format(mode))
+
+    assert ("tpr-access-exits" in [each.entry for each in answer.fitting]) is fits
+
+
 @pytest.mark.parametrize("tool", ["trace-cmd", "perf-script"])
 def test_ghost_ticks_of_a_lab_are_named_first(tool, tmp_path):
     files = [FIELD / f"{tool}-on-qemu10.0.txt", FIELD / "cmdline-on-qemu10.0.txt"]
