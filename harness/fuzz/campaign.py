@@ -67,7 +67,7 @@ class FuzzRequest:
 
 def campaign_of(request: FuzzRequest) -> Campaign:
     """What has to be equal for a campaign to be gone on with."""
-    digest = grammar.digest(grammar.selected(request.only))
+    digest = grammar.digest(grammar.selected(request.only, request.machine))
     sides = tuple(str(side) for side in sides_of(request.sides))
     return Campaign(request.seed, request.only, sides, request.machine, request.cpu, digest)
 
@@ -99,7 +99,7 @@ class Fuzzer:
         self.profiles = {side: bench.chips_of(side).profile for side in self.sides}
         self.source = Source(
             campaign.seed,
-            grammar.selected(campaign.only),
+            grammar.selected(campaign.only, campaign.machine),
             tuple(self.profiles.values()),
             bench.stage.board,
             campaign.machine,

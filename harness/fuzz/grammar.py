@@ -112,13 +112,14 @@ def shipped() -> tuple[Grammar, ...]:
     return tuple(load(path) for path in _files())
 
 
-def selected(name: str | None) -> tuple[Grammar, ...]:
-    """The grammar ``name``, or the one in the file of that path; all shipped ones for None.
+def selected(name: str | None, machine: str = "q35") -> tuple[Grammar, ...]:
+    """The grammar ``name``, or the one in the file of that path.
 
-    :class:`ConfigError` for an unknown name.
+    None: all shipped ones for ``machine``; so one for another machine does not change what programs
+    a seed means.  :class:`ConfigError` for an unknown name.
     """
     if name is None:
-        return shipped()
+        return tuple(one for one in shipped() if not one.machines or machine in one.machines)
     by_name = {path.stem: path for path in _files()}
     if name in by_name:
         return (load(by_name[name]),)

@@ -66,8 +66,16 @@ def test_grammar_may_be_a_file_of_ones_own(load, tmp_path):
 def test_shipped_grammars_cover_every_chip():
     names = {one.name for one in grammar.shipped()}
     assert names == {
-        *("cpus", "devices", "ioapic", "lapic", "mixed", "msi", "pic", "pit", "timer", "x2apic")
+        *("cpus", "devices", "ioapic", "ioapic2", "lapic", "mixed", "msi", "pic", "pit", "timer"),
+        "x2apic",
     }
+
+
+@pytest.mark.parametrize(("machine", "has_it"), [("q35", False), ("pc", False), ("microvm", True)])
+def test_grammar_of_one_machine_is_no_part_of_what_a_seed_means_on_others(machine, has_it):
+    names = [one.name for one in grammar.selected(None, machine)]
+    assert ("ioapic2" in names) is has_it
+    assert "mixed" in names
 
 
 def test_digest_changes_with_a_value(load):
