@@ -6,6 +6,7 @@
 #define ALL_ROUTES 0xffffffu
 
 struct touched touched;
+bool is_microvm;
 bool proving;
 
 enum device {

@@ -13,6 +13,8 @@ bool lines_find(void);
 void lines_drive(u32 gsi, bool level);
 void lines_reset(void);
 
+/* Its firmware starts from the beginning after an INIT, whatever the CMOS says. */
+extern bool is_microvm;
 /* virtio-serial: the 24 lines of microvm's second IOAPIC, from GSI 24 on. */
 #define VIRTIO_LINES 24
 bool virtio_lines_find(void);

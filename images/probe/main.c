@@ -99,7 +99,6 @@ static const char *const feature_names[FEATURES] = {
 static u32 find_features(void)
 {
 	u32 c = cpuid(CPUID_FEATURES).c, found = 0;
-	bool is_microvm = ioapic_count() > 1;
 	bool has[FEATURES] = {
 		[FEATURE_X2APIC] = c & CPUID_C_X2APIC,
 		[FEATURE_TSC_DEADLINE] = c & CPUID_C_TSC_DEADLINE,
@@ -218,6 +217,7 @@ _Noreturn void start(void)
 	lapic_find_mode(cpu);
 	clock_start();
 	find_cpus();
+	is_microvm = ioapic_count() > 1;
 	features = find_features();
 	say_features(features);
 	if (!file || file->magic != PROGRAM_MAGIC || file->format != PROGRAM_FORMAT)

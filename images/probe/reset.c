@@ -107,7 +107,7 @@ bool reset_all(const struct program *next)
 	pic_reset(cpu);
 	so_far = cpu->log_used;
 	lapic_reset(cpu);
-	if (cpu->log_used != so_far && !proving && restart_self()) {
+	if (cpu->log_used != so_far && !proving && !is_microvm && restart_self()) {
 		cpu->log_used = so_far;
 		lapic_reset(cpu);
 	}
