@@ -15,10 +15,17 @@ from pathlib import Path
 import pytest
 
 from support import kvm_calls as calls
-from support.kernel_machine import APIC_ADDRESS, lapic_image, serve_highest
+from support.kernel_machine import APIC_ADDRESS, guest_cpuid, lapic_image, serve_highest
 from support.kvm import skip_without_irqchip
 from support.mini_guest import MiniGuest
-from userspace_chip.architecture import IOAPIC_BASES, IOREDTBL, IOREGSEL, IOWIN
+from userspace_chip.architecture import (
+    IOAPIC_BASES,
+    IOREDTBL,
+    IOREGSEL,
+    IOWIN,
+    MSR_APIC_BASE,
+    MSR_TSC_DEADLINE,
+)
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.errors import KvmError
 from userspace_chip.kvm.fds import KvmFd
@@ -46,7 +53,7 @@ VECTOR, GSI, LINE = 0x51, 30, 14
 NULL = Path(os.devnull)
 MSI = MsiMessage(0xFEE0_0000, VECTOR)
 LEVEL = 1 << 15
-MSR_APIC_BASE = 0x1B
+TSC_DEADLINE_MODE = 0x40000
 ENABLED = ((SPIV, 0x1FF),)
 
 
@@ -449,6 +456,29 @@ def test_timer_that_was_loaded_before_the_first_run_comes():
             return bytes(vcpu.get_lapic())[IRR + 0x20 + 2] & 2
 
         assert calls.until(come)
+
+
+def test_deadline_that_is_loaded_before_the_local_apic_is_lost():
+    """KVM heeds the MSR only while the timer is in that mode (``kvm_set_lapic_tscdeadline_msr``).
+
+    So a VMM has to load the local APIC first; several did not, and their guests' timers stopped
+    (https://github.com/firecracker-microvm/firecracker/issues/4099).
+    """
+    never = 1 << 62
+    page = lapic_image((*ENABLED, (LVTT, TSC_DEADLINE_MODE | VECTOR)))
+    skip_without_irqchip("on")
+    for is_first, kept in ((True, 0), (False, never)):
+        with KvmFd() as kvm, kvm.create_vm() as vm:
+            vm.create_irqchip()
+            vcpu = vm.create_vcpu(0)
+            vcpu.set_cpuid(guest_cpuid(kvm))
+            if is_first:
+                assert vcpu.set_msr(MSR_TSC_DEADLINE, never)
+            vcpu.set_lapic(page)
+            if not is_first:
+                assert vcpu.set_msr(MSR_TSC_DEADLINE, never)
+
+            assert vcpu.get_msr(MSR_TSC_DEADLINE) == kept
 
 
 def test_vcpu_may_end_with_its_local_apic_off():

@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from harness.scenario.execution import after_prologue
+from userspace_chip.chipset import Chipset
 from userspace_chip.delivery import KvmBus, QemuBus
 from userspace_chip.ioapic import Ioapic
 from userspace_chip.lapic import Lapic
@@ -17,7 +18,7 @@ from userspace_chip.pic import Pic
 from userspace_chip.pit import Pit
 from userspace_chip.profile import Profile, profile, tune
 from userspace_chip.vcpu import Vcpu
-from userspace_chip.wiring import PitWiring
+from userspace_chip.wiring import IoapicWiring, PitWiring
 
 REMOTE_IRR = 1 << 14
 Patch = tuple[type | Any, str, Callable[..., Any]]
@@ -326,7 +327,29 @@ MUTANTS = (
 )
 """Random programs tell these, too."""
 
+
+def eoi_of_the_first_ioapic_alone(self, vector):
+    self.ioapics[0].eoi(vector, self.now_ns)
+
+
+def no_route_of_the_second_ioapic(self, pin, message):
+    if self is not self._machine.ioapics[-1].port or len(self._machine.ioapics) == 1:
+        self._machine.stage_route(pin, message)
+
+
 DIRECTED_MUTANTS = (
+    Mutant(
+        "microvm: EOIs for the first IOAPIC alone",
+        TCG,
+        ((Chipset, "eoi_broadcast", eoi_of_the_first_ioapic_alone),),
+        files="microvm",
+    ),
+    Mutant(
+        "microvm: no routes of the second IOAPIC in split",
+        SPLIT,
+        ((IoapicWiring, "update_route", no_route_of_the_second_ioapic),),
+        files="microvm",
+    ),
     Mutant("PIT: a latch is taken again", ON, ((Pit, "_latch_count", latch_again),), files="pit"),
     Mutant(
         "PIT: the high byte first", TCG, ((Pit, "_read_counter", high_byte_first),), files="pit"

@@ -18,9 +18,12 @@ def scenarios_of(path):
     return [scenario for scenario in load(path) if scenario.no_model is None]
 
 
-@cache
-def truth(scenario, subject):
-    return predict(scenario.program, subject)
+def predicted(scenario, subject):
+    board = "microvm" if scenario.machines == {"microvm"} else "pc"
+    return predict(scenario.program, subject, board=board)
+
+
+truth = cache(predicted)
 
 
 def tellers(mutant):
@@ -29,7 +32,7 @@ def tellers(mutant):
     for path in paths:
         expected = [truth(scenario, mutant.subject) for scenario in scenarios_of(path)]
         with mutant.alive() as subject:
-            found = [predict(scenario.program, subject) for scenario in scenarios_of(path)]
+            found = [predicted(scenario, subject) for scenario in scenarios_of(path)]
         for scenario, *logs in zip(scenarios_of(path), expected, found, strict=True):
             unordered = unordered_steps(scenario.program)
             divergence = first_divergence(*logs, unordered=unordered)
