@@ -69,9 +69,10 @@ class Entry(NamedTuple):
     """What one entry did.
 
     ``info`` is the VM-entry interruption-information field, None where nothing was injected by
-    software; ``vector`` what the guest takes (also where APICv or TCG delivers it); ``exit`` why
-    the entry did not reach the guest; ``halted`` that the CPU sleeps on; ``error_code`` that of an
-    exception, 32 bits.
+    software; ``vector`` what the guest takes (also where APICv or TCG delivers it); ``exit``
+    why the entry did not reach the guest; ``halted`` that the CPU sleeps on; ``error_code``
+    that of an exception, 32 bits. ``by_user``: the vector came by KVM_INTERRUPT, so that QEMU
+    has no say until the guest leaves.
     """
 
     vector: int | None = None
@@ -81,6 +82,7 @@ class Entry(NamedTuple):
     exit: Exit | None = None
     halted: bool = False
     error_code: int | None = None
+    by_user: bool = False
 
 
 _NOTHING: Final = Entry()
@@ -489,6 +491,8 @@ class Vcpu:
             lapic.ack(vector)
         state.interrupt = vector
         entry = self._inject_vector(vector, reinjected=False)
+        if extint and self._pic_user_space:
+            entry = entry._replace(by_user=True)
         # Only a PIC interrupt leaves another one injectable: PPR holds the rest back.
         return entry._replace(irq_window=True) if extint and self.has_injectable() else entry
 
@@ -701,7 +705,8 @@ class Vcpu:
         state.injections += 1
         if kvm and self.emit is not None:
             self.emit("kvm_inj_virq", "IRQ", vector, True)
-        return Entry(vector, intr_info(vector, IntrType.EXTERNAL_INTERRUPT), state.hard)
+        info = intr_info(vector, IntrType.EXTERNAL_INTERRUPT)
+        return Entry(vector, info, irq_window=state.hard, by_user=kvm)
 
     def _get_pic_interrupt(self) -> int | None:
         """``cpu_get_pic_interrupt``: the local APIC's vector, its spurious one, or the PIC's."""

@@ -120,7 +120,7 @@ class _Cpu:
         """The step that sent it to sleep, until an AWAIT."""
         self.stack: list[Activity] = []
         self.stays = False
-        """off: since an injection the guest has not left for QEMU."""
+        """Since KVM_INTERRUPT the guest has not left (:meth:`Execution._stays`)."""
         self.handled: list[int] = []
         """The vectors whose handlers are under way, the innermost last."""
         self.entries: dict[int, int] = {}
@@ -166,7 +166,6 @@ class Execution:
         self._of_nmis = self._handlers.get(NMI_ENTRY)
         self._default = self._handlers.get(ANY_VECTOR, _DEFAULT_HANDLER)
         self._order = order
-        self._is_off = profile.kvm_vcpu and not profile.kvm_lapic
         self._everyone = self._cpus[::-1] if order is Order.LAZY else self._cpus
         self._starved = self._cpus[seed % cpus] if order is Order.STARVED else None
         after = [self._cpus[n + 1 :] + self._cpus[: n + 1] for n in range(cpus)]
@@ -402,9 +401,21 @@ class Execution:
     # ------------------------------------------------------------------ the CPU and its guest
 
     def _stays(self, cpu: _Cpu) -> bool:
-        """off: whether QEMU has had no exit at which to give KVM the NMI of an injection."""
+        """Whether the guest has not left since KVM_INTERRUPT, so that QEMU has no say.
+
+        off: an NMI that QEMU holds waits for that; a window for the next interrupt is an exit.
+        split: KVM opens no window at the entry that injects QEMU's interrupt, as one is pending
+        there (Linux 6.12 ``x86.c:vcpu_enter_guest``, ``kvm_cpu_accept_dm_intr``), but for its own.
+        """
         state = self.machine.vcpus[cpu.number].state
-        if state.nmi_pending or state.requests or (state.hard and cpu.interruptible):
+        window = state.irq_window if self.machine.profile.kvm_lapic else state.hard
+        if (
+            state.requests
+            or state.nmi_pending
+            or state.smi_pending
+            or (window and cpu.interruptible)
+            or self.machine.lapics[cpu.number].state.timer.pending
+        ):
             cpu.stays = False
         return cpu.stays
 
@@ -436,14 +447,15 @@ class Execution:
         else:
             cpu.interruptible = False
             cpu.stack.append(self._handle(cpu, entry.vector))
-            cpu.stays = self._is_off and not self._looks(cpu, entry.vector)
+            cpu.stays = entry.by_user and not self._looks(cpu, entry.vector)
         return True
 
     def _looks(self, cpu: _Cpu, vector: int) -> bool:
         """Whether the handler of that interrupt begins with a look at the chips."""
         handler = self._handlers.get(vector, self._default)
-        is_cut = cpu.entries.get(vector, 0) >= handler.limit
-        return handler.detail is Detail.FULL and not is_cut
+        if handler.detail is not Detail.FULL or cpu.entries.get(vector, 0) >= handler.limit:
+            return False
+        return bool(handler.pins) or self.machine.lapics[cpu.number].hw_enabled
 
     def _fault(self, cpu: _Cpu, vector: int, error_code: int) -> None:
         """An exception; where it struck is the probe's to know."""
