@@ -1,4 +1,5 @@
 #include "cpu.h"
+#include "accesses.h"
 #include "clock.h"
 #include "console.h"
 #include "lapic.h"
@@ -85,6 +86,7 @@ static void find_hypervisor(void)
 	has_turns = found != NO_TURNS;
 	looks = cpu_count > 1 && has_turns ? found : 0;
 	each_access_exits = found == TURNS_AT_ONCE;
+	accesses_find();
 }
 
 static u32 call_kvm(u32 number, u32 b, u32 c, u32 d, u32 s)

@@ -11,6 +11,7 @@ bool proving;
 
 enum device {
 	PIC,
+	ELCR,
 	PIT,
 	EDU,
 	RTC,
@@ -20,8 +21,10 @@ enum device {
 static enum device device_at(u16 port)
 {
 	switch (port) {
-	case 0x20: case 0x21: case 0xa0: case 0xa1: case 0x4d0: case 0x4d1:
+	case 0x20: case 0x21: case 0xa0: case 0xa1:
 		return PIC;
+	case 0x4d0: case 0x4d1:
+		return ELCR;
 	case 0x40: case 0x41: case 0x42: case 0x43: case 0x61:
 		return PIT;
 	case 0xcf8: case 0xcfc: case 0xcfd: case 0xcfe: case 0xcff:
@@ -44,17 +47,22 @@ void devices_note_port(u16 port)
 {
 	enum device device = device_at(port);
 
-	touched.pic |= device == PIC;
+	if (device == PIC)
+		touched.pic |= port & 0x80 ? PIC_SLAVE : PIC_MASTER;
+	if (device == ELCR)
+		touched.pic |= PIC_ELCR;
 	touched.pit |= device == PIT;
 	touched.edu |= device == EDU;
 	touched.clock |= device == RTC;
-	if (devices_is_other(port))
+	if (device == RTC)
+		lines_note(RTC_GSI);
+	if (device == OTHER)
 		devices_note_other();
 }
 
 void devices_note_other(void)
 {
-	touched.pic = true;
+	touched.pic = PIC_ALL;
 	touched.lines = ALL_LINES;
 	touched.virtio_lines = ALL_VIRTIO_LINES;
 	touched.rtc = true;
@@ -64,7 +72,7 @@ void devices_distrust(void)
 {
 	touched = (struct touched){
 		.lines = ALL_LINES, .virtio_lines = ALL_VIRTIO_LINES,
-		.pic = true, .pit = true, .edu = true, .rtc = true,
+		.pic = PIC_ALL, .pit = true, .edu = true, .rtc = true,
 		.hpet = true, .hpet_routes = ALL_ROUTES, .clock = true,
 	};
 }

@@ -11,6 +11,8 @@
 #define RTC_GSI 8
 bool lines_find(void);
 void lines_drive(u32 gsi, bool level);
+/* Something drives that line, or may. */
+void lines_note(u32 gsi);
 void lines_reset(void);
 
 /* Its firmware starts from the beginning after an INIT, whatever the CMOS says. */
@@ -30,9 +32,9 @@ void edu_replaced(void);
 
 /* The two 8259A. */
 bool pic_find(void);
-void pic_reset(struct cpu *cpu);
+void pic_reset(void);
 /* Logs what is not as a reset leaves it. */
-void pic_prove(struct cpu *cpu);
+void pic_prove(void);
 
 /* The 8254: channel 0 still, its output low. */
 bool pit_find(void);

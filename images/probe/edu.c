@@ -2,6 +2,7 @@
  * edu (QEMU, docs/specs/edu.rst) sends a message of our choice: its MSI capability is programmed
  * like any function's (PCI Local Bus Specification 3.0, "MSI Capability Structure").
  */
+#include "accesses.h"
 #include "devices.h"
 #include "pci.h"
 #include "touched.h"
@@ -16,16 +17,14 @@
 #define EDU_RAISE 0x60
 #define EDU_ACKNOWLEDGE 0x64
 
-static u32 slot, capability, registers;
+static u32 slot, capability, head, registers;
 static u64 address_now;
 static u32 data_now;
 static bool is_enabled;
 
 static void enable(bool on)
 {
-	u32 head = pci_read(slot, capability);
-
-	pci_write(slot, capability, on ? head | MSI_ENABLE : head & ~MSI_ENABLE);
+	pci_write(slot, capability, on ? head | MSI_ENABLE : head);
 	is_enabled = on;
 }
 
@@ -39,12 +38,17 @@ bool edu_find(void)
 	capability = pci_read(slot, PCI_CAPABILITIES) & 0xfc;
 	while (capability && (pci_read(slot, capability) & 0xff) != CAPABILITY_MSI)
 		capability = pci_read(slot, capability) >> 8 & 0xfc;
+	head = pci_read(slot, capability) & ~MSI_ENABLE;
 	touched.edu = true;
 	return capability && registers;
 }
 
 void edu_send(u64 address, u32 data)
 {
+	struct access message[] = {
+		{ .kind = STORE32, .at = registers + EDU_RAISE, .value = 1 },
+		{ .kind = STORE32, .at = registers + EDU_ACKNOWLEDGE, .value = 1 },
+	};
 	bool were_on = hold_interrupts();
 
 	if (!registers)
@@ -52,15 +56,15 @@ void edu_send(u64 address, u32 data)
 	touched.edu = true;
 	if (!is_enabled || address != address_now || data != data_now) {
 		pci_write(slot, capability + MSI_ADDRESS, address);
-		pci_write(slot, capability + MSI_ADDRESS_HIGH, address >> 32);
+		if (!is_enabled || address >> 32 != address_now >> 32)
+			pci_write(slot, capability + MSI_ADDRESS_HIGH, address >> 32);
 		pci_write(slot, capability + MSI_DATA, data);
 		address_now = address;
 		data_now = data;
 		if (!is_enabled)
 			enable(true);
 	}
-	store32(registers + EDU_RAISE, 1);
-	store32(registers + EDU_ACKNOWLEDGE, 1);
+	do_accesses(message, ARRAY_SIZE(message));
 	release_interrupts(were_on);
 }
 

@@ -3,6 +3,7 @@
  * that it has low.  QEMU does not lower a line that a timer held before its route was changed, and
  * up to 10.0 there is one timer more than the capabilities say (hw/timer/hpet.c).
  */
+#include "accesses.h"
 #include "devices.h"
 #include "touched.h"
 
@@ -33,23 +34,23 @@ bool hpet_find(void)
 
 static void store64_in_halves(u32 address, u32 half)
 {
-	store32(address, half);
-	store32(address + 4, half);
+	later_store(address, half);
+	later_store(address + 4, half);
 }
 
 /* Both what QEMU before 9.1 lowers a line at, and what it does since. */
 static void lower(u32 timer, u32 gsi)
 {
-	store32(TIMER(timer), ROUTE(gsi) | LEVEL_WITH_INTERRUPTS);
-	store32(TIMER(timer), ROUTE(gsi));
+	later_store(TIMER(timer), ROUTE(gsi) | LEVEL_WITH_INTERRUPTS);
+	later_store(TIMER(timer), ROUTE(gsi));
 }
 
 static void reset_timer(u32 timer)
 {
 	lower(timer, 0);
-	store32(TIMER(timer), PERIODIC_SET_VALUE);
+	later_store(TIMER(timer), PERIODIC_SET_VALUE);
 	store64_in_halves(TIMER(timer) + COMPARATOR, 0); /* the period, too */
-	store32(TIMER(timer), 0);
+	later_store(TIMER(timer), 0);
 	store64_in_halves(TIMER(timer) + COMPARATOR, timer < TIMERS ? ALL_ONES : 0);
 	store64_in_halves(TIMER(timer) + FSB_ROUTE, 0);
 }
@@ -61,11 +62,12 @@ void hpet_reset(void)
 	touched.hpet = false;
 	/* Given back, the PIT drives its line at once. */
 	touched.pit |= !!(load32(CONFIGURATION) & LEGACY);
-	store32(CONFIGURATION, 0);
+	later_store(CONFIGURATION, 0);
 	for (; touched.hpet_routes; touched.hpet_routes &= touched.hpet_routes - 1)
 		lower(0, lowest_bit(touched.hpet_routes));
 	for (u32 timer = 0; timer <= TIMERS; timer++)
 		reset_timer(timer);
-	store32(STATUS, ALL_ONES);
+	later_store(STATUS, ALL_ONES);
 	store64_in_halves(COUNTER, 0);
+	finish_accesses();
 }

@@ -1,5 +1,5 @@
 #include "ioapic.h"
-#include "log.h"
+#include "accesses.h"
 #include "touched.h"
 
 #define FIRST_BASE 0xfec00000u
@@ -17,9 +17,9 @@
 static u32 count = MOST;
 static u32 lock;
 
-/* What was written since the last reset. */
+/* What was written since the last reset; the upper half of an entry: where it is not 0 now. */
 static struct {
-	u32 pins;
+	u32 pins, highs;
 	bool id;
 } written[MOST];
 
@@ -60,21 +60,40 @@ u32 ioapic_read(u32 number, u32 index)
 	return value;
 }
 
-static void note(u32 number, u32 index)
+void ioapic_read_entry(u32 number, u32 pin, u32 *halves)
 {
-	u32 pin = (index - IOAPIC_ENTRY(0)) / 2;
+	u32 select = base_of(number) + SELECT, window = base_of(number) + WINDOW;
+	struct access accesses[] = {
+		{ .kind = STORE32, .at = select, .value = IOAPIC_ENTRY(pin) },
+		{ .kind = LOAD32, .at = window },
+		{ .kind = STORE32, .at = select, .value = IOAPIC_ENTRY(pin) + 1 },
+		{ .kind = LOAD32, .at = window },
+	};
+	bool were_on = take();
+
+	do_accesses(accesses, ARRAY_SIZE(accesses));
+	give_back(were_on);
+	halves[0] = accesses[1].value;
+	halves[1] = accesses[3].value;
+}
+
+static void note(u32 number, u32 index, u32 value)
+{
+	u32 half = index - IOAPIC_ENTRY(0), pin = half / 2;
 
 	if (index == IOAPIC_ID)
 		written[number].id = true;
 	else if (pin < IOAPIC_PINS)
 		written[number].pins |= 1u << pin;
+	if (pin < IOAPIC_PINS && half % 2)
+		written[number].highs = (written[number].highs & ~(1u << pin)) | !!value << pin;
 }
 
 void ioapic_write(u32 number, u32 index, u32 value)
 {
 	bool were_on = take();
 
-	note(number, index);
+	note(number, index, value);
 	store32(base_of(number) + SELECT, index);
 	store32(base_of(number) + WINDOW, value);
 	give_back(were_on);
@@ -89,7 +108,7 @@ void ioapic_note_store(u32 address)
 void ioapic_distrust(void)
 {
 	for (u32 number = 0; number < count; number++) {
-		written[number].pins = ALL_PINS;
+		written[number].pins = written[number].highs = ALL_PINS;
 		written[number].id = true;
 	}
 }
@@ -111,12 +130,19 @@ static void put(u32 number, u32 value)
 	store32(base_of(number) + WINDOW, value);
 }
 
-static void expect(struct cpu *cpu, u32 number, u32 value, const char *what)
+static void later_select(u32 number, u32 index)
 {
-	u32 found = load32(base_of(number) + WINDOW);
+	later_store(base_of(number) + SELECT, index);
+}
 
-	if (found != value)
-		log_dirty(cpu, what, value, found);
+static void later_put(u32 number, u32 value)
+{
+	later_store(base_of(number) + WINDOW, value);
+}
+
+static void later_expect(u32 number, u32 value, const char *what)
+{
+	later_expect_load(what, base_of(number) + WINDOW, value);
 }
 
 /*
@@ -124,19 +150,30 @@ static void expect(struct cpu *cpu, u32 number, u32 value, const char *what)
  * once: QEMU's IOAPIC keeps an entry's MSI route of KVM from when it last was not masked
  * (hw/intc/ioapic.c, ioapic_update_kvm_routes).  The lines are low by now.
  */
-static void reset_entry(struct cpu *cpu, u32 number, u32 pin)
+static void reset_entry(u32 number, u32 pin)
 {
-	store32(base_of(number) + SELECT, IOAPIC_ENTRY(pin) + 1);
+	if (written[number].highs & 1u << pin) {
+		later_select(number, IOAPIC_ENTRY(pin) + 1);
+		if (proving)
+			later_expect(number, 0, "ioapic.redir.high");
+		later_put(number, 0);
+		later_expect(number, 0, "ioapic.redir.high");
+	}
+	later_select(number, IOAPIC_ENTRY(pin));
 	if (proving)
-		expect(cpu, number, 0, "ioapic.redir.high");
-	put(number, 0);
-	expect(cpu, number, 0, "ioapic.redir.high");
-	store32(base_of(number) + SELECT, IOAPIC_ENTRY(pin));
+		later_expect(number, ENTRY_MASKED, "ioapic.redir");
+	later_put(number, 0);
+	later_put(number, ENTRY_MASKED);
+	later_expect(number, ENTRY_MASKED, "ioapic.redir");
+}
+
+static void reset_id(u32 number)
+{
+	later_select(number, IOAPIC_ID);
 	if (proving)
-		expect(cpu, number, ENTRY_MASKED, "ioapic.redir");
-	put(number, 0);
-	put(number, ENTRY_MASKED);
-	expect(cpu, number, ENTRY_MASKED, "ioapic.redir");
+		later_expect(number, 0, "ioapic.id");
+	later_put(number, 0);
+	later_expect(number, 0, "ioapic.id");
 }
 
 void ioapic_mask(void)
@@ -148,19 +185,15 @@ void ioapic_mask(void)
 		}
 }
 
-void ioapic_reset(struct cpu *cpu)
+void ioapic_reset(void)
 {
 	for (u32 number = 0; number < count; number++) {
 		for (u32 pins = written[number].pins; pins; pins &= pins - 1)
-			reset_entry(cpu, number, lowest_bit(pins));
-		if (written[number].id) {
-			store32(base_of(number) + SELECT, IOAPIC_ID);
-			if (proving)
-				expect(cpu, number, 0, "ioapic.id");
-			put(number, 0);
-			expect(cpu, number, 0, "ioapic.id");
-		}
-		written[number].pins = 0;
+			reset_entry(number, lowest_bit(pins));
+		if (written[number].id)
+			reset_id(number);
+		finish_accesses();
+		written[number].pins = written[number].highs = 0;
 		written[number].id = false;
 	}
 }

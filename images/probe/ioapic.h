@@ -13,6 +13,8 @@
 u32 ioapic_count(void);
 
 u32 ioapic_read(u32 number, u32 index);
+/* Both halves of a pin's entry. */
+void ioapic_read_entry(u32 number, u32 pin, u32 *halves);
 void ioapic_write(u32 number, u32 index, u32 value);
 
 /* A store of the program: does it go to an IOAPIC? */
@@ -21,7 +23,7 @@ void ioapic_note_store(u32 address);
 /* Nothing comes in any more; a level request still goes with its line. */
 void ioapic_mask(void);
 /* Masked, edge, nothing in service: what a scenario may have changed; logs where it is not so. */
-void ioapic_reset(struct cpu *cpu);
+void ioapic_reset(void);
 /* Have the next reset look at everything. */
 void ioapic_distrust(void);
 void ioapic_unlock(void);

@@ -1,4 +1,5 @@
 #include "lapic.h"
+#include "accesses.h"
 #include "log.h"
 #include "touched.h"
 
@@ -113,16 +114,16 @@ bool lapic_is_renamed(const struct cpu *cpu)
 
 /*
  * The registers of a map in one go: a KVM that emulates the accesses does so at one exit, where the
- * local APIC is its own.  The words
- * between them are reserved, and nobody looks at what they give.
+ * local APIC is its own.  The words between them are reserved, and nobody looks at what they give.
  */
-static void copy_map(const struct cpu *cpu, u32 map, u32 first, u32 last, u32 *values)
+static void copy_map(const struct cpu *cpu, u32 map, u32 words, u32 *values)
 {
-	u32 page[MAP_WORDS * WORDS_OF_REGISTER];
+	u32 page[MAP_WORDS * WORDS_OF_REGISTER], first = lowest_bit(words), last = highest_bit(words);
 
-	if (cpu->apic_mode == APIC_X2APIC || each_access_exits) {
-		for (u32 word = first; word <= last; word++)
-			values[word] = lapic_read(cpu, map + word * REGISTER_STRIDE);
+	if (cpu->apic_mode == APIC_X2APIC) {
+		for (; words; words &= words - 1)
+			values[lowest_bit(words)] =
+				lapic_read(cpu, map + lowest_bit(words) * REGISTER_STRIDE);
 		return;
 	}
 	load32s(page, cpu->apic_base + map + first * REGISTER_STRIDE,
@@ -131,22 +132,64 @@ static void copy_map(const struct cpu *cpu, u32 map, u32 first, u32 last, u32 *v
 		values[word] = page[(word - first) * WORDS_OF_REGISTER];
 }
 
-static u32 read_map(const struct cpu *cpu, u32 map, u32 words, u32 *values)
+static u32 words_used(const u32 *values)
 {
 	u32 used = 0;
 
-	memset(values, 0, MAP_WORDS * sizeof(u32));
-	if (words)
-		copy_map(cpu, map, lowest_bit(words), highest_bit(words), values);
 	for (u32 word = 0; word < MAP_WORDS; word++)
 		used |= (u32)!!values[word] << word;
 	return used;
 }
 
+static u32 read_map(const struct cpu *cpu, u32 map, u32 words, u32 *values)
+{
+	memset(values, 0, MAP_WORDS * sizeof(u32));
+	if (words)
+		copy_map(cpu, map, words, values);
+	return words_used(values);
+}
+
+/* Register by register; `words` has a bit for each. */
+static void load_maps(const struct cpu *cpu, u32 words, u32 *const *values)
+{
+	static const u32 offsets[] = { LAPIC_IRR, LAPIC_ISR, LAPIC_TMR };
+	struct access loads[ARRAY_SIZE(offsets) * MAP_WORDS];
+	const struct access *load = loads;
+	u32 count = 0;
+
+	for (u32 map = 0; map < ARRAY_SIZE(offsets); map++)
+		for (u32 left = words; left; left &= left - 1)
+			loads[count++] = (struct access){
+				.kind = LOAD32,
+				.at = cpu->apic_base + offsets[map] + lowest_bit(left) * REGISTER_STRIDE,
+			};
+	do_accesses(loads, count);
+	for (u32 map = 0; map < ARRAY_SIZE(offsets); map++) {
+		memset(values[map], 0, MAP_WORDS * sizeof(u32));
+		for (u32 left = words; left; left &= left - 1)
+			values[map][lowest_bit(left)] = (load++)->value;
+	}
+}
+
+static void keep_words(u32 *values, u32 words)
+{
+	for (u32 word = 0; word < MAP_WORDS; word++)
+		if (!(words >> word & 1))
+			values[word] = 0;
+}
+
 /* What is in TMR was accepted: it is in IRR still, or it was entered. */
 void lapic_read_maps(const struct cpu *cpu, u32 *irr, u32 *isr, u32 *tmr)
 {
-	u32 pending = read_map(cpu, LAPIC_IRR, vector_words | cpu->entered_words, irr);
+	u32 pending;
+
+	if (each_access_exits && cpu->apic_mode == APIC_XAPIC) {
+		load_maps(cpu, vector_words | cpu->entered_words, (u32 *const[]){ irr, isr, tmr });
+		keep_words(isr, cpu->entered_words);
+		keep_words(tmr, words_used(irr) | cpu->entered_words);
+		return;
+	}
+	pending = read_map(cpu, LAPIC_IRR, vector_words | cpu->entered_words, irr);
 
 	read_map(cpu, LAPIC_ISR, cpu->entered_words, isr);
 	read_map(cpu, LAPIC_TMR, pending | cpu->entered_words, tmr);

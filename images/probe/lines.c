@@ -3,6 +3,7 @@
  * line above 15 is an assertion of QEMU's, so there the write is left out.  The lines of a second
  * IOAPIC have devices of their own.
  */
+#include "accesses.h"
 #include "devices.h"
 #include "ioapic.h"
 #include "touched.h"
@@ -20,15 +21,20 @@ bool lines_find(void)
 	return is_present;
 }
 
+void lines_note(u32 gsi)
+{
+	touched.lines |= 1u << gsi;
+	touched.pic_requests |= 1u << gsi;
+	touched.rtc |= gsi == RTC_GSI;
+}
+
 void lines_drive(u32 gsi, bool level)
 {
 	if (gsi >= IOAPIC_PINS)
 		virtio_lines_drive(gsi - IOAPIC_PINS, level);
 	if (!is_present || gsi >= ISA_LINES)
 		return;
-	touched.lines |= 1u << gsi;
-	touched.pic_requests |= 1u << gsi;
-	touched.rtc |= gsi == RTC_GSI;
+	lines_note(gsi);
 	out8(LINES_PORT + gsi, level);
 }
 
@@ -36,6 +42,7 @@ void lines_reset(void)
 {
 	for (; touched.lines; touched.lines &= touched.lines - 1)
 		if (is_present)
-			out8(LINES_PORT + lowest_bit(touched.lines), 0);
+			later_out(LINES_PORT + lowest_bit(touched.lines), 0);
+	finish_accesses();
 	virtio_lines_reset();
 }

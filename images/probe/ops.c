@@ -5,6 +5,7 @@
 #include "lapic.h"
 #include "log.h"
 #include "monitor.h"
+#include "pci.h"
 #include "touched.h"
 #include "trap.h"
 
@@ -482,6 +483,12 @@ static void log_counts(struct cpu *cpu)
 			log_event(cpu, EVENT_COUNT, vector, cpu->entries[vector]);
 }
 
+/* Of the ports only those of PCI configuration space take vectors of a local APIC. */
+static bool may_name_vector(const struct op *op)
+{
+	return op->opcode != OP_PIO_WRITE || op->a - PCI_CONFIG < PCI_CONFIG_PORTS;
+}
+
 /* Whatever is written may be, or hold, a vector: in its lowest byte. */
 static u32 words_named(const struct program *program)
 {
@@ -489,7 +496,8 @@ static u32 words_named(const struct program *program)
 	u32 words = 1; /* also for what nobody named: entries and routes that are 0 */
 
 	for (u32 i = 0; i < program->ops; i++)
-		words |= 1u << (ops[i].b & 0xff) / 32;
+		if (may_name_vector(&ops[i]))
+			words |= 1u << (ops[i].b & 0xff) / 32;
 	return words;
 }
 

@@ -1,4 +1,5 @@
 #include "pci.h"
+#include "accesses.h"
 
 #define CONFIG_ADDRESS 0xcf8
 #define CONFIG_DATA 0xcfc
@@ -12,8 +13,12 @@ u32 pci_read(u32 slot, u32 offset)
 
 void pci_write(u32 slot, u32 offset, u32 value)
 {
-	out32(CONFIG_ADDRESS, CONFIG_ENABLE | slot << 11 | offset);
-	out32(CONFIG_DATA, value);
+	struct access accesses[] = {
+		{ .kind = OUT32, .at = CONFIG_ADDRESS, .value = CONFIG_ENABLE | slot << 11 | offset },
+		{ .kind = OUT32, .at = CONFIG_DATA, .value = value },
+	};
+
+	do_accesses(accesses, ARRAY_SIZE(accesses));
 }
 
 u32 pci_find(u32 id)

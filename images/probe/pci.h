@@ -16,6 +16,10 @@
 
 #define PCI_NO_SLOT 32
 
+/* The mechanism's ports. */
+#define PCI_CONFIG 0xcf8
+#define PCI_CONFIG_PORTS 8
+
 /* The slot on bus 0 of the device with this vendor and device ID; PCI_NO_SLOT where there is none. */
 u32 pci_find(u32 id);
 u32 pci_read(u32 slot, u32 offset);

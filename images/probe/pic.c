@@ -1,6 +1,6 @@
 /* The master and the slave 8259A (datasheet, "Programming the 8259A"), and their ELCR. */
+#include "accesses.h"
 #include "devices.h"
-#include "log.h"
 #include "touched.h"
 
 #define MASTER 0x20
@@ -22,39 +22,32 @@
 #define ALL 0xff
 
 static const struct chip {
+	enum pic_part part;
 	u16 port;
 	u8 base, wiring;
 	const char *imr_name, *irr_name, *isr_name;
 } chips[] = {
-	{ SLAVE, SLAVE_BASE, SLAVE_INPUT, "pic.slave.imr", "pic.slave.irr", "pic.slave.isr" },
-	{ MASTER, MASTER_BASE, 1 << SLAVE_INPUT, "pic.master.imr", "pic.master.irr",
+	{ PIC_SLAVE, SLAVE, SLAVE_BASE, SLAVE_INPUT, "pic.slave.imr", "pic.slave.irr",
+	  "pic.slave.isr" },
+	{ PIC_MASTER, MASTER, MASTER_BASE, 1 << SLAVE_INPUT, "pic.master.imr", "pic.master.irr",
 	  "pic.master.isr" },
 };
-
-static u8 read_isr(u16 chip)
-{
-	u8 isr;
-
-	out8(chip, OCW3_READ_ISR);
-	isr = in8(chip);
-	out8(chip, OCW3_READ_IRR);
-	return isr;
-}
-
-static void expect(struct cpu *cpu, const char *what, u8 expected, u8 found)
-{
-	if (found != expected)
-		log_dirty(cpu, what, expected, found);
-}
 
 /* Forgets what was requested; the port then reads IRR. */
 static void initialise(const struct chip *chip)
 {
-	out8(chip->port, ICW1_INIT_ICW4);
-	out8(chip->port + 1, chip->base);
-	out8(chip->port + 1, chip->wiring);
-	out8(chip->port + 1, ICW4_8086);
-	out8(chip->port + 1, ALL);
+	later_out(chip->port, ICW1_INIT_ICW4);
+	later_out(chip->port + 1, chip->base);
+	later_out(chip->port + 1, chip->wiring);
+	later_out(chip->port + 1, ICW4_8086);
+	later_out(chip->port + 1, ALL);
+}
+
+static void expect_no_isr(const struct chip *chip)
+{
+	later_out(chip->port, OCW3_READ_ISR);
+	later_expect_in(chip->isr_name, chip->port, 0);
+	later_out(chip->port, OCW3_READ_IRR);
 }
 
 /* KVM keeps ISR and the modes of OCW2 and OCW3 at ICW1 (arch/x86/kvm/i8259.c). */
@@ -62,11 +55,15 @@ static void restore_modes(const struct chip *chip)
 {
 	u8 isr;
 
-	out8(chip->port, OCW3_SPECIAL_MASK_OFF);
-	out8(chip->port, OCW2_ROTATE_IN_AUTO_EOI_OFF);
-	for (isr = read_isr(chip->port); isr; isr &= isr - 1)
-		out8(chip->port, OCW2_SPECIFIC_EOI | lowest_bit(isr));
-	out8(chip->port, OCW2_LOWEST_IS_7);
+	later_out(chip->port, OCW3_SPECIAL_MASK_OFF | OCW3_READ_ISR);
+	isr = finish_with_in(chip->port);
+	later_out(chip->port, OCW3_READ_IRR);
+	for (u8 left = isr; left; left &= left - 1)
+		later_out(chip->port, OCW2_SPECIFIC_EOI | lowest_bit(left));
+	if (isr)
+		expect_no_isr(chip);
+	later_out(chip->port, OCW2_ROTATE_IN_AUTO_EOI_OFF);
+	later_out(chip->port, OCW2_LOWEST_IS_7);
 }
 
 bool pic_find(void)
@@ -79,46 +76,76 @@ bool pic_find(void)
 }
 
 /* Nobody programmed it: all that may be there are requests, of lines that were driven. */
-static void forget_requests(struct cpu *cpu, const struct chip *chip)
+static void forget_requests(const struct chip *chip)
 {
 	initialise(chip);
-	expect(cpu, chip->irr_name, 0, in8(chip->port));
+	later_expect_in(chip->irr_name, chip->port, 0);
 }
 
-void pic_prove(struct cpu *cpu)
+static void expect_initial(const struct chip *chip)
+{
+	later_expect_in(chip->imr_name, chip->port + 1, ALL);
+	later_expect_in(chip->irr_name, chip->port, 0);
+}
+
+static void restore(const struct chip *chip)
+{
+	initialise(chip);
+	restore_modes(chip);
+	expect_initial(chip);
+}
+
+static void expect_elcr(void)
+{
+	later_expect_in("pic.elcr", MASTER_ELCR, 0);
+	later_expect_in("pic.elcr", SLAVE_ELCR, 0);
+}
+
+static void restore_elcr(void)
+{
+	later_out(MASTER_ELCR, 0);
+	later_out(SLAVE_ELCR, 0);
+	expect_elcr();
+}
+
+void pic_prove(void)
 {
 	for (u32 i = 0; i < ARRAY_SIZE(chips); i++) {
-		expect(cpu, chips[i].imr_name, ALL, in8(chips[i].port + 1));
-		expect(cpu, chips[i].irr_name, 0, in8(chips[i].port));
-		expect(cpu, chips[i].isr_name, 0, read_isr(chips[i].port));
+		expect_initial(&chips[i]);
+		expect_no_isr(&chips[i]);
 	}
-	expect(cpu, "pic.elcr", 0, in8(MASTER_ELCR) | in8(SLAVE_ELCR));
+	expect_elcr();
+	finish_accesses();
 }
 
-static void restore_all(struct cpu *cpu)
+/*
+ * Whether there may be a request at a chip; the slave's output is an input of the master, who does
+ * not hear of it while all of the slave's inputs are masked.
+ */
+static bool is_requested(const struct chip *chip)
 {
+	if (chip->part == PIC_SLAVE)
+		return touched.pic_requests >> 8;
+	return (u8)touched.pic_requests || touched.pic & PIC_SLAVE;
+}
+
+void pic_reset(void)
+{
+	const struct chip *chip;
+
 	/* A poll that was asked for is answered. */
-	in8(SLAVE);
-	in8(MASTER);
-	out8(MASTER_ELCR, 0);
-	out8(SLAVE_ELCR, 0);
+	for (chip = chips; chip < chips + ARRAY_SIZE(chips); chip++)
+		if (touched.pic & chip->part)
+			later_in(chip->port);
+	if (touched.pic & PIC_ELCR)
+		restore_elcr();
 	/* A slave that lets go of the master's input first. */
-	for (u32 i = 0; i < ARRAY_SIZE(chips); i++) {
-		initialise(&chips[i]);
-		restore_modes(&chips[i]);
-	}
-	pic_prove(cpu);
-}
-
-void pic_reset(struct cpu *cpu)
-{
-	if (touched.pic) {
-		restore_all(cpu);
-	} else if (touched.pic_requests) {
-		if (touched.pic_requests >> 8)
-			forget_requests(cpu, &chips[0]);
-		forget_requests(cpu, &chips[1]);
-	}
-	touched.pic = false;
+	for (chip = chips; chip < chips + ARRAY_SIZE(chips); chip++)
+		if (touched.pic & chip->part)
+			restore(chip);
+		else if (is_requested(chip))
+			forget_requests(chip);
+	finish_accesses();
+	touched.pic = 0;
 	touched.pic_requests = 0;
 }

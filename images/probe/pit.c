@@ -18,7 +18,7 @@
 #define RUNS_OUT_WITHIN_US 1000000
 #define SECOND_RISE_US 500
 
-#define PIC_MASTER 0x20
+#define PIC_PORT 0x20
 #define PIC_ICW1 0x11
 #define PIC_READ_IRR 0x0a
 
@@ -55,16 +55,16 @@ void pit_reset(void)
 	if (!touched.pit || !is_present)
 		return;
 	touched.pit = false;
-	touched.pic = true;
+	touched.pic |= PIC_MASTER;
 	count_down(LONGEST_COUNT); /* nothing more of what was going on */
-	out8(PIC_MASTER, PIC_ICW1); /* forgets what was requested; pic_reset() does the rest */
+	out8(PIC_PORT, PIC_ICW1); /* forgets what was requested; pic_reset() does the rest */
 	count_down(LAST_COUNT);
-	out8(PIC_MASTER, PIC_READ_IRR);
-	while (!(in8(PIC_MASTER) & 1) && !is_past(end))
+	out8(PIC_PORT, PIC_READ_IRR);
+	while (!(in8(PIC_PORT) & 1) && !is_past(end))
 		relax();
 	/* QEMU's pulse rises twice (pit_irq_timer_update rounds down), the second time a bit later. */
 	do {
-		out8(PIC_MASTER, PIC_ICW1);
+		out8(PIC_PORT, PIC_ICW1);
 		pass_us(SECOND_RISE_US);
-	} while ((in8(PIC_MASTER) & 1) && !is_past(end));
+	} while ((in8(PIC_PORT) & 1) && !is_past(end));
 }

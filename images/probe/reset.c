@@ -75,8 +75,8 @@ static void prove_rtc(struct cpu *cpu)
 	if (touched.lines && !lapic_has(cpu, LAPIC_IRR, PROOF_VECTOR))
 		log_dirty(cpu, "rtc.pin", true, false);
 	lines_reset();
-	ioapic_reset(cpu);
-	pic_reset(cpu);
+	ioapic_reset();
+	pic_reset();
 	cpu->entered_words |= 1u << PROOF_VECTOR / 32;
 	lapic_reset(cpu);
 	touched.rtc = false;
@@ -94,7 +94,7 @@ bool reset_all(const struct program *next)
 	forget(cpu);
 	ioapic_unlock();
 	if (proving)
-		pic_prove(cpu);
+		pic_prove();
 	hpet_reset();
 	rtc_reset();
 	lines_reset();
@@ -103,8 +103,8 @@ bool reset_all(const struct program *next)
 	if (touched.pit)
 		ioapic_mask();
 	pit_reset();
-	ioapic_reset(cpu);
-	pic_reset(cpu);
+	ioapic_reset();
+	pic_reset();
 	so_far = cpu->log_used;
 	lapic_reset(cpu);
 	if (cpu->log_used != so_far && !proving && !is_microvm && restart_self()) {

@@ -3,6 +3,7 @@
  * So a scenario says when the second begins, half a second after it releases the divider, and at
  * midnight: otherwise no flag could be predicted.
  */
+#include "accesses.h"
 #include "devices.h"
 #include "touched.h"
 
@@ -41,12 +42,6 @@ static const struct {
 
 static bool is_present;
 
-static void write(u8 index, u8 value)
-{
-	out8(INDEX, index);
-	out8(DATA, value);
-}
-
 static u8 read(u8 index)
 {
 	out8(INDEX, index);
@@ -60,15 +55,23 @@ bool rtc_find(void)
 	return is_present;
 }
 
+static void later_write(u8 index, u8 value)
+{
+	later_out(INDEX, index);
+	later_out(DATA, value);
+}
+
 void rtc_reset(void)
 {
 	if (!touched.clock || !is_present)
 		return;
 	touched.clock = false;
-	write(REGISTER_A, A_DIVIDER_RESET_1024_HZ);
-	write(REGISTER_B, B_24_HOURS);
+	later_write(REGISTER_A, A_DIVIDER_RESET_1024_HZ);
+	later_write(REGISTER_B, B_24_HOURS);
 	for (u32 i = 0; i < sizeof(baseline) / sizeof(baseline[0]); i++)
-		write(baseline[i].index, baseline[i].value);
-	read(REGISTER_C); /* what is requested, and the line */
-	out8(INDEX, 0);
+		later_write(baseline[i].index, baseline[i].value);
+	later_out(INDEX, REGISTER_C);
+	later_in(DATA); /* what is requested, and the line */
+	later_out(INDEX, 0);
+	finish_accesses();
 }

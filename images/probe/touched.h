@@ -7,6 +7,13 @@
 
 #include "x86.h"
 
+enum pic_part {
+	PIC_SLAVE = 1,
+	PIC_MASTER = 2,
+	PIC_ELCR = 4,
+	PIC_ALL = 7,
+};
+
 struct touched {
 	u32 lines;
 	u32 virtio_lines;
@@ -14,7 +21,9 @@ struct touched {
 	u32 pic_requests;
 	/* GSIs that a timer of the HPET may have been given. */
 	u32 hpet_routes;
-	bool pic, pit, edu, hpet;
+	/* The PIC's chips, and their ELCR: bits of enum pic_part. */
+	u8 pic;
+	bool pit, edu, hpet;
 	/* The RTC's registers. */
 	bool clock;
 	/* The RTC's line was driven since its pin was last proved to interrupt. */

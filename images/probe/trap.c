@@ -99,8 +99,8 @@ static void log_entry(struct cpu *cpu, u32 vector, u32 pins)
 		u32 pin = lowest_bit(pins);
 
 		words[count++] = pin;
-		words[count++] = ioapic_read(0, IOAPIC_ENTRY(pin));
-		words[count++] = ioapic_read(0, IOAPIC_ENTRY(pin) + 1);
+		ioapic_read_entry(0, pin, words + count);
+		count += 2;
 	}
 	log_words(cpu, is_off ? EVENT_IRQ_APIC_OFF : EVENT_IRQ_STATE, words, count);
 }

@@ -188,16 +188,8 @@ class ChipPorts:
     def __init__(
         self, read: Callable[[int, int, int], int], write: Callable[[int, int, int, int], None]
     ) -> None:
-        self._read = read
-        self._write = write
-
-    def read(self, cpu: int, at: int, size: int) -> int:
-        """IN, or a load."""
-        return self._read(cpu, at, size)
-
-    def write(self, cpu: int, at: int, size: int, value: int) -> None:
-        """OUT, or a store."""
-        self._write(cpu, at, size, value)
+        self.read = read
+        self.write = write
 
 
 def as_device(

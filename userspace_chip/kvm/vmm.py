@@ -29,7 +29,7 @@ from userspace_chip.events import Event
 from userspace_chip.kvm import abi, boot, firmware, linux
 from userspace_chip.kvm.boot import Module
 from userspace_chip.kvm.cpuid import guest_cpuid
-from userspace_chip.kvm.devices import pci, platform, testing, turns, uart, virtio
+from userspace_chip.kvm.devices import batch, pci, platform, testing, turns, uart, virtio
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.entry import Entry, enter
 from userspace_chip.kvm.fds import KvmFd, VcpuFd, VmFd
@@ -168,7 +168,10 @@ class Vmm:
         self._text = bytearray()
         self._text_due_ns: int | None = None
         self._paused = False
-        self._recent: deque[Exit] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[int, str] | tuple[int, str, int, int, bytes]] = deque(
+            maxlen=RECENT
+        )
+        """What the last exits were, as of :class:`Exit`; an object for each would take longer."""
         self._cpus: list[_Cpu] = []
         self._serial: uart.Uart | None = None
         self._ticks = Ticks()
@@ -214,6 +217,8 @@ class Vmm:
         enter(self._cpus[0].vcpu, entry)
         self._add_devices()
         self._irqchip.connect(self._ports, self._windows)
+        if not self._chips.on:  # else they are the kernel's
+            self._ports.add([batch.PORT], batch.Batch(self._memory, self._ports, self._windows))
         self._chips.log.enable(self._events is not None)
 
     def _load(self) -> Entry:
@@ -454,11 +459,9 @@ class Vmm:
         """One vCPU, until the guest ends."""
         vcpu, index, irqchip = cpu.vcpu, cpu.vcpu.index, self._irqchip
         _name_thread(f"CPU {index}/KVM")
-        while True:
-            with self._lock:
-                cpu.running = False
-                if self._stopping or self._outcome is not None:
-                    return
+        lock = self._lock
+        with lock:
+            while not self._stopping and self._outcome is None:
                 if cpu.kicked:
                     cpu.kicked = False
                     vcpu.kvm_run.immediate_exit = 0
@@ -474,11 +477,14 @@ class Vmm:
                     cpu.inside_ns += self._now_ns() - cpu.entered_ns
                     continue
                 cpu.running = True
-            reason = vcpu.run()
-            left_ns = self._now_ns()
-            with self._lock:
+                lock.release()
+                try:
+                    reason = vcpu.run()
+                    left_ns = self._now_ns()
+                finally:
+                    lock.acquire()
+                    cpu.running = False
                 cpu.inside_ns += left_ns - cpu.entered_ns
-                cpu.running = False
                 self._handle(cpu, reason)
 
     def _kick(self, index: int) -> None:
@@ -506,7 +512,7 @@ class Vmm:
         elif reason is _MMIO:
             self._handle_mmio(cpu)
         elif reason is not _INTR:
-            self._recent.append(Exit(index, reason.name))
+            self._recent.append((index, reason.name))
             if reason is abi.ExitReason.SHUTDOWN:
                 self._fault(cpu, "a triple fault (KVM_EXIT_SHUTDOWN)", End.TRIPLE_FAULT)
             elif not self._irqchip.handle(index, reason):
@@ -528,7 +534,7 @@ class Vmm:
             data = mapping[at : at + size * count]
             if port == MASTER_COMMAND:
                 self._ticks.handled = True
-            self._recent.append(Exit(index, "OUT", port, size, data[:size]))
+            self._recent.append((index, "OUT", port, size, data[:size]))
             if count == 1:
                 self._ports.write(index, port, size, int.from_bytes(data, "little"))
             else:
@@ -537,7 +543,7 @@ class Vmm:
         for place in range(at, at + size * count, size):
             value = self._ports.read(index, port, size)
             mapping[place : place + size] = value.to_bytes(size, "little")
-        self._recent.append(Exit(index, "IN", port, size, mapping[at : at + size]))
+        self._recent.append((index, "IN", port, size, mapping[at : at + size]))
 
     def _handle_mmio(self, cpu: _Cpu) -> None:
         vcpu, index = cpu.vcpu, cpu.vcpu.index
@@ -546,12 +552,12 @@ class Vmm:
         device = self._windows.at(address)
         access = "STORE" if is_write else "LOAD"
         if device is None:
-            self._recent.append(Exit(index, access, address, size, data[:size]))
+            self._recent.append((index, access, address, size, data[:size]))
             self._fault(
                 cpu, f"{access.lower()} of {size} bytes at {address:#x}: no device is there"
             )
         elif is_write:
-            self._recent.append(Exit(index, access, address, size, data[:size]))
+            self._recent.append((index, access, address, size, data[:size]))
             for at, piece in _pieces(size):
                 value = int.from_bytes(data[at : at + piece], "little")
                 device.write(index, address + at, piece, value)
@@ -561,7 +567,7 @@ class Vmm:
                 for at, piece in _pieces(size)
             )
             vcpu.answer_mmio(read)
-            self._recent.append(Exit(index, access, address, size, read))
+            self._recent.append((index, access, address, size, read))
 
     # ------------------------------------------------------------------ text
 
@@ -586,7 +592,9 @@ class Vmm:
         self._end(End.RESET)
 
     def _fault(self, cpu: _Cpu, what: str, end: End = End.FAULT) -> None:
-        self._end(end, detail=describe(what, cpu.vcpu, self._memory, self._recent))
+        self._end(
+            end, detail=describe(what, cpu.vcpu, self._memory, [Exit(*one) for one in self._recent])
+        )
 
     def _end(self, end: End, value: int = 0, detail: str | None = None) -> None:
         if self._outcome is None:
