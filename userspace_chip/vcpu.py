@@ -651,11 +651,13 @@ class Vcpu:
         """off: one KVM_RUN, with what QEMU does before and after it.
 
         An NMI that KVM has comes as soon as the guest can take it, without an exit to QEMU, but
-        after an injection that is under way.  Every exit writes KVM's CR8 back, which is TPR bits
+        after an injection that is under way, and one for which the window opens at that time: by
+        the IRET of the NMI before it, say.  Every exit writes KVM's CR8 back, which is TPR bits
         7:4, and looks at INTR anew (QEMU 7.2 ``target/i386/kvm/kvm.c:kvm_arch_pre_run``,
         ``kvm_arch_post_run``, ``cpu_set_apic_tpr``; Linux 6.1 ``x86.c:process_nmi``).
         """
-        if self.state.nmi_pending and nmi_allowed:
+        injectable = self.state.hard and interruptible
+        if self.state.nmi_pending and nmi_allowed and not injectable:
             return self._inject_nmi()
         if self.state.in_guest:
             self.exit()

@@ -37,7 +37,7 @@ TWICE_EVERY: Final = 8
 """One program in this number is run twice."""
 FIRST_ROUND: Final = 100
 """Programs."""
-ROUND_S: Final = 300.0
+ROUND_S: Final = 900.0
 """How long a round should take, once the rates are known: long beside the boots that it costs."""
 LEAST_ROUND: Final = 500
 """Of a campaign without an end in time, however slow the machine: boots cost more than programs."""
