@@ -12,12 +12,15 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from harness.backends.local import LocalSession
+from harness.base import child
 from harness.base.terminal import printer
 from harness.commands import fuzz as fuzz_module
 from harness.fuzz import grammar
@@ -105,6 +108,11 @@ def test_reset_of_what_a_program_touched_leaves_what_a_whole_reset_would(tmp_pat
     assert is_done(said)
 
 
+async def in_this_process(function: Callable[..., object], *arguments: object) -> object:
+    """Where the mutant is: programs are made by processes that have the true chips."""
+    return function(*arguments)
+
+
 @pytest.fixture(scope="module")
 def of_a_mutant(tmp_path_factory) -> Path:
     """The folder of a campaign whose chips have one wrong rule."""
@@ -112,7 +120,7 @@ def of_a_mutant(tmp_path_factory) -> Path:
     request = FuzzRequest(sides=("tcg",), seed=11, programs=100, only="ioapic")
     asked = fuzz_module.FuzzOptions(request, folder, None, 2, True)
     (mutant,) = (one for one in mutants.MUTANTS if one.name == WRONG)
-    with mutant.alive():
+    with mutant.alive(), patch.object(child, "in_child", in_this_process):
         assert asyncio.run(fuzz_module.run(asked, printer(stderr=True))) == 1
     return folder
 
