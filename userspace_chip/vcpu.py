@@ -617,8 +617,10 @@ class Vcpu:
         elif not self.lapic.accepts_pic_intr() or not self._port.pic_output():
             state.hard = False
 
-    def _is_awake(self, interruptible: bool) -> bool:
+    def _begin_qemu(self, interruptible: bool) -> bool:
         """INIT and SIPI, then whether it runs (``kvm_arch_process_async_events``; TCG alike)."""
+        if self.state.in_guest:
+            self.exit()
         if self.state.requests & POLL:
             self.poll()
         if self.state.init_pending or self.state.sipi_pending:
@@ -630,16 +632,14 @@ class Vcpu:
             nmi = state.nmi_pending or state.nmi_queued
             if nmi or state.smi_pending or (state.hard and interruptible):
                 state.mp_state = MpState.RUNNABLE
-        return state.mp_state is MpState.RUNNABLE
+        state.in_guest = state.mp_state is MpState.RUNNABLE
+        return state.in_guest
 
     def _enter_qemu(self, interruptible: bool = True, nmi_allowed: bool = True) -> Entry:
         """TCG: one look at the interrupt lines (``x86_cpu_pending_interrupt``)."""
-        if self.state.in_guest:
-            self.exit()
-        if not self._is_awake(interruptible):
+        if not self._begin_qemu(interruptible):
             return _ASLEEP
         state = self.state
-        state.in_guest = True
         if state.smi_pending:
             state.smi_pending = False
             return _NOTHING
@@ -659,12 +659,9 @@ class Vcpu:
         injectable = self.state.hard and interruptible
         if self.state.nmi_pending and nmi_allowed and not injectable:
             return self._inject_nmi()
-        if self.state.in_guest:
-            self.exit()
-        if not self._is_awake(interruptible):
+        if not self._begin_qemu(interruptible):
             return _ASLEEP
         state = self.state
-        state.in_guest = True
         if state.nmi_queued:
             state.nmi_queued = 0
             state.nmi_pending = min(state.nmi_pending + 1, 2 if nmi_allowed else 1)

@@ -33,9 +33,7 @@ from userspace_chip.profile import Profile
 BARREN: Final = 200
 """Number of refused programs in a row after which a grammar generates nothing."""
 NO_BACKEND: Final = "no backend has what it needs"
-NOT_THIS_MACHINE: Final = "it is not for this machine type"
-_NOT_HERE: Final = frozenset({NO_BACKEND, NOT_THIS_MACHINE})
-"""Refusals that say nothing of a grammar, while another one generates something."""
+"""A refusal that says nothing of a grammar, while another one generates something."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Source:
         name = found.grammar
         self.refused[name, found.why] += 1
         self._all_in_a_row += 1
-        self._in_a_row[name] += found.why not in _NOT_HERE
+        self._in_a_row[name] += found.why != NO_BACKEND
         if self._in_a_row[name] >= BARREN or self._all_in_a_row >= BARREN * len(self.grammars):
             counts = ((why, n) for (of, why), n in self.refused.most_common() if of == name)
             raise CannotRun(
@@ -123,7 +121,7 @@ class Source:
     def _checked(self, written: Written) -> Program | str:
         """The program, or why there is none."""
         if written.grammar.machines and self.machine not in written.grammar.machines:
-            return NOT_THIS_MACHINE
+            return f"it is not for the machine {self.machine}"
         try:
             scenario = compiled(written.name, written.data)
         except ConfigError as error:

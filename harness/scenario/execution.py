@@ -268,12 +268,12 @@ class Execution:
         is_late = self._order is Order.LAZY or cpu is self._starved
         if is_late:
             self._quieten((cpu,))
+        cpu.stays &= op.opcode in _WITHOUT_EXIT
         self._simple(cpu, op)
         if is_late:
             self._quieten((cpu,))
 
     def _simple(self, cpu: _Cpu, op: Op) -> None:
-        cpu.stays = cpu.stays and op.opcode in _WITHOUT_EXIT
         before = self._nmis() if len(self._cpus) > 1 else ()
         _SIMPLE[op.opcode](self, cpu, op)
         if before:
@@ -536,12 +536,10 @@ class Execution:
 
     def _operations(self, cpu: _Cpu, ops: Sequence[Op]) -> Activity:
         for op in ops:
+            cpu.stays &= op.opcode in _WITHOUT_EXIT
             if op.opcode in _SIMPLE:
                 self._simple(cpu, op)
-                yield True
-                continue
-            cpu.stays = False
-            if op.opcode in _READS:
+            elif op.opcode in _READS:
                 value = _READS[op.opcode](self, cpu, op)
                 yield True  # what the access itself brings is taken before its value is logged
                 self._log_value(cpu, op, value)

@@ -73,6 +73,9 @@ static u32 looks;
 bool each_access_exits;
 static bool has_turns;
 
+/* It has the call then; asked with an IPI to no CPU at all. */
+static bool kvm_has_apics;
+
 static void find_hypervisor(void)
 {
 	u32 found = in8(TURN_PORT);
@@ -87,6 +90,7 @@ static void find_hypervisor(void)
 	looks = cpu_count > 1 && has_turns ? found : 0;
 	each_access_exits = found == TURNS_AT_ONCE;
 	accesses_find();
+	kvm_has_apics = hypercall && send_pv_ipi(0, 0, 0) == 0;
 }
 
 static u32 call_kvm(u32 number, u32 b, u32 c, u32 d, u32 s)
@@ -119,19 +123,13 @@ u32 send_pv_ipi(u32 bitmap, u32 first, u32 icr)
 	return call_kvm(KVM_HC_SEND_IPI, bitmap, 0, first, icr);
 }
 
-/* To no CPU at all: KVM has no such call where the local APIC is not its own. */
 bool has_pv_ipi(void)
 {
-	return hypercall && send_pv_ipi(0, 0, 0) == 0;
+	return kvm_has_apics;
 }
 
 void leave_guest(void)
 {
-	static bool asked, kvm_has_apics;
-
-	if (!asked)
-		kvm_has_apics = has_pv_ipi();
-	asked = true;
 	if (kvm_has_apics)
 		cpuid(0);
 	else

@@ -1,8 +1,8 @@
 #include "pci.h"
 #include "accesses.h"
 
-#define CONFIG_ADDRESS 0xcf8
-#define CONFIG_DATA 0xcfc
+#define CONFIG_ADDRESS PCI_CONFIG
+#define CONFIG_DATA (PCI_CONFIG + 4)
 #define CONFIG_ENABLE 0x80000000u
 
 u32 pci_read(u32 slot, u32 offset)

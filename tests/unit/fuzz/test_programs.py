@@ -99,7 +99,7 @@ def test_programs_examined_in_another_process_are_those_of_the_source():
         ("actions: [{do: {ipi: {mode: init, dest: 0}}, where: [steps]}]", "program"),
         ("actions: [{do: {lapic.self_ipi: {vector: 1}}, where: [steps]}]", "xapic mode"),
         ("actions: [{do: {read: io.0x60}, where: [steps]}]", "PIO_READ"),
-        ("machines: [microvm]\nactions: [{do: cli, where: [steps]}]", "not for this machine type"),
+        ("machines: [microvm]\nactions: [{do: cli, where: [steps]}]", "not for the machine q35"),
     ],
     ids=["race", "time", "timeout", "asleep", "init", "language", "no-chip", "machine"],
 )  # fmt: skip
