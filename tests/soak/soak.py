@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import linear_regression
 from typing import Final
 
-from soak import scene
+from soak import growth, scene
 from soak.faults import (
     FAULTS,
     INSTANCES,
@@ -39,10 +38,9 @@ STATUSES: Final = {0, 1, 2, 3, 130, -9}
 MAX_GROWTH_KIB: Final = 32.0
 """Of memory, for each case. Measured: 7 over 2,000 cases, up to 30 over the first 100; the results,
 some 3 KiB each, are kept until the report."""
-MAX_GROWTH_DESCRIPTORS: Final = 0.01
+MAX_KEPT_DESCRIPTORS: Final = 0.01
+"""For each case."""
 INSTANCE_WAIT_S: Final = 120.0
-WARM_UP: Final = 0.25
-"""Of the cases: so many go by before growth is looked at."""
 CLONE_NEWNS: Final = 0x20000
 
 
@@ -53,7 +51,7 @@ class Tally:
     rounds: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
-    slopes: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """For a person to read."""
@@ -61,8 +59,8 @@ class Tally:
         for name, count in self.rounds.items():
             yield f"  {count:5}  {name}"
         yield "verdicts: " + ", ".join(f"{n} {name}" for name, n in self.verdicts.most_common())
-        for name, slope in self.slopes.items():
-            yield f"{name}: {slope:+.4f} a case"
+        for name, amount in self.kept.items():
+            yield f"{name} kept: {amount:+.4f} a case"
         yield from self.broken or ["everything held"]
 
 
@@ -242,33 +240,28 @@ def _instances() -> set[str]:
 
 
 def _growth(folder: Path, cases: int, tally: Tally) -> list[str]:
-    """Memory and descriptors of the harness over many cases, as slopes."""
+    """Memory and descriptors that the harness keeps over many cases."""
     (folder / "tmp").mkdir(parents=True)
     matrix = scene.flat_matrix(folder, "many", cases // 2)
     out = folder / "out"
     run = _start(folder, matrix, out, FAULTS[0], random.Random(0))
-    proc = Path("/proc") / str(run.process.pid)
-    samples: list[tuple[int, float, int]] = []
+    samples: list[growth.Sample] = []
     while run.process.poll() is None:
         try:
-            resident_kib = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-            descriptors = len(list((proc / "fd").iterdir()))
             done = sum(1 for _ in out.glob("*/verdict.json"))
+            samples.append(growth.sample(run.process.pid, done))
         except (OSError, IndexError):
             break
-        samples.append((done, resident_kib / 1024, descriptors))
         subprocess.run(["sleep", "0.5"], check=False)
     run.process.wait()
     complaints = list(_results(out, matrix, FAULTS[0], run.process.returncode, "", tally))
-    steady = [sample for sample in samples if WARM_UP * cases < sample[0] < cases]
-    if len({done for done, _, _ in steady}) < 3:
+    memory = growth.memory_slope(samples, cases)
+    if memory is None:
         return [*complaints, "too few samples of the harness's growth"]
-    done = [float(sample[0]) for sample in steady]
-    memory = linear_regression(done, [sample[1] for sample in steady]).slope
-    descriptors_slope = linear_regression(done, [float(sample[2]) for sample in steady]).slope
-    tally.slopes |= {"memory (KiB)": memory, "descriptors": descriptors_slope}
+    kept = growth.kept_descriptors(samples, cases)
+    tally.kept |= {"memory (KiB)": memory, "descriptors": len(kept) / cases}
     if memory > MAX_GROWTH_KIB:
         complaints.append(f"memory grows by {memory:.1f} KiB a case")
-    if descriptors_slope > MAX_GROWTH_DESCRIPTORS:
-        complaints.append(f"descriptors grow by {descriptors_slope:.3f} a case")
+    if len(kept) > MAX_KEPT_DESCRIPTORS * cases:
+        complaints.append(f"{len(kept)} descriptors stay open: {kept[:8]}")
     return complaints
