@@ -850,6 +850,12 @@ def vmm(
         Delivery, typer.Option(help="split: by a pin's route and KVM_IRQ_LINE, or KVM_SIGNAL_MSI.")
     ] = "route",
     qemu: Annotated[Qemu, typer.Option(help="split: whose chips these are.")] = "7.2",
+    x2apic: Annotated[
+        bool, typer.Option("--x2apic", help="off: local APICs with x2APIC, which QEMU's lack.")
+    ] = False,
+    tsc_deadline: Annotated[
+        bool, typer.Option("--tsc-deadline", help="CPUs with the TSC deadline timer.")
+    ] = False,
     device: Annotated[str, typer.Option(metavar="FILE", help="KVM's device.")] = "/dev/kvm",
     host: Annotated[
         Literal["local", "lab"],
@@ -876,6 +882,8 @@ def vmm(
         debug_ports=ports,
         delivery=delivery,
         qemu=qemu,
+        x2apic=x2apic,
+        tsc_deadline=tsc_deadline,
         kvm=device,
     )
     if host == "lab":

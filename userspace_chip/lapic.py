@@ -106,7 +106,7 @@ class Lapic(LapicDelivery):
             lvt_masks[LVT_TIMER] &= ~0x40000
         self._lvt_masks = lvt_masks if knobs.lvt_masks else [0xFFFFFFFF] * 7
         self.timer: KvmTimer | QemuTimer = (
-            KvmTimer(self, tsc_khz=tsc_khz) if self._kvm else QemuTimer(self)
+            KvmTimer(self, tsc_khz=tsc_khz) if self._kvm else QemuTimer(self, tsc_khz=tsc_khz)
         )
         self.icr = Icr(self)
         self._write = self._kvm_write if self._kvm else self._qemu_write

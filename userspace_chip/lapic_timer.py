@@ -223,22 +223,35 @@ class QemuTimer:
     """``hw/intc/apic_common.c``: a period is TMICT + 1 ticks of the virtual clock.
 
     A masked LVTT stops the host's timer but not the count: an expiry while masked is lost.
+
+    QEMU has no TSC-deadline mode; with the knob there is one, of a TSC whose tick is ``tsc_khz``,
+    by SDM volume 3A, "TSC-Deadline Mode": a change of mode disarms it, and an expiry, also a
+    masked one, clears the MSR.
     """
 
-    __slots__ = ("_extra_tick", "_keeps_masked", "_lapic")
+    __slots__ = ("_extra_tick", "_has_deadline", "_keeps_masked", "_lapic", "_tsc_khz")
 
-    def __init__(self, lapic: LapicDelivery) -> None:
+    def __init__(self, lapic: LapicDelivery, *, tsc_khz: int) -> None:
         self._lapic = lapic
+        self._has_deadline = lapic.profile.lapic.tsc_deadline
+        self._tsc_khz = tsc_khz
         self._extra_tick = int(lapic.profile.lapic.timer_plus_one_tick)
         self._keeps_masked = lapic.profile.lapic.masked_expiry_kept
 
     def lvtt_written(self, now_ns: int) -> None:
         """``apic_timer_update``."""
+        state = self._lapic.state
+        timer = state.timer
+        mode = state.lvt[LVT_TIMER] & TSC_DEADLINE if self._has_deadline else ONE_SHOT
+        if mode != timer.mode:
+            timer.mode, timer.tsc_deadline, state.tmict = mode, 0, 0
         self._update(now_ns)
 
     def tmict_written(self, value: int, now_ns: int) -> None:
-        """Load the count."""
+        """Load the count; ignored in TSC-deadline mode."""
         state = self._lapic.state
+        if state.timer.mode == TSC_DEADLINE:
+            return
         state.tmict = value
         state.timer.load_ns = now_ns
         self._update(now_ns)
@@ -250,7 +263,11 @@ class QemuTimer:
         state.timer.shift = _shift(state.tdcr)
 
     def tsc_deadline_written(self, value: int, now_ns: int) -> None:
-        """TCG has no TSC-deadline mode: the MSR is not there."""
+        """Arm; 0 disarms.  Ignored in the other modes."""
+        timer = self._lapic.state.timer
+        if timer.mode == TSC_DEADLINE:
+            timer.tsc_deadline = value
+            self._update(now_ns)
 
     def current_count(self, now_ns: int) -> int:
         """TMCCT: a one-shot reads 0 one tick before it fires."""
@@ -266,6 +283,7 @@ class QemuTimer:
         due_ns = now_ns if timer.armed_ns is None else timer.armed_ns
         timer.armed_ns = None
         self._lapic.local_deliver(LVT_TIMER)
+        timer.tsc_deadline = 0
         self._update(due_ns)
 
     def deliver_pending(self, now_ns: int) -> None:
@@ -279,6 +297,11 @@ class QemuTimer:
         state = self._lapic.state
         timer = state.timer
         lvtt = state.lvt[LVT_TIMER]
+        if timer.mode == TSC_DEADLINE:
+            ticks = timer.tsc_deadline - now_ns * self._tsc_khz // 1_000_000
+            after_ns = max(ticks, 0) * 1_000_000 // self._tsc_khz
+            self._arm(now_ns + after_ns if timer.tsc_deadline else None)
+            return
         ticks = (now_ns - timer.load_ns) >> timer.shift
         period = state.tmict + self._extra_tick
         if lvtt & MASKED and not self._keeps_masked:

@@ -23,9 +23,10 @@ def live_options(case: Case, files: GuestFiles, qemu: Version, channels: Channel
     board = board_of(case.machine)
     assert board != "microvm", "feasibility lets no such machine pass"
     port = guest.console_port
+    irqchip = cast(LiveMode, case.backend.irqchip.value)
     return Options(
         image=Path(files.kernel),
-        irqchip=cast(LiveMode, case.backend.irqchip.value),
+        irqchip=irqchip,
         modules=() if files.initrd is None else (Path(files.initrd),),
         smp=case.smp,
         append=guest.append,
@@ -37,7 +38,8 @@ def live_options(case: Case, files: GuestFiles, qemu: Version, channels: Channel
         board=board,
         serial=port is None,
         virtio_serial=guest.has_virtio,
-        tsc_deadline="+tsc-deadline" in case.cpu.split(","),
+        # As with QEMU, ``off`` has none.
+        tsc_deadline=irqchip != "off" and "+tsc-deadline" in case.cpu.split(","),
         console=_place(channels.console),
         monitor=None if channels.monitor is None else _place(channels.monitor),
         trace_log=channels.trace_log,
@@ -72,6 +74,7 @@ def by_hand(
     words += ["--smp", str(options.smp), "--memory", str(options.memory_mib)]
     words += ["--qemu", options.qemu]
     words += ["--append", options.append] if options.append else []
+    words += ["--tsc-deadline"] * options.tsc_deadline
     for module in options.modules:
         words += ["--module", str(module)]
     for port in options.debug_ports:

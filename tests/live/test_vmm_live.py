@@ -29,6 +29,7 @@ from support import probe_programs as programs
 from support.kvm import local_kvm, skip_without_irqchip
 from userspace_chip.kvm import command
 from userspace_chip.kvm.errors import KvmUnavailableError
+from userspace_chip.kvm.local_msrs import off_profile
 from userspace_chip.kvm.probe import EMULATING_MODULE
 from userspace_chip.kvm.vmm import Vmm
 from userspace_chip.profile import profile
@@ -233,6 +234,27 @@ def test_probe_in_off_takes_what_our_local_apic_delivers(tmp_path):
     logs = probe(tmp_path, "off", expected)
 
     assert dict(zip(expected, logs, strict=True)) == expected
+
+
+# Not those that stop a count before it expires: a busy host may be late.
+MORE_THAN_QEMU = re.compile(r"x2apic-.*|tsc-deadline-(?!mode-change).*")
+
+
+def test_probe_in_off_has_x2apic_and_the_deadline_timer_where_they_are_asked_for(tmp_path):
+    skip_without_irqchip("split")
+    paths = ["configs/scenarios/x2apic.yaml", "configs/scenarios/lapic-timer.yaml"]
+    every = choice.load([found for path in paths for found in choice.find(path, tmp_path)])
+    asked = [one for one in every if one.program.cpus == 1 and MORE_THAN_QEMU.fullmatch(one.name)]
+    module = tmp_path / "programs"
+    module.write_bytes(encode([scenario.program for scenario in asked]))
+
+    logs = parse_logs(boot_probe(module, "off", x2apic=True, tsc_deadline=True).text)
+
+    chips = off_profile(x2apic=True, tsc_deadline=True)
+    expected = [predict(scenario.program, chips, board="q35") for scenario in asked]
+    assert len(expected) > 10
+    assert not any(" skip " in str(event) for log in expected for event in log.events)
+    assert [logs[index] for index in range(len(asked))] == expected
 
 
 def test_probe_talks_by_virtio_serial_where_it_is(tmp_path, mode):

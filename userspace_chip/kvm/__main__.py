@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-serial", dest="serial", action="store_false")
     add("--virtio-serial", action="store_true")
     add("--no-edu", dest="edu", action="store_false")
+    add("--x2apic", action="store_true")
     add("--tsc-deadline", action="store_true")
     add("--console", metavar="PLACE", help="for the guest's text: a path, or fd:N")
     add("--monitor", metavar="PLACE", help="for QMP: a path, or fd:N")

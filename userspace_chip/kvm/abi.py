@@ -442,6 +442,36 @@ class KvmUserspaceMemoryRegion(ctypes.Structure):
     userspace_addr: U64
 
 
+MSR_FILTER_RANGES: Final = 16
+
+
+class MsrAccess(IntFlag):
+    """``KVM_MSR_FILTER_READ`` and ``_WRITE``."""
+
+    READ = 1
+    WRITE = 2
+    BOTH = 3
+
+
+@abi_struct
+class KvmMsrFilterRange(ctypes.Structure):
+    """``kvm_msr_filter_range``: a bit of ``bitmap`` for each MSR, 0 to deny the access."""
+
+    flags: U32
+    """:class:`MsrAccess`."""
+    nmsrs: U32
+    base: U32
+    bitmap: Annotated[int | None, ctypes.c_void_p]
+
+
+@abi_struct
+class KvmMsrFilter(ctypes.Structure):
+    """``kvm_msr_filter``: what is in no range is allowed with ``flags`` 0."""
+
+    flags: U32
+    ranges: Annotated[ctypes.Array[KvmMsrFilterRange], KvmMsrFilterRange * MSR_FILTER_RANGES]
+
+
 @abi_struct
 class KvmEnableCap(ctypes.Structure):
     """``kvm_enable_cap``."""
@@ -551,6 +581,16 @@ class ExitMsr(ctypes.Structure):
     data: U64
 
 
+class MsrExitReason(IntFlag):
+    """``KVM_MSR_EXIT_REASON_*``: which accesses ``KVM_CAP_X86_USER_SPACE_MSR`` leaves to us."""
+
+    INVAL = 1
+    """What KVM would answer with #GP."""
+    UNKNOWN = 2
+    FILTER = 4
+    """What the filter denies."""
+
+
 @abi_struct
 class _ExitUnion(ctypes.Union):
     io: ExitIo
@@ -617,6 +657,8 @@ class Cap(IntEnum):
     IMMEDIATE_EXIT = 136
     X86_DISABLE_EXITS = 143
     NESTED_STATE = 157
+    X86_USER_SPACE_MSR = 188
+    X86_MSR_FILTER = 189
     BINARY_STATS_FD = 203
     DISABLE_QUIRKS2 = 213
     X86_APIC_BUS_CYCLES_NS = 237
@@ -683,6 +725,8 @@ SET_PIT2: Final = _ioctl("SET_PIT2", 0xA0, _WRITE, KvmPitState2)
 ENABLE_CAP: Final = _ioctl("ENABLE_CAP", 0xA3, _WRITE, KvmEnableCap)
 SIGNAL_MSI: Final = _ioctl("SIGNAL_MSI", 0xA5, _WRITE, KvmMsi)
 
+X86_SET_MSR_FILTER: Final = _ioctl("X86_SET_MSR_FILTER", 0xC6, _WRITE, KvmMsrFilter)
+
 RUN: Final = _ioctl("RUN", 0x80)
 GET_REGS: Final = _ioctl("GET_REGS", 0x81, _READ, KvmRegs)
 SET_REGS: Final = _ioctl("SET_REGS", 0x82, _WRITE, KvmRegs)
@@ -699,6 +743,7 @@ TPR_ACCESS_REPORTING: Final = _ioctl("TPR_ACCESS_REPORTING", 0x92, _READ | _WRIT
 GET_MP_STATE: Final = _ioctl("GET_MP_STATE", 0x98, _READ, KvmMpState)
 SET_MP_STATE: Final = _ioctl("SET_MP_STATE", 0x99, _WRITE, KvmMpState)
 NMI: Final = _ioctl("NMI", 0x9A)
+GET_TSC_KHZ: Final = _ioctl("GET_TSC_KHZ", 0xA3)
 SMI: Final = _ioctl("SMI", 0xB7)
 GET_VCPU_EVENTS: Final = _ioctl("GET_VCPU_EVENTS", 0x9F, _READ, KvmVcpuEvents)
 SET_VCPU_EVENTS: Final = _ioctl("SET_VCPU_EVENTS", 0xA0, _WRITE, KvmVcpuEvents)

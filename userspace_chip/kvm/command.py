@@ -21,6 +21,7 @@ from userspace_chip.kvm.errors import BootError
 from userspace_chip.kvm.fds import VmFd
 from userspace_chip.kvm.listener import Listener
 from userspace_chip.kvm.live import Kick, LiveIrqchip, Maker
+from userspace_chip.kvm.local_msrs import leave_local_msrs, off_profile
 from userspace_chip.kvm.monitor import Monitor
 from userspace_chip.kvm.off import OffIrqchip
 from userspace_chip.kvm.on import OnIrqchip
@@ -61,6 +62,7 @@ def run(options: Options, *, stdout: int = 1, stderr: TextIO | None = None) -> i
         has_edu=options.edu,
         has_serial=options.serial,
         has_virtio_serial=options.virtio_serial,
+        has_x2apic=options.x2apic or options.irqchip != "off",
         has_tsc_deadline=options.tsc_deadline,
     )
     with contextlib.ExitStack() as stack:
@@ -130,14 +132,15 @@ def is_two_way(descriptor: int) -> bool:
 
 def _maker(options: Options) -> Maker:
     """What makes the chips of the mode."""
-    # QEMU 10 has no ``off`` under KVM: there is one profile of it.
-    chips = profile(options.irqchip, qemu=None if options.irqchip == "off" else options.qemu)
-
     board, now_s = options.board, int(time.time())
 
     def make(vm: VmFd, cpus: int, kick: Kick) -> LiveIrqchip:
         if options.irqchip == "off":
+            # QEMU 10 has no ``off`` under KVM: there is one profile of it.
+            chips = off_profile(x2apic=options.x2apic, tsc_deadline=options.tsc_deadline)
+            leave_local_msrs(vm, chips)
             return OffIrqchip(chips, cpus, kick, board=board, time_of_day_s=now_s)
+        chips = profile(options.irqchip, qemu=options.qemu)
         if options.irqchip == "on":
             return OnIrqchip(vm, chips, board=board, time_of_day_s=now_s)
         delivery = options.delivery

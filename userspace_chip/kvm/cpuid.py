@@ -35,12 +35,13 @@ def guest_cpuid(
     cpus: int,
     *,
     kernel_lapic: bool,
+    x2apic: bool,
     tsc_deadline: bool = False,
 ) -> list[abi.KvmCpuidEntry2]:
     """The leaves of CPU ``cpu`` of ``cpus``; ``tsc_deadline`` as of ``-cpu qemu64,+tsc-deadline``.
 
-    Without the local APIC in the kernel there is neither x2APIC nor TSC deadline, nor what of KVM's
-    paravirtual features needs it.
+    Without the local APIC in the kernel there is nothing of KVM's paravirtual features that needs
+    it.
     """
     leaves = []
     for leaf in supported:
@@ -48,8 +49,8 @@ def guest_cpuid(
         if _HIGHEST < kept.function < 0x40000000 or kept.function > _HIGHEST_EXTENDED:
             continue
         _shape(kept, cpu, cpus, kernel_lapic=kernel_lapic)
-        if kept.function == 1 and kernel_lapic and tsc_deadline:
-            kept.ecx |= _TSC_DEADLINE
+        if kept.function == 1:
+            kept.ecx |= x2apic * _X2APIC | tsc_deadline * _TSC_DEADLINE
         leaves.append(kept)
     return leaves
 
@@ -61,7 +62,7 @@ def _shape(leaf: abi.KvmCpuidEntry2, cpu: int, cpus: int, *, kernel_lapic: bool)
         case 1:
             leaf.eax = _SIGNATURE
             leaf.ebx = cpu << 24 | cpus << 16 | 8 << 8
-            leaf.ecx = leaf.ecx & _ECX_1 | 1 << 31 | (_X2APIC if kernel_lapic else 0)
+            leaf.ecx = leaf.ecx & _ECX_1 | 1 << 31
             leaf.edx = leaf.edx & _EDX_1 | (_HTT if cpus > 1 else 0)
         case 7 | 0xD | 6 | 0xA:
             leaf.eax = leaf.ebx = leaf.ecx = leaf.edx = 0

@@ -282,6 +282,22 @@ class VmFd(_Fd):
                 return -1
             raise
 
+    def leave_msrs(self, *, writes: Sequence[int], both: Sequence[int]) -> None:
+        """Leave MSRs to user space, by exits ``X86_RDMSR`` and ``X86_WRMSR``.
+
+        All that KVM would answer with #GP (``KVM_CAP_X86_USER_SPACE_MSR``), and of what it has
+        itself the WRMSRs of ``writes`` and all accesses of ``both`` (``KVM_X86_SET_MSR_FILTER``,
+        which never covers x2APIC's).
+        """
+        reasons = abi.MsrExitReason.INVAL | abi.MsrExitReason.FILTER
+        self.enable_cap(abi.Cap.X86_USER_SPACE_MSR, reasons)
+        denied = ctypes.create_string_buffer(1)
+        address, request = ctypes.addressof(denied), abi.KvmMsrFilter()
+        for at, msr in enumerate([*writes, *both]):
+            access = abi.MsrAccess.WRITE if msr in writes else abi.MsrAccess.BOTH
+            request.ranges[at] = abi.KvmMsrFilterRange(access, 1, msr, address)
+        self._pass(abi.X86_SET_MSR_FILTER, request)
+
     def set_gsi_routing(self, routes: tuple[Route, ...]) -> None:
         """``KVM_SET_GSI_ROUTING``: replace the whole table.
 
@@ -397,6 +413,20 @@ class VcpuFd(_Fd):
     def _msr_buffer(index: int, value: int) -> bytearray:
         entry = abi.KvmMsrEntry(index=index, data=value)
         return bytearray(bytes(abi.KvmMsrs(nmsrs=1)) + bytes(entry))
+
+    def msr_exit(self) -> tuple[int, int]:
+        """Of an exit for an MSR: its number and, of a WRMSR, the value."""
+        exit_ = self.kvm_run.exit.msr
+        return exit_.index, exit_.data
+
+    def answer_msr(self, value: int | None) -> None:
+        """What that RDMSR reads, anything for a WRMSR; None: #GP."""
+        self.kvm_run.exit.msr.error = int(value is None)
+        self.kvm_run.exit.msr.data = value or 0
+
+    def tsc_khz(self) -> int:
+        """``KVM_GET_TSC_KHZ``: the guest's."""
+        return self._call(abi.GET_TSC_KHZ)
 
     def translate(self, linear: int) -> int | None:
         """``KVM_TRANSLATE``: the guest-physical address; None where nothing is mapped."""

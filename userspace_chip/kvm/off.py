@@ -23,6 +23,7 @@ from userspace_chip.kvm import abi, firmware
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.fds import VcpuFd
 from userspace_chip.kvm.live import Kick, LiveLog, as_device, connect_chips, info_pic
+from userspace_chip.kvm.local_msrs import LocalMsrs
 from userspace_chip.profile import Profile
 from userspace_chip.vcpu import NMI_VECTOR, POLL, MpState
 
@@ -52,6 +53,7 @@ class OffIrqchip:
     ) -> None:
         self.chips = Machine(profile, cpus, board=board, time_of_day_s=time_of_day_s, log=False)
         self.chips.log = LiveLog(self.chips)
+        self._msrs = LocalMsrs(self.chips)
         self._kick = kick
         self._cpus: list[_Cpu] = []
 
@@ -150,11 +152,16 @@ class OffIrqchip:
             lapic.set_apic_base(run.apic_base)
 
     def handle(self, cpu: int, reason: abi.ExitReason) -> bool:
-        """HLT, the interrupt window, and a TPR that fell (``KVM_EXIT_SET_TPR``)."""
+        """HLT, the interrupt window, a TPR that fell (``KVM_EXIT_SET_TPR``), an MSR."""
         if reason is abi.ExitReason.HLT:
             self.chips.halt(cpu)
-            return True
-        return reason in (abi.ExitReason.IRQ_WINDOW_OPEN, abi.ExitReason.SET_TPR)
+        elif reason is abi.ExitReason.X86_RDMSR:
+            self._msrs.read(self._cpus[cpu].vcpu)
+        elif reason is abi.ExitReason.X86_WRMSR:
+            self._msrs.write(self._cpus[cpu].vcpu)
+        else:
+            return reason in (abi.ExitReason.IRQ_WINDOW_OPEN, abi.ExitReason.SET_TPR)
+        return True
 
     def settle(self) -> None:
         """CPUs in their guests that have something new to look at are kicked."""

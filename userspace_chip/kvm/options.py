@@ -40,6 +40,8 @@ class Options:
     """Whether there is a COM1."""
     virtio_serial: bool = False
     """Whether there is a virtio-serial port to write to."""
+    x2apic: bool = False
+    """``off``: whether the local APICs have x2APIC, which QEMU's lack; else they always have."""
     tsc_deadline: bool = False
     """Whether CPUID shows the TSC deadline timer, as of ``-cpu qemu64,+tsc-deadline``."""
     console: str | None = None
@@ -76,5 +78,6 @@ def arguments(options: Options, image: str, modules: Iterable[str]) -> list[str]
     words += ["--no-debug-port"] * (not options.debug_ports)
     words += ["--no-serial"] * (not options.serial) + ["--no-edu"] * (not options.edu)
     words += ["--virtio-serial"] * options.virtio_serial
-    words += ["--tsc-deadline"] * options.tsc_deadline + ["--paused"] * options.paused
+    words += ["--x2apic"] * options.x2apic + ["--tsc-deadline"] * options.tsc_deadline
+    words += ["--paused"] * options.paused
     return words

@@ -57,6 +57,7 @@ LOOKS: Final = 8
 _TEXT_DELAY_NS: Final = 20_000_000
 _LONG_NS: Final = 1_000_000_000
 # Looked up once: of an enum that takes a noticeable part of an exit.
+_MSR: Final = (abi.ExitReason.X86_RDMSR, abi.ExitReason.X86_WRMSR)
 _IO, _MMIO, _INTR = abi.ExitReason.IO, abi.ExitReason.MMIO, abi.ExitReason.INTR
 
 
@@ -112,6 +113,7 @@ class Guest:
     has_serial: bool = True
     has_virtio_serial: bool = False
     """Whether there is a PCI device that takes a whole text with one access."""
+    has_x2apic: bool = True
     has_tsc_deadline: bool = False
 
 
@@ -208,6 +210,7 @@ class Vmm:
                 index,
                 guest.cpus,
                 kernel_lapic=self._kernel_lapic,
+                x2apic=guest.has_x2apic,
                 tsc_deadline=guest.has_tsc_deadline,
             )
             vcpu.set_cpuid(leaves)
@@ -515,7 +518,7 @@ class Vmm:
             self._recent.append((index, reason.name))
             if reason is abi.ExitReason.SHUTDOWN:
                 self._fault(cpu, "a triple fault (KVM_EXIT_SHUTDOWN)", End.TRIPLE_FAULT)
-            elif not self._irqchip.handle(index, reason):
+            elif not self._handled_by_the_mode(index, reason):
                 self._fault(cpu, f"the guest stopped with KVM_EXIT_{_named(cpu.vcpu, reason)}")
         self._irqchip.settle()
         if log.enabled and log.events and self._events is not None:
@@ -524,6 +527,11 @@ class Vmm:
         if due_ns is not None and due_ns < self._wakes_at_ns:
             self._wakes_at_ns = due_ns
             self._changed.notify_all()
+
+    def _handled_by_the_mode(self, index: int, reason: abi.ExitReason) -> bool:
+        if reason in _MSR:
+            self._advance()
+        return self._irqchip.handle(index, reason)
 
     def _handle_io(self, cpu: _Cpu) -> None:
         vcpu, index = cpu.vcpu, cpu.vcpu.index

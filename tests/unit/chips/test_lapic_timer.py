@@ -231,6 +231,53 @@ def test_qemu_stores_the_tsc_deadline_bit_and_counts_one_shot():
     assert board.port.timer.deadline_ns == MS + 1
 
 
+def deadline(value, *, lvtt=TSC_DEADLINE, now_ns=0):
+    """QEMU's local APIC with the deadline timer that it lacks."""
+    board = LapicBoard(tune(profile("off"), lapic__tsc_deadline=True))
+    board.write(reg.LVTT, lvtt, now_ns)
+    board.apic.set_tsc_deadline(value, now_ns)
+    return board
+
+
+def test_qemu_with_a_deadline_timer_expires_once_and_forgets_the_deadline():
+    board = deadline(MS)
+    assert board.apic.tsc_deadline() == MS
+    assert fire(board) == MS
+    assert board.apic.state.irr == 1 << 0x31
+    assert (board.apic.tsc_deadline(), board.port.timer.deadline_ns) == (0, None)
+
+
+@pytest.mark.parametrize("again", [0, 2 * MS])
+def test_qemu_with_a_deadline_timer_takes_a_new_deadline(again):
+    board = deadline(MS)
+    board.apic.set_tsc_deadline(again, 10)
+    assert board.port.timer.deadline_ns == (again or None)
+
+
+def test_qemu_with_a_deadline_timer_masked_expires_without_an_interrupt():
+    board = deadline(MS, lvtt=TSC_DEADLINE | reg.MASKED)
+    fire(board)
+    board.write(reg.LVTT, TSC_DEADLINE, 2 * MS)
+    assert (board.apic.state.irr, board.apic.tsc_deadline()) == (0, 0)
+    assert board.port.timer.deadline_ns is None
+
+
+def test_qemu_with_a_deadline_timer_ignores_the_initial_count():
+    board = deadline(0)
+    board.write(reg.TMICT, MS)
+    assert (board.read(reg.TMICT), board.port.timer.deadline_ns) == (0, None)
+
+
+@pytest.mark.parametrize("mode", [ONE_SHOT, PERIODIC])
+def test_qemu_change_of_mode_disarms_the_deadline_timer(mode):
+    board = deadline(MS)
+    board.write(reg.LVTT, mode, 10)
+    assert (board.port.timer.deadline_ns, board.apic.tsc_deadline()) == (None, 0)
+    board.write(reg.TMICT, MS, 10)
+    board.write(reg.LVTT, TSC_DEADLINE, 20)
+    assert (board.read(reg.TMICT), board.port.timer.deadline_ns) == (0, None)
+
+
 def test_kvm_restored_count_goes_on_from_tmcct():
     board = start("on", ONE_SHOT, MS)
     board.apic.timer.cancel()

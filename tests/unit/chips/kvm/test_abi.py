@@ -43,6 +43,8 @@ IOCTLS = {
     "KVM_GET_MP_STATE": 0x8004AE98,
     "KVM_SET_MP_STATE": 0x4004AE99,
     "KVM_NMI": 0x0000AE9A,
+    "KVM_GET_TSC_KHZ": 0x0000AEA3,
+    "KVM_X86_SET_MSR_FILTER": 0x4188AEC6,
     "KVM_TPR_ACCESS_REPORTING": 0xC028AE92,
     "KVM_SMI": 0x0000AEB7,
     "KVM_TRANSLATE": 0xC018AE85,
@@ -77,6 +79,8 @@ SIZES = {
     "KvmVcpuEvents": 64,
     "KvmUserspaceMemoryRegion": 32,
     "KvmEnableCap": 104,
+    "KvmMsrFilterRange": 24,
+    "KvmMsrFilter": 392,
     "KvmRun": 2352,
 }
 
