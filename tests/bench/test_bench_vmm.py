@@ -1,23 +1,31 @@
-"""How fast the VMM answers port exits, beside a bare loop of the same ioctl in Python.
+"""Port exits under the VMM beside a bare loop of the ioctl, and level interrupts beside QEMU's.
 
 The times are the process's own: what else runs on the machine does not count.
 """
 
 from __future__ import annotations
 
+import resource
 import struct
+import subprocess
+import sys
 import time
 
 import pytest
 
+from support import flat_image
 from support import multiboot as images
 from support.kvm import skip_without_irqchip
+from support.qtest import system_qemu
 from userspace_chip.kvm import abi, boot, vmm
 from userspace_chip.kvm.entry import enter
 from userspace_chip.kvm.fds import KvmFd
 from userspace_chip.kvm.split import SplitIrqchip
 from userspace_chip.profile import profile
 
+FEW, MANY = 1_000, 21_000
+"""Rounds of an interrupt; what their difference takes is free of starting and ending."""
+MOST_OF_QEMUS_ROUND = 5.0
 EXITS = 60_000
 BASE = 0x200000
 MEMORY_BYTES = 4 << 20
@@ -69,3 +77,50 @@ def test_bench_port_exits_beside_a_bare_loop(benchmark, with_events, least):
     benchmark.extra_info["of a bare loop"] = round(best, 2)
 
     assert best >= least
+
+
+def child_s(command: list[str], status: int) -> float:
+    """The CPU time of a process that has to end with ``status``."""
+
+    def used_s() -> float:
+        found = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return found.ru_utime + found.ru_stime
+
+    before_s = used_s()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status, done.stderr
+    return used_s() - before_s
+
+
+def test_bench_round_of_a_level_interrupt_beside_qemus(benchmark, tmp_path):
+    skip_without_irqchip("split")
+    if (qemu := system_qemu()) is None:
+        pytest.skip("there is no qemu-system-x86_64")
+    few, many = (
+        str(flat_image.assemble(tmp_path, f"level-{rounds}", "level.S", f"-DROUNDS={rounds}"))
+        for rounds in (FEW, MANY)
+    )
+    machine = "q35,accel=kvm,kernel-irqchip=split"
+    devices = ["-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"]
+    by_qemu = [
+        str(qemu),
+        "-machine",
+        machine,
+        "-m",
+        "64",
+        "-nodefaults",
+        "-display",
+        "none",
+        *devices,
+    ]
+    by_vmm = [sys.executable, "-m", "userspace_chip.kvm", "--irqchip", "split"]
+
+    def ratio() -> float:
+        ours_s = child_s([*by_vmm, many], 0) - child_s([*by_vmm, few], 0)
+        qemus_s = child_s([*by_qemu, "-kernel", many], 1) - child_s([*by_qemu, "-kernel", few], 1)
+        return ours_s / qemus_s
+
+    least = min(benchmark.pedantic(ratio, rounds=1), ratio(), ratio())
+    benchmark.extra_info["of QEMU's round"] = round(least, 2)
+
+    assert least <= MOST_OF_QEMUS_ROUND

@@ -29,7 +29,16 @@ from userspace_chip.events import Event
 from userspace_chip.kvm import abi, boot, firmware, linux
 from userspace_chip.kvm.boot import Module
 from userspace_chip.kvm.cpuid import guest_cpuid
-from userspace_chip.kvm.devices import batch, pci, platform, testing, turns, uart, virtio
+from userspace_chip.kvm.devices import (
+    batch,
+    pci,
+    pci_testdev,
+    platform,
+    testing,
+    turns,
+    uart,
+    virtio,
+)
 from userspace_chip.kvm.devices.bus import Ports, Windows
 from userspace_chip.kvm.entry import Entry, enter
 from userspace_chip.kvm.fds import KvmFd, VcpuFd, VmFd
@@ -260,7 +269,10 @@ class Vmm:
         power = platform.AcpiPm(lambda: self._chips.now_ns, lambda: self._end(End.POWER_OFF))
         for registers in (platform.PM_EVENT, platform.PM_CONTROL, platform.PM_TIMER):
             ports.add(registers, power)
-        functions: dict[int, pci.PciFunction] = {}
+        testdev = pci_testdev.PciTestdev()
+        functions: dict[int, pci.PciFunction] = {pci_testdev.SLOT: testdev}
+        windows.add(pci_testdev.MEMORY, pci_testdev.MEMORY_BYTES, testdev)
+        ports.add(pci_testdev.PORTS, testdev)
         if guest.has_edu:
             edu = pci.Edu(self._irqchip.signal_msi)
             functions[pci.EDU_SLOT] = edu
