@@ -27,8 +27,8 @@ from harness.guests.kinds.model import Axis, GuestModel, Smp, Text
 from harness.guests.kinds.table import KINDS, kind_of
 from harness.model.case import MODES, Accel, Backend, Case, Guest, Host, Irqchip, Machine
 
-CAMPAIGN: Final = "campaign.yaml"
-"""A campaign of random programs (:mod:`harness.fuzz.campaign_file`) lies beside the matrices."""
+CAMPAIGNS: Final = ("campaign.yaml", "campaign-live.yaml")
+"""Campaigns of random programs (:mod:`harness.fuzz.campaign_file`) lie beside the matrices."""
 
 KvmIrqchip: TypeAlias = Annotated[
     Literal["on", "split", "off", "pychip-on", "pychip-split", "pychip-off"],
@@ -170,7 +170,7 @@ class RunConfig:
 def shipped_files() -> tuple[Path, ...]:
     """The matrices that ship with irqmatrix."""
     files = sorted(resources.configs().glob("*.yaml"))
-    return tuple(file for file in files if file.name not in (lanes.NAME, CAMPAIGN))
+    return tuple(file for file in files if file.name not in (lanes.NAME, *CAMPAIGNS))
 
 
 def find(name: str, shipped: Sequence[Path] | None = None) -> Path:

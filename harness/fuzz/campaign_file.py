@@ -42,7 +42,7 @@ class CampaignModel(Strict):
 
 def shipped_files() -> tuple[Path, ...]:
     """The campaigns that ship with irqmatrix."""
-    return (resources.configs() / config.CAMPAIGN,)
+    return tuple(resources.configs() / name for name in config.CAMPAIGNS)
 
 
 def find(name: str) -> Path:

@@ -75,14 +75,20 @@ def test_ci_variables_are_those_that_a_night_knows():
     assert gitlab.environment.keys() - own < known
 
 
-def test_night_has_a_campaign_with_a_seed_of_its_own_and_an_end_in_time():
-    (text,) = (step.text for step in STEPS["nightly"] if "irqmatrix fuzz" in step.text)
-    words = shlex.split(text.replace("$(date +%Y%m%d)", "20261130"))[2:]
-    with get_command(cli.app).commands["fuzz"].make_context("fuzz", words) as context:
-        asked = context.params
-    assert campaign_file.find(asked["config"]) in campaign_file.shipped_files()
-    assert (asked["seed"], asked["minutes"]) == (20261130, 60)
-    assert asked["out"] == Path("nightly-fuzz")
+def test_night_has_campaigns_with_a_seed_of_its_own_and_an_end_in_time():
+    texts = [step.text for step in STEPS["nightly"] if "irqmatrix fuzz" in step.text]
+    found = []
+    for text in texts:
+        words = shlex.split(text.replace("$(date +%Y%m%d)", "20261130"))[2:]
+        with get_command(cli.app).commands["fuzz"].make_context("fuzz", words) as context:
+            asked = context.params
+        assert campaign_file.find(asked["config"]) in campaign_file.shipped_files()
+        assert asked["seed"] == 20261130
+        found.append((asked["config"], asked["minutes"], asked["out"]))
+    assert found == [
+        ("campaign", 60, Path("nightly-fuzz")),
+        ("campaign-live", 30, Path("nightly-fuzz-live")),
+    ]
 
 
 def test_night_without_a_step_says_what_there_is(tmp_path):

@@ -116,7 +116,9 @@ def test_without_a_file_the_backends_are_those_of_the_command_line():
     assert campaign_file.asked_for(None, []) == FuzzRequest()
 
 
-@pytest.mark.parametrize("name", ["campaign", "campaign.yaml", "configs/campaign.yaml"])
+@pytest.mark.parametrize(
+    "name", ["campaign", "campaign.yaml", "configs/campaign.yaml", "campaign-live"]
+)
 def test_shipped_campaign_is_found_by_its_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert campaign_file.find(name) in campaign_file.shipped_files()
@@ -124,13 +126,14 @@ def test_shipped_campaign_is_found_by_its_name(name, tmp_path, monkeypatch):
 
 def test_matrix_is_no_shipped_campaign(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"shipped: configs/campaign\.yaml"):
+    with pytest.raises(
+        ConfigError, match=r"shipped: configs/campaign\.yaml, configs/campaign-live\.yaml"
+    ):
         campaign_file.find("quick")
 
 
 def test_shipped_campaign_runs_on_every_lane_and_mode_more_than_200_000_times():
-    (path,) = campaign_file.shipped_files()
-    request = campaign_file.load(path)
+    request = campaign_file.load(campaign_file.find("campaign"))
     sides = set(sides_of(request.sides))
     pairs = [f"kernel={lane.kernel},qemu={lane.qemu}" for lane in lanes.shipped().values()]
     in_labs = {parse(f"lab:{mode},{pair}") for pair in pairs for mode in ("on", "split")}
@@ -138,3 +141,17 @@ def test_shipped_campaign_runs_on_every_lane_and_mode_more_than_200_000_times():
     assert sides == in_labs | tcg | {parse("lab:off,kernel=oldest,qemu=oldest")}
     assert request.runs * len(sides) >= 200_000
     assert request.programs is request.minutes is None
+
+
+def test_shipped_campaign_of_the_live_chips_has_every_mode_on_every_kernel():
+    request = campaign_file.load(campaign_file.find("campaign-live"))
+    found = lanes.shipped()
+    with_kernel = {
+        parse(f"lab:pychip-{mode},kernel={lane.kernel},qemu={lane.qemu}")
+        for lane in found.values()
+        for mode in ("on", "split")
+    }
+    oldest = found["oldest"].qemu
+    off = {parse(f"lab:pychip-off,kernel={lane.kernel},qemu={oldest}") for lane in found.values()}
+    assert set(sides_of(request.sides)) == with_kernel | off
+    assert request.runs >= 10_000
