@@ -6,8 +6,8 @@ it would change on its own, so both are filtered.  Sources: Linux ``arch/x86/kvm
 (``kvm_x2apic_msr_read``, ``kvm_set_lapic_tscdeadline_msr``: nothing without ``lapic_in_kernel``),
 ``Documentation/virt/kvm/api.rst`` (KVM_X86_SET_MSR_FILTER).
 
-On a CPU with the VMX preemption timer some kernels take a WRMSR of IA32_TSC_DEADLINE before they
-look at the filter (``handle_fastpath_set_msr_irqoff``); it is lost there.
+On a CPU with the VMX preemption timer Linux 6.1 and 6.12 take a WRMSR of IA32_TSC_DEADLINE before
+they look at the filter (``arch/x86/kvm/x86.c:handle_fastpath_set_msr_irqoff``); it is lost there.
 """
 
 from __future__ import annotations
