@@ -33,6 +33,7 @@ from support.scenario_programs import (
     SMI,
     STI,
     SVR,
+    TDCR,
     TMICT,
     TPR,
     await_cpu,
@@ -514,6 +515,17 @@ def test_good_program_has_no_problems(subject):
 def test_problem_is_found_in_its_step(prog, problem):
     found = problems(prog)
     assert (problem in found) if problem else not found
+
+
+@pytest.mark.parametrize(("mode", "found"), [("on", []), ("off", [(2, "time")])])
+def test_count_that_lvt_starts_anew_and_the_next_operation_replaces_depends_on_time(mode, found):
+    # Of QEMU's local APIC only: apic_timer_update, whenever LVTT is written. A count is two ns.
+    prog = program(
+        [STI, lapic(TDCR, 0)],
+        [lapic(LVTT, 0x50), lapic(TMICT, 1_000_000), wait(0x50), Op(Opcode.DELAY, 100_000)],
+        [lapic(LVTT, 0x20050), lapic(TMICT, 200_000_000), lapic(TMICT, 0)],
+    )
+    assert problems(prog, profile(mode)) == found
 
 
 def test_race_between_cpus_is_found():
