@@ -37,7 +37,7 @@ from harness.compare.finding import Finding, findings
 from harness.compare.guest_view import GuestView, View
 from harness.compare.known import BackendFacts, KnownDifferences
 from harness.compare.partition import Axes
-from harness.compare.subjects import NO_KVM, short
+from harness.compare.subjects import NO_KVM, short, whose_chips
 from harness.guests.kinds.base import Part
 from harness.ledger.ledger import Ledger
 from harness.model.layout import CaseDir
@@ -261,7 +261,7 @@ def facts_of(described: CaseFile) -> BackendFacts:
     """What rules may ask of the backend of a case."""
     linux = None if described.linux is None else _version(described.linux)
     lab = None if described.lab_qemu is None else _version(described.lab_qemu)
-    qemu = _version(described.qemu)
+    qemu = whose_chips(described.vmm, described.irqchip, _version(described.qemu))
     return BackendFacts(described.irqchip, described.machine, qemu, linux, lab)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.analyse.case_evidence import read_counters
 from harness.analyse.conformance import read_logs
-from harness.base.versions import Version
+from harness.base.versions import Version, parse_version
 from harness.compare.diff import Comparison, Measurement, Sample, Subject, diff
 from harness.compare.expectations import RuleResult, rules_due
 from harness.compare.finding import Finding, findings
@@ -17,9 +17,10 @@ from harness.compare.known import BackendFacts, KnownDifferences
 from harness.compare.partition import Axes
 from harness.guests.kinds.base import Part
 from harness.guests.kinds.table import kind_named, kind_of
-from harness.model.case import Accel, Backend, Case, Host
+from harness.model.case import Accel, Backend, Case, Host, Irqchip, Vmm
 from harness.model.layout import CaseDir
 from harness.model.verdict import Blame, CaseResult, Verdict
+from userspace_chip.profile import profile, qemu_at
 
 NO_KVM = "TCG"
 """What stands on the axis of Linux, whose KVM it is, where there is no KVM."""
@@ -47,7 +48,7 @@ class Versions:
         else:
             linux = self.kernel.get(backend.kernel or "default")
         lab = self.lab_qemu if backend.host is Host.LAB else None
-        qemu = self.qemu.get(backend.qemu)
+        qemu = whose_chips(backend.vmm, backend.irqchip, self.qemu.get(backend.qemu))
         return BackendFacts(backend.irqchip, case.machine, qemu, linux, lab)
 
     def axes(self, backend: Backend) -> Axes:
@@ -64,6 +65,15 @@ class Versions:
             "Linux": linux,
             "host": backend.host.value,
         }
+
+
+def whose_chips(vmm: Vmm, irqchip: Irqchip, qemu: Version | None) -> Version | None:
+    """The QEMU whose chips a case ran: the live ones are of the latest modelled that is not later,
+    in ``off`` of the last that has it."""
+    if vmm is Vmm.QEMU or qemu is None:
+        return qemu
+    modelled = profile("off").qemu if irqchip is Irqchip.OFF else qemu_at(qemu)
+    return parse_version(modelled)
 
 
 def short(version: Version) -> str:

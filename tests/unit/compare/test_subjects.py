@@ -5,7 +5,7 @@ import pytest
 
 from harness.compare.known import KnownDifferences
 from harness.compare.subjects import Versions, compare
-from harness.model.case import ProbeGuest
+from harness.model.case import Irqchip, ProbeGuest, Vmm
 from harness.model.layout import CaseDir
 from harness.model.verdict import Blame, CaseResult, PartResult, Verdict, of_case
 from support import cases
@@ -121,3 +121,23 @@ def test_compare_leaves_out_a_case_that_died_with_its_lab(tmp_path):
     passed = of_case(both[1], Verdict.PASS, "", 1.0, parts=checks)
     found = compare(both, [died, passed], VERSIONS, NOTHING_KNOWN, tmp_path)
     assert (found.comparisons, found.findings) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("vmm", "irqchip", "qemu", "chips"),
+    [
+        (Vmm.QEMU, Irqchip.SPLIT, (11, 1, 3), (11, 1, 3)),
+        (Vmm.PYCHIP, Irqchip.SPLIT, (10, 0, 13), (10, 0)),
+        (Vmm.PYCHIP, Irqchip.ON, (7, 2, 22), (7, 2)),
+        (Vmm.PYCHIP, Irqchip.OFF, (11, 1, 3), (7, 2)),
+        (Vmm.PYCHIP, Irqchip.OFF, None, None),
+    ],
+)
+def test_rules_take_the_live_chips_for_those_of_the_qemu_that_they_mirror(
+    vmm, irqchip, qemu, chips
+):
+    backend = replace(cases.SPLIT, vmm=vmm, irqchip=irqchip)
+    versions = Versions({} if qemu is None else {backend.qemu: qemu}, {}, None)
+    case = cases.case(cases.LinuxGuest(("block-intx",)), backend)
+
+    assert versions.facts(backend, case).qemu == chips
