@@ -66,7 +66,6 @@ LOOKS: Final = 8
 _TEXT_DELAY_NS: Final = 20_000_000
 _LONG_NS: Final = 1_000_000_000
 # Looked up once: of an enum that takes a noticeable part of an exit.
-_MSR: Final = (abi.ExitReason.X86_RDMSR, abi.ExitReason.X86_WRMSR)
 _IO, _MMIO, _INTR = abi.ExitReason.IO, abi.ExitReason.MMIO, abi.ExitReason.INTR
 
 
@@ -530,7 +529,7 @@ class Vmm:
             self._recent.append((index, reason.name))
             if reason is abi.ExitReason.SHUTDOWN:
                 self._fault(cpu, "a triple fault (KVM_EXIT_SHUTDOWN)", End.TRIPLE_FAULT)
-            elif not self._handled_by_the_mode(index, reason):
+            elif not self._handle_by_mode(index, reason):
                 self._fault(cpu, f"the guest stopped with KVM_EXIT_{_named(cpu.vcpu, reason)}")
         self._irqchip.settle()
         if log.enabled and log.events and self._events is not None:
@@ -540,9 +539,9 @@ class Vmm:
             self._wakes_at_ns = due_ns
             self._changed.notify_all()
 
-    def _handled_by_the_mode(self, index: int, reason: abi.ExitReason) -> bool:
-        if reason in _MSR:
-            self._advance()
+    def _handle_by_mode(self, index: int, reason: abi.ExitReason) -> bool:
+        """An EOI or an MSR may start a timer: from now, not from the last access."""
+        self._advance()
         return self._irqchip.handle(index, reason)
 
     def _handle_io(self, cpu: _Cpu) -> None:
