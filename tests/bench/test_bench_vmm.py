@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from harness.guests.kinds.devices import TEST_DEVICES
 from support import flat_image
 from support import multiboot as images
 from support.kvm import skip_without_irqchip
@@ -101,17 +102,9 @@ def test_bench_round_of_a_level_interrupt_beside_qemus(benchmark, tmp_path):
         for rounds in (FEW, MANY)
     )
     machine = "q35,accel=kvm,kernel-irqchip=split"
-    devices = ["-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"]
     by_qemu = [
-        str(qemu),
-        "-machine",
-        machine,
-        "-m",
-        "64",
-        "-nodefaults",
-        "-display",
-        "none",
-        *devices,
+        *(str(qemu), "-machine", machine, "-m", "64", "-nodefaults", "-display", "none"),
+        *TEST_DEVICES,
     ]
     by_vmm = [sys.executable, "-m", "userspace_chip.kvm", "--irqchip", "split"]
 

@@ -195,6 +195,13 @@ def boot_probe(module, mode, **options):
     )
 
 
+def boot_scenarios(tmp_path, scenarios, mode, **options):
+    """The logs of scenarios under the chips."""
+    module = tmp_path / "programs"
+    module.write_bytes(encode([scenario.program for scenario in scenarios]))
+    return parse_logs(boot_probe(module, mode, **options).text)
+
+
 def probe(tmp_path, mode, names, *, smp=1, **options):
     """The logs of hand-made programs under the chips."""
     chosen = [programs.without_slow_prologue(getattr(programs, name)()) for name in names]
@@ -245,10 +252,8 @@ def test_probe_in_off_has_x2apic_and_the_deadline_timer_where_they_are_asked_for
     paths = ["configs/scenarios/x2apic.yaml", "configs/scenarios/lapic-timer.yaml"]
     every = choice.load([found for path in paths for found in choice.find(path, tmp_path)])
     asked = [one for one in every if one.program.cpus == 1 and MORE_THAN_QEMU.fullmatch(one.name)]
-    module = tmp_path / "programs"
-    module.write_bytes(encode([scenario.program for scenario in asked]))
 
-    logs = parse_logs(boot_probe(module, "off", x2apic=True, tsc_deadline=True).text)
+    logs = boot_scenarios(tmp_path, asked, "off", x2apic=True, tsc_deadline=True)
 
     chips = off_profile(x2apic=True, tsc_deadline=True)
     expected = [predict(scenario.program, chips, board="q35") for scenario in asked]
@@ -271,10 +276,8 @@ def test_what_was_due_in_a_delay_has_happened_at_its_end_on_a_busy_host(tmp_path
     monkeypatch.setattr(Vmm, "_let_time_pass", Vmm._now_ns)
     files = choice.find("configs/scenarios/pit.yaml", tmp_path)
     (scenario,) = choice.selected(choice.load(files), ["pit-mode-1"])
-    module = tmp_path / "programs"
-    module.write_bytes(encode([scenario.program]))
 
-    logs = parse_logs(boot_probe(module, "off").text)
+    logs = boot_scenarios(tmp_path, [scenario], "off")
 
     assert logs[0] == predict(scenario.program, profile("off"), board="q35")
 

@@ -521,6 +521,9 @@ class Vmm:
             log.vcpu = index
             log("kvm_run_exit", index, int(reason))
         self._irqchip.after_run(index)
+        if reason is not _INTR:
+            # An access, an EOI or an MSR may start a timer: from now, not from the exit before.
+            self._advance()
         if reason is _IO:
             self._handle_io(cpu)
         elif reason is _MMIO:
@@ -529,7 +532,7 @@ class Vmm:
             self._recent.append((index, reason.name))
             if reason is abi.ExitReason.SHUTDOWN:
                 self._fault(cpu, "a triple fault (KVM_EXIT_SHUTDOWN)", End.TRIPLE_FAULT)
-            elif not self._handle_by_mode(index, reason):
+            elif not self._irqchip.handle(index, reason):
                 self._fault(cpu, f"the guest stopped with KVM_EXIT_{_named(cpu.vcpu, reason)}")
         self._irqchip.settle()
         if log.enabled and log.events and self._events is not None:
@@ -539,15 +542,9 @@ class Vmm:
             self._wakes_at_ns = due_ns
             self._changed.notify_all()
 
-    def _handle_by_mode(self, index: int, reason: abi.ExitReason) -> bool:
-        """An EOI or an MSR may start a timer: from now, not from the last access."""
-        self._advance()
-        return self._irqchip.handle(index, reason)
-
     def _handle_io(self, cpu: _Cpu) -> None:
         vcpu, index = cpu.vcpu, cpu.vcpu.index
         out, size, port, count, at = vcpu.io_exit()
-        self._advance()
         mapping = vcpu.mapping
         if out:
             data = mapping[at : at + size * count]
@@ -567,7 +564,6 @@ class Vmm:
     def _handle_mmio(self, cpu: _Cpu) -> None:
         vcpu, index = cpu.vcpu, cpu.vcpu.index
         address, data, size, is_write = vcpu.mmio_exit()
-        self._advance()
         device = self._windows.at(address)
         access = "STORE" if is_write else "LOAD"
         if device is None:

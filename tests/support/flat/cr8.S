@@ -1,17 +1,10 @@
 /* A multiboot image that writes CR8 while an interrupt waits for the guest to let it in: the
  * hypervisor has a window requested then.  It passes on hardware; see configs/known/lab.yaml.
  * CR8 in 32-bit code: LOCK MOV CR0 (AMD64 APM volume 3, "MOV CRn"; CPUID feature cr8_legacy). */
-#define MAGIC 0x1badb002
 #define LAPIC 0xfee00000
 #define SVR 0xf0
 #define ICR 0x300
-    .text
-    .code32
-    .align 4
-    .long MAGIC, 0, -MAGIC
-    .globl _start
-_start:
-    cli
+#include "multiboot.h"
     movl $0x1ff, LAPIC + SVR
     movl $0x40051, LAPIC + ICR /* vector 0x51, to itself: pending, as interrupts are off */
     xor %eax, %eax

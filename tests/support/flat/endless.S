@@ -1,5 +1,4 @@
 /* Multiboot images that never end: -DWHAT says what they do instead. */
-#define MAGIC 0x1badb002
 #define NMIS 0
 #define SLEEPS_OFF 1
 #define SPINS_OFF 2
@@ -8,13 +7,7 @@
 #define COUNTS 5
 #define TALKS 6
 #define SLEEPS_BEHIND_PPR 7
-    .text
-    .code32
-    .align 4
-    .long MAGIC, 0, -MAGIC
-    .globl _start
-_start:
-    cli
+#include "multiboot.h"
     mov $stack_top, %esp
     mov $0xff, %al /* no PIC: nothing wakes it */
     out %al, $0x21

@@ -2,19 +2,12 @@
  * descriptor in a page that the host has unmapped: KVM has a nested page fault to serve in
  * the middle of the delivery.  #NP's handler puts that right and returns to the INT, which has to be
  * executed again.  It fails in labs that TCG runs: svm-int-n-again in configs/known/lab.yaml. */
-#define MAGIC 0x1badb002
 #define CODE 8
 #define DATA 16
 #define ABSENT 0x1000 /* the first descriptor of the table's second page */
 #define GATE 0x8e00
 #define NP 11
-    .text
-    .code32
-    .align 4
-    .long MAGIC, 0, -MAGIC
-    .globl _start
-_start:
-    cli
+#include "multiboot.h"
     lgdt gdt_pointer
     ljmp $CODE, $1f
 1:  mov $DATA, %eax

@@ -1,7 +1,6 @@
 /* A multiboot image whose level-triggered line is raised, taken, lowered and ended ROUNDS times:
  * pc-testdev's line 6 (QEMU hw/misc/pc-testdev.c), through the IOAPIC.  Its handler ends with a far
  * return, as not every KVM that emulates its guests knows IRET. */
-#define MAGIC 0x1badb002
 #define LAPIC 0xfee00000
 #define SVR 0xf0
 #define TPR 0x80
@@ -14,13 +13,7 @@
 #define VECTOR 0x51
 #define CODE 8
 #define DATA 16
-    .text
-    .code32
-    .align 4
-    .long MAGIC, 0, -MAGIC
-    .globl _start
-_start:
-    cli
+#include "multiboot.h"
     mov $stack, %esp
     lgdt gdt_register
     ljmp $CODE, $loaded

@@ -1,18 +1,11 @@
 /* A minimal multiboot image: prints a script on COM1 or a debug console, and ends as it has to.
  * Built by tests/support/flat_image.py with -DTEXT=... -DEND=... -DPORT=... */
-#define MAGIC 0x1badb002 /* its header has to be in the first 8 KiB: it leads the code */
 #define COM1 0x3f8
 #define HANG -1
 #define RESET -2
 #define POWER_OFF -3
 #define SPIN -4
-    .text
-    .code32 /* in a 64-bit ELF file too: so multiboot enters it */
-    .align 4
-    .long MAGIC, 0, -MAGIC
-    .globl _start
-_start:
-    cli
+#include "multiboot.h"
     mov $text, %esi
 next:
     lodsb

@@ -1,21 +1,14 @@
 /* A multiboot image for a CPU with Hyper-V's SynIC: twenty messages of a periodic timer, as an
  * interrupt with auto-EOI.  Hyper-V TLFS, "Synthetic Interrupt Controller", "Synthetic Timers". */
-#define MAGIC 0x1badb002
 #define VECTOR 0x50
 #define SINT 2
-    .text
-    .code32
-    .align 4
-    .long MAGIC, 0, -MAGIC
     .macro wrmsr_to msr, value
     mov $\msr, %ecx
     mov $\value, %eax
     xor %edx, %edx
     wrmsr
     .endm
-    .globl _start
-_start:
-    cli
+#include "multiboot.h"
     mov $stack, %esp
     lgdt gdt_pointer
     ljmp $8, $1f
