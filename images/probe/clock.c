@@ -11,34 +11,56 @@
 #define LONGEST 0xffffffffu
 #define YARDSTICK_NS 4000000u
 #define SHORTEST (1u << 20)
+#define LONGEST_SPAN (1u << 29)
+#define MOST_UNSURE 32
 #define MEASUREMENTS 7
 
 u32 tsc_per_us = 1;
 
+/* A count of the yardstick, and when it was: between `before` and `after`. */
+struct reading {
+	u32 count;
+	u64 before, after;
+};
+
+static struct reading reading(const struct cpu *cpu)
+{
+	struct reading it;
+
+	it.before = tsc();
+	it.count = lapic_read(cpu, LAPIC_TIMER_CURRENT);
+	it.after = tsc();
+	return it;
+}
+
 /*
- * What comes between the two clocks' readings makes it too large; a host whose clock catches up, as that
- * of a busy lab does, too small.  Where KVM's host has an unstable counter the guest's stands still while it
- * is out of the guest (arch/x86/kvm/x86.c, kvm_arch_vcpu_load), so nothing leaves it but the two readings.
- * More cycles than 32 bits hold are a guest that was stopped meanwhile, for longer than it takes to measure
- * again.
+ * Of a reading that takes long nobody knows when it was: a local APIC in Python, in a lab, takes
+ * milliseconds.  So the span is long beside the two readings, and between their middles.  A host whose clock
+ * catches up, as that of a busy lab does, makes it too small.  Where KVM's host has an unstable counter the
+ * guest's stands still while it is out of the guest (arch/x86/kvm/x86.c, kvm_arch_vcpu_load), and a reading
+ * takes no time.  More cycles than 32 bits hold are a guest that was stopped meanwhile, for longer than it
+ * takes to measure again.
  */
 static u32 measured(const struct cpu *cpu)
 {
 	for (u32 span = SHORTEST;;) {
-		u64 start, cycles;
-		u32 before, passed;
+		struct reading first, last;
+		u64 cycles, unsure;
+		u32 passed;
 
 		/* It stops at 0. */
 		lapic_write(cpu, LAPIC_TIMER_INITIAL, LONGEST);
-		start = tsc();
-		before = lapic_read(cpu, LAPIC_TIMER_CURRENT);
-		while (tsc() - start < span)
+		first = reading(cpu);
+		while (tsc() - first.after < span)
 			;
-		passed = before - lapic_read(cpu, LAPIC_TIMER_CURRENT);
-		cycles = tsc() - start;
-		if (passed >= YARDSTICK_NS && cycles <= LONGEST)
+		last = reading(cpu);
+		passed = first.count - last.count;
+		unsure = (first.after - first.before + last.after - last.before) / 2;
+		cycles = last.before - first.after + unsure;
+		if (cycles <= LONGEST && passed >= YARDSTICK_NS &&
+		    (cycles / MOST_UNSURE >= unsure || span >= LONGEST_SPAN))
 			return (u32)cycles / (passed / 1000);
-		if (passed < YARDSTICK_NS)
+		if (span < LONGEST_SPAN)
 			span *= 2;
 	}
 }

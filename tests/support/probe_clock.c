@@ -1,7 +1,8 @@
 /*
- * The probe's clock on a machine of a known speed that stops once: AT NS AHEAD_NS.  Each access of a
- * clock takes a microsecond; before access AT it stops for NS nanoseconds, and the local APIC's timer
- * alone goes AHEAD_NS ahead.  Prints what the clock found.
+ * The probe's clock on a machine of a known speed that stops once: AT NS AHEAD_NS BEFORE_NS AFTER_NS.
+ * Each access of a clock takes a microsecond; before access AT it stops for NS nanoseconds, and the
+ * local APIC's timer alone goes AHEAD_NS ahead.  An access of that takes BEFORE_NS until it has the
+ * count, and AFTER_NS from there.  Prints what the clock found.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 #include "x86.h"
 #undef tsc
 
-static u64 now_ns, at, stop_ns, jump_ns, ahead_ns, accesses, started_ns;
+static u64 now_ns, at, stop_ns, jump_ns, ahead_ns, before_ns, after_ns, accesses, started_ns;
 
 static void pass(void)
 {
@@ -41,9 +42,14 @@ static u64 apic_ns(void)
 
 u32 lapic_read(const struct cpu *cpu, u32 offset)
 {
+	u64 passed;
+
 	(void)cpu, (void)offset;
 	pass();
-	return apic_ns() - started_ns < LONGEST ? LONGEST - (u32)(apic_ns() - started_ns) : 0;
+	now_ns += before_ns;
+	passed = apic_ns() - started_ns;
+	now_ns += after_ns;
+	return passed < LONGEST ? LONGEST - (u32)passed : 0;
 }
 
 void lapic_write(const struct cpu *cpu, u32 offset, u32 value)
@@ -59,6 +65,8 @@ int main(int argc, char **argv)
 	at = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
 	stop_ns = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
 	jump_ns = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+	before_ns = argc > 4 ? strtoull(argv[4], NULL, 10) : 0;
+	after_ns = argc > 5 ? strtoull(argv[5], NULL, 10) : 0;
 	clock_start();
 	printf("%u\n", tsc_per_us);
 	return 0;

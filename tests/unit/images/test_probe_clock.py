@@ -40,3 +40,14 @@ def test_clock_of_a_guest_that_is_stopped_once_is_not_disturbed(clock, at, stop_
 @pytest.mark.parametrize("ahead_us", [100, 450, 5_000, 1_000_000])
 def test_clock_of_a_host_whose_clock_catches_up_once_is_not_disturbed(clock, at, ahead_us):
     assert clock(at, 0, ahead_us * 1_000) == pytest.approx(CYCLES_PER_US, rel=0.01)
+
+
+@pytest.mark.parametrize("before_us", [0, 30, 1_500, 6_000])
+@pytest.mark.parametrize("after_us", [0, 30, 1_500, 6_000])
+def test_clock_whose_yardstick_is_slow_to_read_is_not_disturbed(clock, before_us, after_us):
+    slow = (before_us * 1_000, after_us * 1_000)
+    assert clock(0, 0, 0, *slow) == pytest.approx(CYCLES_PER_US, rel=0.01)
+
+
+def test_clock_whose_yardstick_takes_for_ever_to_read_is_about_right(clock):
+    assert clock(0, 0, 0, 50_000_000, 50_000_000) == pytest.approx(CYCLES_PER_US, rel=0.3)
