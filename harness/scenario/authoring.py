@@ -19,10 +19,11 @@ from userspace_chip.architecture import IOAPIC_BASES, IOAPIC_PAGE_BYTES, PIC_POR
 from userspace_chip.lapic_registers import LVTT, TDCR, TMCCT, TMICT
 from userspace_chip.profile import Profile
 
-OPERATION_NS: Final = 3_700_000
+OPERATION_NS: Final = 17_900_000
 """What an operation may take: on a slow backend (a guest in a guest in an emulator) 0.1 ms, and
-more on a machine that does other things as well.  No round number: a timer of 1 ms that was started
-anew expired exactly between two operations of 1 ms."""
+time slices of others more on a machine that has other things to do.  Longer than most counts that
+a timer starts anew where its LVT entry is written.  No round number: a timer of 1 ms that was
+started anew expired exactly between two operations of 1 ms."""
 
 EXCEPTIONS: Final = 32
 """Vectors below are the processor's own (SDM 3A, "Exception and Interrupt Vectors")."""

@@ -131,7 +131,8 @@ class Execution:
     """One program on one machine; :meth:`run` once.
 
     ``seed``: of :attr:`Order.UNEVEN`, the CPU of :attr:`Order.STARVED`.
-    ``operation_ns``: the guest time that an operation takes.
+    ``operation_ns``: the guest time that an operation takes, and a handler's entry with its look
+    at the chips.
     ``late_ns``: how late timers expire, so that several do before a CPU goes on.
     ``look_ahead``: at the end of each step see whether a timer is still running that would
     interrupt (in ``problems``).  ``machine``: one of this profile, board and number of CPUs that
@@ -488,6 +489,9 @@ class Execution:
         """A handler, from its first instruction, before which an NMI may come, to its IRET."""
         handler = self._handlers.get(vector, self._default)
         count = cpu.entries[vector] = cpu.entries.get(vector, 0) + 1
+        if self._operation_ns:
+            self._take_time()
+            yield True
         if count > handler.limit:
             if count == handler.limit + 1:
                 self._log(cpu, "cut", vector, count)

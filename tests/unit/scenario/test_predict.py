@@ -528,6 +528,17 @@ def test_count_that_lvt_starts_anew_and_the_next_operation_replaces_depends_on_t
     assert problems(prog, profile(mode)) == found
 
 
+@pytest.mark.parametrize("mode", ["on", "split", "off"])
+def test_periodic_count_that_expires_again_before_the_handler_looks_depends_on_time(mode):
+    prog = program(
+        [STI, lapic(TDCR, 0xB), lapic(LVTT, 0x20050)],
+        [lapic(TMICT, 400_000), Op(Opcode.DELAY, 150_000), lapic(TMICT, 0)],
+        handlers=(handler(0x50, limit=3),),
+        blocks=[(EOI,)],
+    )
+    assert (1, "time") in problems(prog, profile(mode))
+
+
 def test_race_between_cpus_is_found():
     same_vector = handler(0x40)
     prog = program(
