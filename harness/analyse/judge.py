@@ -46,6 +46,8 @@ from harness.record.recording import Recording
 from harness.replay.replay import Replayed, ReplayOutcome
 
 MAX_STDERR_CHARACTERS: Final = 300
+KVM_GAVE_UP: Final = "KVM internal error"
+"""What QEMU says then, before it shows the registers (``accel/kvm/kvm-all.c``)."""
 
 
 def judge(
@@ -112,7 +114,7 @@ def facts_of(recording: Recording) -> Facts:
         killed_by=killed_by,
         refused=refused,
         asserted=_ASSERTION.search(words) is not None,
-        kvm_error="KVM internal error" in words,
+        kvm_error=KVM_GAVE_UP in words,
         complains=_COMPLAINT.search(recording.console) is not None,
         live=case.backend.vmm is Vmm.PYCHIP,
         starved=recording.cpu_share is not None and recording.cpu_share.is_small,
@@ -275,9 +277,15 @@ _ENDED: Final = re.compile(r"terminating on signal \d+ from pid \d+")
 """What QEMU says when it is ended from here."""
 
 
+_DUMP: Final = re.compile(r"(?!Code=)[A-Z][A-Z0-9]{1,4} ?=|extra data\[\d+\]:")
+"""How the lines begin that QEMU prints of a guest's registers; of its code there is one."""
+
+
 def _stderr(recording: Recording) -> str:
     errors = [_TIME.sub("", line.strip()) for line in recording.stderr.splitlines() if line.strip()]
     errors = [line for line in errors if "warning:" not in line and not _ENDED.search(line)]
+    if any(line.startswith(KVM_GAVE_UP) for line in errors):
+        errors = [line for line in errors if not _DUMP.match(line)]
     return " | ".join(errors)[-MAX_STDERR_CHARACTERS:]
 
 

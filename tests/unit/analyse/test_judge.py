@@ -65,6 +65,32 @@ def test_flat_qemu_that_refuses_its_arguments_is_error_with_its_words(tmp_path):
     assert "harmless" not in result.detail
 
 
+def test_flat_guest_that_kvm_gave_up_says_so_and_shows_its_code(tmp_path):
+    registers = "\n".join(
+        [
+            "EAX=00000000 EBX=00010000 ECX=00000000 EDX=00000000",
+            "EIP=0010a2f3 EFL=00000046 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=0",
+            *[f"{name}S =0010 00000000 ffffffff 00cf9300 DPL=0 DS [-WA]" for name in "ECSDFG"],
+            "LDT=0000 00000000 0000ffff 00008200 DPL=0 LDT",
+            "GDT=     00109040 0000002f",
+            "CR0=00000011 CR2=00000000 CR3=00000000 CR4=00000000",
+            "DR6=00000000ffff0ff0 DR7=0000000000000400",
+            "EFER=0000000000000000",
+        ]
+    )
+    stderr = (
+        "KVM internal error. Suberror: 1\nextra data[0]: 0x0000000000000001\nemulation failure\n"
+        f"{registers}\nCode=0f 6f 06 0f 7f 07 <0f> 77 5f 5e c3\n"
+    )
+    hang = GuestHang("nothing more within 60 s")
+    result = flat(tmp_path, "PASS: one\n", status=None, stderr=stderr, failure=hang)
+    assert (result.verdict, result.blame) == (Verdict.HANG, Blame.IRQCHIP)
+    assert (
+        "QEMU said: KVM internal error. Suberror: 1 | emulation failure | "
+        "Code=0f 6f 06 0f 7f 07 <0f> 77 5f 5e c3" in result.detail
+    )
+
+
 def test_flat_end_of_the_live_chips_vmm_is_a_fault_of_ours(tmp_path):
     case = cases.case(backend=replace(cases.SPLIT, vmm=Vmm.PYCHIP))
     (tmp_path / "stderr.log").write_text("irqmatrix vmm: no device is there\n")
