@@ -135,7 +135,8 @@ class Msi(Strict):
     trigger: Trigger = TRIGGER["edge"]
     level: Assert = LEVEL["assert"]
     address: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None
-    data: Annotated[int, Field(ge=0, lt=1 << 32)] | None = None
+    data: Annotated[int, Field(ge=0, lt=1 << 16)] | None = None
+    """Of 16 bits (PCI Local Bus Specification 3.0, "Message Data")."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Msi:

@@ -7,7 +7,6 @@
 #define BASE_X2APIC (1u << 10)
 #define BASE_BSP (1u << 8)
 #define BASE_ADDRESS 0xfffff000u
-#define RESET_BASE 0xfee00000u
 
 #define SVR_ENABLED 0x1ff
 #define LVT_MASKED 0x10000
@@ -220,7 +219,7 @@ static u64 read_base(void)
 /* To xAPIC mode at the usual address; the way there from x2APIC mode is through "disabled". */
 static void reset_base(struct cpu *cpu)
 {
-	u32 wanted = RESET_BASE | BASE_ENABLED | (cpu->id ? 0 : BASE_BSP);
+	u32 wanted = LAPIC_WINDOW | BASE_ENABLED | (cpu->id ? 0 : BASE_BSP);
 	u64 base;
 
 	if (!(cpu->apic_touched & BASE_BIT))

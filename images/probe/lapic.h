@@ -4,6 +4,9 @@
 
 #include "cpu.h"
 
+/* Where the local APICs are after a reset, and where messages go (SDM volume 3A, "Message Signalled Interrupts"). */
+#define LAPIC_WINDOW 0xfee00000u
+
 enum lapic_register {
 	LAPIC_ID = 0x20,
 	LAPIC_VERSION = 0x30,

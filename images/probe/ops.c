@@ -184,9 +184,11 @@ static void line(struct cpu *cpu, const struct op *op)
 	lines_drive(op->a, op->b);
 }
 
+/* A message to where QEMU's local APIC has its registers is a write of one (hw/intc/apic.c, apic_mem_write). */
 static void msi(struct cpu *cpu, const struct op *op)
 {
-	(void)cpu;
+	if (op->a - LAPIC_WINDOW < APIC_BYTES && op->a & ~0xfu & (APIC_BYTES - 1))
+		lapic_distrust(cpu);
 	note_message(op->b);
 	edu_send((u64)op->c << 32 | op->a, op->b);
 }

@@ -83,10 +83,11 @@ def test_campaign_of_a_configuration_runs_on_its_backends_and_counts_them(tmp_pa
     assert 0 < found["executed"]["local:tcg"] < found["executed"]["local:tcg,qemu=10.0"]
 
 
-def test_reset_of_what_a_program_touched_leaves_what_a_whole_reset_would(tmp_path):
+@pytest.mark.parametrize("name", ["mixed", "msi"])
+def test_reset_of_what_a_program_touched_leaves_what_a_whole_reset_would(tmp_path, name):
     """The probe looks at all there is after each of its resets: its word ``prove``."""
     _, subject = find_qemu("system")
-    source = Source(int(SEED), grammar.selected("mixed"), [subject])
+    source = Source(int(SEED), grammar.selected(name), [subject])
     written = [one.scenario.program for one in islice(source.programs(), PROVED)]
     case = probe_case(written)
     file = write_programs(case, tmp_path / "programs")
