@@ -91,9 +91,7 @@ class Order(Enum):
 
     EAGER = "before the next operation, all CPUs in step"
     LAZY = "where the step settles or a CPU waits, one CPU after the other, the last one first"
-    UNEVEN = (
-        "at any time: each CPU does some operations, and some more, by a seeded random sequence"
-    )
+    UNEVEN = "at any time: each CPU in its turn does some operations, turns and numbers of them at random"
     STARVED = "one of them, the seed says which, only where no other can do anything"
 
 
@@ -356,6 +354,8 @@ class Execution:
         """One slice of each CPU; whether anything happened."""
         machine = self.machine
         happened = False
+        if self._order is Order.UNEVEN and len(cpus) > 1:
+            cpus = self._random.sample(cpus, len(cpus))
         for cpu in cpus:
             if cpu is self._starved or not self._slice(cpu):
                 continue

@@ -609,6 +609,17 @@ def test_what_only_a_slower_cpu_shows_is_a_race():
     assert (0, "race") in problems(prog)
 
 
+def test_what_only_a_cpu_that_is_first_shows_is_a_race():
+    """Two 0x44 are one where CPU 1 sends 0x45 before the first of them comes, and then rests."""
+    prog = program(
+        Op(Opcode.PARALLEL, 0b11, 4),
+        cpus=2,
+        handlers=(handler(0x44, 2, limit=4), handler(0x45, 3, limit=4)),
+        blocks=[(EOI,), (ipi(0x44, dest=1), EOI), (ipi(0x44, dest=1),), (ipi(0x45, dest=0),)],
+    )
+    assert (0, "race") in problems(prog)
+
+
 @pytest.mark.parametrize("subject", [ON, SPLIT], ids=["on", "split"])
 def test_nmi_that_comes_with_an_smi_is_taken_after_it(subject):
     """The entry goes into SMM; after RSM the NMI is looked at again."""
