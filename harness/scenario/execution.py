@@ -91,7 +91,9 @@ class Order(Enum):
 
     EAGER = "before the next operation, all CPUs in step"
     LAZY = "where the step settles or a CPU waits, one CPU after the other, the last one first"
-    UNEVEN = "at any time: each CPU in its turn does some operations, turns and numbers of them at random"
+    UNEVEN = (
+        "at any time: each CPU does some operations, the next one some, by a seeded random sequence"
+    )
     STARVED = "one of them, the seed says which, only where no other can do anything"
 
 
