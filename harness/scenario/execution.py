@@ -491,7 +491,7 @@ class Execution:
         """A handler, from its first instruction, before which an NMI may come, to its IRET."""
         handler = self._handlers.get(vector, self._default)
         count = cpu.entries[vector] = cpu.entries.get(vector, 0) + 1
-        if self._operation_ns:
+        if self._operation_ns:  # what comes meanwhile is there when the handler looks
             self._take_time()
             yield True
         if count > handler.limit:
