@@ -174,19 +174,29 @@ class Packages:
         return tuple(listed), failure
 
     def _fetch(self, kind: PackageKind, query: str, scratch: Path) -> CacheEntry:
-        """From the first suite that has it; an old index may name what is gone, so look twice."""
+        """The newest that fits, of its builds for several releases the first suite's.
+
+        An old index may name what is gone, so look twice.
+        """
         seen: list[Offer] = []
         failure: ImageError | None = None
-        for refresh, suite in itertools.product((False, True), self.archive.suites):
-            try:
-                offers = self.archive.offers(kind, suite, refresh=refresh)
-                for offer in offers:
-                    if _fits(offer, query) and not offer.missing:
-                        return self._download(offer, scratch)
-            except ImageError as error:
-                failure = failure or error
-                continue
-            seen += offers
+        for refresh in (False, True):
+            newest: list[Offer] = []
+            for suite in self.archive.suites:
+                try:
+                    offers = self.archive.offers(kind, suite, refresh=refresh)
+                except ImageError as error:
+                    failure = failure or error
+                    continue
+                seen += offers
+                fitting = (one for one in offers if _fits(one, query) and not one.missing)
+                newest += itertools.islice(fitting, 1)
+            # Sorting is stable: the suites' order decides between builds of one revision.
+            for offer in sorted(newest, key=_revision, reverse=True):
+                try:
+                    return self._download(offer, scratch)
+                except ImageError as error:
+                    failure = failure or error
         raise _unavailable(kind, query, self._store.entries(kind), seen, failure) from failure
 
     def _download(self, offer: Offer, scratch: Path) -> CacheEntry:
@@ -204,6 +214,11 @@ class Packages:
 
 def _fits(offer: Offer, query: str) -> bool:
     return query == offer.name or matches(offer.version, query)
+
+
+def _revision(offer: Offer) -> tuple[tuple[int, ...], ...]:
+    """What orders offers by version and revision, whichever release they are built for."""
+    return package_key(offer.name)[:2]
 
 
 def _newer(name: str, than: str) -> bool:

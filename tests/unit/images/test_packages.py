@@ -15,17 +15,19 @@ from support.kernel_files import write_kernel
 
 
 class ListedArchive(Archive):
-    """An archive without a network: of one suite, with empty kernels."""
+    """An archive without a network: the suites of its offers, with empty kernels."""
 
     def __init__(self, root: Path, offers: Sequence[Offer]) -> None:
         super().__init__(root, "bookworm")
-        self.suites = (Suite("backports", ("backports",)),)
+        names = dict.fromkeys([offer.suite for offer in offers] or ["backports"])
+        self.suites = tuple(Suite(name, (name,)) for name in names)
         self.listed = tuple(offers)
 
     def offers(
         self, kind: Literal["kernel", "qemu"], suite: Suite, *, refresh: bool = False
     ) -> tuple[Offer, ...]:
-        return tuple(offer for offer in self.listed if offer.kind == kind)
+        here = (offer for offer in self.listed if offer.suite == suite.name)
+        return tuple(offer for offer in here if offer.kind == kind)
 
     def default_kernel_version(self, suite: Suite, *, refresh: bool = False) -> str:
         return self.listed[0].package_version
@@ -35,9 +37,9 @@ class ListedArchive(Archive):
         write_kernel(tree, {"kvm-amd.ko": ""})
 
 
-def offered(package_version: str, *missing: str) -> Offer:
+def offered(package_version: str, *missing: str, suite: str = "backports") -> Offer:
     version = package_version.partition("-")[0]
-    return Offer("kernel", version, "linux-image", package_version, "backports", missing)
+    return Offer("kernel", version, "linux-image", package_version, suite, missing)
 
 
 def cached_names(root: Path) -> list[str]:
@@ -182,6 +184,21 @@ def test_newest_passes_over_what_has_gone_from_the_archive(tmp_path: Path) -> No
 @pytest.mark.usefixtures("packages")
 def test_newest_of_a_series_that_is_not_cached_is_fetched(tmp_path: Path) -> None:
     assert with_archive(tmp_path, offered("7.3.4-1")).newest("kernel", "7").label.version == "7.3.4"
+
+
+@pytest.mark.parametrize(
+    ("later", "taken"),
+    [
+        ("10.0.13-0", "10.0.13-0"),
+        ("10.0.2-2", "10.0.2-2~bpo12+1"),  # the same, built for another release
+        ("10.0.1-1", "10.0.2-2~bpo12+1"),
+    ],
+)
+def test_get_takes_the_newest_of_all_suites_and_of_its_builds_the_first(
+    tmp_path: Path, later: str, taken: str
+) -> None:
+    offers = offered("10.0.2-2~bpo12+1"), offered("11.1.3-1"), offered(later, suite="trixie")
+    assert with_archive(tmp_path, *offers).get("kernel", "10.0").label.name == taken
 
 
 @pytest.mark.usefixtures("packages")
