@@ -74,7 +74,9 @@ class Packages:
             offer = max(fitting, key=lambda offer: package_key(offer.name), default=None)
             if failure is not None and not listed:
                 raise failure
-            if cached is not None and (offer is None or not _newer(offer.name, cached.label.name)):
+            if cached is not None and (
+                offer is None or _revision(offer.name) <= _revision(cached.label.name)
+            ):
                 return cached
             if offer is None:
                 raise _unavailable(kind, query, self._store.entries(kind), listed, failure)
@@ -192,7 +194,7 @@ class Packages:
                 fitting = (one for one in offers if _fits(one, query) and not one.missing)
                 newest += itertools.islice(fitting, 1)
             # Sorting is stable: the suites' order decides between builds of one revision.
-            for offer in sorted(newest, key=_revision, reverse=True):
+            for offer in sorted(newest, key=lambda offer: _revision(offer.name), reverse=True):
                 try:
                     return self._download(offer, scratch)
                 except ImageError as error:
@@ -216,14 +218,9 @@ def _fits(offer: Offer, query: str) -> bool:
     return query == offer.name or matches(offer.version, query)
 
 
-def _revision(offer: Offer) -> tuple[tuple[int, ...], ...]:
-    """What orders offers by version and revision, whichever release they are built for."""
-    return package_key(offer.name)[:2]
-
-
-def _newer(name: str, than: str) -> bool:
-    """Whether it is another version or revision, not only built for another release."""
-    return package_key(name)[:2] > package_key(than)[:2]
+def _revision(name: str) -> tuple[tuple[int, ...], ...]:
+    """Orders packages by version and revision, whichever release they are built for."""
+    return package_key(name)[:2]
 
 
 def _unavailable(
