@@ -255,6 +255,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
     # --- CPU: KVM svm/svm.c, vmx/vmx.c
     Knob("cpu.nmi_iret_exits", "svm.c iret_interception; VMX has NMI windows: tune it there",
          True, True, False),
+    Knob("cpu.start_ends_kick", "6.15 x86.h kvm_set_mp_state",
+         ByLinux({"6.1": False, "6.18": True}), None, False),
     # --- PIC: KVM i8259.c; QEMU hw/intc/i8259.c
     Knob("pic.model", "kvm-i8259 / isa-i8259", _KVM, _QEMU),
     Knob("pic.to_cpu", "kvm_cpu_has_extint; pic_irq_request", PicWiring.LINT0_EXTINT,

@@ -598,13 +598,21 @@ class Vcpu:
                 sipi_pending=sipi,
                 requests=state.requests | (EVENT if sipi else 0),
                 tpr_access_reporting=state.tpr_access_reporting,
+                unhalted=state.unhalted,
                 injections=state.injections,
                 nmi_injections=state.nmi_injections,
             )
+            self._started()
         if state.sipi_pending:
             state.sipi_pending = False
             if state.mp_state is MpState.INIT_RECEIVED:
                 state.mp_state = MpState.RUNNABLE
+                self._started()
+
+    def _started(self) -> None:
+        """``kvm_set_mp_state`` (Linux 6.15 on, ``arch/x86/kvm/x86.h``)."""
+        if self.state.mp_state is MpState.RUNNABLE and self.profile.cpu.start_ends_kick:
+            self.state.unhalted = False
 
     # ------------------------------------------------------------------ QEMU
 

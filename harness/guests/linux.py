@@ -147,7 +147,7 @@ _TABLE: Final = (
     Workload(
         "stuck-line",
         "a level line that no handler acknowledges",
-        {"milliseconds": 3000},
+        {"milliseconds": 3000, "deliveries": 1000, "rounds": 5},
         _EDU,
         impossible_on=_NO_PCI,
         spoils_guest=True,

@@ -119,13 +119,15 @@ class _Compiler:
     """The state of compiling one scenario.
 
     ``blocks``: prologue and main block, which come last, and all others.  ``away``: CPUs that sleep
-    or are offline, and where they were sent there.
+    or are offline, and where they were sent there.  ``awaited``: those that were awaited, perhaps
+    in vain, and may be again.
     """
 
     text: ScenarioText
     accesses: Accesses
     blocks: list[tuple[Op, ...]] = field(default_factory=lambda: [(), ()])
     away: dict[int, Location] = field(default_factory=dict)
+    awaited: set[int] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
 
     def program(self) -> Program:
@@ -298,10 +300,11 @@ class _Compiler:
 
     def _await(self, verb: Await, place: _Place, at: Location) -> list[Op]:
         self._conducts(place, at, "await")
-        if verb.cpu not in self.away:
+        if verb.cpu not in self.away and verb.cpu not in self.awaited:
             why = "it neither sleeps nor is offline"
             raise self.text.error(at, f"nothing to await of CPU {verb.cpu}", why)
-        del self.away[verb.cpu]
+        self.away.pop(verb.cpu, None)
+        self.awaited.add(verb.cpu)
         return [Op(Opcode.AWAIT, verb.timeout_us, target=verb.cpu)]
 
     def _offline(self, verb: Offline, place: _Place, at: Location) -> list[Op]:

@@ -63,7 +63,9 @@ Activity: TypeAlias = Generator[bool, None, None]
 PROLOGUE: Final = 0
 MAIN: Final = 1
 LOOK_AHEAD_NS: Final = 100_000_000
-UNEVEN_SLICES: Final = 12
+UNEVEN_SLICES: Final = (2, 12)
+"""A turn of a CPU has fewer slices than this, of :attr:`Order.UNEVEN`, as its seed says: where CPUs
+go in step what they do at once is found, else what one does while another one does little."""
 NMIS_HELD: Final = 2
 """By a CPU: one that it handles or takes next, and one after it (Linux ``process_nmi``)."""
 _WITHOUT_EXIT: Final = frozenset({Opcode.STI, Opcode.CLI})
@@ -102,7 +104,8 @@ class _Cpu:
 
     __slots__ = (
         *("asleep", "awaits_sipi", "entries", "events", "faulted", "handled"),
-        *("interruptible", "nmi_blocked", "number", "offline", "pinned", "stack", "stays"),
+        *("interruptible", "nmi_blocked", "number", "offline", "pinned", "rested"),
+        *("stack", "stays"),
     )
 
     def __init__(self, number: int) -> None:
@@ -116,6 +119,8 @@ class _Cpu:
         self.offline = False
         self.awaits_sipi = False
         self.faulted = False
+        self.rested = False
+        """Nothing was pending to it at the end of its last turn, of :attr:`Order.UNEVEN`."""
         self.pinned: int | None = None
         """The step that sent it to sleep, until an AWAIT."""
         self.stack: list[Activity] = []
@@ -172,6 +177,7 @@ class Execution:
         after = [self._cpus[n + 1 :] + self._cpus[: n + 1] for n in range(cpus)]
         self._after = [[cpu for cpu in all_ if cpu is not self._starved] for all_ in after]
         self._random = Random(seed)
+        self._uneven = UNEVEN_SLICES[seed % len(UNEVEN_SLICES)]
         self._operation_ns = operation_ns
         self._late_ns = late_ns
         self.waited = False
@@ -353,18 +359,14 @@ class Execution:
             pass
 
     def _round(self, cpus: Sequence[_Cpu]) -> bool:
-        """One slice of each CPU; whether anything happened."""
+        """A turn of each CPU; whether anything happened."""
         machine = self.machine
         happened = False
         if self._order is Order.UNEVEN and len(cpus) > 1:
             cpus = self._random.sample(cpus, len(cpus))
         for cpu in cpus:
-            if cpu is self._starved or not self._slice(cpu):
-                continue
-            happened = True
-            left = self._slices() - 1
-            while left and self._slice(cpu):
-                left -= 1
+            if cpu is not self._starved and self._turn(cpu):
+                happened = True
         if not happened and self._starved is not None and self._starved in cpus:
             happened = self._slice(self._starved)
         if machine.deadlines and min(machine.deadlines.values()) <= machine.now_ns:
@@ -372,11 +374,21 @@ class Execution:
             happened = True
         return happened
 
+    def _turn(self, cpu: _Cpu) -> bool:
+        """Slices of one CPU; whether there was any."""
+        most = self._slices()
+        done = 0
+        while done != most and self._slice(cpu):
+            done += 1
+        if self._order is Order.UNEVEN:
+            cpu.rested = self.machine.vcpus[cpu.number].is_quiet()
+        return done > 0
+
     def _slices(self) -> int:
-        """How many a CPU has at most before it is another one's turn."""
+        """How many a CPU has at most before it is another one's turn; -1: no limit."""
         if self._order is Order.EAGER:
             return 1
-        return self._random.randrange(1, UNEVEN_SLICES) if self._order is Order.UNEVEN else -1
+        return self._random.randrange(1, self._uneven) if self._order is Order.UNEVEN else -1
 
     def _pass_time(self) -> bool:
         """To the next deadline; False where there is none."""
@@ -388,11 +400,26 @@ class Execution:
         self._forget_senders()
         return True
 
+    def _exits_before(self, cpu: _Cpu) -> bool:
+        """Whether the CPU's next operation has left the guest before what others sent came.
+
+        Both happen at once: an operation of each CPU can reach the other before either enters its
+        guest again, and two IPIs of one vector are one then, on both.
+        """
+        rested, cpu.rested = cpu.rested, False
+        return rested and self._random.random() < 0.5
+
     def _slice(self, cpu: _Cpu) -> bool:
         if cpu.faulted:
             return False
+        if self._exits_before(cpu) and self._act(cpu):
+            return True
         if not self._stays(cpu) and self._enter(cpu):
             return True
+        return self._act(cpu)
+
+    def _act(self, cpu: _Cpu) -> bool:
+        """What the guest does next; whether that was anything."""
         if not cpu.stack:
             return False
         try:

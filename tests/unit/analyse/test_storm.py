@@ -45,6 +45,16 @@ def test_storm_of_stuck_line_has_rate_and_deliveries_per_assertion():
     )
 
 
+def test_storm_of_a_guest_too_slow_for_its_rate_is_seen_by_deliveries_per_assertion():
+    """A nested guest on a busy machine, five rounds of stuck-line: 14 ms for each delivery."""
+    counters = counts({DISK: 1_030, RAISED: 145, LOC: 4_000})
+
+    storm = find_storm("stuck-line", measured(17.5, 145), counters)
+
+    assert storm is not None
+    assert round(storm.per_assertion) == 7
+
+
 def test_storm_without_monitor_takes_assertions_from_the_kernels_trace():
     gsi = CounterKey("raised", "gsi", "kvm", 21)
 

@@ -464,6 +464,17 @@ def test_kvm_unhalt_wakes_without_an_interrupt():
     assert (entry.vector, entry.halted) == (None, False)
 
 
+@pytest.mark.parametrize(("linux", "sleeps"), [("6.12", False), ("7.3", True)])
+def test_kick_before_init_wakes_an_ap_later_until_linux_6_15(linux, sleeps):
+    machine = ready(profile("on", linux=linux), 2)
+    for icr in (0x4300, 0x4500, 0x4608):  # delivery mode 3, INIT, SIPI
+        machine.mmio_write(0, 0xFEE00310, 4, 1 << 24)
+        machine.mmio_write(0, 0xFEE00300, 4, icr)
+    machine.enter(1)
+    machine.halt(1)
+    assert machine.enter(1).halted == sleeps
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_init_then_sipi_starts_an_ap(mode):
     machine = ready(mode, 2)

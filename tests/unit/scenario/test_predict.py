@@ -539,6 +539,14 @@ def test_periodic_count_that_expires_again_before_the_handler_looks_depends_on_t
     assert (1, "time") in problems(prog, profile(mode))
 
 
+def test_cpu_that_is_awaited_again_may_be_asleep_the_first_time():
+    once = [on(HLT, 1), await_cpu(1)]
+    again = [ipi(0x40, dest=1), await_cpu(1)]
+    assert problems(program(*once, cpus=2)) == [(0, "program"), (1, "asleep")]
+    assert problems(program(*once, *again, cpus=2)) == []
+    assert problems(program(*once, *again, *once, cpus=2)) == [(4, "program"), (5, "asleep")]
+
+
 def test_race_between_cpus_is_found():
     same_vector = handler(0x40)
     prog = program(
@@ -618,6 +626,17 @@ def test_what_only_a_cpu_that_is_first_shows_is_a_race():
         blocks=[(EOI,), (ipi(0x44, dest=1), EOI), (ipi(0x44, dest=1),), (ipi(0x45, dest=0),)],
     )
     assert (0, "race") in problems(prog)
+
+
+def test_ipis_to_all_that_two_cpus_send_at_once_are_a_race():
+    """Both have left their guest for it: on each CPU the two are one, where none is ahead."""
+    prog = program(
+        ipi(0x33 | ALL),
+        cpus=2,
+        handlers=(handler(0x33, 2), handler(0x45, 3, limit=4)),
+        blocks=[(EOI, STI, ipi(0x45 | ALL)), (EOI_IN_SERVICE,)],
+    )
+    assert problems(prog) == [(0, "race")]
 
 
 @pytest.mark.parametrize("subject", [ON, SPLIT], ids=["on", "split"])
