@@ -152,7 +152,7 @@ _TABLE: Final = (
         impossible_on=_NO_PCI,
         spoils_guest=True,
         # A slow guest is flooded: its user space never runs again before the kernel gives up.
-        patience_s=30.0,
+        patience_s=60.0,
     ),
 )
 
