@@ -315,6 +315,21 @@ class Vcpu:
             or self.lapic.state.timer.pending
         )
 
+    def rests(self) -> bool:
+        """Whether nothing has come to the CPU that it has not looked at."""
+        if self._kvm:
+            return self.is_quiet()
+        state = self.state
+        return not (
+            state.requests
+            or state.hard
+            or state.nmi_pending
+            or state.nmi_queued
+            or state.smi_pending
+            or state.init_pending
+            or state.sipi_pending
+        )
+
     # ------------------------------------------------------------------ KVM
 
     def has_extint(self) -> bool:

@@ -25,8 +25,8 @@ STORM_PER_ASSERTION: Final = 5.0
 """... and either this many for each time that its line was raised, however slow the guest is: a
 line is high for 100 ms, the slowest guest of all takes 14 ms for a delivery,"""
 STORM_RATE_HZ: Final = 150.0
-"""... or at least this many a second.  The slowest guest of all, nested in TCG on a busy machine,
-takes 500 interrupts a second, thousands on an idle one; a device at rest takes none."""
+"""... or at least this many a second.  A guest that is nested in TCG takes 500 interrupts a second
+on a busy machine, thousands on an idle one; a device at rest takes none."""
 TIMER_STORM_RATE_HZ: Final = 10_000.0
 """The same for timers and IPIs, for each CPU: no kernel asks for this many ticks (HZ is 1000 at
 most), and high-resolution timers of an idle guest stay far below."""

@@ -381,7 +381,7 @@ class Execution:
         while done != most and self._slice(cpu):
             done += 1
         if self._order is Order.UNEVEN:
-            cpu.rested = self.machine.vcpus[cpu.number].is_quiet()
+            cpu.rested = self.machine.vcpus[cpu.number].rests()
         return done > 0
 
     def _slices(self) -> int:
