@@ -384,11 +384,11 @@ class Execution:
             cpu.rested = self.machine.vcpus[cpu.number].rests()
         return done > 0
 
-    def _slices(self) -> int:
-        """How many a CPU has at most before it is another one's turn; -1: no limit."""
+    def _slices(self) -> int | None:
+        """How many a CPU has at most before it is another one's turn; None: no limit."""
         if self._order is Order.EAGER:
             return 1
-        return self._random.randrange(1, self._uneven) if self._order is Order.UNEVEN else -1
+        return self._random.randrange(1, self._uneven) if self._order is Order.UNEVEN else None
 
     def _pass_time(self) -> bool:
         """To the next deadline; False where there is none."""

@@ -221,6 +221,7 @@ def test_stuck_line_that_was_not_delivered_often_enough_goes_another_round(guest
     short = guest.run("stuck-line", milliseconds=1, deliveries=90_000, rounds=2)
     rest = guest.run("stuck-line")
 
+    assert {run.status for run in (enough, short, rest)} == {linux.WorkloadStatus.OK}
     assert [run.metrics["units"] for run in (enough, short)] == [1, 2]
     assert rest.metrics["nobody_cared"] == 1
     assert rest.metrics["count"] == delivered(rest, str(rest.metrics["irq"]))
