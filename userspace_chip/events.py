@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from userspace_chip.errors import EventError
@@ -87,7 +88,7 @@ class EventType:
     template: str
     fields: tuple[str, ...] = field(init=False)
     index: Mapping[str, int] = field(init=False, repr=False)
-    _pattern: re.Pattern[str] = field(init=False, repr=False)
+    _regex: str = field(init=False, repr=False)
     _convert: tuple[Callable[[str], Arg] | None, ...] = field(init=False, repr=False)
     _printers: tuple[str | tuple[str, str], ...] = field(init=False, repr=False)
 
@@ -120,9 +121,14 @@ class EventType:
         set_ = object.__setattr__
         set_(self, "fields", tuple(names))
         set_(self, "index", {name: i for i, name in enumerate(names)})
-        set_(self, "_pattern", re.compile("".join(pattern)))
+        set_(self, "_regex", "".join(pattern))
         set_(self, "_convert", tuple(convert))
         set_(self, "_printers", tuple(printers))
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        # Compiled when first asked for: fifty of them would take a sixth of a VMM's imports.
+        return re.compile(self._regex)
 
     def parse(self, text: str) -> tuple[Arg, ...]:
         """The fields of ``text``, or :class:`EventError` where it does not fit the template."""

@@ -322,7 +322,7 @@ def test_check_that_fails_in_all_modes_of_a_lab_and_not_under_tcg_is_blamed_on_t
     path = write_config(
         tmp_path,
         [flat(tmp_path / "eventinj.flat"), flat(tmp_path / "mine.flat")],
-        matrix=LAB | {"irqchip": ["on", "split"]},
+        matrix=LAB | {"irqchip": ["on", "split", "pychip-split"]},
         include=[{"host": "local", "accel": "tcg"}],
     )
     result, _ = execute(tmp_path, path, jobs=1)
@@ -334,9 +334,11 @@ def test_check_that_fails_in_all_modes_of_a_lab_and_not_under_tcg_is_blamed_on_t
     assert found == {
         ("flat-eventinj", "lab-kvm-on"): (Verdict.FAIL, Blame.LAB, True),
         ("flat-eventinj", "lab-kvm-split"): (Verdict.FAIL, Blame.LAB, True),
+        ("flat-eventinj", "lab-kvm-pychip-split"): (Verdict.FAIL, Blame.LAB, True),
         ("flat-eventinj", "local-tcg"): (Verdict.PASS, None, True),
         ("flat-mine", "lab-kvm-on"): (Verdict.FAIL, Blame.LAB, False),
         ("flat-mine", "lab-kvm-split"): (Verdict.FAIL, Blame.LAB, False),
+        ("flat-mine", "lab-kvm-pychip-split"): (Verdict.FAIL, Blame.LAB, False),
         ("flat-mine", "local-tcg"): (Verdict.PASS, None, True),
     }
     known = next(case for case in result.cases if case.subject.startswith("flat-eventinj"))

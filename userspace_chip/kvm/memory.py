@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from userspace_chip.kvm.errors import BootError
+from userspace_chip.kvm.errors import BootError, KvmError
 from userspace_chip.kvm.fds import VmFd
 
 MIB: Final = 1 << 20
@@ -18,6 +20,9 @@ LOW_END: Final = 0xA0000
 HIGH_START: Final = 0x100000
 ROM_BYTES: Final = 0x10000
 ROM_ADDRESS: Final = (1 << 32) - ROM_BYTES
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+"""For mprotect(2), which :mod:`mmap` does not have."""
 
 
 class AreaKind(IntEnum):
@@ -58,6 +63,7 @@ class GuestMemory:
             )
         self.bytes = mib * MIB
         self._mapping = vm.map_regions([(0, self.bytes), (ROM_ADDRESS, ROM_BYTES)])
+        self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
 
     def write(self, address: int, data: bytes) -> None:
         """Store ``data`` in RAM."""
@@ -78,6 +84,21 @@ class GuestMemory:
         else:
             size = min(size, self.bytes - address)
         return bytes(self._mapping[address : address + size])
+
+    def unmap_page(self, address: int) -> None:
+        """Take the page at ``address`` from KVM's page tables, with what is in it kept.
+
+        A change of protection tells KVM to drop its mapping (Linux ``mm/mprotect.c``, its MMU
+        notifier).  QEMU takes the access away and gives it back; here the right to execute comes
+        and goes, so that there is no moment in which another vCPU could not use the page.
+        """
+        if not 0 <= address < self.bytes:
+            return
+        page = self._start + address // PAGE_BYTES * PAGE_BYTES
+        usual = mmap.PROT_READ | mmap.PROT_WRITE
+        for protection in (usual | mmap.PROT_EXEC, usual):
+            if _LIBC.mprotect(ctypes.c_void_p(page), PAGE_BYTES, protection) != 0:
+                raise KvmError("mprotect", ctypes.get_errno())
 
     def write_rom(self, offset: int, data: bytes) -> None:
         """Store ``data`` in the ROM."""

@@ -250,6 +250,7 @@ class Vmm:
         ports.add(testing.DEBUG_EXIT, testing.DebugExit(self._exit))
         ports.add(testing.TEST_SCRATCH, scratch := testing.TestScratch())
         ports.add(testing.TEST_SCRATCH_BYTES, scratch)
+        ports.add([testing.TEST_FLUSH], testing.TestFlush(self._memory.unmap_page))
         ports.add(testing.TEST_LINES, testing.TestLines(self._set_gsi))
         windows.add(testing.TEST_MEMORY, testing.TEST_MEMORY_BYTES, testing.TestMemory())
         for port in guest.debug_ports:

@@ -1,7 +1,6 @@
 """Devices for test guests, as QEMU has them: debug console, exit port, pc-testdev.
 
-Sources: QEMU 7.2 ``hw/char/debugcon.c``, ``hw/misc/debugexit.c``, ``hw/misc/pc-testdev.c``.  Of
-pc-testdev the port that flushes a page is not modelled: it moves nothing that a guest could see.
+Sources: QEMU 7.2 ``hw/char/debugcon.c``, ``hw/misc/debugexit.c``, ``hw/misc/pc-testdev.c``.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from typing import Final
 
 DEBUG_EXIT: Final = range(0xF4, 0xF8)
 TEST_SCRATCH: Final = range(0xE0, 0xE4)
+TEST_FLUSH: Final = 0xE4
 TEST_SCRATCH_BYTES: Final = range(0xE8, 0xEC)
 TEST_LINES: Final = range(0x2000, 0x2010)
 """A port for each ISA line; QEMU's ports above are an assertion of QEMU's."""
@@ -64,6 +64,26 @@ class TestScratch:
         shift = 8 * (at & 3)
         mask = ((1 << 8 * size) - 1) << shift & 0xFFFFFFFF
         self._value = self._value & ~mask | value << shift & mask
+
+
+class TestFlush:
+    """pc-testdev's page flush: KVM maps the page of the address written anew at its next use.
+
+    So what the CPU reads there next, also within the delivery of an interrupt, is a fault of the
+    nested paging that KVM has to serve.
+    """
+
+    def __init__(self, unmap_page: Callable[[int], None]) -> None:
+        self._unmap_page = unmap_page
+
+    def read(self, cpu: int, at: int, size: int) -> int:
+        """Nothing to read."""
+        return 0
+
+    def write(self, cpu: int, at: int, size: int, value: int) -> None:
+        """Flush the page at ``value``; only 32-bit writes do."""
+        if size == 4:
+            self._unmap_page(value)
 
 
 class TestLines:

@@ -33,6 +33,16 @@ def test_scratch_register_written_by_bytes_reads_as_a_word():
     assert scratch.read(0, 0xE9, 1) == 0x33
 
 
+def test_flush_port_written_with_an_address_unmaps_its_page():
+    unmapped = []
+    flush = testing.TestFlush(unmapped.append)
+
+    flush.write(0, 0xE4, 4, 0x00123456)
+    flush.write(0, 0xE4, 1, 0x56)  # only words
+
+    assert unmapped == [0x00123456]
+
+
 def test_lines_port_written_sets_the_line_of_its_number():
     set_ = []
     lines = testing.TestLines(lambda gsi, level, cpu: set_.append((gsi, level, cpu)))
