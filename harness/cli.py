@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand
+from typer.main import get_command_name
 
 from harness.base import ownership
 from harness.base.crash import kept, root_of
 from harness.base.errors import CannotRun, ConfigError, Interrupted, ReplayRefused
-from harness.base.terminal import Outlet, Printer, open_missing, print_json, printer
+from harness.base.streams import Outlet, open_missing, print_json
 from harness.base.text import shortened
 from harness.model.layout import RunDir
 from harness.report.formats import FORMATS
@@ -28,6 +30,7 @@ from userspace_chip.kvm.options import MAX_CPUS, Delivery, LiveMode, Options
 from userspace_chip.profile import Qemu
 
 if TYPE_CHECKING:
+    from harness.base.terminal import Printer
     from harness.model.case import Machine
     from harness.store.entry import StoreRequest
 
@@ -77,13 +80,38 @@ def main() -> None:
         sys.exit(EXIT_BAD_USAGE)
     out, err = Outlet(sys.stdout), Outlet(sys.stderr)
     with contextlib.redirect_stdout(out.stream), contextlib.redirect_stderr(err.stream):
-        status = _status_of(app)
+        status = _status_of(app_for(sys.argv[1:]))
         out.flush()
         if out.failure is not None and not out.reader_left:
             _say(f"cannot write to standard output: {out.failure.strerror}")
             status = status or EXIT_BAD_USAGE
         err.flush()
     sys.exit(status)
+
+
+def printer(*, stderr: bool = False) -> Printer:
+    """What prints on standard output, or on standard error; not every command needs one."""
+    from harness.base import terminal
+
+    return terminal.printer(stderr=stderr)
+
+
+def app_for(arguments: Sequence[str]) -> typer.Typer:
+    """The command line, with only the command that ``arguments`` name where they begin with one.
+
+    To build all of them takes longer than many a command.
+    """
+    named = [
+        command
+        for command in app.registered_commands
+        if command.callback is not None
+        and [command.name or get_command_name(command.callback.__name__)] == list(arguments[:1])
+    ]
+    if not named:
+        return app
+    narrow = copy.copy(app)
+    narrow.registered_commands, narrow.registered_groups = named, []
+    return narrow
 
 
 def _status_of(command: Callable[[], object]) -> int:
@@ -129,6 +157,8 @@ def _say_bug(error: BaseException) -> None:
 
 
 def _say(text: str) -> None:
+    from harness.base.terminal import Printer
+
     Printer(stderr=True).print(f"irqmatrix: {text}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.base import files
 from harness.base.errors import ConfigError, StoreError
-from harness.base.terminal import print_json, printer
+from harness.base.streams import print_json
+from harness.base.terminal import printer
 from harness.coverage.account import BuildCoverage, Tables, account
 from harness.images.cache import ImageCache
 from harness.report.export import coverage_html

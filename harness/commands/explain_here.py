@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from harness.base.terminal import Printer, print_json
+from harness.base.streams import print_json
+from harness.base.terminal import Printer
 from harness.explain import bands
 from harness.explain.answer import Explanation
 from harness.explain.reproduction import ReproduceRequest, check, reproduce

@@ -13,7 +13,8 @@ from typing import Final
 
 from harness.base import ownership
 from harness.base.errors import CannotRun, ConfigError
-from harness.base.terminal import Printer, print_json, printer
+from harness.base.streams import print_json
+from harness.base.terminal import Printer, printer
 from harness.compare.known import KnownDifferences
 from harness.config.config import Lab
 from harness.fuzz.campaign import Fuzzer, FuzzRequest, campaign_of, sides_of

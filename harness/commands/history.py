@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.base.errors import ConfigError
+from harness.base.streams import print_json
 from harness.base.suggest import close
-from harness.base.terminal import print_json, printer
+from harness.base.terminal import printer
 from harness.report.text.history_report import (
     case_report,
     finding_report,

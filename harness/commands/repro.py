@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias
 import typer
 
 from harness.base.errors import ConfigError, HarnessError, Interrupted
-from harness.base.terminal import Printer, print_json
+from harness.base.streams import print_json
+from harness.base.terminal import Printer
 from harness.base.text import plain
 from harness.images.cache import ImageCache
 from harness.report import bundle

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command_name
 
 from harness import cli
 from harness.base.errors import CannotRun, ConfigError, Interrupted
@@ -27,7 +28,7 @@ def main_of(monkeypatch, error):
     def fails():
         raise error
 
-    monkeypatch.setattr(cli, "app", fails)
+    monkeypatch.setattr(cli, "app_for", lambda arguments: fails)
     with pytest.raises(SystemExit) as end:
         cli.main()
     return end.value.code
@@ -164,3 +165,21 @@ def test_completion_shown_is_a_script_that_the_shell_accepts():
         ["bash", "-c", check, shown.stdout], capture_output=True, text=True, check=True
     )
     assert "_irqmatrix_completion irqmatrix" in accepted.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "built"),
+    [
+        (["vmm", "image"], ["vmm"]),
+        (["replay"], ["replay"]),
+        (["replai"], None),
+        (["--version"], None),
+        (["images", "list"], None),
+        ([], None),
+    ],
+    ids=["vmm", "bare", "mistake", "option", "group", "nothing"],
+)
+def test_command_named_first_is_the_only_one_that_is_built(arguments, built):
+    app = cli.app_for(arguments)
+    commands = [get_command_name(command.callback.__name__) for command in app.registered_commands]
+    assert commands == built or (built is None and app is cli.app)
