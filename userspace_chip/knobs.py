@@ -240,6 +240,8 @@ class CpuProfile:
 
     nmi_iret_exits: bool
     """SVM without vNMI: the IRET after an NMI is intercepted, and KVM looks for interrupts."""
+    nmi_counted: bool
+    """Of NMIs that come before the CPU leaves its guest none is lost; else they are one bit."""
     start_ends_kick: bool
     """A CPU that starts after an INIT has lost a paravirtual kick from before."""
 

@@ -255,6 +255,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
     # --- CPU: KVM svm/svm.c, vmx/vmx.c
     Knob("cpu.nmi_iret_exits", "svm.c iret_interception; VMX has NMI windows: tune it there",
          True, True, False),
+    Knob("cpu.nmi_counted", "kvm_inject_nmi; cpu_interrupt, of which kvm_arch_pre_run sees a bit",
+         True, True, False),
     Knob("cpu.start_ends_kick", "6.15 x86.h kvm_set_mp_state",
          ByLinux({"6.1": False, "6.18": True}), None, False),
     # --- PIC: KVM i8259.c; QEMU hw/intc/i8259.c

@@ -228,13 +228,15 @@ class Vcpu:
     def queue_nmi(self) -> None:
         """An NMI (KVM_NMI, LINT1, a message).
 
-        off: first a bit of QEMU's (CPU_INTERRUPT_NMI), which becomes KVM's at the next exit.
+        off: first a bit of QEMU's (CPU_INTERRUPT_NMI), which becomes KVM's at the next exit; or
+        a count (``cpu.nmi_counted``).
         """
         if self._kvm:
             self.state.nmi_queued += 1
             self.request(NMI)
         elif self.profile.kvm_vcpu:
-            self.state.nmi_queued = 1
+            earlier = self.state.nmi_queued if self.profile.cpu.nmi_counted else 0
+            self.state.nmi_queued = earlier + 1
         else:
             self.state.nmi_pending = 1
 
@@ -686,8 +688,9 @@ class Vcpu:
             return _ASLEEP
         state = self.state
         if state.nmi_queued:
+            limit = 2 if nmi_allowed else 1
+            state.nmi_pending = min(state.nmi_pending + state.nmi_queued, limit)
             state.nmi_queued = 0
-            state.nmi_pending = min(state.nmi_pending + 1, 2 if nmi_allowed else 1)
         if state.smi_pending:
             state.smi_pending = False
             entry = _NOTHING

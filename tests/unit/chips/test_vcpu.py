@@ -144,6 +144,15 @@ def test_off_takes_one_nmi_of_those_that_come_in_the_handler_of_another():
     assert [machine.enter(0).vector for _ in range(3)] == [2, None, None]
 
 
+@pytest.mark.parametrize(("counted", "nmis"), [(False, 1), (True, 2)], ids=["bit", "count"])
+def test_off_nmis_that_come_before_an_exit_are_one_unless_they_are_counted(counted, nmis):
+    machine = ready(tune(profile("off"), cpu__nmi_counted=counted))
+    for _ in range(3):
+        machine.nmi(0)
+    vectors = [machine.enter(0).vector for _ in range(4)]
+    assert vectors.count(2) == nmis
+
+
 def test_off_nmi_comes_with_the_entry_to_which_intr_brings_no_vector():
     machine = ready("off")
     machine.vcpus[0].state.hard = True

@@ -7,8 +7,8 @@ import pytest
 from userspace_chip.info_lapic import parse_lapic
 from userspace_chip.kvm import abi
 from userspace_chip.kvm.devices.bus import Ports, Windows
+from userspace_chip.kvm.local_msrs import off_profile
 from userspace_chip.kvm.off import OffIrqchip
-from userspace_chip.profile import profile
 
 APIC = 0xFEE00000
 ICR, ICR2 = 0x300, 0x310
@@ -60,7 +60,7 @@ class Board:
 
     def __init__(self):
         self.kicked = []
-        self.irqchip = OffIrqchip(profile("off"), 2, self.kicked.append)
+        self.irqchip = OffIrqchip(off_profile(), 2, self.kicked.append)
         self.windows = Windows()
         self.irqchip.connect(Ports(), self.windows)
         self.cpus = [Vcpu(index) for index in range(2)]
@@ -176,6 +176,18 @@ def test_nmi_and_smi_go_by_ioctls_of_their_own(board, icr, given):
     board.irqchip.before_run(1)
 
     assert (board.kicked, board.cpus[1].given) == ([1], [given])
+
+
+def test_nmis_of_two_cpus_before_their_target_left_its_guest_are_both_kvms(board):
+    board.irqchip.before_run(0)
+
+    board.store(0, ICR2, 0)
+    board.store(0, ICR, NMI)
+    board.store(1, ICR2, 0)
+    board.store(1, ICR, NMI)
+    board.irqchip.before_run(0)
+
+    assert board.cpus[0].given == ["nmi", "nmi"]
 
 
 def test_cr8_and_base_that_the_guest_changed_are_taken_over_after_the_exit(board):
