@@ -172,6 +172,33 @@ def test_access_where_another_machine_has_a_second_ioapic_is_none_of_the_chips(r
     assert run(recording.events).outcome is ReplayOutcome.AGREED
 
 
+@pytest.mark.parametrize(
+    ("tpr", "outcome"),
+    [(0xF0, ReplayOutcome.AGREED), (0x31, ReplayOutcome.DIVERGED)],
+    ids=["cr8", "lower bits"],
+)
+def test_tpr_that_changed_untraced_was_written_as_cr8_unless_it_has_lower_bits(
+    recording, tpr, outcome
+):
+    recording.machine.lapics[0].set_tpr(tpr)
+    recording.exit()
+    recording.line(1)
+    recording.exit()
+
+    assert run(recording.events).outcome is outcome
+
+
+def test_other_register_than_tpr_is_not_taken_over_with_it(recording):
+    recording.machine.lapics[0].set_tpr(0xF0)
+    recording.machine.lapics[0].state.tmr = 1 << 0x60
+    recording.exit()
+
+    found = run(recording.events)
+
+    assert found.outcome is ReplayOutcome.DIVERGED
+    assert json.loads(found.divergence.states["lapic0"])["TPR"] == "0x0"
+
+
 def test_other_registers_at_the_last_exit_diverge(recording):
     last = recording.events[-1]
     recording.events[-1] = last._replace(args=(0, f"{last.args[1]} pic0.IMR=0xff"))
