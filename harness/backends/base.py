@@ -21,6 +21,9 @@ from harness.model.coverage import Executed
 THREAD_LINE: Final = "irqmatrix: thread "
 """In QEMU's trace, before what the thread of that number has traced, where each has a file."""
 
+BOOT_LINE: Final = "irqmatrix: another QEMU\n"
+"""In QEMU's trace, before what each QEMU of a case but the first has traced."""
+
 
 class HostFiles(Protocol):
     """The few things that collectors do with files on a host."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.backends.base import RunningGuest, Session
+from harness.backends.base import BOOT_LINE, RunningGuest, Session
 from harness.backends.lab import COMMAND_TIMEOUT_S
 from harness.base import limits, procstat
 from harness.base.errors import (
@@ -262,6 +262,7 @@ def _append(part: Path, whole: Path) -> None:
         part.rename(whole)
         return
     with part.open("rb") as source, whole.open("ab") as out:
+        out.write(BOOT_LINE.encode())
         shutil.copyfileobj(source, out)
     part.unlink()
 

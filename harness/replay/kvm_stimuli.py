@@ -26,7 +26,7 @@ from userspace_chip.events import KVM_EVENTS, Arg, Event, check_names
 from userspace_chip.irqchip import Machine
 from userspace_chip.kvm.layout import move
 from userspace_chip.lapic import Lapic
-from userspace_chip.lapic_registers import ICR, LVTT, NAMES, TMCCT, TMICT
+from userspace_chip.lapic_registers import ICR, LVTT, NAMES, TMCCT, TMICT, TPR
 from userspace_chip.lapic_state import ONE_SHOT, PERIODIC
 from userspace_chip.messages import (
     DELIVERY_MODE_NAMES,
@@ -290,10 +290,22 @@ class Stimuli:
             self._note_timer(event.vcpu or 0, offset, was_periodic)
         elif offset == TMCCT:  # no clock here
             self._expected[event.vcpu].append((event.name, event.args))
-        elif lapic.x2apic_mode:
-            lapic.read_msr(offset, now_ns)
         else:
-            lapic.read_mmio(offset, 4, now_ns)
+            if offset == TPR:
+                self._take_cr8(event.vcpu or 0, int(value))
+            if lapic.x2apic_mode:
+                lapic.read_msr(offset, now_ns)
+            else:
+                lapic.read_mmio(offset, 4, now_ns)
+
+    def _take_cr8(self, cpu: int, tpr: int) -> None:
+        """A guest that reads another class of priority than it wrote last has moved to CR8.
+
+        Nothing traces the MOV where it is not intercepted; this exit itself makes it known to KVM
+        (Linux 6.1 ``arch/x86/kvm/svm/svm.c:sync_cr8_to_lapic``).  CR8 has no lower bits.
+        """
+        if tpr & 0xF == 0 and tpr >> 4 != self.machine.lapics[cpu].cr8():
+            self.machine.set_cr8(cpu, tpr >> 4)
 
     def _note_timer(self, cpu: int, offset: int, was_periodic: bool) -> None:
         """A timer that leaves periodic mode may expire twice more.

@@ -9,8 +9,9 @@ from typing import Final, TypeVar
 
 from harness.base.errors import StoreError
 from harness.base.versions import VersionRange, parse_version
-from harness.model.case import Irqchip
+from harness.model.case import Irqchip, Vmm
 from harness.model.manifest import CaseFile
+from userspace_chip.kvm.local_msrs import off_profile
 from userspace_chip.profile import LINUX_VERSIONS, QEMU_VERSIONS, Profile, profile
 
 _NO_REINJECTION: Final = r"\bkvm-pit\.lost_tick_policy=discard\b"
@@ -39,6 +40,8 @@ def profile_of(case: CaseFile) -> tuple[Profile, tuple[str, ...]]:
     linux, other_linux = _nearest("Linux", case.linux, LINUX_VERSIONS)
     if case.irqchip is Irqchip.OFF:
         qemu = "7.2"  # later ones refuse it
+        if case.vmm is Vmm.PYCHIP:
+            return off_profile(), (*warnings, *other_linux)
     subject = profile(case.irqchip.value, qemu=qemu, linux=linux)
     if case.kvm_module == "kvm_amd" and any(parse_version(case.linux) in r for r in _ICR_AND_ICR2):
         subject = replace(subject, lapic=replace(subject.lapic, x2apic_icr_split=True))

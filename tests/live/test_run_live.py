@@ -18,8 +18,10 @@ import pexpect
 import pytest
 
 from harness.backends import local
+from harness.backends.base import BOOT_LINE
 from harness.backends.local import LocalGuest, LocalSession
 from harness.guests.plan import GuestPlan
+from harness.record.trace_files import lines_of
 from support import flat_image
 from support.live import execute, flat, write_config
 
@@ -400,6 +402,8 @@ def test_run_guest_that_moves_works_in_its_second_qemu_and_has_one_history(tmp_p
     assert '"migrate-incoming"' in (folder / "qmp.jsonl").read_text()
     assert (folder / "moving.jsonl").exists()
     assert not (folder / "guest.state").exists()
+    with lines_of(folder / "qemu.trace") as lines:
+        assert sum(line == BOOT_LINE for line in lines) == 1
 
 
 class _SpoilingSession(LocalSession):

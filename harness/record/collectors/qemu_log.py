@@ -7,9 +7,10 @@ A line is ``THREAD@SECONDS.MICROSECONDS:EVENT TEXT`` on the wall clock, or ``EVE
 things that QEMU logs to the same file are passed over.
 
 With ``-d int`` TCG says there which interrupt a CPU takes, before 11.1 without thread or time: it
-gets the time of the event after it, which is right in the order of the file, and the base of the
-CPU's task segment from the registers that are printed next, which tells CPUs apart.  The registers
-of another CPU's exception may come in between, and an event may follow the first piece of a dump.
+gets the time of the event after it, which is right in the order of the file (that of the event
+before where its QEMU has traced none after), and the base of the CPU's task segment from the
+registers that are printed next, which tells CPUs apart.  The registers of another CPU's exception
+may come in between, and an event may follow the first piece of a dump.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from harness.backends.base import THREAD_LINE, Session
+from harness.backends.base import BOOT_LINE, THREAD_LINE, Session
 from harness.model.case import Case
 from harness.model.counters import CounterSource
 from harness.model.layout import CaseDir
@@ -35,7 +36,8 @@ _STAMPED: Final = re.compile(r"(\d{1,10})@(\d{1,12})\.(\d{6}):(\w+ .*)\n", re.DO
 _DATE: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{6})Z ")
 """Before each piece of a line that is logged by itself."""
 _NAMED: Final = re.compile(r"[a-z]\w*_\w+ .*\n", re.DOTALL)
-_THREAD: Final = re.compile(re.escape(THREAD_LINE) + r"(\d{1,10})\n")
+_ANOTHER: Final = re.compile(f"{re.escape(THREAD_LINE)}(\\d{{1,10}})\n|{re.escape(BOOT_LINE)}")
+"""Before what another thread or QEMU has traced."""
 _PLAIN: Final = re.compile(r"([a-z]\w+ .*)\n", re.DOTALL)
 _ANYTHING_STAMPED: Final = re.compile(r"\d+@\d")
 _TAKEN: Final = re.compile(r"Servicing hardware INT=0x([0-9a-f]{1,8})\n")
@@ -106,8 +108,8 @@ class QemuLogReader:
                         tally.damage(number, line)
                     continue
                 text, traced = line[:-1], True
-            elif (whose := _THREAD.fullmatch(line)) is not None:
-                own_thread = whose[1]
+            elif (whose := _ANOTHER.fullmatch(line)) is not None:
+                own_thread = whose[1] or ""
                 yield from self._taken(taken, latest_ns)
                 continue
             elif taken.is_about(line):

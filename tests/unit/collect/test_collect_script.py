@@ -47,11 +47,11 @@ def test_script_traces_the_events_that_the_command_does():
 def anna(tmp_path):
     """A process that looks like a QEMU, and stands still."""
     program = tmp_path / "qemu-system-x86_64"
-    program.symlink_to(shutil.which("python3"))
-    words = [program, "-c", "input()", "-name", "anna's vm", "-M", "q35"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
-        while b"q35" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-            assert process.poll() is None
+    # Not what PATH has: a version manager's python3 is a script that runs what its own name says.
+    program.symlink_to(Path(sys.executable).resolve())
+    words = [program, "-c", "print(flush=True); input()", "-name", "anna's vm", "-M", "q35"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"\n"
         yield process
         process.kill()
 

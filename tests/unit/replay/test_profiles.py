@@ -6,6 +6,7 @@ import pytest
 
 from harness.base.errors import ReplayRefused
 from harness.model import manifest
+from harness.model.case import Irqchip, Vmm
 from harness.replay.profiles import not_modelled, profile_of
 from harness.replay.replay import replay_case
 from support import cases
@@ -97,3 +98,11 @@ def test_profile_of_kvm_on_svm_keeps_icr_and_icr2_apart(linux, hardware, is_spli
     subject, _ = profile_of(manifest.describe(case, qemu="10.0.13", linux=linux, **hardware))
 
     assert subject.lapic.x2apic_icr_split is is_split
+
+
+@pytest.mark.parametrize(("vmm", "counts"), [(Vmm.QEMU, False), (Vmm.PYCHIP, True)])
+def test_profile_of_off_is_that_of_the_machine_that_ran_it(vmm, counts):
+    case = manifest.describe(cases.case(cases.LINUX, cases.SPLIT), qemu="7.2.22", linux="6.1.192")
+    subject, warnings = profile_of(replace(case, irqchip=Irqchip.OFF, vmm=vmm))
+
+    assert (subject.cpu.nmi_counted, warnings) == (counts, ())

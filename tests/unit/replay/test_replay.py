@@ -522,6 +522,26 @@ def test_replay_expects_the_pic_s_interrupt_after_an_access_of_tpr(vapic):
     assert replayed.outcome is (ReplayOutcome.AGREED if vapic else ReplayOutcome.DIVERGED)
 
 
+@pytest.mark.parametrize(
+    ("read", "outcome"),
+    [(0x20, ReplayOutcome.AGREED), (0x40, ReplayOutcome.AGREED), (0x31, ReplayOutcome.DIVERGED)],
+    ids=["lower class", "higher class", "lower bits"],
+)
+def test_replay_takes_another_class_in_tpr_for_a_move_to_cr8_but_no_lower_bits(read, outcome):
+    subject = profile("split", qemu="7.2", linux="6.12")
+    machine = Machine(subject, 1)
+    for tpr in (0x30, read):
+        machine.lapics[0].set_tpr(tpr)
+        machine.mmio_read(0, 0xFEE00000 + TPR, 4)
+    events = [e._replace(source="kvm") for e in machine.log.take() if e.name == "kvm_apic"]
+    assert [event.text for event in events] == [
+        "apic_read APIC_TASKPRI = 0x30",
+        f"apic_read APIC_TASKPRI = {read:#x}",
+    ]
+
+    assert Replay(subject, 1).run(log(events)).outcome is outcome
+
+
 FIRST_TICK = [
     Event(1, "qemu", "x86_gsi_interrupt", None, (0, 1)),
     Event(2, "qemu", "pic_set_irq", None, (1, 0, 1)),

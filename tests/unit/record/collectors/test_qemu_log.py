@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.backends.base import BOOT_LINE
 from harness.record.collectors.merge import in_order, merge
 from harness.record.collectors.qemu_log import QemuLogReader
 from support import golden
@@ -173,6 +174,17 @@ def test_qemulog_interrupt_taken_at_the_end_of_a_threads_file_is_of_that_time():
 
     assert [event.name for event in events] == ["ioapic_set_irq", "hardware_int", "ioapic_set_irq"]
     assert events[1].time_ns == events[0].time_ns
+
+
+def test_qemulog_interrupt_taken_last_is_not_of_the_qemu_that_comes_next():
+    """A guest that moves takes it before it is saved, which the next one's start is not."""
+    later = RAISE.replace("@17", "@18")
+    events, report = read(RAISE, TAKEN, *dump_of(0x30, "fffffe0000003000"), BOOT_LINE, later)
+
+    assert [event.name for event in events] == ["ioapic_set_irq", "hardware_int", "ioapic_set_irq"]
+    assert events[1].args == (0x30, "fffffe0000003000")
+    assert events[0].time_ns == events[1].time_ns < events[2].time_ns
+    assert report.complete
 
 
 @pytest.mark.parametrize("cut", [40, len(DATED) - 1])
