@@ -402,7 +402,7 @@ def test_run_guest_that_moves_works_in_its_second_qemu_and_has_one_history(tmp_p
     assert '"migrate-incoming"' in (folder / "qmp.jsonl").read_text()
     assert (folder / "moving.jsonl").exists()
     assert not (folder / "guest.state").exists()
-    with lines_of(folder / "qemu.trace") as lines:
+    with lines_of(folder / "qemu.trace.zst") as lines:
         assert sum(line == BOOT_LINE for line in lines) == 1
 
 
