@@ -218,8 +218,13 @@ class LabShell:
         self.lost: asyncio.Future[LabLost] = loop.create_future()
         self._pump = asyncio.create_task(self._read())
 
-    async def run(self, code: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> tuple[int, str]:
-        """Status and output of ``code``; :class:`LabLost` where no answer can come any more."""
+    async def run(
+        self, code: str, *, timeout_s: float | None = COMMAND_TIMEOUT_S
+    ) -> tuple[int, str]:
+        """Status and output of ``code``; :class:`LabLost` where no answer can come any more.
+
+        Without ``timeout_s`` the caller finds out whether the lab stands still.
+        """
         self._check()
         number = next(self._ids)
         future = self._replies[number] = asyncio.get_running_loop().create_future()
@@ -237,9 +242,9 @@ class LabShell:
             self._replies.pop(number, None)
         return status, output.decode(errors="replace")
 
-    async def check(self, code: str) -> str:
+    async def check(self, code: str, *, timeout_s: float | None = COMMAND_TIMEOUT_S) -> str:
         """The output of ``code``, which has to succeed; :class:`CollectError` where it does not."""
-        status, output = await self.run(code)
+        status, output = await self.run(code, timeout_s=timeout_s)
         if status != 0:
             raise CollectError(f"in the lab: {code}", f"status {status}: {output.strip()}")
         return output
@@ -325,7 +330,8 @@ class LabFiles:
     async def fetch(self, path: str, destination: Path) -> None:
         """Copy a file here; a file that is not there becomes an empty one.
 
-        :class:`CollectError` or :class:`LabLost` where the lab does not send it whole.
+        :class:`CollectError` or :class:`LabLost` where the lab does not send it whole.  A trace of
+        millions of events takes minutes: what counts is that more of it comes.
         """
         mark = f"\nirqmatrix: end of file {next(self._marks)}\n"
         quoted = shlex.quote(path)
@@ -336,13 +342,26 @@ class LabFiles:
             reader, writer = await asyncio.open_unix_connection(self._port)
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_copy_until(reader, mark.encode(), destination))
-                    group.create_task(self._shell.check(send))
+                    chunks = self._chunks(reader, path)
+                    group.create_task(_copy_until(chunks, mark.encode(), destination))
+                    group.create_task(self._shell.check(send, timeout_s=None))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
             finally:
                 writer.close()
                 await writer.wait_closed()
+
+    async def _chunks(self, reader: asyncio.StreamReader, path: str) -> AsyncIterator[bytes]:
+        """What comes of a file; :class:`LabLost` where nothing does for too long."""
+        chunk = b"-"
+        while chunk:
+            try:
+                async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                    chunk = await reader.read(1 << 18)
+            except TimeoutError:
+                why = f"nothing more of {path} for {COMMAND_TIMEOUT_S:g} s"
+                raise await self._shell.fail(why) from None
+            yield chunk
 
     async def make_dir(self, path: str) -> None:
         """Create a folder; it may be there already."""
@@ -370,11 +389,11 @@ async def _pass_on(
     output(held)
 
 
-async def _copy_until(reader: asyncio.StreamReader, mark: bytes, destination: Path) -> None:
+async def _copy_until(chunks: AsyncIterator[bytes], mark: bytes, destination: Path) -> None:
     """Copy the stream to a file up to ``mark``."""
     held = b""
     with destination.open("wb") as out:
-        while chunk := await reader.read(1 << 18):
+        async for chunk in chunks:
             held += chunk
             if held.endswith(mark):
                 out.write(held[: -len(mark)])

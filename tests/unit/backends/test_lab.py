@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from harness.backends import lab
-from harness.backends.lab import LabPlan, LabShell, booted_lab, by_hand, lab_argv, write_payload
+from harness.backends.lab import (
+    LabFiles,
+    LabPlan,
+    LabShell,
+    booted_lab,
+    by_hand,
+    lab_argv,
+    write_payload,
+)
 from harness.backends.lab_end import LabEnd, LabEndKind
 from harness.base.errors import CollectError, HostError, LabLost
 from harness.guests.plan import GuestPlan
@@ -115,6 +123,66 @@ def test_shell_lab_that_goes_away_is_lost_for_everybody():
 def test_shell_lab_that_does_not_answer_in_time_is_lost():
     with pytest.raises(LabLost, match=r"SIGABRT; no answer for 0\.1 s to 'sleep'"):
         answering(lambda n, code: "", lambda s: s.run("sleep", timeout_s=0.1))
+
+
+def fetching(folder, pieces, *, gap_s):
+    """What is fetched of a file that comes in ``pieces``, one each ``gap_s`` of the loop's time."""
+    port, here = folder / "files", folder / "here"
+    asked = asyncio.Event()
+    ports = []
+    late_s = 0.0
+
+    def script(number, code):
+        asked.set()
+        return ""
+
+    async def use(shell):
+        nonlocal late_s
+        loop = asyncio.get_running_loop()
+        real_time = loop.time
+        loop.time = lambda: real_time() + late_s
+
+        async def lab_sends(_, writer):
+            nonlocal late_s
+            ports.append(writer)
+            await asked.wait()
+            sent = 0
+            for piece in pieces:
+                late_s += gap_s
+                writer.write(piece)
+                sent += len(piece)
+                while not here.exists() or here.stat().st_size < sent - MARK_BYTES:
+                    await asyncio.sleep(0)
+            late_s += gap_s
+            if pieces:
+                writer.write(b"\nirqmatrix: end of file 1\n")
+                shell._dispatch(reply("1", 0, "").split())
+
+        try:
+            async with await asyncio.start_unix_server(lab_sends, port):
+                await LabFiles(shell, port).fetch("/trace", here)
+        finally:
+            for writer in ports:
+                writer.close()
+                await writer.wait_closed()
+        return here.read_bytes()
+
+    return answering(script, use)
+
+
+MARK_BYTES = len("\nirqmatrix: end of file 1\n")
+
+
+@pytest.mark.timeout(30)
+def test_file_that_takes_longer_than_an_answer_may_is_fetched_while_more_of_it_comes(tmp_path):
+    pieces = [bytes([n]) * (1 << 17) for n in range(5)]
+    assert fetching(tmp_path, pieces, gap_s=40) == b"".join(pieces)
+
+
+@pytest.mark.timeout(30)
+def test_lab_that_sends_nothing_of_a_file_is_lost(tmp_path):
+    with pytest.raises(LabLost, match="SIGABRT; nothing more of /trace for 60 s"):
+        fetching(tmp_path, [], gap_s=61)
 
 
 def test_lab_argv_emulates_svm_under_tcg_and_uses_a_kvm_that_nests():
